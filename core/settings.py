@@ -1,0 +1,209 @@
+"""The one Settings object: every URL, key and limit, read from the environment once at start.
+
+Owns what may be configured and refuses combinations that would lose money or leak a key.
+It must not be imported as a global: main builds it and passes it down.
+"""
+
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+
+import msgspec
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+FAL_KEY_PATTERN = re.compile(r"^FAL_AI_KEY_(\d+)$")
+
+CommaList = Annotated[tuple[str, ...], NoDecode]
+
+
+class SettingsError(Exception):
+    """The environment cannot be run with; the message names the variable and what to do."""
+
+
+class Environment(StrEnum):
+    DEVELOPMENT = "development"
+    TEST = "test"
+    PRODUCTION = "production"
+
+
+class FalKey(msgspec.Struct, frozen=True):
+    """One `FAL_AI_KEY_<n>`; keys without `_ACCOUNT` share the account called `default`."""
+
+    name: str
+    secret: SecretStr
+    account: str
+
+
+def is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def read_fal_keys(environ: Mapping[str, str]) -> tuple[FalKey, ...]:
+    """`FAL_AI_KEY_1…N` in the order of their numbers, each with its `FAL_AI_KEY_<n>_ACCOUNT`."""
+    numbered = sorted(
+        (int(found.group(1)), name)
+        for name, value in environ.items()
+        if (found := FAL_KEY_PATTERN.match(name)) and value
+    )
+    return tuple(
+        FalKey(
+            name=name,
+            secret=SecretStr(environ[name]),
+            account=environ.get(f"{name}_ACCOUNT") or "default",
+        )
+        for _, name in numbered
+    )
+
+
+class Settings(BaseSettings):
+    """Field names are the environment variables in lower case; `.env.example` explains each."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    app_env: Environment = Environment.PRODUCTION
+    log_level: str = "INFO"
+
+    database_url: SecretStr
+    worker_database_url: SecretStr | None = None
+    migration_database_url: SecretStr | None = None
+    database_pool_size: int = Field(default=8, ge=1, le=100)
+    redis_url: SecretStr
+    redis_prefix: str = "jewelshot"
+
+    supabase_url: str
+    supabase_publishable_key: SecretStr = Field(
+        validation_alias=AliasChoices("supabase_publishable_key", "supabase_anon_key")
+    )
+    supabase_secret_key: SecretStr = Field(
+        validation_alias=AliasChoices("supabase_secret_key", "supabase_service_role_key")
+    )
+    supabase_jwt_secret: SecretStr | None = None
+    supabase_jwt_issuer: str | None = None
+    storage_bucket_uploads: str = "uploads"
+    storage_bucket_results: str = "results"
+    signed_url_seconds: int = Field(default=3600, ge=60, le=604_800)
+
+    public_base_url: str
+    site_url: str | None = None
+    cors_allowed_origins: CommaList = ()
+    trusted_proxies: CommaList = ()
+
+    fal_queue_url: str = "https://queue.fal.run"
+    fal_rest_url: str = "https://rest.fal.ai"
+    fal_jwks_url: str = "https://rest.fal.ai/.well-known/jwks.json"
+    fal_output_hosts: CommaList = ("fal.media", "*.fal.media")
+    fal_keys: tuple[FalKey, ...] = ()
+    fal_account_slots: int = Field(default=2, ge=1, le=5000)
+    fal_webhooks: bool = True
+    fal_polling: bool = True
+    fal_submit_timeout_seconds: float = Field(default=60, gt=0)
+    fal_poll_first_seconds: float | None = Field(default=None, gt=0)
+    fal_poll_seconds_max: float = Field(default=15, gt=0)
+    fal_attempts_max: int = Field(default=3, ge=1)
+    fal_ambiguous_grace_seconds: float = Field(default=120, gt=0)
+    fal_breaker_seconds: float = Field(default=60, gt=0)
+    fal_cooldown_seconds: float = Field(default=5, gt=0)
+
+    generation_deadline_seconds: float | None = Field(default=None, gt=0)
+    uncertain_grace_seconds: float = Field(default=120, gt=0)
+    queued_generations_per_user_max: int = Field(default=2000, ge=1)
+
+    signup_credits: int = Field(default=10, ge=0)
+    signup_grants_per_network_per_day: int = Field(default=20, ge=1)
+    rate_limits_enabled: bool = True
+    rate_limit_user: str = "600/minute"
+    rate_limit_ip: str = "1200/minute"
+    rate_limit_auth: str = "30/5 minutes"
+
+    admin_dashboard_key: SecretStr | None = None
+    internal_api_secret: SecretStr | None = None
+    internal_api_secret_previous: SecretStr | None = None
+    metrics_token: SecretStr | None = None
+
+    worker_threads: int = Field(default=2, ge=1, le=64)
+    worker_processes: int = Field(default=1, ge=1, le=64)
+    worker_pixel_processes: int = Field(default=1, ge=1, le=16)
+    task_lease_seconds: float = Field(default=60, gt=0)
+    dispatch_tick_seconds: float = Field(default=1, gt=0)
+    relay_tick_seconds: float = Field(default=1, gt=0)
+    poll_tick_seconds: float = Field(default=0.5, gt=0)
+    sweep_tick_seconds: float = Field(default=5, gt=0)
+    shutdown_grace_seconds: float = Field(default=15, gt=0)
+
+    @field_validator(
+        "cors_allowed_origins", "trusted_proxies", "fal_output_hosts", mode="before"
+    )
+    @classmethod
+    def _split_commas(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator(
+        "supabase_url", "public_base_url", "fal_queue_url", "fal_rest_url", mode="after"
+    )
+    @classmethod
+    def _without_trailing_slash(cls, value: str) -> str:
+        if urlsplit(value).scheme not in {"http", "https"}:
+            raise ValueError("must be an http(s) URL")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _refuse_sandbox_in_production(self) -> Self:
+        if self.app_env is not Environment.PRODUCTION:
+            return self
+        for name in ("supabase_url", "fal_queue_url", "fal_rest_url", "fal_jwks_url"):
+            url: str = getattr(self, name)
+            if is_loopback(url) or urlsplit(url).scheme != "https":
+                raise ValueError(
+                    f"{name.upper()} is {url!r}: production needs https and no loopback address; "
+                    "set APP_ENV=development to run against the sandbox"
+                )
+        return self
+
+    @property
+    def jwt_issuer(self) -> str:
+        return self.supabase_jwt_issuer or f"{self.supabase_url}/auth/v1"
+
+    @property
+    def jwks_url(self) -> str:
+        return f"{self.supabase_url}/auth/v1/.well-known/jwks.json"
+
+    @property
+    def is_production(self) -> bool:
+        return self.app_env is Environment.PRODUCTION
+
+
+def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings from `environ` (default: the process environment).
+
+    Raises: SettingsError, which names each wrong variable and never shows a secret's value.
+    """
+    source = dict(os.environ if environ is None else environ)
+    values: dict[str, object] = {
+        name.lower(): value
+        for name, value in source.items()
+        if value != "" and name.lower() != "fal_keys"
+    }
+    values["fal_keys"] = read_fal_keys(source)
+    try:
+        return Settings.model_validate(values)
+    except ValueError as error:
+        problems = getattr(error, "errors", list)()
+        lines = [
+            f"{'_'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
+            for problem in problems
+        ]
+        raise SettingsError("settings: " + "; ".join(lines or [type(error).__name__])) from None
