@@ -106,9 +106,7 @@ class Database:
             async with self._pool.connection() as conn, conn.transaction():
                 if scope is not None:
                     claims = msgspec.json.encode(scope.claims).decode()
-                    await conn.execute(
-                        _SET_SCOPE, (scope.role, claims, scope.statement_timeout)
-                    )
+                    await conn.execute(_SET_SCOPE, (scope.role, claims, scope.statement_timeout))
                 yield conn
         except psycopg.Error as error:
             domain_error = errors.from_database(error)

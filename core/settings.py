@@ -16,7 +16,6 @@ import msgspec
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-
 FAL_KEY_PATTERN = re.compile(r"^FAL_AI_KEY_(\d+)$")
 
 CommaList = Annotated[tuple[str, ...], NoDecode]
@@ -142,9 +141,7 @@ class Settings(BaseSettings):
     sweep_tick_seconds: float = Field(default=5, gt=0)
     shutdown_grace_seconds: float = Field(default=15, gt=0)
 
-    @field_validator(
-        "cors_allowed_origins", "trusted_proxies", "fal_output_hosts", mode="before"
-    )
+    @field_validator("cors_allowed_origins", "trusted_proxies", "fal_output_hosts", mode="before")
     @classmethod
     def _split_commas(cls, value: object) -> object:
         if isinstance(value, str):
