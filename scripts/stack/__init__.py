@@ -1,0 +1,15 @@
+"""PostgreSQL and Valkey on this machine, from wheels: no account, no Docker, no system service."""
+
+from scripts.stack.errors import StackError
+from scripts.stack.ports import LOOPBACK, free_port
+from scripts.stack.postgres import SUPERUSER, EmbeddedPostgres
+from scripts.stack.valkey import EmbeddedValkey
+
+__all__ = [
+    "LOOPBACK",
+    "SUPERUSER",
+    "EmbeddedPostgres",
+    "EmbeddedValkey",
+    "StackError",
+    "free_port",
+]

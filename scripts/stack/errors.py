@@ -1,0 +1,5 @@
+"""What can go wrong with the local servers, said in words a person can act on."""
+
+
+class StackError(Exception):
+    """A local server could not be made, started or stopped; the message says what to do."""
