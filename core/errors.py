@@ -19,6 +19,14 @@ class DomainError(Exception):
         super().__init__(type(self).__name__, fields)
         self.fields = fields
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions pickle as cls(*args); ours take keywords and cross process borders.
+        return _rebuild, (type(self), self.fields)
+
+
+def _rebuild(cls: type[DomainError], fields: dict[str, Any]) -> DomainError:
+    return cls(**fields)
+
 
 class NoIdentityError(DomainError):
     """The transaction carries no verified user."""

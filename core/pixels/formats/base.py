@@ -1,0 +1,97 @@
+"""What the readers of the formats share: bounded reads, refusals and the result's shape."""
+
+import struct
+from enum import StrEnum
+
+import msgspec
+
+from core.errors import UnsupportedMediaError
+
+
+class ImageFormat(StrEnum):
+    JPEG = "jpeg"
+    PNG = "png"
+    WEBP = "webp"
+    HEIC = "heic"
+    TIFF = "tiff"
+
+
+class Colour(StrEnum):
+    GRAY = "gray"
+    RGB = "rgb"
+    PALETTE = "palette"
+    CMYK = "cmyk"
+    LAB = "lab"
+
+
+class Layout(msgspec.Struct, kw_only=True):
+    """What a file's structure says. Offsets are into the file; regions are (start, end)."""
+
+    format: ImageFormat
+    width: int
+    height: int
+    bit_depth: int
+    colour: Colour
+    end: int
+    has_alpha: bool = False
+    frames: int = 1
+    lossless: bool = False
+    orientation: int = 1
+    has_exif: bool = False
+    has_gps: bool | None = False
+    adobe_rgb: bool = False
+    cicp: tuple[int, int] | None = None
+    """Colour primaries and transfer characteristics (ITU-T H.273), where the file states them."""
+    metadata: list[tuple[int, int]] = []
+
+
+def refuse(reason: str, detail: str) -> UnsupportedMediaError:
+    return UnsupportedMediaError(reason=reason, detail=detail)
+
+
+def truncated() -> UnsupportedMediaError:
+    return refuse(
+        "truncated",
+        "The file ends before the picture does. The transfer was probably interrupted: "
+        "send the original file again.",
+    )
+
+
+def corrupt(what: str) -> UnsupportedMediaError:
+    return refuse(
+        "corrupt",
+        f"The file is damaged ({what}). Open it in a photo program, save it again as JPEG "
+        "and send that.",
+    )
+
+
+def take(data: bytes, offset: int, size: int) -> bytes:
+    if offset < 0 or size < 0 or offset + size > len(data):
+        raise truncated()
+    return data[offset : offset + size]
+
+
+def unpack(layout: str, data: bytes, offset: int) -> tuple[int, ...]:
+    if offset < 0 or offset + struct.calcsize(layout) > len(data):
+        raise truncated()
+    return struct.unpack_from(layout, data, offset)
+
+
+def u8(data: bytes, offset: int) -> int:
+    return take(data, offset, 1)[0]
+
+
+def be16(data: bytes, offset: int) -> int:
+    return int.from_bytes(take(data, offset, 2), "big")
+
+
+def be32(data: bytes, offset: int) -> int:
+    return int.from_bytes(take(data, offset, 4), "big")
+
+
+def le24(data: bytes, offset: int) -> int:
+    return int.from_bytes(take(data, offset, 3), "little")
+
+
+def le32(data: bytes, offset: int) -> int:
+    return int.from_bytes(take(data, offset, 4), "little")

@@ -1,0 +1,161 @@
+"""JPEG (ITU-T T.81): a walk over the markers, and the lossless removal of everything private."""
+
+import re
+
+import msgspec
+
+from core.pixels.formats.base import (
+    Colour,
+    ImageFormat,
+    Layout,
+    be16,
+    corrupt,
+    refuse,
+    take,
+    truncated,
+    u8,
+)
+from core.pixels.formats.exif import read_exif
+from core.pixels.limits import PARTS_MAX, SCANS_MAX
+
+SOI = b"\xff\xd8"
+EOI = b"\xff\xd9"
+
+# In entropy-coded data FF is followed by 00 or a restart; FF FF is fill. All else is a marker.
+_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+
+_TEM, _SOF0, _DHT, _JPG, _DAC, _SOI, _EOI, _SOS, _DQT = (
+    0x01, 0xC0, 0xC4, 0xC8, 0xCC, 0xD8, 0xD9, 0xDA, 0xDB,
+)  # fmt: skip
+_DNL, _DRI, _APP0, _APP1, _APP14 = 0xDC, 0xDD, 0xE0, 0xE1, 0xEE
+_SOF = frozenset(range(0xC0, 0xD0)) - {_DHT, _JPG, _DAC}
+_DECODABLE_SOF = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
+_PLAIN_SOF = frozenset({0xC0, 0xC1, 0xC2})
+_TABLES = frozenset({_DHT, _DQT, _DRI, _DNL, *_PLAIN_SOF})
+
+
+class Segment(msgspec.Struct):
+    """From its marker to its end; a start of scan reaches to the next marker."""
+
+    marker: int
+    start: int
+    end: int
+
+
+class JpegLayout(Layout, kw_only=True):
+    segments: list[Segment] = []
+    sof: int = 0
+
+
+def parse(data: bytes, start: int = 0) -> JpegLayout:
+    """The first picture of the file; `end` is behind its end-of-image marker."""
+    segments = _walk(data, start)
+    frames = [segment for segment in segments if segment.marker in _SOF]
+    if len(frames) != 1:
+        raise corrupt("it has no frame, or several")
+    frame = frames[0]
+    if frame.marker not in _DECODABLE_SOF:
+        raise corrupt("a kind of JPEG that no viewer opens")
+    if sum(segment.marker == _SOS for segment in segments) > SCANS_MAX:
+        raise refuse(
+            "too_complex",
+            f"The JPEG is stored in more than {SCANS_MAX} scans. Save it again as a normal JPEG.",
+        )
+    body = frame.start + 4
+    components = u8(data, body + 5)
+    colour = {1: Colour.GRAY, 3: Colour.RGB, 4: Colour.CMYK}.get(components)
+    if colour is None:
+        raise corrupt(f"{components} colour components")
+    layout = JpegLayout(
+        format=ImageFormat.JPEG,
+        width=be16(data, body + 3),
+        height=be16(data, body + 1),
+        bit_depth=u8(data, body),
+        colour=colour,
+        end=segments[-1].end,
+        segments=segments,
+        sof=frame.marker,
+    )
+    _read_metadata(data, layout)
+    return layout
+
+
+def strip(data: bytes, layout: JpegLayout) -> bytes | None:
+    """The same entropy-coded picture without any metadata; None if it must be encoded anew.
+
+    Kept: tables, frame, scans. JFIF is rewritten without its thumbnail and Adobe's marker is
+    kept, because decoders take the colour transform from their presence.
+    """
+    if layout.sof not in _PLAIN_SOF:
+        return None
+    parts = [SOI]
+    for segment in layout.segments:
+        if segment.marker in _TABLES or segment.marker == _SOS:
+            parts.append(data[segment.start : segment.end])
+        elif _is_jfif(data, segment):
+            version_and_density = data[segment.start + 9 : segment.start + 16]
+            parts.append(b"\xff\xe0\x00\x10JFIF\x00" + version_and_density + b"\x00\x00")
+        elif segment.marker == _APP14 and data[segment.start + 4 : segment.start + 9] == b"Adobe":
+            parts.append(b"\xff\xee\x00\x0e" + take(data, segment.start + 4, 12))
+    parts.append(EOI)
+    return b"".join(parts)
+
+
+def insert_xmp(data: bytes, packet: bytes) -> bytes:
+    """Put an XMP packet behind the JFIF segment of a stripped JPEG."""
+    at = 2
+    if data[2:4] == b"\xff\xe0":
+        at += 2 + be16(data, 4)
+    body = b"http://ns.adobe.com/xap/1.0/\x00" + packet
+    return data[:at] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + data[at:]
+
+
+def _walk(data: bytes, start: int) -> list[Segment]:
+    segments: list[Segment] = []
+    at = start + 2
+    while True:
+        if len(segments) > PARTS_MAX:
+            raise corrupt("too many segments")
+        found = _MARKER.search(data, at)
+        if found is None:
+            raise truncated()
+        marker, begin = data[found.start() + 1], found.start()
+        if segments and segments[-1].marker == _SOS:
+            segments[-1].end = begin
+        if marker == _EOI:
+            segments.append(Segment(marker, begin, begin + 2))
+            return segments
+        if marker == _SOI:
+            raise corrupt("a picture inside the picture")
+        at = begin + 2
+        if marker != _TEM:
+            length = be16(data, at)
+            if length < 2:
+                raise corrupt("a segment without length")
+            at += length
+            if at > len(data):
+                raise truncated()
+        segments.append(Segment(marker, begin, at))
+
+
+def _read_metadata(data: bytes, layout: JpegLayout) -> None:
+    for segment in layout.segments:
+        if not (_APP0 <= segment.marker <= 0xEF or segment.marker == 0xFE):
+            continue
+        layout.metadata.append((segment.start, segment.end))
+        body = segment.start + 4
+        if segment.marker == _APP1 and data[body : body + 6] == b"Exif\x00\x00":
+            exif = read_exif(data[body + 6 : segment.end])
+            layout.has_exif = True
+            layout.has_gps = bool(layout.has_gps) or exif.has_gps
+            layout.adobe_rgb = exif.adobe_rgb
+            if layout.orientation == 1:
+                layout.orientation = exif.orientation
+
+
+def _is_jfif(data: bytes, segment: Segment) -> bool:
+    return (
+        segment.marker == _APP0
+        and segment.end - segment.start >= 18
+        and data[segment.start + 4 : segment.start + 9] == b"JFIF\x00"
+    )

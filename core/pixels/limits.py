@@ -1,0 +1,35 @@
+"""The numbers that decide what is an acceptable picture, each with its reason."""
+
+from typing import Final
+
+BYTES_MAX: Final = 25_000_000
+"""The product's promise to users (25 MB); a 50 MP phone JPEG is 12 to 20 MB."""
+
+PIXELS_MAX: Final = 50_000_000
+"""50 MP: what the largest common phone cameras deliver. Decoded that is 200 MB in Pillow."""
+
+SIDE_MIN: Final = 64
+"""Below this nothing of a piece can be recognised, and several providers refuse smaller inputs."""
+
+SIDE_MAX: Final = 30_000
+"""JPEG cannot exceed 65,535 a side; panoramas stay below 20,000."""
+
+BOMB_RATIO: Final = 500
+"""Decoded bytes per byte of file. Deflate ends at 1,032:1 and a solid PNG comes near it; the
+emptiest real photo measured was about 180:1 (JPEG) and 150:1 (HEIC)."""
+
+BOMB_PIXELS_MIN: Final = 10_000_000
+"""Smaller pictures cost little to decode, however well they were compressed."""
+
+SCANS_MAX: Final = 100
+"""A progressive JPEG has about 10 scans. Each one is a pass over the whole picture, so thousands
+of them are a way to burn CPU (libjpeg-turbo's djpeg has -maxscans for this)."""
+
+PARTS_MAX: Final = 100_000
+"""Chunks, segments or boxes of one file. 25 MB of PNG in chunks of 8 kB are 3,000."""
+
+THUMBNAIL_SIDE: Final = 512
+
+OUTPUT_BYTES_MAX: Final = 100_000_000
+OUTPUT_PIXELS_MAX: Final = 100_000_000
+"""Defaults for a provider's result: a 25 MP photo enlarged twice each way."""
