@@ -1,0 +1,223 @@
+-- What can be bought for credits, and the photos it is done to.
+
+-- One row a version; a new price or model is a new version, the old one stays for its generations.
+create table app.operations (
+  slug text not null,
+  version integer not null,
+  title text not null,
+  description text not null,
+  lane text not null,
+  cost_credits bigint not null,
+  steps jsonb not null,
+  output_rule text not null,
+  params_schema jsonb not null,
+  presets jsonb not null default '[]',
+  deadline_seconds integer not null default 900,
+  uncertain_seconds integer not null default 120,
+  is_active boolean not null default true,
+  created_at timestamptz not null default now(),
+  primary key (slug, version),
+  constraint operations_lane check (lane in ('locked', 'reimagined')),
+  constraint operations_cost_positive check (cost_credits > 0),
+  constraint operations_steps_not_empty check (jsonb_array_length(steps) > 0),
+  constraint operations_deadline check (uncertain_seconds between 1 and deadline_seconds - 1)
+);
+
+create unique index operations_only_one_active on app.operations (slug) where is_active;
+
+create table app.uploads (
+  id uuid primary key,
+  user_id uuid not null references app.users (id) on delete restrict,
+  state text not null default 'pending',
+  storage_key text not null,
+  file_name text,
+  source_format text,
+  size_bytes bigint,
+  normal_key text,
+  thumbnail_key text,
+  content_type text,
+  width integer,
+  height integer,
+  pixel_sha256 text,
+  notes jsonb not null default '[]',
+  problem jsonb,
+  created_at timestamptz not null default now(),
+  settled_at timestamptz,
+  constraint uploads_state check (state in ('pending', 'stored', 'ready', 'rejected', 'expired')),
+  constraint uploads_ready check (
+    state <> 'ready' or (normal_key is not null and pixel_sha256 is not null)),
+  constraint uploads_rejected check (state <> 'rejected' or problem is not null)
+);
+
+create index uploads_user on app.uploads (user_id, created_at desc, id desc);
+create index uploads_unsettled on app.uploads (created_at) where state in ('pending', 'stored');
+
+alter table app.operations enable row level security;
+alter table app.operations force row level security;
+alter table app.uploads enable row level security;
+alter table app.uploads force row level security;
+
+revoke all on app.operations, app.uploads from public, anon, authenticated, service_role;
+
+grant select on app.operations
+  to anon, authenticated, jewelshot_ledger, jewelshot_worker, jewelshot_admin, jewelshot_api;
+create policy operations_everyone on app.operations for select
+  to anon, authenticated, jewelshot_ledger, jewelshot_worker, jewelshot_admin, jewelshot_api
+  using (true);
+
+grant select, insert, update, delete on app.uploads to jewelshot_ledger;
+grant select on app.uploads to authenticated, jewelshot_worker, jewelshot_admin;
+create policy uploads_writer on app.uploads to jewelshot_ledger using (true) with check (true);
+create policy uploads_own on app.uploads for select to authenticated
+  using (user_id = (select app.current_user_id()));
+create policy uploads_worker on app.uploads for select to jewelshot_worker using (true);
+create policy uploads_admin on app.uploads for select to jewelshot_admin
+  using ((select app.is_admin()));
+
+-- The intent to store a photo, before its bytes go anywhere. Errors: JS401, JS409, JS429.
+-- Replay: the same id of the same user changes nothing.
+create function app.prepare_upload(p_id uuid, p_storage_key text, p_file_name text)
+  returns void
+  language plpgsql
+  security definer
+  set search_path = ''
+as $$
+declare
+  v_user_id uuid := app.current_user_id();
+begin
+  if v_user_id is null then
+    raise exception 'no identity' using errcode = 'JS401';
+  end if;
+  if (
+    select count(*) >= 200
+    from app.uploads
+    where user_id = v_user_id
+      and state = 'pending'
+  ) then
+    raise exception 'too many unfinished uploads'
+      using errcode = 'JS429', detail = '{"reason": "unfinished_uploads", "limit": 200}';
+  end if;
+  insert into app.uploads (id, user_id, storage_key, file_name)
+  values (p_id, v_user_id, p_storage_key, left(p_file_name, 255))
+  on conflict (id) do nothing;
+  if not found and not exists (
+    select from app.uploads where id = p_id and user_id = v_user_id
+  ) then
+    raise exception 'upload id taken' using errcode = 'JS409', detail = '{"reason": "id_taken"}';
+  end if;
+end $$;
+
+-- The bytes are stored and look like an image: the worker normalises them. Returns the task's id.
+-- Locks: the upload. Errors: JS401, JS404, JS409. Replay: a stored or settled upload returns null.
+create function app.complete_upload(p_id uuid, p_source_format text, p_size_bytes bigint)
+  returns uuid
+  language plpgsql
+  security definer
+  set search_path = ''
+as $$
+declare
+  v_user_id uuid := app.current_user_id();
+  v_state text;
+begin
+  if v_user_id is null then
+    raise exception 'no identity' using errcode = 'JS401';
+  end if;
+  select state
+  into v_state
+  from app.uploads
+  where id = p_id
+    and user_id = v_user_id
+  for no key update;
+  if not found then
+    raise exception 'no such upload' using errcode = 'JS404', detail = '{"kind": "upload"}';
+  end if;
+  if v_state = 'expired' then
+    raise exception 'upload expired'
+      using errcode = 'JS409', detail = '{"reason": "upload_expired", "state": "expired"}';
+  end if;
+  if v_state <> 'pending' then
+    return null;
+  end if;
+  update app.uploads
+  set state = 'stored', source_format = p_source_format, size_bytes = p_size_bytes
+  where id = p_id;
+  return app.add_task(
+    'upload.normalise', jsonb_build_object('upload_id', p_id), 'interactive', p_id::text);
+end $$;
+
+-- Forgets a pending upload whose bytes were refused or never came. Errors: JS401.
+create function app.discard_upload(p_id uuid)
+  returns void
+  language sql
+  security definer
+  set search_path = ''
+as $$
+  delete from app.uploads
+  where id = p_id
+    and user_id = app.current_user_id()
+    and state = 'pending'
+$$;
+
+-- The worker's verdict on a stored upload: ready with facts, or rejected with a problem.
+-- Locks: the upload. Errors: JS404, JS430. Replay: a settled upload stays as it is.
+create function app.settle_upload(p_id uuid, p_lease_token uuid, p_state text, p_facts jsonb)
+  returns void
+  language plpgsql
+  security definer
+  set search_path = ''
+as $$
+begin
+  perform app.complete_task(p_lease_token);
+  update app.uploads
+  set state = p_state,
+    settled_at = now(),
+    normal_key = p_facts ->> 'normal_key',
+    thumbnail_key = p_facts ->> 'thumbnail_key',
+    content_type = p_facts ->> 'content_type',
+    width = (p_facts ->> 'width')::integer,
+    height = (p_facts ->> 'height')::integer,
+    pixel_sha256 = p_facts ->> 'pixel_sha256',
+    notes = coalesce(p_facts -> 'notes', '[]'),
+    problem = p_facts -> 'problem'
+  where id = p_id
+    and state = 'stored';
+end $$;
+
+-- Pending uploads whose bytes did not come in time; returns what to delete from storage.
+create function app.expire_uploads(p_older_than_seconds double precision, p_limit integer)
+  returns table (upload_id uuid, storage_key text)
+  language sql
+  security definer
+  set search_path = ''
+as $$
+  update app.uploads
+  set state = 'expired', settled_at = now()
+  where id in (
+    select id
+    from app.uploads
+    where state = 'pending'
+      and created_at < now() - make_interval(secs => p_older_than_seconds)
+    order by created_at
+    limit p_limit
+    for update skip locked
+  )
+  returning id, storage_key
+$$;
+
+grant create on schema app to jewelshot_ledger;
+alter function app.prepare_upload(uuid, text, text) owner to jewelshot_ledger;
+alter function app.complete_upload(uuid, text, bigint) owner to jewelshot_ledger;
+alter function app.discard_upload(uuid) owner to jewelshot_ledger;
+alter function app.settle_upload(uuid, uuid, text, jsonb) owner to jewelshot_ledger;
+alter function app.expire_uploads(double precision, integer) owner to jewelshot_ledger;
+revoke create on schema app from jewelshot_ledger;
+
+grant execute on function
+  app.prepare_upload(uuid, text, text),
+  app.complete_upload(uuid, text, bigint),
+  app.discard_upload(uuid)
+  to authenticated;
+grant execute on function
+  app.settle_upload(uuid, uuid, text, jsonb),
+  app.expire_uploads(double precision, integer)
+  to jewelshot_worker;

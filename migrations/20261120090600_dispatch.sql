@@ -1,0 +1,1008 @@
+-- From ticket to end: who is served next, what the provider answered, and what the sweep decides.
+-- Order of locks: account, generation, call; a ticket locks a provider account and then takes
+-- generations by skip locked, so it waits for nobody who waits for it.
+
+-- The keys of a process's environment: [{name, fingerprint, account}]. Replay: the same rows.
+create function app.sync_provider_keys(p_keys jsonb, p_slots integer)
+  returns void
+  language plpgsql
+  security definer
+  set search_path = ''
+as $$
+begin
+  insert into app.provider_accounts (name, slots)
+  select distinct entry ->> 'account', p_slots
+  from jsonb_array_elements(p_keys) as entry
+  order by 1
+  on conflict (name) do update
+  set slots = excluded.slots;
+  insert into app.provider_keys (fingerprint, account_id, name)
+  select entry ->> 'fingerprint', account.id, entry ->> 'name'
+  from jsonb_array_elements(p_keys) as entry
+  join app.provider_accounts as account on account.name = entry ->> 'account'
+  order by 1
+  on conflict (fingerprint) do update
+  set account_id = excluded.account_id, name = excluded.name;
+end $$;
+
+-- All that a worker needs to make one POST. The callback token leaves the database only here.
+create function app.ticket(p_call_id uuid, p_token text)
+  returns jsonb
+  language sql
+  stable
+  security definer
+  set search_path = ''
+as $$
+  select jsonb_build_object(
+    'call_id', call.id,
+    'callback_token', p_token,
+    'generation_id', generation.id,
+    'user_id', generation.user_id,
+    'version', generation.version,
+    'request_id', generation.request_id,
+    'step', call.step,
+    'attempt', call.attempt,
+    'account_id', call.account_id,
+    'account', account.name,
+    'account_is_open', account.breaker_state = 'closed'
+      and coalesce(account.cooldown_until, now()) <= now(),
+    'key_fingerprint', call.key_fingerprint,
+    'operation', generation.operation,
+    'steps', operation.steps,
+    'params_schema', operation.params_schema,
+    'presets', operation.presets,
+    'params', generation.params,
+    'input_key', generation.input_key,
+    'give_up_at', generation.give_up_at,
+    'created_at', generation.created_at)
+  from app.provider_calls as call
+  join app.generations as generation on generation.id = call.generation_id
+  join app.provider_accounts as account on account.id = call.account_id
+  join app.operations as operation
+    on operation.slug = generation.operation and operation.version = generation.operation_version
+  where call.id = p_call_id
+$$;
+
+-- Writes the intent of one POST for a locked generation and returns its ticket.
+create function app.open_call(
+  p_generation_id uuid, p_account_id uuid, p_key_fingerprint text, p_lease_seconds double precision
+)
+  returns jsonb
+  language plpgsql
+  security definer
+  set search_path = ''
+as $$
+declare
+  v_call_id uuid := gen_random_uuid();
+  v_token text := replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', '');
+  v_generation app.generations;
+begin
+  update app.generations
+  set state = 'submitting', current_call_id = v_call_id
+  where id = p_generation_id
+  returning * into v_generation;
+  insert into app.provider_calls (
+    id, generation_id, user_id, step, attempt, account_id, key_fingerprint, endpoint,
+    token_sha256, is_resubmission, lease_until
+  )
+  select v_call_id, v_generation.id, v_generation.user_id, v_generation.step,
+    (select count(*) + 1 from app.provider_calls where generation_id = v_generation.id),
+    p_account_id, p_key_fingerprint, operation.steps -> v_generation.step ->> 'endpoint',
+    sha256(convert_to(v_token, 'utf8')), v_generation.resubmissions > 0,
+    clock_timestamp() + make_interval(secs => p_lease_seconds)
+  from app.operations as operation
+  where operation.slug = v_generation.operation
+    and operation.version = v_generation.operation_version;
+  return app.ticket(v_call_id, v_token);
+end $$;
+
+-- The next users to be served, one generation each: the longest not served first.
+-- Source of the loose index scan: https://wiki.postgresql.org/wiki/Loose_indexscan
+create function app.fair_queue(p_priority smallint, p_limit integer)
+  returns table (generation_id uuid, user_id uuid)
+  language sql
+  stable
+  security definer
+  set search_path = ''
+as $$
+  with recursive waiting as (
+    (
+      select queued.user_id
+      from app.generations as queued
+      where queued.state = 'queued'
+        and queued.priority = p_priority
+      order by queued.user_id
+      limit 1
+    )
+    union all
+    select (
+      select queued.user_id
+      from app.generations as queued
+      where queued.state = 'queued'
+        and queued.priority = p_priority
+        and queued.user_id > waiting.user_id
+      order by queued.user_id
+      limit 1
+    )
+    from waiting
+    where waiting.user_id is not null
+  )
+  select next.id, waiting.user_id
+  from waiting
+  cross join lateral (
+    select queued.id, queued.available_at
+    from app.generations as queued
+    where queued.state = 'queued'
+      and queued.priority = p_priority
+      and queued.user_id = waiting.user_id
+      and queued.available_at <= now()
+      and queued.give_up_at > now()
+    order by queued.available_at
+    limit 1
+  ) as next
+  left join app.user_turns as turn on turn.user_id = waiting.user_id
+  order by turn.last_served_at nulls first, next.available_at
+  limit p_limit
+$$;
+
+-- Up to p_limit tickets for the keys a process holds. No slot or no healthy account: none.
+-- A half-open account gets one probe. Locks: one provider account at a time, generations by skip
+-- locked. Replay: a ticket whose answer was lost is found by the sweep as an expired lease.
+create function app.take_tickets(
+  p_fingerprints text[], p_limit integer, p_lease_seconds double precision
+)
+  returns setof jsonb
+  language plpgsql
+  security definer
+  set search_path = ''
+as $$
+declare
+  v_account app.provider_accounts;
+  v_account_id uuid;
+  v_free integer;
+  v_left integer := p_limit;
+  v_key text;
+  v_next record;
+begin
+  if not exists (
+    select from app.generations where state = 'queued' and available_at <= now()
+  ) then
+    return;
+  end if;
+  for v_account_id in
+    select account.id
+    from app.provider_accounts as account
+    cross join lateral (
+      select count(*) as held
+      from app.provider_calls as call
+      where call.account_id = account.id
+        and call.state in ('submitting', 'accepted', 'ambiguous')
+    ) as used
+    where used.held < account.slots
+    order by used.held::numeric / account.slots, account.id
+  loop
+    select *
+    into v_account
+    from app.provider_accounts
+    where id = v_account_id
+      and coalesce(cooldown_until, now()) <= now()
+      and (breaker_state = 'closed' or breaker_until <= now())
+    for no key update;
+    if not found then
+      continue;
+    end if;
+    select v_account.slots - count(*)
+    into v_free
+    from app.provider_calls
+    where account_id = v_account_id
+      and state in ('submitting', 'accepted', 'ambiguous');
+    if v_account.breaker_state <> 'closed' then
+      v_free := least(v_free, 1);
+    end if;
+    v_free := least(v_free, v_left);
+    for v_next in
+      select *
+      from (
+        select 0 as priority, queued.*
+        from app.fair_queue(0::smallint, v_free) with ordinality as queued
+        union all
+        select 1, queued.*
+        from app.fair_queue(1::smallint, v_free) with ordinality as queued
+      ) as candidate
+      order by candidate.priority, candidate.ordinality
+    loop
+      exit when v_free <= 0;
+      perform
+      from app.generations
+      where id = v_next.generation_id
+        and state = 'queued'
+      for no key update skip locked;
+      if not found then
+        continue;
+      end if;
+      update app.provider_keys
+      set last_used_at = clock_timestamp()
+      where fingerprint = (
+        select fingerprint
+        from app.provider_keys
+        where account_id = v_account_id
+          and fingerprint = any (p_fingerprints)
+        order by last_used_at nulls first, fingerprint
+        limit 1
+      )
+      returning fingerprint into v_key;
+      exit when v_key is null;
+      insert into app.user_turns (user_id, last_served_at)
+      values (v_next.user_id, clock_timestamp())
+      on conflict (user_id) do update
+      set last_served_at = excluded.last_served_at;
+      return next app.open_call(v_next.generation_id, v_account_id, v_key, p_lease_seconds);
+      v_free := v_free - 1;
+      v_left := v_left - 1;
+      if v_account.breaker_state <> 'closed' then
+        update app.provider_accounts
+        set breaker_state = 'half_open',
+          breaker_until = now() + make_interval(secs => p_lease_seconds)
+        where id = v_account_id;
+      end if;
+    end loop;
+    exit when v_left <= 0;
+  end loop;
+end $$;
+
+-- The provider took the call. Late answers fill only empty fields. Returns the change or null.
+-- Locks: generation, call. Replay: the same facts change nothing.
+create function app.record_accepted(
+  p_call_id uuid, p_request_id text, p_status_url text, p_response_url text, p_cancel_url text,
+  p_poll_seconds double precision
+)
+  returns jsonb
+  language plpgsql
+  security definer
+  set search_path = ''
+as $$
+declare
+  v_generation app.generations;
+  v_before text;
+begin
+  select generation.*
+  into v_generation
+  from app.provider_calls as call
+  join app.generations as generation on generation.id = call.generation_id
+  where call.id = p_call_id
+  for no key update of generation;
+  update app.provider_calls
+  set request_id = coalesce(request_id, p_request_id),
+    status_url = coalesce(status_url, p_status_url),
+    response_url = coalesce(response_url, p_response_url),
+    cancel_url = coalesce(cancel_url, p_cancel_url),
+    accepted_at = coalesce(accepted_at, clock_timestamp()),
+    next_poll_at = case
+      when state in ('submitting', 'accepted', 'ambiguous', 'abandoned') then
+        coalesce(next_poll_at, now() + make_interval(secs => p_poll_seconds)) end,
+    state = case when state in ('submitting', 'ambiguous') then 'accepted' else state end
+  where id = p_call_id;
+  -- A half-open account has answered its probe.
+  update app.provider_accounts
+  set breaker_state = 'closed', breaker_until = null, breaker_reason = null, breaker_failures = 0
+  where id = (select account_id from app.provider_calls where id = p_call_id)
+    and breaker_state <> 'closed';
+  if v_generation.cancel_requested_at is not null or v_generation.finished_at is not null then
+    perform app.add_task(
+      'provider_call.cancel', jsonb_build_object('call_id', p_call_id), 'default',
+      p_call_id::text, 0);
+  end if;
+  v_before := v_generation.state;
+  update app.generations
+  set state = 'running'
+  where id = v_generation.id
+    and current_call_id = p_call_id
+    and state in ('submitting', 'uncertain')
+    and gave_up_at is null
+  returning * into v_generation;
+  return case when found then app.generation_change(v_generation) end;
+end $$;
+
+-- Surely not accepted: the slot is free again and the generation waits for another ticket.
+-- p_counts: whether this was an attempt (a fault of the request's path, not of our budget).
+-- Locks: generation, call. Replay: an ended call changes nothing. Returns the change or null.
+create function app.record_not_accepted(
+  p_call_id uuid, p_call jsonb, p_delay_seconds double precision, p_counts boolean
+)
+  returns jsonb
+  language plpgsql
+  security definer
+  set search_path = ''
+as $$
+declare
+  v_generation app.generations;
+begin
+  select generation.*
+  into v_generation
+  from app.provider_calls as call
+  join app.generations as generation on generation.id = call.generation_id
+  where call.id = p_call_id
+  for no key update of generation;
+  perform app.end_call(p_call_id, p_call);
+  update app.generations
+  set state = 'queued',
+    available_at = now() + make_interval(secs => p_delay_seconds),
+    attempts = attempts + p_counts::integer
+  where id = v_generation.id
+    and current_call_id = p_call_id
+    and state in ('submitting', 'uncertain')
+  returning * into v_generation;
+  return case when found then app.generation_change(v_generation) end;
+end $$;
+
+-- We cannot know whether the provider took the call: wait for its webhook, at most the grace.
+-- Locks: generation, call. Replay: only a submitting call becomes ambiguous.
+create function app.record_ambiguous(
+  p_call_id uuid, p_error text, p_grace_seconds double precision
+)
+  returns jsonb
+  language plpgsql
+  security definer
+  set search_path = ''
+as $$
+declare
+  v_generation app.generations;
+begin
+  select generation.*
+  into v_generation
+  from app.provider_calls as call
+  join app.generations as generation on generation.id = call.generation_id
+  where call.id = p_call_id
+  for no key update of generation;
+  update app.provider_calls
+  set state = 'ambiguous',
+    error_type = coalesce(error_type, 'ambiguous_submit'),
+    error_detail = coalesce(error_detail, left(p_error, 2000)),
+    grace_until = clock_timestamp() + make_interval(secs => p_grace_seconds)
+  where id = p_call_id
+    and state = 'submitting';
+  if not found then
+    return null;
+  end if;
+  update app.generations
+  set state = 'uncertain'
+  where id = v_generation.id
+    and current_call_id = p_call_id
+    and state = 'submitting'
+  returning * into v_generation;
+  return case when found then app.generation_change(v_generation) end;
+end $$;
+
+-- A verified webhook is a hint that a call ended: it may overtake the submit's answer, and the
+-- token names the call. Makes sure that one collect task exists and returns its id, or null when
+-- the call has ended. Locks: generation, call. Errors: JS404 for an unknown call or wrong token.
+create function app.receive_fal_webhook(p_call_id uuid, p_token text, p_request_id text)
+  returns uuid
+  language plpgsql
+  security definer
+  set search_path = ''
+as $$
+declare
+  v_call app.provider_calls;
+begin
+  select *
+  into v_call
+  from app.provider_calls
+  where id = p_call_id
+    and token_sha256 = sha256(convert_to(p_token, 'utf8'));
+  if not found then
+    raise exception 'no such call' using errcode = 'JS404', detail = '{"kind": "provider_call"}';
+  end if;
+  perform
+  from app.generations
+  where id = v_call.generation_id
+  for no key update;
+  update app.provider_calls
+  set webhook_at = coalesce(webhook_at, clock_timestamp()),
+    request_id = coalesce(request_id, p_request_id),
+    accepted_at = coalesce(accepted_at, clock_timestamp()),
+    state = case when state in ('submitting', 'ambiguous') then 'accepted' else state end
+  where id = p_call_id
+  returning * into v_call;
+  if v_call.state not in ('accepted', 'abandoned') then
+    return null;
+  end if;
+  update app.generations
+  set state = 'running'
+  where id = v_call.generation_id
+    and current_call_id = p_call_id
+    and state in ('submitting', 'uncertain')
+    and gave_up_at is null;
+  return app.add_task(
+    'provider_call.collect', jsonb_build_object('call_id', p_call_id), 'interactive',
+    p_call_id::text);
+end $$;
+
+-- The poll loop found an end: the same one collect task. Returns its id, or null.
+create function app.ensure_collect(p_call_id uuid)
+  returns uuid
+  language sql
+  security definer
+  set search_path = ''
+as $$
+  select app.add_task(
+    'provider_call.collect', jsonb_build_object('call_id', p_call_id), 'interactive',
+    p_call_id::text)
+  from app.provider_calls
+  where id = p_call_id
+    and state in ('accepted', 'abandoned')
+$$;
+
+-- Says that a call's result is being fetched. Returns what the collector needs and its `role`:
+-- `current`: the generation waits for this call and is now collecting; `rival`: it is open but was
+-- submitted again, so nothing changes unless p_take_over (the rival has an image in hand);
+-- `late`: it has ended or is at another step. Locks: generation. Errors: JS404.
+-- Replay: collecting stays collecting.
+create function app.begin_collect(p_call_id uuid, p_take_over boolean default false)
+  returns jsonb
+  language plpgsql
+  security definer
+  set search_path = ''
+as $$
+declare
+  v_call app.provider_calls;
+  v_generation app.generations;
+  v_operation app.operations;
+  v_role text;
+begin
+  select *
+  into v_call
+  from app.provider_calls
+  where id = p_call_id;
+  if not found then
+    raise exception 'no such call' using errcode = 'JS404', detail = '{"kind": "provider_call"}';
+  end if;
+  select *
+  into v_generation
+  from app.generations
+  where id = v_call.generation_id
+  for no key update;
+  select *
+  into v_operation
+  from app.operations
+  where slug = v_generation.operation
+    and version = v_generation.operation_version;
+  v_role := case
+    when v_generation.finished_at is not null or v_generation.step <> v_call.step then 'late'
+    when v_generation.current_call_id = p_call_id or p_take_over then 'current'
+    else 'rival' end;
+  if v_role = 'current' then
+    update app.generations
+    set state = 'collecting', current_call_id = p_call_id
+    where id = v_generation.id
+      and (state <> 'collecting' or current_call_id <> p_call_id)
+    returning * into v_generation;
+    if not found then
+      select *
+      into v_generation
+      from app.generations
+      where id = v_call.generation_id;
+    end if;
+  end if;
+  return app.generation_change(v_generation) || jsonb_build_object(
+    'role', v_role,
+    'attempts', v_generation.attempts,
+    'give_up_at', v_generation.give_up_at,
+    'cancel_requested', v_generation.cancel_requested_at is not null,
+    'operation', v_generation.operation,
+    'lane', v_generation.lane,
+    'output_rule', v_operation.output_rule,
+    'steps', v_operation.steps,
+    'params', v_generation.params,
+    'input_key', v_generation.input_key,
+    'source_key', (select normal_key from app.uploads where id = v_generation.upload_id),
+    'call_state', v_call.state,
+    'call_id', v_call.id,
+    'call_created_at', v_call.created_at,
+    'step', v_call.step,
+    'endpoint', v_call.endpoint,
+    'account_id', v_call.account_id,
+    'key_fingerprint', v_call.key_fingerprint,
+    'request_id', v_call.request_id,
+    'response_url', v_call.response_url);
+end $$;
+
+-- The end of a call that decides nothing: its generation ended, or waits for another call.
+-- Errors: JS430. Replay: an ended call changes nothing.
+create function app.close_call(p_call_id uuid, p_lease_token uuid, p_call jsonb)
+  returns void
+  language plpgsql
+  security definer
+  set search_path = ''
+as $$
+begin
+  perform app.complete_task(p_lease_token);
+  perform app.end_call(p_call_id, p_call);
+end $$;
+
+-- The provider says it is not done after all: back to running, the task is done.
+-- Errors: JS430. Returns the change or null.
+create function app.resume_running(
+  p_call_id uuid, p_lease_token uuid, p_poll_seconds double precision
+)
+  returns jsonb
+  language plpgsql
+  security definer
+  set search_path = ''
+as $$
+declare
+  v_generation app.generations;
+begin
+  perform app.complete_task(p_lease_token);
+  update app.provider_calls
+  set next_poll_at = coalesce(next_poll_at, now() + make_interval(secs => p_poll_seconds))
+  where id = p_call_id
+    and state in ('accepted', 'abandoned');
+  update app.generations
+  set state = 'running'
+  where current_call_id = p_call_id
+    and id = (select generation_id from app.provider_calls where id = p_call_id)
+    and state = 'collecting'
+  returning * into v_generation;
+  return case when found then app.generation_change(v_generation) end;
+end $$;
+
+-- Surely failed: ends the call, and queues the generation for another attempt when it has one
+-- left and the time for it. Returns the change, or null when the caller has to finish it instead:
+-- then nothing was written. Locks: generation, call. Errors: JS430 {lease lost}.
+create function app.requeue_generation(
+  p_call_id uuid, p_lease_token uuid, p_call jsonb, p_delay_seconds double precision,
+  p_attempts_max integer
+)
+  returns jsonb
+  language plpgsql
+  security definer
+  set search_path = ''
+as $$
+declare
+  v_generation app.generations;
+begin
+  select generation.*
+  into v_generation
+  from app.provider_calls as call
+  join app.generations as generation on generation.id = call.generation_id
+  where call.id = p_call_id
+  for no key update of generation;
+  if v_generation.finished_at is not null
+    or v_generation.current_call_id is distinct from p_call_id
+    or v_generation.cancel_requested_at is not null
+    or v_generation.attempts + 1 >= p_attempts_max
+    or now() + make_interval(secs => p_delay_seconds) >= v_generation.give_up_at
+  then
+    return null;
+  end if;
+  perform app.complete_task(p_lease_token);
+  perform app.end_call(p_call_id, p_call);
+  update app.generations
+  set state = 'queued',
+    attempts = attempts + 1,
+    available_at = now() + make_interval(secs => p_delay_seconds)
+  where id = v_generation.id
+  returning * into v_generation;
+  return app.generation_change(v_generation);
+end $$;
+
+-- A step is done and another follows: the slot goes over to the next call at once.
+-- Returns the next call's ticket. Locks: generation, call. Errors: JS430, JS409 when it ended.
+create function app.advance_generation(
+  p_call_id uuid, p_lease_token uuid, p_call jsonb, p_input_key text,
+  p_lease_seconds double precision
+)
+  returns jsonb
+  language plpgsql
+  security definer
+  set search_path = ''
+as $$
+declare
+  v_generation app.generations;
+  v_call app.provider_calls;
+begin
+  perform app.complete_task(p_lease_token);
+  select *
+  into v_call
+  from app.provider_calls
+  where id = p_call_id;
+  select *
+  into v_generation
+  from app.generations
+  where id = v_call.generation_id
+  for no key update;
+  perform app.end_call(p_call_id, p_call);
+  if v_generation.finished_at is not null or v_generation.step <> v_call.step then
+    return null;
+  end if;
+  update app.generations
+  set step = step + 1, attempts = 0, input_key = p_input_key
+  where id = v_generation.id;
+  return app.open_call(
+    v_generation.id, v_call.account_id, v_call.key_fingerprint, p_lease_seconds);
+end $$;
+
+-- Free before it started; afterwards a request to the provider, and money moves on the end that
+-- is verified. Returns the change. Locks: account, reservation, lots, generation.
+-- Errors: JS401, JS404, JS409 {reason: already_finished, state}.
+-- Replay: a cancelled generation answers as it is.
+create function app.cancel_generation(p_id uuid)
+  returns jsonb
+  language plpgsql
+  security definer
+  set search_path = ''
+as $$
+declare
+  v_user_id uuid := app.current_user_id();
+  v_generation app.generations;
+begin
+  if v_user_id is null then
+    raise exception 'no identity' using errcode = 'JS401';
+  end if;
+  perform app.lock_account(v_user_id);
+  select *
+  into v_generation
+  from app.generations
+  where id = p_id
+    and user_id = v_user_id
+  for no key update;
+  if not found then
+    raise exception 'no such generation'
+      using errcode = 'JS404', detail = '{"kind": "generation"}';
+  end if;
+  if v_generation.state = 'cancelled' then
+    return app.generation_change(v_generation);
+  end if;
+  if v_generation.finished_at is not null then
+    raise exception 'generation has ended'
+      using errcode = 'JS409', detail = jsonb_build_object(
+        'reason', 'already_finished', 'state', v_generation.state)::text;
+  end if;
+  if v_generation.state = 'queued' then
+    return app.finish_generation(
+      p_id, null, 'cancelled',
+      '{"problem": {"code": "cancelled", "detail": "Cancelled before it started."}}');
+  end if;
+  update app.generations
+  set cancel_requested_at = coalesce(cancel_requested_at, now())
+  where id = p_id
+  returning * into v_generation;
+  perform app.add_task(
+    'provider_call.cancel', jsonb_build_object('call_id', v_generation.current_call_id),
+    'interactive', v_generation.current_call_id::text);
+  return app.generation_change(v_generation);
+end $$;
+
+-- Calls whose worker vanished in the middle of the POST become ambiguous; ambiguous calls past
+-- their grace free the slot, and their generation is submitted once more, counted, if it may.
+-- Locks: generation, call. Returns the changes.
+create function app.sweep_calls(
+  p_grace_seconds double precision, p_attempts_max integer, p_limit integer
+)
+  returns setof jsonb
+  language plpgsql
+  security definer
+  set search_path = ''
+as $$
+declare
+  v_call record;
+  v_generation app.generations;
+  v_change jsonb;
+begin
+  for v_call in
+    select id
+    from app.provider_calls
+    where state = 'submitting'
+      and lease_until < now()
+    order by lease_until
+    limit p_limit
+  loop
+    v_change := app.record_ambiguous(
+      v_call.id, 'The worker stopped before the answer was recorded.', p_grace_seconds);
+    if v_change is not null then
+      return next v_change;
+    end if;
+  end loop;
+  for v_call in
+    select id, generation_id
+    from app.provider_calls
+    where state = 'ambiguous'
+      and grace_until < now()
+    order by grace_until
+    limit p_limit
+  loop
+    select *
+    into v_generation
+    from app.generations
+    where id = v_call.generation_id
+    for no key update skip locked;
+    if not found then
+      continue;
+    end if;
+    perform
+    from app.provider_calls
+    where id = v_call.id
+      and state = 'ambiguous'
+    for no key update;
+    if not found then
+      continue;
+    end if;
+    perform app.end_call(v_call.id, '{"state": "abandoned"}');
+    update app.generations
+    set state = 'queued',
+      resubmissions = resubmissions + 1,
+      attempts = attempts + 1,
+      available_at = now()
+    where id = v_call.generation_id
+      and current_call_id = v_call.id
+      and state = 'uncertain'
+      and cancel_requested_at is null
+      and attempts + 1 < p_attempts_max
+      and give_up_at > now()
+    returning * into v_generation;
+    if found then
+      return next app.generation_change(v_generation);
+    end if;
+  end loop;
+end $$;
+
+-- Generations out of time. Never accepted: failed and refunded. Possibly accepted: cancelled at
+-- the provider and uncertain, listening; at the deadline refunded, listening on for a late image.
+-- A cancelled generation that fell back into the queue ends here too.
+-- Locks: account, reservation, lots, generation. Returns the changes.
+create function app.sweep_deadlines(p_limit integer)
+  returns setof jsonb
+  language plpgsql
+  security definer
+  set search_path = ''
+as $$
+declare
+  v_row record;
+  v_generation app.generations;
+begin
+  for v_row in
+    select id, user_id
+    from (
+      (
+        select id, user_id
+        from app.generations
+        where state in ('queued', 'submitting', 'running', 'collecting', 'uncertain')
+          and give_up_at <= now()
+          and (gave_up_at is null or deadline_at <= now())
+        order by give_up_at
+        limit p_limit
+      )
+      union
+      (
+        select id, user_id
+        from app.generations
+        where state = 'queued'
+          and cancel_requested_at is not null
+        limit p_limit
+      )
+    ) as due
+    order by user_id, id
+  loop
+    perform app.lock_account(v_row.user_id);
+    select *
+    into v_generation
+    from app.generations
+    where id = v_row.id
+      and finished_at is null
+    for no key update skip locked;
+    if not found then
+      continue;
+    end if;
+    if v_generation.state = 'queued' or v_generation.deadline_at <= now() then
+      return next app.finish_generation(
+        v_generation.id, null,
+        case when v_generation.cancel_requested_at is null then 'failed' else 'cancelled' end,
+        jsonb_build_object(
+          'call_id', case when v_generation.state <> 'queued' then v_generation.current_call_id end,
+          'call', jsonb_build_object('state', 'abandoned', 'error_type', 'deadline'),
+          'problem', jsonb_build_object(
+            'code', case when v_generation.cancel_requested_at is null
+              then 'deadline_exceeded' else 'cancelled' end,
+            'detail', case when v_generation.cancel_requested_at is null
+              then 'The image was not finished in time. Your credits are back.'
+              else 'Cancelled. Your credits are back.' end)));
+      continue;
+    end if;
+    update app.generations
+    set gave_up_at = now(),
+      state = case when state in ('submitting', 'running') then 'uncertain' else state end
+    where id = v_generation.id
+    returning * into v_generation;
+    perform app.add_task(
+      'provider_call.cancel', jsonb_build_object('call_id', v_generation.current_call_id),
+      'default', v_generation.current_call_id::text, 0);
+    return next app.generation_change(v_generation);
+  end loop;
+end $$;
+
+-- Buys an image that came after its refund: a generation that is done at once.
+-- Returns {cost_credits}. Locks: account, lots, late image. Errors: JS401, JS402, JS404, JS410.
+-- Replay: the same new id finds itself done.
+create function app.buy_late_image(p_id uuid, p_generation_id uuid)
+  returns jsonb
+  language plpgsql
+  security definer
+  set search_path = ''
+as $$
+declare
+  v_user_id uuid := app.current_user_id();
+  v_image app.late_images;
+  v_old app.generations;
+begin
+  if v_user_id is null then
+    raise exception 'no identity' using errcode = 'JS401';
+  end if;
+  perform app.lock_account(v_user_id);
+  select *
+  into v_image
+  from app.late_images
+  where generation_id = p_generation_id
+    and user_id = v_user_id
+  for no key update;
+  if not found then
+    raise exception 'no late image' using errcode = 'JS404', detail = '{"kind": "late_image"}';
+  end if;
+  select *
+  into v_old
+  from app.generations
+  where id = p_generation_id;
+  if v_image.bought_as = p_id then
+    return jsonb_build_object('cost_credits', v_old.cost_credits);
+  end if;
+  if v_image.bought_as is not null then
+    raise exception 'already bought'
+      using errcode = 'JS409', detail = jsonb_build_object(
+        'reason', 'already_bought', 'generation_id', v_image.bought_as)::text;
+  end if;
+  if v_image.expires_at <= now() then
+    raise exception 'late image expired' using errcode = 'JS410', detail = '{"kind": "late_image"}';
+  end if;
+  perform app.reserve(v_user_id, v_old.cost_credits, 'run', p_id);
+  perform app.confirm(v_user_id, 'run', p_id);
+  insert into app.generations (
+    id, user_id, upload_id, operation, operation_version, lane, cost_credits, params, priority,
+    retry_of, state, input_key, give_up_at, deadline_at, result, finished_at
+  )
+  values (
+    p_id, v_user_id, v_old.upload_id, v_old.operation, v_old.operation_version, v_old.lane,
+    v_old.cost_credits, v_old.params, v_old.priority, v_old.id, 'succeeded', v_old.input_key,
+    now(), now(), v_image.result, clock_timestamp());
+  update app.late_images
+  set bought_as = p_id
+  where generation_id = p_generation_id;
+  return jsonb_build_object('cost_credits', v_old.cost_credits);
+end $$;
+
+-- A task that cannot be done: a dead letter, and the end of its subject in the same transaction.
+-- Returns the generation's change, or null. Locks: as finish_generation. Errors: JS430.
+create function app.bury_task(p_lease_token uuid, p_error text)
+  returns jsonb
+  language plpgsql
+  security definer
+  set search_path = ''
+as $$
+declare
+  v_task app.outbox;
+  v_call_id uuid;
+  v_generation_id uuid;
+begin
+  select *
+  into v_task
+  from app.outbox
+  where lease_token = p_lease_token;
+  if not found then
+    raise exception 'lease lost' using errcode = 'JS430';
+  end if;
+  insert into app.dead_letters (id, queue, job, args, attempts, error, request_id, created_at)
+  values (v_task.id, v_task.queue, v_task.job, v_task.args, v_task.attempts, left(p_error, 4000),
+    v_task.request_id, v_task.created_at)
+  on conflict (id) do nothing;
+  if v_task.job = 'upload.normalise' then
+    perform app.settle_upload(
+      (v_task.args ->> 'upload_id')::uuid, p_lease_token, 'rejected',
+      jsonb_build_object('problem', jsonb_build_object(
+        'code', 'processing_failed',
+        'detail', 'We could not process this photo. Upload it again.')));
+    return null;
+  end if;
+  if v_task.job <> 'provider_call.collect' then
+    perform app.complete_task(p_lease_token);
+    return null;
+  end if;
+  v_call_id := (v_task.args ->> 'call_id')::uuid;
+  select generation_id
+  into v_generation_id
+  from app.provider_calls
+  where id = v_call_id;
+  return app.finish_generation(
+    v_generation_id, p_lease_token, 'failed', jsonb_build_object(
+      'call_id', v_call_id,
+      'call', jsonb_build_object('state', 'abandoned', 'error_type', 'dead_letter'),
+      'problem', jsonb_build_object(
+        'code', 'delivery_failed',
+        'detail', 'The image could not be delivered. Your credits are back.')));
+end $$;
+
+-- Puts a dead letter back to work. Admins only; audited. Errors: JS403, JS404.
+-- Replay: a task that is live again stays one task.
+create function app.replay_dead_letter(p_id uuid)
+  returns uuid
+  language plpgsql
+  security definer
+  set search_path = ''
+as $$
+declare
+  v_letter app.dead_letters;
+begin
+  if not app.is_admin() then
+    raise exception 'admins only' using errcode = 'JS403', detail = '{"reason": "admin_required"}';
+  end if;
+  update app.dead_letters
+  set replayed_at = now()
+  where id = p_id
+  returning * into v_letter;
+  if not found then
+    raise exception 'no such dead letter'
+      using errcode = 'JS404', detail = '{"kind": "dead_letter"}';
+  end if;
+  perform app.write_audit(
+    'dead_letter.replay', p_id::text, jsonb_build_object('job', v_letter.job));
+  return app.add_task(
+    v_letter.job, v_letter.args, v_letter.queue,
+    coalesce(v_letter.args ->> 'call_id', v_letter.args ->> 'upload_id'), 2);
+end $$;
+
+grant create on schema app to jewelshot_ledger;
+alter function app.sync_provider_keys(jsonb, integer) owner to jewelshot_ledger;
+alter function app.ticket(uuid, text) owner to jewelshot_ledger;
+alter function app.open_call(uuid, uuid, text, double precision) owner to jewelshot_ledger;
+alter function app.fair_queue(smallint, integer) owner to jewelshot_ledger;
+alter function app.take_tickets(text[], integer, double precision) owner to jewelshot_ledger;
+alter function app.record_accepted(uuid, text, text, text, text, double precision)
+  owner to jewelshot_ledger;
+alter function app.record_not_accepted(uuid, jsonb, double precision, boolean)
+  owner to jewelshot_ledger;
+alter function app.record_ambiguous(uuid, text, double precision) owner to jewelshot_ledger;
+alter function app.receive_fal_webhook(uuid, text, text) owner to jewelshot_ledger;
+alter function app.ensure_collect(uuid) owner to jewelshot_ledger;
+alter function app.begin_collect(uuid, boolean) owner to jewelshot_ledger;
+alter function app.close_call(uuid, uuid, jsonb) owner to jewelshot_ledger;
+alter function app.resume_running(uuid, uuid, double precision) owner to jewelshot_ledger;
+alter function app.requeue_generation(uuid, uuid, jsonb, double precision, integer)
+  owner to jewelshot_ledger;
+alter function app.advance_generation(uuid, uuid, jsonb, text, double precision)
+  owner to jewelshot_ledger;
+alter function app.cancel_generation(uuid) owner to jewelshot_ledger;
+alter function app.sweep_calls(double precision, integer, integer) owner to jewelshot_ledger;
+alter function app.sweep_deadlines(integer) owner to jewelshot_ledger;
+alter function app.buy_late_image(uuid, uuid) owner to jewelshot_ledger;
+alter function app.bury_task(uuid, text) owner to jewelshot_ledger;
+alter function app.replay_dead_letter(uuid) owner to jewelshot_ledger;
+revoke create on schema app from jewelshot_ledger;
+
+grant execute on function app.cancel_generation(uuid), app.buy_late_image(uuid, uuid)
+  to authenticated;
+grant execute on function app.replay_dead_letter(uuid) to jewelshot_admin;
+grant execute on function app.receive_fal_webhook(uuid, text, text) to jewelshot_api;
+grant execute on function
+  app.sync_provider_keys(jsonb, integer),
+  app.take_tickets(text[], integer, double precision),
+  app.record_accepted(uuid, text, text, text, text, double precision),
+  app.record_not_accepted(uuid, jsonb, double precision, boolean),
+  app.record_ambiguous(uuid, text, double precision),
+  app.ensure_collect(uuid),
+  app.begin_collect(uuid, boolean),
+  app.close_call(uuid, uuid, jsonb),
+  app.resume_running(uuid, uuid, double precision),
+  app.requeue_generation(uuid, uuid, jsonb, double precision, integer),
+  app.advance_generation(uuid, uuid, jsonb, text, double precision),
+  app.sweep_calls(double precision, integer, integer),
+  app.sweep_deadlines(integer),
+  app.bury_task(uuid, text)
+  to jewelshot_worker;

@@ -1,0 +1,11 @@
+drop function app.expire_credits(integer);
+drop function app.reverse_credits(uuid, bigint, text, text, text);
+drop function app.take_back(uuid, bigint, text, text, text, text, text, text);
+drop function app.grant_credits(uuid, bigint, text, text, timestamptz, text, text, text);
+drop function app.refund(uuid, text, uuid);
+drop function app.confirm(uuid, text, uuid);
+drop function app.reserve(uuid, bigint, text, uuid);
+drop function app.expire_due_lots(uuid);
+drop function app.take_from_lots(uuid, bigint, text, text, text, uuid, uuid, text, text, text);
+drop function app.move_balance(uuid, bigint, bigint, bigint);
+drop function app.lock_account(uuid);

@@ -1,0 +1,13 @@
+drop function app.write_audit(text, text, jsonb);
+drop function app.issue_scheduled_tasks();
+drop function app.complete_task(uuid);
+drop function app.add_task(text, jsonb, text, text, double precision, uuid);
+drop function app.idempotency_store(text, text, bytea, integer, jsonb);
+drop function app.idempotency_begin(text, text, bytea);
+drop table app.idempotency_keys;
+drop table app.audit_log;
+drop table app.metric_counters;
+drop table app.worker_heartbeats;
+drop table app.schedules;
+drop table app.dead_letters;
+drop table app.outbox;

@@ -1,0 +1,13 @@
+drop function app.finish_generation(uuid, uuid, text, jsonb);
+drop function app.end_call(uuid, jsonb);
+drop function app.start_generation(uuid, text, uuid, jsonb, smallint, uuid);
+drop function app.generation_change(app.generations);
+drop table app.late_images;
+drop table app.provider_calls;
+drop table app.user_turns;
+drop table app.generation_events;
+drop table app.generations;
+drop function app.record_generation_event();
+drop function app.guard_generation_state();
+drop table app.provider_keys;
+drop table app.provider_accounts;
