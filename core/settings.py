@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
 import msgspec
@@ -115,12 +115,7 @@ class Settings(BaseSettings):
     fal_breaker_seconds: float = Field(default=60, gt=0)
     fal_cooldown_seconds: float = Field(default=5, gt=0)
 
-    generation_deadline_seconds: float | None = Field(default=None, gt=0)
-    uncertain_grace_seconds: float = Field(default=120, gt=0)
-    queued_generations_per_user_max: int = Field(default=2000, ge=1)
 
-    signup_credits: int = Field(default=10, ge=0)
-    signup_grants_per_network_per_day: int = Field(default=20, ge=1)
     rate_limits_enabled: bool = True
     rate_limit_user: str = "600/minute"
     rate_limit_ip: str = "1200/minute"
@@ -198,7 +193,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     try:
         return Settings.model_validate(values)
     except ValueError as error:
-        problems = getattr(error, "errors", list)()
+        problems: list[Any] = getattr(error, "errors", list)()
         lines = [
             f"{'_'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
             for problem in problems
