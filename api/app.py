@@ -1,0 +1,90 @@
+"""The application: routes, guards and middleware around one set of services.
+
+Layers from the outside in: Edge (id, log line, headers), Cors, Litestar's routing, Gate (caller and
+rate limits), the handler.
+"""
+
+import os
+from collections.abc import Sequence
+
+import httpx
+from litestar import Litestar
+from litestar.datastructures import State
+from litestar.middleware import DefineMiddleware
+from litestar.types import ControllerRouterHandler
+
+from api import deps
+from api.exception_handlers import ProblemHandlers
+from api.metrics import HttpMetrics
+from api.middleware.clients import ClientAddress
+from api.middleware.cors import Cors
+from api.middleware.edge import Edge
+from api.middleware.gate import Gate
+from api.openapi import docs_router, openapi_config
+from api.routes import ROUTERS
+from api.services import Services, build_services
+from core import log
+from core.ratelimit import parse_limit
+from core.settings import Settings, load_settings
+
+JSON_BODY_BYTES_MAX = 256 * 1024
+
+
+def create_app(
+    settings: Settings,
+    *,
+    transport: httpx.AsyncBaseTransport | None = None,
+    extra_routes: Sequence[ControllerRouterHandler] = (),
+) -> Litestar:
+    """The whole application. `transport` and `extra_routes` are for tests."""
+    services = build_services(settings, transport=transport)
+    metrics = HttpMetrics()
+    app = Litestar(
+        route_handlers=[docs_router(), *ROUTERS, *extra_routes],
+        dependencies=deps.dependencies(services),
+        middleware=[_gate(services)],
+        exception_handlers=ProblemHandlers(settings.public_base_url).handlers,
+        openapi_config=openapi_config(settings),
+        state=State(
+            {
+                "services": services,
+                "metrics": metrics,
+                "internal_door": deps.InternalDoor(settings),
+            }
+        ),
+        on_startup=[services.open],
+        on_shutdown=[services.close],
+        request_max_body_size=JSON_BODY_BYTES_MAX,
+        logging_config=None,
+        debug=False,
+    )
+    app.asgi_handler = Edge(
+        Cors(app.asgi_handler, origins=settings.cors_allowed_origins),
+        clients=ClientAddress(settings.trusted_proxies),
+        metrics=metrics,
+        https=settings.public_base_url.startswith("https://"),
+    )
+    return app
+
+
+def _gate(services: Services) -> DefineMiddleware:
+    settings = services.settings
+    return DefineMiddleware(
+        Gate,
+        tokens=services.tokens,
+        limiter=services.limiter if settings.rate_limits_enabled else None,
+        limits={
+            "user": parse_limit("user", settings.rate_limit_user),
+            "ip": parse_limit("ip", settings.rate_limit_ip),
+            "auth": parse_limit("auth", settings.rate_limit_auth),
+        },
+    )
+
+
+def create_app_from_environment() -> Litestar:
+    """What the server's processes call."""
+    settings = load_settings()
+    log.configure(
+        level=settings.log_level, json=settings.is_production, process=f"api-{os.getpid()}"
+    )
+    return create_app(settings)

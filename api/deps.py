@@ -1,0 +1,177 @@
+"""What a handler may ask for by parameter name, and the guards of the doors.
+
+`user` makes a route need a sign-in, `admin` an admin; both carry the scope that its transaction
+must run in: `await db.run(work, scope=user.scope)`.
+"""
+
+import re
+from typing import Any
+
+import httpx
+import msgspec
+import structlog
+from litestar import Request
+from litestar.connection import ASGIConnection
+from litestar.di import Provide
+from litestar.handlers import BaseRouteHandler
+from redis.asyncio import Redis
+
+from api import context, security
+from api.services import Services
+from core.accounts.supabase_auth import SupabaseAuth
+from core.accounts.tokens import Claims
+from core.db import Database, Scope, admin_scope, user_scope
+from core.errors import BadCredentialsError, NotAllowedError, RateLimitedError
+from core.ratelimit import Limit, RateLimiter
+from core.settings import Settings
+
+log = structlog.get_logger()
+
+AnyRequest = Request[Any, Any, Any]
+
+ADMIN_KEY_HEADER = "X-Admin-Key"
+INTERNAL_TOKEN_HEADER = "X-Internal-Token"  # noqa: S105  the name of a header
+ADMIN_KEY_LIMIT = Limit("admin-key", 10, 60)
+PREFER_WAIT_SECONDS_MAX = 25
+_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?", re.IGNORECASE)
+_BREAK_GLASS_CLAIMS = {
+    "sub": None,
+    "role": "jewelshot_admin",
+    "app_metadata": {"role": "admin"},
+    "aal": "aal2",
+    "break_glass": True,
+}
+
+
+class User(msgspec.Struct, frozen=True):
+    """A signed-in person. `network` is the hash that free credits are limited by."""
+
+    claims: Claims
+    scope: Scope
+    client_ip: str
+
+
+class Admin(msgspec.Struct, frozen=True):
+    """An admin with a second factor, or the break-glass key; `actor` is for logs."""
+
+    scope: Scope
+    actor: str
+    is_break_glass: bool
+
+
+def provide_user(request: AnyRequest) -> User:
+    """Raises: BadCredentialsError."""
+    known = context.of(request)
+    return User(
+        claims=require_claims(known),
+        scope=user_scope(require_claims(known).payload),
+        client_ip=known.client_ip,
+    )
+
+
+def require_claims(known: context.RequestContext) -> Claims:
+    if known.claims is not None:
+        return known.claims
+    raise known.refusal or BadCredentialsError(reason="no_token")
+
+
+class AdminDoor:
+    """app_metadata.role = admin and aal2; or the break-glass key, if there is one."""
+
+    def __init__(self, settings: Settings, limiter: RateLimiter) -> None:
+        key = settings.admin_dashboard_key
+        self._key = key.get_secret_value() if key else None
+        self._limiter = limiter
+
+    async def provide_admin(self, request: AnyRequest) -> Admin:
+        """Raises: BadCredentialsError, NotAllowedError, RateLimitedError."""
+        offered = request.headers.get(ADMIN_KEY_HEADER)
+        if offered is not None:
+            return await self._break_glass(request, offered)
+        known = context.of(request)
+        claims = require_claims(known)
+        if not claims.is_admin:
+            raise NotAllowedError(reason="not_an_admin")
+        if claims.aal != "aal2":
+            raise NotAllowedError(reason="mfa_required")
+        known.actor = f"admin:{claims.user_id}"
+        return Admin(scope=admin_scope(claims.payload), actor=known.actor, is_break_glass=False)
+
+    async def _break_glass(self, request: AnyRequest, offered: str) -> Admin:
+        known = context.of(request)
+        decision = await self._limiter.hit([(ADMIN_KEY_LIMIT, f"ip:{known.client_ip}")])
+        if not decision.allowed:
+            raise RateLimitedError(
+                retry_after_seconds=decision.retry_after_seconds, policy=decision.limit.name
+            )
+        route = request.scope.get("path_template")
+        if not security.is_one_of(offered, self._key):
+            log.error("admin.break_glass_refused", client_ip=known.client_ip, route=route)
+            raise BadCredentialsError(reason="admin_key")
+        log.critical("admin.break_glass_used", client_ip=known.client_ip, route=route)
+        known.actor = "break-glass"
+        return Admin(scope=admin_scope(_BREAK_GLASS_CLAIMS), actor=known.actor, is_break_glass=True)
+
+
+class InternalDoor:
+    """Guard of /internal/v1: either of two secrets, so that they can be rotated."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._secrets = [
+            secret.get_secret_value() if secret else None
+            for secret in (settings.internal_api_secret, settings.internal_api_secret_previous)
+        ]
+
+    def __call__(self, connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+        """Raises: BadCredentialsError."""
+        offered = connection.headers.get(INTERNAL_TOKEN_HEADER)
+        if offered is None or not security.is_one_of(offered, *self._secrets):
+            raise BadCredentialsError(reason="internal_token")
+        context.of(connection).actor = "internal"
+
+
+def internal_guard(
+    connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler
+) -> None:
+    """For `guards=[internal_guard]`; the door itself is built with the application."""
+    door: InternalDoor = connection.app.state.internal_door
+    door(connection, handler)
+
+
+def parse_prefer_wait(prefer: str | None) -> int:
+    """Seconds of `Prefer: wait=n` (RFC 7240), at most 25; 0 without it."""
+    found = _WAIT.search(prefer) if prefer else None
+    return min(int(found.group(1)), PREFER_WAIT_SECONDS_MAX) if found else 0
+
+
+def dependencies(services: Services) -> dict[str, Provide]:
+    def provide_db() -> Database:
+        return services.db
+
+    def provide_settings() -> Settings:
+        return services.settings
+
+    def provide_redis() -> Redis:
+        return services.redis
+
+    def provide_http() -> httpx.AsyncClient:
+        return services.http
+
+    def provide_limiter() -> RateLimiter:
+        return services.limiter
+
+    def provide_auth() -> SupabaseAuth:
+        return services.auth
+
+    door = AdminDoor(services.settings, services.limiter)
+    return {
+        "db": Provide(provide_db, sync_to_thread=False),
+        "settings": Provide(provide_settings, sync_to_thread=False),
+        "redis": Provide(provide_redis, sync_to_thread=False),
+        "http": Provide(provide_http, sync_to_thread=False),
+        "limiter": Provide(provide_limiter, sync_to_thread=False),
+        "auth": Provide(provide_auth, sync_to_thread=False),
+        "services": Provide(lambda: services, sync_to_thread=False),
+        "user": Provide(provide_user, sync_to_thread=False),
+        "admin": Provide(door.provide_admin),
+    }

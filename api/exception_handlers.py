@@ -1,0 +1,141 @@
+"""Every error that leaves the application becomes a problem document here, and only here."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import (
+    ClientException,
+    HTTPException,
+    SerializationException,
+    ValidationException,
+)
+from litestar.types import ExceptionHandlersMap
+
+from api import context, problems
+from api.problems import ProblemKind
+from api.schemas.problems import FieldError
+from core.errors import DomainError
+
+log = structlog.get_logger()
+
+AnyRequest = Request[Any, Any, Any]
+_WWW_AUTHENTICATE = 'Bearer realm="jewelshot"'
+_FRAMEWORK_HEADERS = ("allow",)
+
+
+class ProblemHandlers:
+    """Exception handlers bound to the base URL that problem types live under."""
+
+    def __init__(self, base_url: str) -> None:
+        self._base_url = base_url
+
+    @property
+    def handlers(self) -> ExceptionHandlersMap:
+        return {
+            DomainError: self._domain_error,
+            HTTPException: self._http_exception,
+            psycopg.Error: self._database_error,
+            Exception: self._unexpected,
+        }
+
+    def _domain_error(self, request: AnyRequest, error: DomainError) -> Response[Any]:
+        kind = problems.kind_of(error)
+        if kind.status >= 500:
+            log.error("http.domain_error", problem=kind.slug, fields=error.fields, exc_info=error)
+        return self._answer(request, kind, fields=error.fields)
+
+    def _http_exception(self, request: AnyRequest, error: HTTPException) -> Response[Any]:
+        kind = problems.BY_STATUS.get(error.status_code)
+        if kind is None:
+            kind = problems.INVALID_REQUEST if error.status_code < 500 else problems.INTERNAL
+        if kind.status >= 500:
+            log.error("http.exception", problem=kind.slug, exc_info=error)
+        field_errors = _field_errors(error) if kind is problems.INVALID_REQUEST else None
+        kept = {
+            name: value
+            for name, value in (error.headers or {}).items()
+            if name.lower() in _FRAMEWORK_HEADERS
+        }
+        return self._answer(request, kind, field_errors=field_errors, headers=kept)
+
+    def _database_error(self, request: AnyRequest, error: psycopg.Error) -> Response[Any]:
+        """What is not one of our own SQLSTATEs: the database is away, or a value does not fit."""
+        if isinstance(error, psycopg.OperationalError):
+            log.error("http.database_unavailable", sqlstate=error.sqlstate, error=str(error))
+            return self._answer(request, problems.UNAVAILABLE)
+        if isinstance(error, psycopg.DataError):
+            log.warning("http.database_refused_value", sqlstate=error.sqlstate)
+            fault = FieldError("#", "A value is out of range or has characters that cannot be kept")
+            return self._answer(request, problems.INVALID_REQUEST, field_errors=[fault])
+        return self._unexpected(request, error)
+
+    def _unexpected(self, request: AnyRequest, error: Exception) -> Response[Any]:
+        log.error("http.unexpected_error", error=type(error).__name__, exc_info=error)
+        return self._answer(request, problems.INTERNAL)
+
+    def _answer(
+        self,
+        request: AnyRequest,
+        kind: ProblemKind,
+        *,
+        fields: Mapping[str, Any] | None = None,
+        field_errors: list[FieldError] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response[Any]:
+        known = context.of(request)
+        answer_headers = dict(headers or {})
+        given = dict(fields or {})
+        if kind.retry_after_seconds is not None:
+            wait = given.setdefault("retry_after_seconds", kind.retry_after_seconds)
+            answer_headers["Retry-After"] = str(max(1, round(float(wait))))
+        if kind.status == 401:
+            answer_headers["WWW-Authenticate"] = _WWW_AUTHENTICATE
+        _warn_if_undocumented(request, kind)
+        body = problems.document(
+            kind,
+            base_url=self._base_url,
+            instance=request.url.path,
+            request_id=known.request_id,
+            fields=given,
+            field_errors=field_errors,
+        )
+        return Response(
+            body, status_code=kind.status, headers=answer_headers, media_type=problems.MEDIA_TYPE
+        )
+
+
+def _warn_if_undocumented(request: AnyRequest, kind: ProblemKind) -> None:
+    """A route that answers what its documentation does not name is a defect of the route."""
+    handler = request.scope.get("route_handler")
+    documented = getattr(handler, "responses", None)
+    if documented is not None and kind.status not in documented:
+        log.warning(
+            "http.undocumented_problem",
+            route=request.scope.get("path_template"),
+            status=kind.status,
+            problem=kind.slug,
+        )
+
+
+def _field_errors(error: HTTPException) -> list[FieldError]:
+    if isinstance(error, ValidationException) and isinstance(error.extra, list):
+        return [_field_error(entry) for entry in error.extra if isinstance(entry, dict)]
+    if isinstance(error.__cause__, SerializationException):
+        return [FieldError("#", "The body is not well-formed, or not of the documented type")]
+    if isinstance(error, ClientException) and not isinstance(error, ValidationException):
+        return [FieldError("#", "The request could not be read")]
+    return []
+
+
+def _field_error(entry: Mapping[str, Any]) -> FieldError:
+    source = str(entry.get("source", "") or "")
+    key = str(entry.get("key", "") or "")
+    if source in {"", "body"}:
+        parts = [part for part in key.replace("[", ".").replace("]", "").split(".") if part]
+        pointer = "#" + "".join(f"/{part}" for part in parts)
+    else:
+        pointer = f"{source}/{key}"
+    return FieldError(pointer, str(entry.get("message", "is not valid")))

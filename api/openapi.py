@@ -1,0 +1,92 @@
+"""The OpenAPI document, and Swagger UI served from our own files: no page loads anything else."""
+
+import importlib.util
+import mimetypes
+from pathlib import Path
+from typing import Any
+
+from litestar import Response, Router, get
+from litestar.exceptions import NotFoundException
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
+from litestar.openapi.spec import Contact, Server, Tag
+
+from api import pages, security
+from core.settings import Settings
+
+_DESCRIPTION = """\
+Turns plain phone photos of jewellery into catalogue images.
+
+**Money.** A generation reserves its price when it is accepted; the reservation is confirmed when
+the image is delivered and refunded when it is not. No credit is lost, minted or charged twice.
+
+**Errors** are problem documents (RFC 9457, `application/problem+json`). `type` is stable and can
+be opened; `request_id` names the request in our records.
+
+**Retries.** Send an `Idempotency-Key` with every creating POST and repeat it as often as you like.
+
+**Rate limits** are sliding windows per person or address; see the `RateLimit` and
+`RateLimit-Policy` headers. While the shared counter is away they hold per server process.
+"""
+_TAGS = [
+    Tag(name="Auth", description="Sign up, sign in, sessions, recovery and the second factor."),
+    Tag(name="Me", description="The signed-in person."),
+    Tag(name="Health", description="For load balancers and monitoring."),
+    Tag(name="Problems", description="What the error types mean."),
+]
+_UI_FILES = frozenset({"swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png"})
+# Swagger UI sets styles and shows its icons as data URLs; scripts are our own files only.
+_UI_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline';"
+    " img-src 'self' data:; connect-src 'self'; font-src 'self'; frame-ancestors 'none'"
+)
+
+
+def openapi_config(settings: Settings) -> OpenAPIConfig:
+    return OpenAPIConfig(
+        title="Jewelshot",
+        version="1.0.0",
+        description=_DESCRIPTION,
+        contact=Contact(name="Jewelshot", url=settings.site_url or settings.public_base_url),
+        servers=[Server(url="/")],
+        tags=_TAGS,
+        components=security.COMPONENTS,
+        path="/schema",
+        render_plugins=[JsonRenderPlugin(), YamlRenderPlugin()],
+    )
+
+
+def _ui_directory() -> Path:
+    """Where the wheel keeps Swagger UI; found without importing its code."""
+    spec = importlib.util.find_spec("swagger_ui")
+    if spec is None or not spec.submodule_search_locations:
+        raise RuntimeError("the package swagger-ui-py is not installed")
+    return Path(spec.submodule_search_locations[0]) / "static"
+
+
+def docs_router() -> Router:
+    directory = _ui_directory()
+    files = {name: (directory / name).read_bytes() for name in _UI_FILES}
+    files["docs.js"] = pages.asset("docs.js")
+    page = pages.asset("docs.html")
+
+    @get("/docs", include_in_schema=False, media_type="text/html", opt={"rate_limit": False})
+    async def show_docs() -> Response[bytes]:
+        return Response(
+            page,
+            media_type="text/html",
+            headers={"Content-Security-Policy": _UI_POLICY},
+        )
+
+    @get("/docs/assets/{name:str}", include_in_schema=False, opt={"rate_limit": False})
+    async def get_docs_asset(name: str) -> Response[Any]:
+        content = files.get(name)
+        if content is None:
+            raise NotFoundException
+        return Response(
+            content,
+            media_type=mimetypes.guess_type(name)[0] or "application/octet-stream",
+            headers={"Cache-Control": "public, max-age=3600"},
+        )
+
+    return Router("/", route_handlers=[show_docs, get_docs_asset])

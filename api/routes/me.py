@@ -1,0 +1,44 @@
+"""GET /v1/me."""
+
+import datetime as dt
+
+from litestar import Router, get
+
+from api import security
+from api.deps import User
+from api.problems import raises
+from api.schemas.me import BalanceView, Me
+from core.accounts import service
+from core.db import Connection, Database
+
+
+@get(
+    "/v1/me",
+    operation_id="get_me",
+    summary="Who am I, and what can I spend",
+    description="The first call of a verified person opens the account and grants the sign-up"
+    " credits, once per person.",
+    tags=["Me"],
+    security=security.BEARER,
+    responses=raises(),
+)
+async def get_me(user: User, db: Database) -> Me:
+    network = service.network_of(user.client_ip)
+
+    async def work(conn: Connection) -> service.Account:
+        return await service.get_or_open_account(conn, network)
+
+    account = await db.run(work, scope=user.scope)
+    claims = user.claims
+    return Me(
+        id=claims.user_id,
+        email=claims.email,
+        role="admin" if claims.is_admin else "user",
+        aal=claims.aal,
+        created_at=account.created_at,
+        session_expires_at=dt.datetime.fromtimestamp(claims.expires_at, dt.UTC),
+        balance=BalanceView(account.available, account.reserved, account.debt),
+    )
+
+
+router = Router("/", route_handlers=[get_me])

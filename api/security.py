@@ -1,0 +1,43 @@
+"""Comparing secrets, and the security schemes that the OpenAPI document names."""
+
+import hmac
+
+from litestar.openapi.spec import Components, SecurityScheme
+
+BEARER: list[dict[str, list[str]]] = [{"bearer": []}]
+ADMIN: list[dict[str, list[str]]] = [{"bearer": []}, {"admin_key": []}]
+INTERNAL: list[dict[str, list[str]]] = [{"internal_token": []}]
+PUBLIC: list[dict[str, list[str]]] = [{}]
+
+
+def is_one_of(offered: str, *secrets: str | None) -> bool:
+    """Constant time in the offered value; a secret that is not set matches nothing."""
+    given = offered.encode("utf-8", "surrogatepass")
+    matches = [
+        hmac.compare_digest(given, secret.encode()) for secret in secrets if secret is not None
+    ]
+    return any(matches)
+
+
+COMPONENTS = Components(
+    security_schemes={
+        "bearer": SecurityScheme(
+            type="http",
+            scheme="bearer",
+            bearer_format="JWT",
+            description="The access token that sign-in, confirm or refresh answered.",
+        ),
+        "admin_key": SecurityScheme(
+            type="apiKey",
+            name="X-Admin-Key",
+            security_scheme_in="header",
+            description="Break-glass key of the operator. Off unless configured; each use alarms.",
+        ),
+        "internal_token": SecurityScheme(
+            type="apiKey",
+            name="X-Internal-Token",
+            security_scheme_in="header",
+            description="Shared secret between our own services.",
+        ),
+    }
+)

@@ -1,0 +1,77 @@
+"""What the application is made of: built once from Settings, opened and closed with it."""
+
+import dataclasses
+
+import httpx
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from core.accounts.supabase_auth import SupabaseAuth
+from core.accounts.tokens import TokenVerifier
+from core.db import Database
+from core.ratelimit import RateLimiter
+from core.settings import Settings
+
+REDIS_TIMEOUT_SECONDS = 0.25
+HTTP_TIMEOUT_SECONDS = 10.0
+_START_SECONDS = 30.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Services:
+    settings: Settings
+    db: Database
+    redis: Redis
+    http: httpx.AsyncClient
+    tokens: TokenVerifier
+    limiter: RateLimiter
+    auth: SupabaseAuth
+
+    async def open(self) -> None:
+        await self.db.open(timeout_seconds=_START_SECONDS)
+
+    async def close(self) -> None:
+        await self.tokens.close()
+        await self.http.aclose()
+        await self.redis.aclose()
+        await self.db.close()
+
+
+def build_services(
+    settings: Settings, *, transport: httpx.AsyncBaseTransport | None = None
+) -> Services:
+    """`transport` lets a test answer for the outside services in its own process."""
+    http = httpx.AsyncClient(
+        transport=transport,
+        timeout=httpx.Timeout(HTTP_TIMEOUT_SECONDS, connect=3.0),
+        limits=httpx.Limits(max_connections=100, max_keepalive_connections=20),
+        follow_redirects=False,
+    )
+    redis = _build_redis(settings)
+    return Services(
+        settings=settings,
+        db=Database(
+            settings.database_url.get_secret_value(),
+            pool_size=settings.database_pool_size,
+            name="api",
+        ),
+        redis=redis,
+        http=http,
+        tokens=TokenVerifier(settings, http),
+        limiter=RateLimiter(redis, prefix=settings.redis_prefix),
+        auth=SupabaseAuth(settings, http),
+    )
+
+
+def _build_redis(settings: Settings) -> Redis:
+    """Redis is disposable: a request never waits for it longer than a quarter of a second."""
+    client: Redis = Redis.from_url(
+        settings.redis_url.get_secret_value(),
+        socket_connect_timeout=REDIS_TIMEOUT_SECONDS,
+        socket_timeout=REDIS_TIMEOUT_SECONDS,
+        retry=Retry(NoBackoff(), 0),
+        health_check_interval=0,
+        client_name="jewelshot-api",
+    )
+    return client

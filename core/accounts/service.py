@@ -1,0 +1,73 @@
+"""Accounts: the row that anchors a user's money, opened when the person is first seen verified."""
+
+import datetime as dt
+import hashlib
+import ipaddress
+
+import msgspec
+
+from core.db import Connection, fetch_one
+from core.errors import NotFoundError
+
+
+class Opening(msgspec.Struct, frozen=True):
+    """Whether this call granted the sign-up credits, and how many."""
+
+    granted: bool
+    credits: int
+
+
+class Account(msgspec.Struct, frozen=True):
+    """Units: whole credits."""
+
+    created_at: dt.datetime
+    available: int
+    reserved: int
+    debt: int
+
+
+def network_of(client_ip: str) -> str:
+    """A hash of the client's /24 (IPv4) or /48 (IPv6): sign-up grants are limited per network."""
+    try:
+        address = ipaddress.ip_address(client_ip)
+    except ValueError:
+        network = "unknown"
+    else:
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+            address = address.ipv4_mapped
+        prefix = 24 if address.version == 4 else 48
+        network = str(ipaddress.ip_network((address, prefix), strict=False))
+    return hashlib.sha256(f"jewelshot network {network}".encode()).hexdigest()
+
+
+async def open_account(conn: Connection, network: str) -> Opening:
+    """Open the user's account; the first time, grant the sign-up credits.
+
+    Raises: NoIdentityError outside a user's scope.
+    Replay: an account that exists is left as it is.
+    """
+    row = await fetch_one(conn, "select app.open_account(%s) as opening", (network,))
+    assert row is not None
+    return msgspec.convert(row["opening"], Opening)
+
+
+async def find_account(conn: Connection) -> Account | None:
+    row = await fetch_one(
+        conn,
+        "select person.created_at, account.available, account.reserved, account.debt"
+        " from app.credit_accounts as account"
+        " join app.users as person on person.id = account.user_id"
+        " where account.user_id = app.current_user_id()",
+    )
+    return None if row is None else Account(**row)
+
+
+async def get_or_open_account(conn: Connection, network: str) -> Account:
+    """The user's account; one that is missing is opened on the way."""
+    account = await find_account(conn)
+    if account is None:
+        await open_account(conn, network)
+        account = await find_account(conn)
+    if account is None:
+        raise NotFoundError(kind="credit_account")
+    return account

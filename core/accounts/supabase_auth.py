@@ -1,0 +1,304 @@
+"""Supabase Auth through its official client: sign-up, sign-in, sessions, recovery, second factor.
+
+One client object per call: it is stateful, and a shared one would mix up people. What the service
+refuses becomes a DomainError by its stable code; its message text goes nowhere.
+"""
+
+import contextlib
+import datetime as dt
+from collections.abc import AsyncIterator
+from typing import Any, Literal, cast
+
+import httpx
+import msgspec
+import pydantic
+import structlog
+from supabase_auth import AsyncGoTrueClient, AsyncMemoryStorage
+from supabase_auth.errors import AuthError, AuthRetryableError, AuthUnknownError
+from supabase_auth.types import AuthResponse, Session, User, UserAttributes, VerifyOtpParams
+
+from core.accounts.tokens import Claims
+from core.errors import (
+    BadCredentialsError,
+    ConflictError,
+    DomainError,
+    InvalidInputError,
+    NotAllowedError,
+    NotFoundError,
+    RateLimitedError,
+    TemporarilyUnavailableError,
+)
+from core.settings import Settings
+
+log = structlog.get_logger()
+
+LinkType = Literal["email", "signup", "invite", "magiclink", "recovery", "email_change"]
+SignOutScope = Literal["global", "local", "others"]
+_STORAGE_KEY = "session"
+_STORED_SESSION_SECONDS = 600
+_MAIL_RETRY_SECONDS = 60  # the service's own pause between two mails to one address
+
+_REFUSALS: dict[str, tuple[type[DomainError], dict[str, Any]]] = {
+    "invalid_credentials": (BadCredentialsError, {}),
+    "otp_expired": (BadCredentialsError, {}),
+    "bad_jwt": (BadCredentialsError, {}),
+    "no_authorization": (BadCredentialsError, {}),
+    "session_not_found": (BadCredentialsError, {}),
+    "session_expired": (BadCredentialsError, {}),
+    "refresh_token_not_found": (BadCredentialsError, {}),
+    "refresh_token_already_used": (BadCredentialsError, {}),
+    "user_not_found": (BadCredentialsError, {}),
+    "current_password_invalid": (BadCredentialsError, {}),
+    "mfa_verification_failed": (BadCredentialsError, {}),
+    "mfa_verification_rejected": (BadCredentialsError, {}),
+    "mfa_challenge_expired": (BadCredentialsError, {}),
+    "mfa_ip_address_mismatch": (BadCredentialsError, {}),
+    "email_not_confirmed": (NotAllowedError, {}),
+    "user_banned": (NotAllowedError, {}),
+    "signup_disabled": (NotAllowedError, {}),
+    "email_provider_disabled": (NotAllowedError, {}),
+    "otp_disabled": (NotAllowedError, {}),
+    "insufficient_aal": (NotAllowedError, {}),
+    "reauthentication_needed": (NotAllowedError, {}),
+    "current_password_required": (NotAllowedError, {}),
+    "mfa_totp_enroll_not_enabled": (NotAllowedError, {}),
+    "mfa_totp_verify_not_enabled": (NotAllowedError, {}),
+    "email_address_not_authorized": (NotAllowedError, {}),
+    "captcha_failed": (NotAllowedError, {}),
+    "user_already_exists": (ConflictError, {}),
+    "email_exists": (ConflictError, {}),
+    "conflict": (ConflictError, {}),
+    "mfa_factor_name_conflict": (ConflictError, {}),
+    "mfa_verified_factor_exists": (ConflictError, {}),
+    "too_many_enrolled_mfa_factors": (ConflictError, {}),
+    "weak_password": (InvalidInputError, {"field": "password"}),
+    "same_password": (InvalidInputError, {"field": "password"}),
+    "email_address_invalid": (InvalidInputError, {"field": "email"}),
+    "validation_failed": (InvalidInputError, {"field": "body"}),
+    "bad_json": (InvalidInputError, {"field": "body"}),
+    "mfa_factor_not_found": (NotFoundError, {"kind": "factor"}),
+}
+_MAIL_LIMITS = frozenset({"over_email_send_rate_limit", "over_request_rate_limit"})
+
+
+class SignedIn(msgspec.Struct, frozen=True):
+    """A session as the service issued it; `user_id` is not yet verified from the token."""
+
+    access_token: str
+    refresh_token: str
+    expires_in: int
+    user_id: str
+
+
+class SignedUp(msgspec.Struct, frozen=True):
+    """`session` is None while the address waits for its confirmation."""
+
+    session: SignedIn | None
+
+
+class EnrolledFactor(msgspec.Struct, frozen=True):
+    id: str
+    secret: str
+    uri: str
+    qr_code: str
+
+
+class Challenge(msgspec.Struct, frozen=True):
+    id: str
+    expires_at: dt.datetime
+
+
+class SupabaseAuth:
+    def __init__(self, settings: Settings, http: httpx.AsyncClient) -> None:
+        self._url = f"{settings.supabase_url}/auth/v1"
+        self._key = settings.supabase_publishable_key.get_secret_value()
+        self._confirm_url = f"{settings.public_base_url}/auth/confirm"
+        self._http = http
+
+    async def sign_up(self, email: str, password: str) -> SignedUp:
+        async with self._client() as client:
+            answer = await client.sign_up(
+                {
+                    "email": email,
+                    "password": password,
+                    "options": {"email_redirect_to": self._confirm_url},
+                }
+            )
+        return SignedUp(_signed_in(answer.session) if answer.session else None)
+
+    async def sign_in(self, email: str, password: str) -> SignedIn:
+        async with self._client() as client:
+            answer = await client.sign_in_with_password({"email": email, "password": password})
+        return _require_session(answer)
+
+    async def confirm_link(self, token_hash: str, link_type: LinkType) -> SignedIn | None:
+        """The session of a mailed link; None after the first of two links of a changed address."""
+        return await self._verify({"token_hash": token_hash, "type": link_type})
+
+    async def confirm_code(self, email: str, code: str, link_type: LinkType) -> SignedIn | None:
+        return await self._verify(
+            cast("VerifyOtpParams", {"email": email, "token": code, "type": link_type})
+        )
+
+    async def _verify(self, params: VerifyOtpParams) -> SignedIn | None:
+        async with self._client() as client:
+            answer = await client.verify_otp(params)
+        return _signed_in(answer.session) if answer.session else None
+
+    async def refresh(self, refresh_token: str) -> SignedIn:
+        async with self._client() as client:
+            answer = await client.refresh_session(refresh_token)
+        return _require_session(answer)
+
+    async def sign_out(self, access_token: str, scope: SignOutScope) -> None:
+        async with self._client() as client:
+            try:
+                await client.admin.sign_out(access_token, scope)
+            except AuthError as error:
+                # The session is gone already, which is what the caller wants.
+                if error.code not in {"session_not_found", "user_not_found"}:
+                    raise
+
+    async def recover(self, email: str) -> None:
+        async with self._client() as client:
+            await client.reset_password_for_email(email, {"redirect_to": self._confirm_url})
+
+    async def resend_confirmation(self, email: str) -> None:
+        async with self._client() as client:
+            await client.resend(
+                {
+                    "type": "signup",
+                    "email": email,
+                    "options": {"email_redirect_to": self._confirm_url},
+                }
+            )
+
+    async def update_password(
+        self, access_token: str, claims: Claims, password: str, current_password: str | None
+    ) -> None:
+        attributes: dict[str, str] = {"password": password}
+        if current_password is not None:
+            attributes["current_password"] = current_password
+        async with self._client_of(access_token, claims) as client:
+            await client.update_user(cast("UserAttributes", attributes))
+
+    async def enroll_totp(
+        self, access_token: str, claims: Claims, friendly_name: str
+    ) -> EnrolledFactor:
+        async with self._client_of(access_token, claims) as client:
+            answer = await client.mfa.enroll(
+                {"factor_type": "totp", "friendly_name": friendly_name, "issuer": "Jewelshot"}
+            )
+        if answer.totp is None:
+            raise TemporarilyUnavailableError(what="sign-in service")
+        return EnrolledFactor(answer.id, answer.totp.secret, answer.totp.uri, answer.totp.qr_code)
+
+    async def challenge(self, access_token: str, claims: Claims, factor_id: str) -> Challenge:
+        async with self._client_of(access_token, claims) as client:
+            answer = await client.mfa.challenge({"factor_id": factor_id})
+        return Challenge(answer.id, dt.datetime.fromtimestamp(answer.expires_at, dt.UTC))
+
+    async def verify_factor(
+        self, access_token: str, claims: Claims, *, factor_id: str, challenge_id: str, code: str
+    ) -> SignedIn:
+        async with self._client_of(access_token, claims) as client:
+            answer = await client.mfa.verify(
+                {"factor_id": factor_id, "challenge_id": challenge_id, "code": code}
+            )
+        return SignedIn(
+            answer.access_token, answer.refresh_token, answer.expires_in, answer.user.id
+        )
+
+    async def remove_factor(self, access_token: str, claims: Claims, factor_id: str) -> None:
+        async with self._client_of(access_token, claims) as client:
+            await client.mfa.unenroll({"factor_id": factor_id})
+
+    @contextlib.asynccontextmanager
+    async def _client(
+        self, storage: AsyncMemoryStorage | None = None
+    ) -> AsyncIterator[AsyncGoTrueClient]:
+        """Implicit flow: the PKCE verifier would live in this object and die with the request.
+
+        Raises: DomainError for whatever the service refuses.
+        """
+        client = AsyncGoTrueClient(
+            url=self._url,
+            headers={"apiKey": self._key, "Authorization": f"Bearer {self._key}"},
+            http_client=self._http,
+            storage_key=_STORAGE_KEY,
+            storage=storage,
+            persist_session=storage is not None,
+            auto_refresh_token=False,
+            flow_type="implicit",
+        )
+        try:
+            yield client
+        except AuthError as error:
+            raise _refusal(error) from error
+        except (pydantic.ValidationError, httpx.HTTPError) as error:
+            log.warning("auth.bad_answer", error=type(error).__name__)
+            raise TemporarilyUnavailableError(what="sign-in service") from error
+
+    @contextlib.asynccontextmanager
+    async def _client_of(
+        self, access_token: str, claims: Claims
+    ) -> AsyncIterator[AsyncGoTrueClient]:
+        """A client that acts as the caller: their token stands in its session storage.
+
+        There is no refresh token in it, so it can never rotate the caller's session.
+        """
+        now = dt.datetime.now(dt.UTC)
+        session = Session(
+            access_token=access_token,
+            refresh_token="",
+            token_type="bearer",  # noqa: S106  the scheme's name
+            expires_in=_STORED_SESSION_SECONDS,
+            # The client would try to refresh a token in its last seconds; the service decides.
+            expires_at=int(now.timestamp()) + _STORED_SESSION_SECONDS,
+            user=User(
+                id=str(claims.user_id),
+                app_metadata={},
+                user_metadata={},
+                aud="authenticated",
+                created_at=now,
+            ),
+        )
+        storage = AsyncMemoryStorage()
+        await storage.set_item(_STORAGE_KEY, session.model_dump_json())
+        async with self._client(storage) as client:
+            yield client
+
+
+def _refusal(error: AuthError) -> DomainError:
+    code = error.code or ""
+    status = getattr(error, "status", 0)
+    if code in _MAIL_LIMITS:
+        return RateLimitedError(retry_after_seconds=_MAIL_RETRY_SECONDS, policy="sign-in service")
+    refusal = _REFUSALS.get(code)
+    if refusal is not None:
+        cls, fields = refusal
+        named = {} if cls is NotFoundError else {"reason": code}
+        reasons = getattr(error, "reasons", None)
+        return cls(**fields, **named, **({"reasons": list(reasons)} if reasons else {}))
+    log.error("auth.refused", code=code, status=status, error=type(error).__name__)
+    unavailable = isinstance(error, AuthRetryableError | AuthUnknownError) or status >= 500
+    if unavailable or status == 0:
+        return TemporarilyUnavailableError(what="sign-in service")
+    if status == 401:
+        return BadCredentialsError(reason="refused")
+    return NotAllowedError(reason="refused")
+
+
+def _signed_in(session: Session) -> SignedIn:
+    return SignedIn(
+        access_token=session.access_token,
+        refresh_token=session.refresh_token,
+        expires_in=session.expires_in,
+        user_id=session.user.id,
+    )
+
+
+def _require_session(answer: AuthResponse) -> SignedIn:
+    if answer.session is None:
+        raise TemporarilyUnavailableError(what="sign-in service")
+    return _signed_in(answer.session)

@@ -1,0 +1,207 @@
+"""Rate limits: sliding windows in Redis, all limits of a request in one round trip.
+
+A window is counted in two fixed halves: what was counted in the one before weighs as much as it
+still overlaps. A refused request counts nowhere. While Redis does not answer, the same limits
+hold per process, and Redis is asked again only after some seconds, so that it slows nobody down.
+"""
+
+import math
+import re
+import time
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import msgspec
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+log = structlog.get_logger()
+
+BREAKER_SECONDS = 5.0
+LOCAL_KEYS_MAX = 50_000
+_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
+_PATTERN = re.compile(r"^\s*(\d+)\s*(?:/|per)\s*(\d+)?\s*(second|minute|hour|day)s?\s*$")
+
+
+class Limit(msgspec.Struct, frozen=True):
+    """`amount` requests in any `window_seconds`; `name` is shown in the headers."""
+
+    name: str
+    amount: int
+    window_seconds: int
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """The tightest of the limits that were asked: the one to show, or the one that refused."""
+
+    allowed: bool
+    limit: Limit
+    remaining: int
+    reset_seconds: int
+    retry_after_seconds: int
+
+
+def parse_limit(name: str, text: str) -> Limit:
+    """`600/minute`, `30/5 minutes`.  Raises: ValueError."""
+    found = _PATTERN.match(text)
+    if not found or int(found.group(1)) < 1:
+        raise ValueError(f"{name}: {text!r} is not a rate limit such as 600/minute")
+    window_seconds = int(found.group(2) or 1) * _SECONDS[found.group(3)]
+    return Limit(name, int(found.group(1)), window_seconds)
+
+
+# Returns per limit: remaining, milliseconds to the window's end, milliseconds until it would pass
+# (0 when it passes). The fields of a key: w number of the window, c its count, p the one before.
+_SCRIPT = """
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+local states, answer, refused = {}, {}, false
+for i = 1, #KEYS do
+  local amount, window = tonumber(ARGV[2 * i - 1]), tonumber(ARGV[2 * i])
+  local number = math.floor(now / window)
+  local into = now - number * window
+  local kept = redis.call('HMGET', KEYS[i], 'w', 'c', 'p')
+  local w, c, p = tonumber(kept[1]), tonumber(kept[2]) or 0, tonumber(kept[3]) or 0
+  if not w or w < number - 1 then c, p = 0, 0
+  elseif w == number - 1 then c, p = 0, c end
+  local used = p * (1 - into / window) + c
+  local wait = 0
+  if used + 1 > amount then
+    refused = true
+    if c + 1 <= amount then wait = window * (1 - (amount - c - 1) / p) - into
+    else wait = window - into + window * (1 - (amount - 1) / c) end
+    if wait < 0.001 then wait = 0.001 end
+  end
+  states[i] = {number, c, p, window, amount, used}
+  answer[3 * i - 1] = math.ceil((window - into) * 1000)
+  answer[3 * i] = math.ceil(wait * 1000)
+end
+for i = 1, #KEYS do
+  local s = states[i]
+  local used = s[6]
+  if not refused then
+    redis.call('HSET', KEYS[i], 'w', s[1], 'c', s[2] + 1, 'p', s[3])
+    redis.call('EXPIRE', KEYS[i], s[4] * 2)
+    used = used + 1
+  end
+  answer[3 * i - 2] = math.max(0, math.floor(s[5] - used))
+end
+return answer
+"""
+
+
+class RateLimiter:
+    def __init__(
+        self,
+        redis: Redis,
+        *,
+        prefix: str,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._script = redis.register_script(_SCRIPT)
+        self._prefix = prefix
+        self._clock = clock
+        self._local = _LocalWindows(wall_clock)
+        self._redis_down_until = 0.0
+
+    async def hit(self, checks: Sequence[tuple[Limit, str]]) -> Decision:
+        """Count one request against each (limit, subject); if one refuses, against none."""
+        assert checks
+        keys = [f"{self._prefix}:rl:{limit.name}:{subject}" for limit, subject in checks]
+        limits = [limit for limit, _ in checks]
+        if self._clock() >= self._redis_down_until:
+            arguments = [part for limit in limits for part in (limit.amount, limit.window_seconds)]
+            try:
+                answer = cast("list[int]", await self._script(keys=keys, args=arguments))
+            except (RedisError, OSError, TimeoutError) as error:
+                self._redis_down_until = self._clock() + BREAKER_SECONDS
+                log.warning("ratelimit.redis_unavailable", error=type(error).__name__)
+            else:
+                return _decide(limits, answer)
+        return _decide(limits, self._local.hit(keys, limits))
+
+    @property
+    def is_local(self) -> bool:
+        """True while the limits hold per process only."""
+        return self._clock() < self._redis_down_until
+
+
+class _Row(msgspec.Struct, frozen=True):
+    limit: Limit
+    remaining: int
+    reset_ms: int
+    wait_ms: int
+
+
+def _decide(limits: Sequence[Limit], answer: Sequence[int]) -> Decision:
+    rows = [_Row(limit, *answer[3 * index : 3 * index + 3]) for index, limit in enumerate(limits)]
+    refusing = [row for row in rows if row.wait_ms > 0]
+    if refusing:
+        shown = max(refusing, key=lambda row: row.wait_ms)
+    else:
+        shown = min(rows, key=lambda row: row.remaining / row.limit.amount)
+    return Decision(
+        allowed=not refusing,
+        limit=shown.limit,
+        remaining=shown.remaining,
+        reset_seconds=math.ceil(shown.reset_ms / 1000),
+        retry_after_seconds=math.ceil(shown.wait_ms / 1000),
+    )
+
+
+class _LocalWindows:
+    """The script above in Python, for one process."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._windows: dict[str, tuple[int, int, int, float]] = {}
+
+    def hit(self, keys: Sequence[str], limits: Sequence[Limit]) -> list[int]:
+        now = self._clock()
+        answer: list[int] = []
+        states: list[tuple[int, int, int, float]] = []
+        refused = False
+        for key, limit in zip(keys, limits, strict=True):
+            number, into, count, before = self._read(key, limit, now)
+            used = before * (1 - into / limit.window_seconds) + count
+            wait = _wait_seconds(limit, count, before, into) if used + 1 > limit.amount else 0.0
+            refused = refused or wait > 0
+            states.append((number, count, before, used))
+            answer += [0, math.ceil((limit.window_seconds - into) * 1000), math.ceil(wait * 1000)]
+        self._prune(now)
+        for index, (key, limit) in enumerate(zip(keys, limits, strict=True)):
+            number, count, before, used = states[index]
+            if not refused:
+                end = (number + 2) * limit.window_seconds
+                self._windows[key] = (number, count + 1, before, end)
+                used += 1
+            answer[3 * index] = max(0, math.floor(limit.amount - used))
+        return answer
+
+    def _read(self, key: str, limit: Limit, now: float) -> tuple[int, float, int, int]:
+        number = math.floor(now / limit.window_seconds)
+        into = now - number * limit.window_seconds
+        kept, count, before, _ = self._windows.get(key, (number, 0, 0, 0.0))
+        if kept == number - 1:
+            count, before = 0, count
+        elif kept < number:
+            count, before = 0, 0
+        return number, into, count, before
+
+    def _prune(self, now: float) -> None:
+        if len(self._windows) < LOCAL_KEYS_MAX:
+            return
+        self._windows = {key: kept for key, kept in self._windows.items() if kept[3] > now}
+        if len(self._windows) >= LOCAL_KEYS_MAX:  # a flood of addresses: memory comes first
+            self._windows.clear()
+
+
+def _wait_seconds(limit: Limit, count: int, before: int, into: float) -> float:
+    window = limit.window_seconds
+    if count + 1 <= limit.amount:
+        wait = window * (1 - (limit.amount - count - 1) / before) - into
+    else:
+        wait = window - into + window * (1 - (limit.amount - 1) / count)
+    return max(wait, 0.001)
