@@ -1,0 +1,153 @@
+"""An upload as the rest of the product sees it: upright, sRGB, and without a word about its owner.
+
+Runs in a pixel process. A JPEG that needs neither turning nor conversion keeps its own
+compressed pixels; everything else is encoded once, lossless where the source was lossless.
+"""
+
+import msgspec
+from PIL import Image
+
+from core.pixels import colour, raster, sniff
+from core.pixels.formats import jpeg
+from core.pixels.formats.base import Colour, ImageFormat, Layout, corrupt
+from core.pixels.formats.exif import read_exif
+from core.pixels.limits import BYTES_MAX
+
+
+class NormalisedImage(msgspec.Struct, frozen=True, kw_only=True):
+    data: bytes
+    content_type: str
+    extension: str
+    width: int
+    height: int
+    has_alpha: bool
+    pixel_sha256: str
+    """Over the decoded pixels of `data`, see `raster.pixel_sha256`."""
+    thumbnail: bytes
+    thumbnail_content_type: str
+    source_format: str
+    notes: tuple[str, ...]
+    """What was changed, in words for the user."""
+
+
+def normalise(data: bytes) -> NormalisedImage:
+    """Raises: as `sniff.inspect`, and what only decoding can find (truncated, corrupt)."""
+    header = sniff.inspect(data)
+    layout = sniff.parse(data, header.format)
+    image = raster.decode(data[: layout.end], header.format)
+    if image.size != (header.width, header.height) and image.size != (header.height, header.width):
+        raise corrupt("its header and its pixels differ in size")
+    notes = _privacy_notes(image, header)
+    if isinstance(layout, jpeg.JpegLayout) and _is_upright_srgb(image, layout):
+        kept = _strip_losslessly(data, layout, image)
+        if kept is not None:
+            return _result(kept, image, header, notes, "image/jpeg")
+    return _encode_anew(image, header, layout, notes)
+
+
+def _privacy_notes(image: Image.Image, header: sniff.ImageHeader) -> list[str]:
+    """Location first: it is what hurts when it leaks."""
+    notes: list[str] = []
+    if header.has_gps or _has_gps(image):
+        notes.append("removed location")
+    if header.has_exif:
+        notes.append("removed camera data")
+    if header.trailer:
+        notes.append(f"removed {header.trailer}")
+    return notes
+
+
+def _has_gps(image: Image.Image) -> bool:
+    """For formats whose header alone does not tell (HEIC)."""
+    block = image.info.get("exif")
+    if not isinstance(block, bytes):
+        return False
+    return read_exif(block.removeprefix(b"Exif\x00\x00")).has_gps
+
+
+def _is_upright_srgb(image: Image.Image, layout: Layout) -> bool:
+    if layout.colour is not Colour.RGB or raster.orientation(image) != 1:
+        return False
+    return not colour.would_change(
+        image.info.get("icc_profile"), cicp=layout.cicp, adobe_rgb=layout.adobe_rgb
+    )
+
+
+def _strip_losslessly(data: bytes, layout: jpeg.JpegLayout, image: Image.Image) -> bytes | None:
+    """The stripped file, if it really decodes to the same pixels."""
+    stripped = jpeg.strip(data, layout)
+    if stripped is None:
+        return None
+    expected = raster.pixel_sha256(image)
+    same = raster.pixel_sha256(raster.decode(stripped, ImageFormat.JPEG)) == expected
+    return stripped if same else None
+
+
+def _encode_anew(
+    image: Image.Image, header: sniff.ImageHeader, layout: Layout, notes: list[str]
+) -> NormalisedImage:
+    turned = raster.orientation(image)
+    icc = image.info.get("icc_profile")
+    image = _to_rgb(image, icc, notes)
+    upright, note = raster.turn_upright(image, turned)
+    notes += [note] if note else _rotation_by_codec(header)
+    if layout.bit_depth > 8:
+        notes.append(f"reduced from {layout.bit_depth} to 8 bits per channel")
+    converted = colour.to_srgb(
+        upright,
+        icc=None if colour.is_gray_profile(icc) else icc,
+        cicp=layout.cicp,
+        adobe_rgb=layout.adobe_rgb,
+    )
+    notes += [converted.note] if converted.note else []
+    image, dropped = raster.drop_opaque_alpha(converted.image)
+    notes += ["removed an alpha channel that hid nothing"] if dropped else []
+    image.info = {}
+    if image.mode == "RGBA" or layout.lossless:
+        encoded = raster.encode_png(image)
+        if image.mode == "RGBA" or len(encoded) <= BYTES_MAX:
+            return _result(encoded, image, header, notes, "image/png")
+    encoded = raster.encode_jpeg(image)
+    return _result(
+        encoded, raster.decode(encoded, ImageFormat.JPEG), header, notes, "image/jpeg"
+    )
+
+
+def _to_rgb(image: Image.Image, icc: bytes | None, notes: list[str]) -> Image.Image:
+    if image.mode == "L" and icc and colour.is_gray_profile(icc):
+        notes.append("converted gray to sRGB")
+        return colour.gray_to_srgb(image, icc)
+    if image.mode in {"L", "LA", "1"}:
+        notes.append("converted gray to sRGB")
+    return raster.flatten_modes(image)
+
+
+def _rotation_by_codec(header: sniff.ImageHeader) -> list[str]:
+    """HEIC and TIFF are turned by their decoders, exactly once."""
+    if header.format not in {ImageFormat.HEIC, ImageFormat.TIFF}:
+        return []
+    note = raster.turn_note(header.orientation)
+    return [note] if note else []
+
+
+def _result(
+    data: bytes,
+    image: Image.Image,
+    header: sniff.ImageHeader,
+    notes: list[str],
+    content_type: str,
+) -> NormalisedImage:
+    small, small_type = raster.thumbnail(image)
+    return NormalisedImage(
+        data=data,
+        content_type=content_type,
+        extension="png" if content_type == "image/png" else "jpg",
+        width=image.width,
+        height=image.height,
+        has_alpha=image.mode == "RGBA",
+        pixel_sha256=raster.pixel_sha256(image),
+        thumbnail=small,
+        thumbnail_content_type=small_type,
+        source_format=header.format.value,
+        notes=tuple(notes),
+    )

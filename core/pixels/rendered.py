@@ -1,0 +1,156 @@
+"""A provider's result, opened with suspicion, and the shape of what is delivered."""
+
+from typing import Any
+
+import msgspec
+from PIL import Image
+
+from core.errors import UnsupportedMediaError
+from core.pixels import colour, raster, sniff
+from core.pixels.formats.base import Colour, ImageFormat, Layout
+from core.pixels.limits import OUTPUT_BYTES_MAX, OUTPUT_PIXELS_MAX, SIDE_MAX, SIDE_MIN
+
+_DELIVERABLE = frozenset({ImageFormat.JPEG, ImageFormat.PNG, ImageFormat.WEBP})
+_BLANK_RANGE = 2
+"""A flat picture differs by this much at most after JPEG; any real one by far more."""
+
+
+class OutputRuleError(Exception):
+    """The provider's result is not what was ordered: the generation fails and is refunded.
+
+    `reason` is stable; `detail` is for people and holds nothing from the provider.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+
+class DecodedInfo(msgspec.Struct, frozen=True, kw_only=True):
+    format: ImageFormat
+    content_type: str
+    width: int
+    height: int
+    has_alpha: bool
+    size_bytes: int
+
+
+class RenderedOutput(msgspec.Struct, frozen=True, kw_only=True):
+    data: bytes
+    content_type: str
+    extension: str
+    width: int
+    height: int
+    pixel_sha256: str
+    """Over the decoded pixels of `data`, see `raster.pixel_sha256`."""
+    thumbnail: bytes
+    thumbnail_content_type: str
+    facts: dict[str, Any]
+    """JSON-ready statements about the picture, measured on the picture."""
+
+
+class Opened(msgspec.Struct, frozen=True, kw_only=True):
+    """A decoded result. `image` keeps the file's own mode and colour profile."""
+
+    info: DecodedInfo
+    layout: Layout
+    image: Image.Image
+
+
+def open_output(
+    data: bytes, *, max_bytes: int = OUTPUT_BYTES_MAX, max_pixels: int = OUTPUT_PIXELS_MAX
+) -> Opened:
+    """Raises: OutputRuleError (empty_output, too_many_bytes, wrong_type, undecodable,
+    absurd_size, blank)."""
+    if not data:
+        raise OutputRuleError("empty_output", "The result is empty.")
+    if len(data) > max_bytes:
+        raise OutputRuleError("too_many_bytes", f"The result has more than {max_bytes} bytes.")
+    layout = _parse(data)
+    width, height = layout.width, layout.height
+    if min(width, height) < SIDE_MIN or max(width, height) > SIDE_MAX or width * height > max_pixels:
+        raise OutputRuleError("absurd_size", f"The result is {width} x {height} pixels.")
+    try:
+        image = raster.decode(data[: layout.end], layout.format)
+    except UnsupportedMediaError as error:
+        raise OutputRuleError("undecodable", "The result cannot be decoded.") from error
+    if image.size != (width, height):
+        raise OutputRuleError("undecodable", "The result's header and pixels differ in size.")
+    _refuse_blank(image)
+    info = DecodedInfo(
+        format=layout.format,
+        content_type=sniff.CONTENT_TYPES[layout.format],
+        width=width,
+        height=height,
+        has_alpha=has_alpha(image),
+        size_bytes=len(data),
+    )
+    return Opened(info=info, layout=layout, image=image)
+
+
+def has_alpha(image: Image.Image) -> bool:
+    return image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info
+
+
+def to_srgb(opened: Opened) -> tuple[Image.Image, bool]:
+    """RGB or RGBA in sRGB, and whether that moved any colour."""
+    icc = opened.image.info.get("icc_profile")
+    if opened.image.mode == "L" and icc and colour.is_gray_profile(icc):
+        return colour.gray_to_srgb(opened.image, icc), True
+    flat = _flatten(opened.image)
+    converted = colour.to_srgb(flat, icc=icc, cicp=opened.layout.cicp)
+    return converted.image, converted.changed
+
+
+def open_source(data: bytes) -> Image.Image:
+    """A normalised upload as RGB or RGBA."""
+    image = raster.decode(data, sniff.detect(data))
+    return raster.flatten_modes(image)
+
+
+def render(
+    data: bytes, image: Image.Image, kind: ImageFormat, facts: dict[str, Any]
+) -> RenderedOutput:
+    """`image` must be what `data` decodes to."""
+    small, small_type = raster.thumbnail(image)
+    return RenderedOutput(
+        data=data,
+        content_type=sniff.CONTENT_TYPES[kind],
+        extension={ImageFormat.JPEG: "jpg"}.get(kind, kind.value),
+        width=image.width,
+        height=image.height,
+        pixel_sha256=raster.pixel_sha256(image),
+        thumbnail=small,
+        thumbnail_content_type=small_type,
+        facts=facts,
+    )
+
+
+def _parse(data: bytes) -> Layout:
+    try:
+        kind = sniff.detect(data)
+        layout = sniff.parse(data, kind)
+    except UnsupportedMediaError as error:
+        reason = "wrong_type" if error.fields["reason"] == "unknown_type" else "undecodable"
+        raise OutputRuleError(reason, "The result is not a picture that opens.") from error
+    if kind not in _DELIVERABLE or layout.colour is Colour.CMYK or layout.frames > 1:
+        raise OutputRuleError("wrong_type", "The result is not a still JPEG, PNG or WebP in RGB.")
+    return layout
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        # 16-bit gray: Pillow's own conversion clips at 255 instead of scaling.
+        return image.convert("I").point(lambda value: value / 257).convert("L").convert("RGB")
+    try:
+        return raster.flatten_modes(image)
+    except UnsupportedMediaError as error:
+        raise OutputRuleError("wrong_type", "The result's pixels are of an odd kind.") from error
+
+
+def _refuse_blank(image: Image.Image) -> None:
+    extrema = image.getextrema()
+    bands = extrema if isinstance(extrema[0], tuple) else (extrema,)
+    if all(high - low <= _BLANK_RANGE for low, high in bands):  # type: ignore[misc]  # Pillow's union
+        raise OutputRuleError("blank", "The result is a single colour.")
