@@ -33,7 +33,9 @@ class Space(NamedTuple):
     """ICC parametric curve: one number is a gamma, five are its type 3."""
 
 
-DISPLAY_P3: Final = Space("Display P3", (0.680, 0.320), (0.265, 0.690), (0.150, 0.060), _SRGB_TO_LINEAR)
+DISPLAY_P3: Final = Space(
+    "Display P3", (0.680, 0.320), (0.265, 0.690), (0.150, 0.060), _SRGB_TO_LINEAR
+)
 ADOBE_RGB: Final = Space("Adobe RGB", (0.64, 0.33), (0.21, 0.71), (0.15, 0.06), _ADOBE_GAMMA)
 BT2020: Final = Space("BT.2020", (0.708, 0.292), (0.170, 0.797), (0.131, 0.046), _SRGB_TO_LINEAR)
 

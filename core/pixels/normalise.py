@@ -35,7 +35,7 @@ def normalise(data: bytes) -> NormalisedImage:
     header = sniff.inspect(data)
     layout = sniff.parse(data, header.format)
     image = raster.decode(data[: layout.end], header.format)
-    if image.size != (header.width, header.height) and image.size != (header.height, header.width):
+    if image.size not in {(header.width, header.height), (header.height, header.width)}:
         raise corrupt("its header and its pixels differ in size")
     notes = _privacy_notes(image, header)
     if isinstance(layout, jpeg.JpegLayout) and _is_upright_srgb(image, layout):
@@ -108,9 +108,7 @@ def _encode_anew(
         if image.mode == "RGBA" or len(encoded) <= BYTES_MAX:
             return _result(encoded, image, header, notes, "image/png")
     encoded = raster.encode_jpeg(image)
-    return _result(
-        encoded, raster.decode(encoded, ImageFormat.JPEG), header, notes, "image/jpeg"
-    )
+    return _result(encoded, raster.decode(encoded, ImageFormat.JPEG), header, notes, "image/jpeg")
 
 
 def _to_rgb(image: Image.Image, icc: bytes | None, notes: list[str]) -> Image.Image:

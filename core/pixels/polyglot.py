@@ -13,12 +13,14 @@ from core.pixels.formats.base import ImageFormat, Layout, refuse
 
 # PDF readers look for the header in the first 1,024 bytes (ISO 32000-1, annex H.3, note 13).
 _PDF_REACH = 1_024
-# A zip is found from its end: a record of 22 bytes and a comment of at most 65,535 (APPNOTE 4.3.16).
+# A zip is found from its end: 22 bytes and a comment of at most 65,535 (APPNOTE 4.3.16).
 _ZIP_REACH = 65_535 + 22
 _ZIP_END = b"PK\x05\x06"
 _PICTURES_MAX = 16
 
-_PAGE_OR_SCRIPT = re.compile(rb"<(?:script|html|!doctype|svg|iframe|\?php)[\s>]|%PDF-", re.IGNORECASE)
+_PAGE_OR_SCRIPT = re.compile(
+    rb"<(?:script|html|!doctype|svg|iframe|\?php)[\s>]|%PDF-", re.IGNORECASE
+)
 _FOREIGN_START = (
     b"PK\x03\x04", b"Rar!\x1a\x07", b"7z\xbc\xaf\x27\x1c", b"\x1f\x8b\x08", b"MZ", b"\x7fELF",
     b"\xca\xfe\xba\xbe", b"#!", b"%PDF-",

@@ -35,7 +35,7 @@ pillow_heif.options.DECODE_THREADS = 1
 
 
 def decode(data: bytes, kind: ImageFormat) -> Image.Image:
-    """All pixels of the picture. Raises: UnsupportedMediaError (truncated, corrupt, too_complex)."""
+    """All pixels. Raises: UnsupportedMediaError (truncated, corrupt, too_complex)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -47,7 +47,8 @@ def decode(data: bytes, kind: ImageFormat) -> Image.Image:
             raise refuse(
                 "too_complex", "The picture needs too much memory. Save it again as a normal JPEG."
             ) from error
-        except Exception as error:  # noqa: BLE001  decoders raise anything at all on hostile bytes
+        except Exception as error:
+            # Decoders raise anything at all on hostile bytes, and all of it means the same.
             if isinstance(error, EOFError) or "truncated" in str(error).lower():
                 raise truncated() from error
             raise corrupt("its pixels cannot be decoded") from error
@@ -111,15 +112,15 @@ def encode_jpeg(
 
 def encode_png(image: Image.Image, *, with_profile: bool = False) -> bytes:
     target = io.BytesIO()
-    image.save(
-        target, "PNG", compress_level=6, icc_profile=srgb_icc() if with_profile else None
-    )
+    image.save(target, "PNG", compress_level=6, icc_profile=srgb_icc() if with_profile else None)
     return target.getvalue()
 
 
 def encode_webp(image: Image.Image, *, lossless: bool) -> bytes:
     target = io.BytesIO()
-    image.save(target, "WEBP", lossless=lossless, quality=95 if not lossless else 75, icc_profile=b"")
+    image.save(
+        target, "WEBP", lossless=lossless, quality=95 if not lossless else 75, icc_profile=b""
+    )
     return target.getvalue()
 
 
@@ -156,6 +157,6 @@ def flatten_modes(image: Image.Image) -> Image.Image:
 
 def drop_opaque_alpha(image: Image.Image) -> tuple[Image.Image, bool]:
     """An alpha channel that hides nothing is dropped; True if that happened."""
-    if image.mode != "RGBA" or image.getextrema()[3] != (255, 255):
+    if image.mode != "RGBA" or image.getchannel("A").getextrema() != (255, 255):
         return image, False
     return image.convert("RGB"), True

@@ -69,7 +69,11 @@ def open_output(
         raise OutputRuleError("too_many_bytes", f"The result has more than {max_bytes} bytes.")
     layout = _parse(data)
     width, height = layout.width, layout.height
-    if min(width, height) < SIDE_MIN or max(width, height) > SIDE_MAX or width * height > max_pixels:
+    if (
+        min(width, height) < SIDE_MIN
+        or max(width, height) > SIDE_MAX
+        or width * height > max_pixels
+    ):
         raise OutputRuleError("absurd_size", f"The result is {width} x {height} pixels.")
     try:
         image = raster.decode(data[: layout.end], layout.format)
@@ -107,6 +111,16 @@ def open_source(data: bytes) -> Image.Image:
     """A normalised upload as RGB or RGBA."""
     image = raster.decode(data, sniff.detect(data))
     return raster.flatten_modes(image)
+
+
+def source_size(data: bytes) -> tuple[int, int]:
+    layout = layout_of(data)
+    return layout.width, layout.height
+
+
+def layout_of(data: bytes) -> Layout:
+    """Of a file that we wrote ourselves."""
+    return sniff.parse(data, sniff.detect(data))
 
 
 def render(
@@ -152,5 +166,5 @@ def _flatten(image: Image.Image) -> Image.Image:
 def _refuse_blank(image: Image.Image) -> None:
     extrema = image.getextrema()
     bands = extrema if isinstance(extrema[0], tuple) else (extrema,)
-    if all(high - low <= _BLANK_RANGE for low, high in bands):  # type: ignore[misc]  # Pillow's union
+    if all(high - low <= _BLANK_RANGE for low, high in bands):
         raise OutputRuleError("blank", "The result is a single colour.")

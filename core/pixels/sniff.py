@@ -4,12 +4,13 @@ Reads headers only: no pixel is decoded and no codec library is called, so the A
 anything a stranger sends. The worker runs it again, because a direct upload never passed the API.
 """
 
-import os
+from collections.abc import Callable
+from pathlib import PurePath
 from typing import Final
 
 import msgspec
 
-from core.errors import PayloadTooLargeError, UnsupportedMediaError
+from core.errors import PayloadTooLargeError
 from core.pixels import polyglot
 from core.pixels.formats import heif, jpeg, png, tiff, webp
 from core.pixels.formats.base import Colour, ImageFormat, Layout, refuse
@@ -38,18 +39,20 @@ _NAMES: Final = {
     ImageFormat.TIFF: "TIFF",
 }
 _EXTENSIONS: Final = {
-    ImageFormat.JPEG: frozenset({"jpg", "jpeg", "jpe", "jfif"}),
-    ImageFormat.PNG: frozenset({"png"}),
-    ImageFormat.WEBP: frozenset({"webp"}),
-    ImageFormat.HEIC: frozenset({"heic", "heif", "hif"}),
-    ImageFormat.TIFF: frozenset({"tif", "tiff"}),
+    ImageFormat.JPEG: ("jpg", "jpeg", "jpe", "jfif"),
+    ImageFormat.PNG: ("png",),
+    ImageFormat.WEBP: ("webp",),
+    ImageFormat.HEIC: ("heic", "heif", "hif"),
+    ImageFormat.TIFF: ("tif", "tiff"),
 }
 # Endings that promise another kind of file. An unknown ending ("ring.v2") promises nothing.
 _OTHER_EXTENSIONS: Final = frozenset(
-    "gif bmp ico avif jxl jp2 svg psd dng cr2 cr3 nef arw raf orf rw2 eps ai pdf html htm xhtml xml "
-    "js mjs css php phtml asp aspx jsp py sh bat cmd exe dll com scr jar apk zip rar 7z gz tar txt "
-    "csv json doc docx xls xlsx ppt pptx mp3 mp4 m4v mov avi mkv webm wav".split()
-)
+    {"gif", "bmp", "ico", "avif", "jxl", "jp2", "svg", "psd", "dng", "cr2", "cr3", "nef", "arw",
+     "raf", "orf", "rw2", "eps", "ai", "pdf", "html", "htm", "xhtml", "xml", "js", "mjs", "css",
+     "php", "phtml", "asp", "aspx", "jsp", "py", "sh", "bat", "cmd", "exe", "dll", "com", "scr",
+     "jar", "apk", "zip", "rar", "7z", "gz", "tar", "txt", "csv", "json", "doc", "docx", "xls",
+     "xlsx", "ppt", "pptx", "mp3", "mp4", "m4v", "mov", "avi", "mkv", "webm", "wav"}
+)  # fmt: skip
 _TYPE_ALIASES: Final = {
     ImageFormat.JPEG: frozenset({"image/jpeg", "image/jpg", "image/pjpeg"}),
     ImageFormat.PNG: frozenset({"image/png", "image/x-png", "image/apng"}),
@@ -61,7 +64,14 @@ _TYPE_ALIASES: Final = {
 }
 # What phones and scripts send when they do not know; it is not a statement about the bytes.
 _UNDECLARED: Final = frozenset(
-    {"", "application/octet-stream", "binary/octet-stream", "application/x-binary", "image/*", "*/*"}
+    {
+        "",
+        "application/octet-stream",
+        "binary/octet-stream",
+        "application/x-binary",
+        "image/*",
+        "*/*",
+    }
 )
 _FOREIGN_MAGIC: Final = (
     (b"GIF8", "a GIF"),
@@ -78,6 +88,13 @@ _FOREIGN_MAGIC: Final = (
     (b"II*\x00\x10\x00\x00\x00CR", "a camera's raw file"),
     (b"FUJIFILMCCD-RAW", "a camera's raw file"),
 )
+_READERS: Final[dict[ImageFormat, Callable[[bytes], Layout]]] = {
+    ImageFormat.JPEG: jpeg.parse,
+    ImageFormat.PNG: png.parse,
+    ImageFormat.WEBP: webp.parse,
+    ImageFormat.HEIC: heif.parse,
+    ImageFormat.TIFF: tiff.parse,
+}
 _HDR_TRANSFERS: Final = frozenset({16, 18})  # PQ and HLG, ITU-T H.273 table 3
 _SEND = "Send a JPEG, PNG, WebP, HEIC or TIFF photo."
 
@@ -172,14 +189,7 @@ def detect(data: bytes) -> ImageFormat:
 
 def parse(data: bytes, kind: ImageFormat) -> Layout:
     """The structure of the file, without judging it. Raises: UnsupportedMediaError."""
-    readers = {
-        ImageFormat.JPEG: jpeg.parse,
-        ImageFormat.PNG: png.parse,
-        ImageFormat.WEBP: webp.parse,
-        ImageFormat.HEIC: heif.parse,
-        ImageFormat.TIFF: tiff.parse,
-    }
-    return readers[kind](data)
+    return _READERS[kind](data)
 
 
 def _detect_heif(data: bytes) -> ImageFormat:
@@ -193,13 +203,13 @@ def _detect_heif(data: bytes) -> ImageFormat:
 
 
 def _check_promise(kind: ImageFormat, filename: str | None, declared: str | None) -> None:
-    extension = os.path.splitext(filename or "")[1].lower().removeprefix(".")
+    extension = PurePath(filename or "").suffix.lower().removeprefix(".")
     claimed = next((known for known, names in _EXTENSIONS.items() if extension in names), None)
     if extension in _OTHER_EXTENSIONS or claimed not in {None, kind}:
         raise refuse(
             "extension_mismatch",
             f"The file's name ends in .{extension}, but it is a {_NAMES[kind]}. Rename it to "
-            f".{sorted(_EXTENSIONS[kind], key=len)[0]} or export it again, then send it.",
+            f".{_EXTENSIONS[kind][0]} or export it again, then send it.",
         )
     media_type = (declared or "").partition(";")[0].strip().lower()
     if media_type not in _UNDECLARED and media_type not in _TYPE_ALIASES[kind]:
@@ -223,7 +233,7 @@ def _check_dimensions(layout: Layout, size_bytes: int) -> None:
             reason="too_many_pixels",
             limit_pixels=PIXELS_MAX,
             detail=f"The picture is {width} x {height} pixels; at most {PIXELS_MAX // 1_000_000} "
-            f"megapixels and {SIDE_MAX} pixels a side are taken. Make it smaller and send it again.",
+            f"megapixels and {SIDE_MAX} pixels a side are taken. Make it smaller.",
         )
     channels = (1 if layout.colour in {Colour.GRAY, Colour.PALETTE} else 3) + layout.has_alpha
     decoded = width * height * channels * layout.bit_depth // 8

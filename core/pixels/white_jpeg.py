@@ -120,9 +120,9 @@ def _block_rows(image: Image.Image, background: Array) -> Iterator[tuple[Array, 
 
 def _quantise(blocks: Array, white: Array, quantiser: Array) -> Array:
     """Coefficients in zigzag order, (n * 3, 64), with the background lifted where it must be."""
-    step = np.empty(64, np.float32)
-    step[_ZIGZAG] = quantiser
-    step = step.reshape(8, 8)
+    flat = np.empty(64, np.float32)
+    flat[_ZIGZAG] = quantiser
+    step = flat.reshape(8, 8)
     samples = blocks.astype(np.float32)
     found = _transform(samples, step)
     mixed = white.any(axis=(1, 2)) & ~white.all(axis=(1, 2))

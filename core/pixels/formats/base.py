@@ -42,7 +42,7 @@ class Layout(msgspec.Struct, kw_only=True):
     adobe_rgb: bool = False
     cicp: tuple[int, int] | None = None
     """Colour primaries and transfer characteristics (ITU-T H.273), where the file states them."""
-    metadata: list[tuple[int, int]] = []
+    metadata: list[tuple[int, int]] = msgspec.field(default_factory=list)
 
 
 def refuse(reason: str, detail: str) -> UnsupportedMediaError:

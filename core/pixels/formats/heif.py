@@ -157,9 +157,7 @@ def _read_associations(data: bytes, meta: _Meta, box: Box) -> None:
         step = 2 if wide_index else 1
         if item == meta.primary:
             for position in range(at, at + count * step, step):
-                index = (
-                    be16(data, position) & 0x7FFF if wide_index else u8(data, position) & 0x7F
-                )
+                index = be16(data, position) & 0x7FFF if wide_index else u8(data, position) & 0x7F
                 meta.of_primary.append(index)
         at += count * step
 

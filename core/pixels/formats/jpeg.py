@@ -43,7 +43,7 @@ class Segment(msgspec.Struct):
 
 
 class JpegLayout(Layout, kw_only=True):
-    segments: list[Segment] = []
+    segments: list[Segment] = msgspec.field(default_factory=list)
     sof: int = 0
 
 

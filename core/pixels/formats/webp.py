@@ -109,7 +109,9 @@ def rebuild(data: bytes, layout: WebpLayout, *, xmp: bytes | None = None) -> byt
     has_separate_alpha = any(name == b"ALPH" for name, _, _ in layout.chunks)
     if xmp is not None or has_separate_alpha:
         flags = (_ALPHA if layout.has_alpha else 0) | (_XMP if xmp is not None else 0)
-        canvas = (layout.width - 1).to_bytes(3, "little") + (layout.height - 1).to_bytes(3, "little")
+        canvas = (layout.width - 1).to_bytes(3, "little") + (layout.height - 1).to_bytes(
+            3, "little"
+        )
         kept.insert(0, b"VP8X" + (10).to_bytes(4, "little") + bytes((flags, 0, 0, 0)) + canvas)
     if xmp is not None:
         kept.append(b"XMP " + len(xmp).to_bytes(4, "little") + xmp + b"\x00" * (len(xmp) % 2))

@@ -1,0 +1,119 @@
+"""Processes for pixels: decoding holds the GIL's thread for 100 ms and hundreds of megabytes.
+
+Worker only, never the API. Each slot is an executor of one process, so that a decoder that dies
+takes nobody else's picture with it, and so that no more inputs are in memory than processes.
+"""
+
+import asyncio
+import multiprocessing
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Final, ParamSpec, TypeVar
+
+from core.errors import RetryableError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_TASKS_PER_PROCESS: Final = 100
+"""Then a fresh process: memory that codecs and the allocator kept goes back to the system."""
+_MEMORY_BYTES: Final = 3 * 1024**3
+"""Address space of one process. 50 MP as RGBA are 200 MB; a cut-out of that size holds five or
+six such copies at its peak (measured 1.4 GB)."""
+_SECONDS: Final = 60
+"""The slowest honest case, a cut-out of 50 MP, takes about 15 s on one slow core."""
+
+
+class _Slot:
+    """One process, started at its first task and replaced when used up or dead."""
+
+    def __init__(self, memory_bytes: int) -> None:
+        self._memory_bytes = memory_bytes
+        self._tasks = 0
+        self._executor: ProcessPoolExecutor | None = None
+
+    def executor(self) -> ProcessPoolExecutor:
+        if self._executor is None or self._tasks >= _TASKS_PER_PROCESS:
+            self.retire()
+            self._executor = ProcessPoolExecutor(
+                max_workers=1,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_prepare,
+                initargs=(self._memory_bytes,),
+            )
+        self._tasks += 1
+        return self._executor
+
+    def retire(self) -> None:
+        """Let the process go; a task that still runs there ends on its own or by its alarm."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+        self._executor, self._tasks = None, 0
+
+    def close(self) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+        self._executor = None
+
+
+class PixelPool:
+    """`await pool.run(normalise, data)` from any coroutine of one event loop."""
+
+    def __init__(
+        self, processes: int, *, seconds: int = _SECONDS, memory_bytes: int = _MEMORY_BYTES
+    ) -> None:
+        assert processes >= 1
+        self._seconds = seconds
+        self._slots = [_Slot(memory_bytes) for _ in range(processes)]
+        self._free: asyncio.LifoQueue[_Slot] = asyncio.LifoQueue()
+        for slot in self._slots:
+            self._free.put_nowait(slot)
+
+    async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """The function's result or its own exception, both pickled.
+
+        Raises: RetryableError when the process died, ran out of memory or out of time.
+        """
+        slot = await self._free.get()
+        try:
+            future = slot.executor().submit(_timed, self._seconds, function, args, kwargs)
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            slot.retire()
+            raise
+        except BrokenProcessPool as error:
+            slot.retire()
+            raise RetryableError("pixel_process_died") from error
+        except MemoryError as error:
+            slot.retire()
+            raise RetryableError("pixel_process_out_of_memory") from error
+        finally:
+            self._free.put_nowait(slot)
+
+    async def close(self) -> None:
+        """Wait for running tasks and end the processes."""
+        await asyncio.gather(*(asyncio.to_thread(slot.close) for slot in self._slots))
+
+
+def _prepare(memory_bytes: int) -> None:
+    """In the child. Its parent's signals are not its business; its memory has an end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    if sys.platform == "linux":  # elsewhere the limit is not enforced, or refused
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, resource.RLIM_INFINITY))
+
+
+def _timed(
+    seconds: int, function: Callable[..., R], args: tuple[object, ...], kwargs: dict[str, object]
+) -> R:
+    # The default action of SIGALRM ends the process even inside a codec's C code, where no
+    # Python handler would run; the parent sees a broken pool.
+    signal.alarm(seconds)
+    try:
+        return function(*args, **kwargs)
+    finally:
+        signal.alarm(0)
