@@ -28,6 +28,8 @@ from core.ratelimit import parse_limit
 from core.settings import Settings, load_settings
 
 JSON_BODY_BYTES_MAX = 256 * 1024
+# Every open tab refreshes about once an hour; a whole office may share one address.
+REFRESH_LIMIT = parse_limit("refresh", "150/5 minutes")
 
 
 def create_app(
@@ -77,6 +79,7 @@ def _gate(services: Services) -> DefineMiddleware:
             "user": parse_limit("user", settings.rate_limit_user),
             "ip": parse_limit("ip", settings.rate_limit_ip),
             "auth": parse_limit("auth", settings.rate_limit_auth),
+            "refresh": REFRESH_LIMIT,
         },
     )
 

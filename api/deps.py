@@ -17,12 +17,13 @@ from litestar.handlers import BaseRouteHandler
 from redis.asyncio import Redis
 
 from api import context, security
+from api.limits import AddressLimit
 from api.services import Services
 from core.accounts.supabase_auth import SupabaseAuth
 from core.accounts.tokens import Claims
 from core.db import Database, Scope, admin_scope, user_scope
 from core.errors import BadCredentialsError, NotAllowedError, RateLimitedError
-from core.ratelimit import Limit, RateLimiter
+from core.ratelimit import Limit, RateLimiter, parse_limit
 from core.settings import Settings
 
 log = structlog.get_logger()
@@ -73,6 +74,11 @@ def require_claims(known: context.RequestContext) -> Claims:
     if known.claims is not None:
         return known.claims
     raise known.refusal or BadCredentialsError(reason="no_token")
+
+
+def bearer_token(request: AnyRequest) -> str:
+    """The raw token, to hand on to the sign-in service; `user` has verified it."""
+    return request.headers["authorization"].partition(" ")[2].strip()
 
 
 class AdminDoor:
@@ -163,6 +169,14 @@ def dependencies(services: Services) -> dict[str, Provide]:
     def provide_auth() -> SupabaseAuth:
         return services.auth
 
+    address_limit = AddressLimit(
+        services.limiter if services.settings.rate_limits_enabled else None,
+        parse_limit("address", services.settings.rate_limit_auth),
+    )
+
+    def provide_address_limit() -> AddressLimit:
+        return address_limit
+
     door = AdminDoor(services.settings, services.limiter)
     return {
         "db": Provide(provide_db, sync_to_thread=False),
@@ -171,6 +185,7 @@ def dependencies(services: Services) -> dict[str, Provide]:
         "http": Provide(provide_http, sync_to_thread=False),
         "limiter": Provide(provide_limiter, sync_to_thread=False),
         "auth": Provide(provide_auth, sync_to_thread=False),
+        "address_limit": Provide(provide_address_limit, sync_to_thread=False),
         "services": Provide(lambda: services, sync_to_thread=False),
         "user": Provide(provide_user, sync_to_thread=False),
         "admin": Provide(door.provide_admin),

@@ -1,8 +1,11 @@
 """Prometheus figures of the HTTP side, in a registry of their own for each application."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from core.health import Sample
 
 _METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -47,3 +50,20 @@ class HttpMetrics:
             self._children[key] = children
         children[0].inc()
         children[1].observe(seconds)
+
+
+def render_samples(samples: Sequence[Sample]) -> str:
+    """Text of figures that the database keeps; names ending in `_total` only ever grow."""
+    lines: list[str] = []
+    name = ""
+    for sample in samples:
+        if sample.name != name:
+            name = sample.name
+            lines.append(f"# TYPE {name} {'counter' if name.endswith('_total') else 'gauge'}")
+        labels = ",".join(f'{key}="{_escape(value)}"' for key, value in sample.labels.items())
+        lines.append(f"{name}{{{labels}}} {sample.value}" if labels else f"{name} {sample.value}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _escape(value: object) -> str:
+    return str(value).replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

@@ -33,6 +33,11 @@ COMPONENTS = Components(
             security_scheme_in="header",
             description="Break-glass key of the operator. Off unless configured; each use alarms.",
         ),
+        "metrics_token": SecurityScheme(
+            type="http",
+            scheme="bearer",
+            description="METRICS_TOKEN, where the operator has set one.",
+        ),
         "internal_token": SecurityScheme(
             type="apiKey",
             name="X-Internal-Token",

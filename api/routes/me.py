@@ -10,6 +10,7 @@ from api.problems import raises
 from api.schemas.me import BalanceView, Me
 from core.accounts import service
 from core.db import Connection, Database
+from core.errors import NotAllowedError
 
 
 @get(
@@ -20,7 +21,7 @@ from core.db import Connection, Database
     " credits, once per person.",
     tags=["Me"],
     security=security.BEARER,
-    responses=raises(),
+    responses=raises(NotAllowedError),
 )
 async def get_me(user: User, db: Database) -> Me:
     network = service.network_of(user.client_ip)

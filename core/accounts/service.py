@@ -7,14 +7,20 @@ import ipaddress
 import msgspec
 
 from core.db import Connection, fetch_one
-from core.errors import NotFoundError
+from core.errors import NotAllowedError
 
 
 class Opening(msgspec.Struct, frozen=True):
-    """Whether this call granted the sign-up credits, and how many."""
+    """Whether the account is open, and whether this call granted the sign-up credits.
 
+    `reason` says why none were granted: already_granted, email_not_verified, network_limit,
+    person_had_credits.
+    """
+
+    opened: bool
     granted: bool
     credits: int
+    reason: str | None = None
 
 
 class Account(msgspec.Struct, frozen=True):
@@ -41,10 +47,10 @@ def network_of(client_ip: str) -> str:
 
 
 async def open_account(conn: Connection, network: str) -> Opening:
-    """Open the user's account; the first time, grant the sign-up credits.
+    """Open the account of a verified person; the first time, grant the sign-up credits.
 
     Raises: NoIdentityError outside a user's scope.
-    Replay: an account that exists is left as it is.
+    Replay: grants nothing more.
     """
     row = await fetch_one(conn, "select app.open_account(%s) as opening", (network,))
     assert row is not None
@@ -63,11 +69,14 @@ async def find_account(conn: Connection) -> Account | None:
 
 
 async def get_or_open_account(conn: Connection, network: str) -> Account:
-    """The user's account; one that is missing is opened on the way."""
+    """The user's account; one that is missing is opened on the way.
+
+    Raises: NotAllowedError while the address is not verified.
+    """
     account = await find_account(conn)
     if account is None:
-        await open_account(conn, network)
+        opening = await open_account(conn, network)
         account = await find_account(conn)
-    if account is None:
-        raise NotFoundError(kind="credit_account")
+        if account is None:
+            raise NotAllowedError(reason=opening.reason or "account_not_open")
     return account

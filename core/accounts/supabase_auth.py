@@ -6,15 +6,20 @@ refuses becomes a DomainError by its stable code; its message text goes nowhere.
 
 import contextlib
 import datetime as dt
+import uuid
 from collections.abc import AsyncIterator
 from typing import Any, Literal, cast
 
 import httpx
 import msgspec
-import pydantic
 import structlog
 from supabase_auth import AsyncGoTrueClient, AsyncMemoryStorage
-from supabase_auth.errors import AuthError, AuthRetryableError, AuthUnknownError
+from supabase_auth.errors import (
+    AuthError,
+    AuthRetryableError,
+    AuthSessionMissingError,
+    AuthUnknownError,
+)
 from supabase_auth.types import AuthResponse, Session, User, UserAttributes, VerifyOtpParams
 
 from core.accounts.tokens import Claims
@@ -97,14 +102,14 @@ class SignedUp(msgspec.Struct, frozen=True):
 
 
 class EnrolledFactor(msgspec.Struct, frozen=True):
-    id: str
+    id: uuid.UUID
     secret: str
     uri: str
     qr_code: str
 
 
 class Challenge(msgspec.Struct, frozen=True):
-    id: str
+    id: uuid.UUID
     expires_at: dt.datetime
 
 
@@ -191,27 +196,39 @@ class SupabaseAuth:
             )
         if answer.totp is None:
             raise TemporarilyUnavailableError(what="sign-in service")
-        return EnrolledFactor(answer.id, answer.totp.secret, answer.totp.uri, answer.totp.qr_code)
+        return EnrolledFactor(
+            uuid.UUID(answer.id), answer.totp.secret, answer.totp.uri, answer.totp.qr_code
+        )
 
-    async def challenge(self, access_token: str, claims: Claims, factor_id: str) -> Challenge:
+    async def challenge(self, access_token: str, claims: Claims, factor_id: uuid.UUID) -> Challenge:
         async with self._client_of(access_token, claims) as client:
-            answer = await client.mfa.challenge({"factor_id": factor_id})
-        return Challenge(answer.id, dt.datetime.fromtimestamp(answer.expires_at, dt.UTC))
+            answer = await client.mfa.challenge({"factor_id": str(factor_id)})
+        return Challenge(uuid.UUID(answer.id), dt.datetime.fromtimestamp(answer.expires_at, dt.UTC))
 
     async def verify_factor(
-        self, access_token: str, claims: Claims, *, factor_id: str, challenge_id: str, code: str
+        self,
+        access_token: str,
+        claims: Claims,
+        *,
+        factor_id: uuid.UUID,
+        challenge_id: uuid.UUID,
+        code: str,
     ) -> SignedIn:
         async with self._client_of(access_token, claims) as client:
             answer = await client.mfa.verify(
-                {"factor_id": factor_id, "challenge_id": challenge_id, "code": code}
+                {
+                    "factor_id": str(factor_id),
+                    "challenge_id": str(challenge_id),
+                    "code": code,
+                }
             )
         return SignedIn(
             answer.access_token, answer.refresh_token, answer.expires_in, answer.user.id
         )
 
-    async def remove_factor(self, access_token: str, claims: Claims, factor_id: str) -> None:
+    async def remove_factor(self, access_token: str, claims: Claims, factor_id: uuid.UUID) -> None:
         async with self._client_of(access_token, claims) as client:
-            await client.mfa.unenroll({"factor_id": factor_id})
+            await client.mfa.unenroll({"factor_id": str(factor_id)})
 
     @contextlib.asynccontextmanager
     async def _client(
@@ -235,7 +252,7 @@ class SupabaseAuth:
             yield client
         except AuthError as error:
             raise _refusal(error) from error
-        except (pydantic.ValidationError, httpx.HTTPError) as error:
+        except (httpx.HTTPError, ValueError) as error:  # pydantic raises ValueErrors
             log.warning("auth.bad_answer", error=type(error).__name__)
             raise TemporarilyUnavailableError(what="sign-in service") from error
 
@@ -280,6 +297,8 @@ def _refusal(error: AuthError) -> DomainError:
         named = {} if cls is NotFoundError else {"reason": code}
         reasons = getattr(error, "reasons", None)
         return cls(**fields, **named, **({"reasons": list(reasons)} if reasons else {}))
+    if isinstance(error, AuthSessionMissingError):
+        return BadCredentialsError(reason="session_not_found")
     log.error("auth.refused", code=code, status=status, error=type(error).__name__)
     unavailable = isinstance(error, AuthRetryableError | AuthUnknownError) or status >= 500
     if unavailable or status == 0:

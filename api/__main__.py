@@ -1,0 +1,46 @@
+"""`python -m api`: the HTTP server's processes."""
+
+import argparse
+import sys
+
+from granian import Granian
+from granian.constants import Interfaces, Loops
+
+from core.settings import SettingsError, load_settings
+
+KILL_SECONDS = 20
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m api", description="The Jewelshot API")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
+    return parser.parse_args()
+
+
+def main() -> int:
+    arguments = _arguments()
+    try:
+        load_settings()  # in the parent, so that a mistake is one line and not a crash loop
+    except SettingsError as error:
+        print(error, file=sys.stderr)  # noqa: T201  there is no log yet
+        return 2
+    Granian(
+        "api.app:create_app_from_environment",
+        factory=True,
+        address=arguments.host,
+        port=arguments.port,
+        interface=Interfaces.ASGI,
+        loop=Loops.uvloop,
+        workers=arguments.workers,
+        websockets=False,
+        log_access=False,
+        workers_kill_timeout=KILL_SECONDS,
+        respawn_failed_workers=True,
+    ).serve()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,316 @@
+"""/v1/auth: the door of Supabase Auth, with our limits, problems and the account behind it."""
+
+import uuid
+from typing import Annotated, Any
+
+from litestar import Request, Router, delete, post, put
+from litestar.params import Body, Parameter
+
+from api import context, security
+from api.deps import User, bearer_token
+from api.limits import AddressLimit
+from api.problems import raises
+from api.schemas import auth as schemas
+from api.services import Services
+from core.accounts import service, sessions
+from core.accounts.supabase_auth import SignedIn, SupabaseAuth
+from core.errors import (
+    BadCredentialsError,
+    ConflictError,
+    InvalidInputError,
+    NotAllowedError,
+    NotFoundError,
+)
+
+AnyRequest = Request[Any, Any, Any]
+
+_LIMITED = {"rate_limit": "auth"}
+_PUBLIC_ERRORS = raises(
+    BadCredentialsError, NotAllowedError, InvalidInputError, public=True, body=True
+)
+_SIGN_UP_ERRORS = raises(NotAllowedError, InvalidInputError, ConflictError, public=True, body=True)
+_MAIL_ERRORS = raises(NotAllowedError, InvalidInputError, public=True, body=True)
+_USER_ERRORS = raises(NotAllowedError, InvalidInputError, ConflictError, NotFoundError, body=True)
+
+
+@post(
+    "/sign-up",
+    status_code=200,
+    operation_id="sign_up",
+    summary="Make an account",
+    description="Sends a mail with a link and a code. A known address gets the same answer.",
+    security=security.PUBLIC,
+    responses=_SIGN_UP_ERRORS,
+    opt=_LIMITED,
+)
+async def sign_up(
+    request: AnyRequest,
+    data: schemas.SignUp,
+    auth: SupabaseAuth,
+    services: Services,
+    address_limit: AddressLimit,
+) -> schemas.SignUpResult:
+    await address_limit.check(data.email)
+    signed_up = await auth.sign_up(data.email, data.password)
+    if signed_up.session is None:
+        return schemas.SignUpResult("confirmation_sent")
+    return schemas.SignUpResult(
+        "signed_in", await _session_view(request, services, signed_up.session)
+    )
+
+
+@post(
+    "/confirm",
+    status_code=200,
+    operation_id="confirm",
+    summary="Confirm an address with the mailed link or code",
+    description="Signs in, opens the account and grants the sign-up credits, once per person.",
+    security=security.PUBLIC,
+    responses=_PUBLIC_ERRORS,
+    opt=_LIMITED,
+)
+async def confirm(
+    request: AnyRequest,
+    data: schemas.Confirm,
+    auth: SupabaseAuth,
+    services: Services,
+    address_limit: AddressLimit,
+) -> schemas.ConfirmResult:
+    if data.token_hash is not None:
+        session = await auth.confirm_link(data.token_hash, data.type)
+    elif data.email is not None and data.code is not None:
+        await address_limit.check(data.email)
+        session = await auth.confirm_code(data.email, data.code, data.type)
+    else:
+        raise InvalidInputError(field="token_hash", reason="token_hash_or_email_and_code_needed")
+    if session is None:
+        return schemas.ConfirmResult("confirm_other_address")
+    return schemas.ConfirmResult("signed_in", await _session_view(request, services, session))
+
+
+@post(
+    "/sign-in",
+    status_code=200,
+    operation_id="sign_in",
+    summary="Sign in with address and password",
+    security=security.PUBLIC,
+    responses=_PUBLIC_ERRORS,
+    opt=_LIMITED,
+)
+async def sign_in(
+    request: AnyRequest,
+    data: schemas.SignIn,
+    auth: SupabaseAuth,
+    services: Services,
+    address_limit: AddressLimit,
+) -> schemas.SessionView:
+    await address_limit.check(data.email)
+    return await _session_view(request, services, await auth.sign_in(data.email, data.password))
+
+
+@post(
+    "/refresh",
+    status_code=200,
+    operation_id="refresh_session",
+    summary="Trade a refresh token for the next pair",
+    description="A refresh token works once; using an old one again ends the session.",
+    security=security.PUBLIC,
+    responses=raises(
+        BadCredentialsError,
+        NotAllowedError,
+        ConflictError,
+        InvalidInputError,
+        public=True,
+        body=True,
+    ),
+    opt={"rate_limit": "refresh"},
+)
+async def refresh_session(
+    request: AnyRequest, data: schemas.Refresh, auth: SupabaseAuth, services: Services
+) -> schemas.SessionView:
+    return await _session_view(request, services, await auth.refresh(data.refresh_token))
+
+
+@post(
+    "/logout",
+    status_code=204,
+    operation_id="sign_out",
+    summary="End this session, or others",
+    description="Access tokens that were issued stay valid until they expire.",
+    security=security.BEARER,
+    responses=_USER_ERRORS,
+)
+async def sign_out(
+    request: AnyRequest,
+    user: User,  # noqa: ARG001  asking for it is what makes the route need a sign-in
+    auth: SupabaseAuth,
+    data: Annotated[schemas.SignOut | None, Body()] = None,
+) -> None:
+    await auth.sign_out(bearer_token(request), data.scope if data else "local")
+
+
+@post(
+    "/recover",
+    status_code=202,
+    operation_id="recover",
+    summary="Ask for a mail that lets you set a new password",
+    security=security.PUBLIC,
+    responses=_MAIL_ERRORS,
+    opt=_LIMITED,
+)
+async def recover(
+    data: schemas.Recover, auth: SupabaseAuth, address_limit: AddressLimit
+) -> schemas.MailRequested:
+    await address_limit.check(data.email)
+    await auth.recover(data.email)
+    return schemas.MailRequested()
+
+
+@post(
+    "/resend",
+    status_code=202,
+    operation_id="resend_confirmation",
+    summary="Ask for the confirmation mail again",
+    security=security.PUBLIC,
+    responses=_MAIL_ERRORS,
+    opt=_LIMITED,
+)
+async def resend_confirmation(
+    data: schemas.Resend, auth: SupabaseAuth, address_limit: AddressLimit
+) -> schemas.MailRequested:
+    await address_limit.check(data.email)
+    await auth.resend_confirmation(data.email)
+    return schemas.MailRequested()
+
+
+@put(
+    "/password",
+    status_code=204,
+    operation_id="update_password",
+    summary="Set a new password",
+    description="With the session of a recovery link, or with any session. Ends all others.",
+    security=security.BEARER,
+    responses=_USER_ERRORS,
+    opt=_LIMITED,
+)
+async def update_password(
+    request: AnyRequest, user: User, data: schemas.NewPassword, auth: SupabaseAuth
+) -> None:
+    await auth.update_password(
+        bearer_token(request), user.claims, data.password, data.current_password
+    )
+
+
+@post(
+    "/mfa/factors",
+    status_code=201,
+    operation_id="enroll_factor",
+    summary="Add an authenticator app",
+    description="It counts once a first code was verified.",
+    security=security.BEARER,
+    responses=_USER_ERRORS,
+    opt=_LIMITED,
+)
+async def enroll_factor(
+    request: AnyRequest, user: User, data: schemas.EnrollFactor, auth: SupabaseAuth
+) -> schemas.FactorView:
+    factor = await auth.enroll_totp(bearer_token(request), user.claims, data.friendly_name)
+    return schemas.FactorView(factor.id, factor.secret, factor.uri, factor.qr_code)
+
+
+@post(
+    "/mfa/challenge",
+    status_code=200,
+    operation_id="challenge_factor",
+    summary="Begin to verify a code",
+    security=security.BEARER,
+    responses=_USER_ERRORS,
+    opt=_LIMITED,
+)
+async def challenge_factor(
+    request: AnyRequest, user: User, data: schemas.ChallengeFactor, auth: SupabaseAuth
+) -> schemas.ChallengeView:
+    challenge = await auth.challenge(bearer_token(request), user.claims, data.factor_id)
+    return schemas.ChallengeView(challenge.id, challenge.expires_at)
+
+
+@post(
+    "/mfa/verify",
+    status_code=200,
+    operation_id="verify_factor",
+    summary="Verify a code; the session becomes aal2",
+    security=security.BEARER,
+    responses=_USER_ERRORS,
+    opt=_LIMITED,
+)
+async def verify_factor(
+    request: AnyRequest,
+    user: User,
+    data: schemas.VerifyFactor,
+    auth: SupabaseAuth,
+    services: Services,
+) -> schemas.SessionView:
+    session = await auth.verify_factor(
+        bearer_token(request),
+        user.claims,
+        factor_id=data.factor_id,
+        challenge_id=data.challenge_id,
+        code=data.code,
+    )
+    return await _session_view(request, services, session)
+
+
+@delete(
+    "/mfa/factors/{factor_id:uuid}",
+    status_code=204,
+    operation_id="remove_factor",
+    summary="Remove an authenticator app",
+    security=security.BEARER,
+    responses=_USER_ERRORS,
+    opt=_LIMITED,
+)
+async def remove_factor(
+    request: AnyRequest,
+    user: User,
+    auth: SupabaseAuth,
+    factor_id: Annotated[uuid.UUID, Parameter(description="Of the factor.")],
+) -> None:
+    await auth.remove_factor(bearer_token(request), user.claims, factor_id)
+
+
+async def _session_view(
+    request: AnyRequest, services: Services, session: SignedIn
+) -> schemas.SessionView:
+    network = service.network_of(context.of(request).client_ip)
+    welcome = await sessions.welcome(services.db, services.tokens, session, network=network)
+    claims, opening = welcome.claims, welcome.opening
+    context.of(request).claims = claims  # the log line names who signed in
+    return schemas.SessionView(
+        access_token=session.access_token,
+        refresh_token=session.refresh_token,
+        expires_in=session.expires_in,
+        user=schemas.SessionUser(claims.user_id, claims.email, claims.aal),
+        account=None
+        if opening is None
+        else schemas.AccountView(opening.opened, opening.granted, opening.credits, opening.reason),
+    )
+
+
+router = Router(
+    "/v1/auth",
+    tags=["Auth"],
+    route_handlers=[
+        sign_up,
+        confirm,
+        sign_in,
+        refresh_session,
+        sign_out,
+        recover,
+        resend_confirmation,
+        update_password,
+        enroll_factor,
+        challenge_factor,
+        verify_factor,
+        remove_factor,
+    ],
+)

@@ -1,0 +1,31 @@
+"""Liveness and readiness."""
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+
+class State(StrEnum):
+    OK = "ok"
+    DEGRADED = "degraded"
+    DOWN = "down"
+
+
+class Alive(msgspec.Struct, frozen=True):
+    status: Annotated[str, Meta(examples=["ok"])] = "ok"
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One thing that was looked at. `facts` are for people and may change."""
+
+    status: State
+    facts: dict[str, Any] = {}
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    """`down`: send no traffic here. `degraded`: requests are served, something needs a look."""
+
+    status: State
+    checks: dict[str, Check]
