@@ -15,7 +15,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -50,7 +49,7 @@ def scratch_server() -> Iterator[str]:
 def scratch_database(superuser_url: str) -> Iterator[str]:
     """URL of a superuser in a new empty database, dropped afterwards."""
     name = f"jewelshot_roundtrip_{secrets.token_hex(4)}"
-    with psycopg.connect(superuser_url, autocommit=True) as conn:
+    with runner.connect(superuser_url) as conn:
         conn.execute(sql.SQL("create database {} template template0").format(sql.Identifier(name)))
         try:
             yield make_conninfo(superuser_url, dbname=name)

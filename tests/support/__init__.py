@@ -1,0 +1,1 @@
+"""What the tests share: servers, databases that are theirs alone, settings."""

@@ -1,0 +1,104 @@
+"""A database of one test's own: a clone of the migrated template."""
+
+import contextlib
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import DictRow, dict_row
+
+from scripts.migrate.roles import API_ROLE, WORKER_ROLE
+from tests.support.run import Run, Server, drop_database
+
+_numbers = itertools.count(1)
+
+
+class TestDatabase:
+    """URLs of one database for each role, and plain SQL as superuser to arrange and to assert."""
+
+    __test__ = False  # not a test class, whatever its name
+
+    def __init__(self, server: Server, name: str) -> None:
+        self.server = server
+        self.name = name
+        self._conn: psycopg.Connection[DictRow] | None = None
+
+    def url(self, role: str | None = None) -> str:
+        """URL of `role` (it must be able to sign in); by default of the superuser."""
+        return self.server.url(self.name, role)
+
+    @property
+    def superuser_url(self) -> str:
+        return self.url()
+
+    @property
+    def migration_url(self) -> str:
+        return self.url(self.server.migration_role)
+
+    @property
+    def api_url(self) -> str:
+        return self.url(API_ROLE)
+
+    @property
+    def worker_url(self) -> str:
+        return self.url(WORKER_ROLE)
+
+    def rows(self, query: str, params: Sequence[Any] | dict[str, Any] = ()) -> list[DictRow]:
+        """Run one statement as superuser, committed; its rows, if it has any."""
+        if self._conn is None or self._conn.closed:
+            self._conn = psycopg.connect(self.superuser_url, autocommit=True, row_factory=dict_row)
+        cursor = self._conn.execute(query.encode(), params or None)
+        return cursor.fetchall() if cursor.description else []
+
+    def row(self, query: str, params: Sequence[Any] | dict[str, Any] = ()) -> DictRow:
+        """As `rows`, for a query that has exactly one."""
+        rows = self.rows(query, params)
+        assert len(rows) == 1, f"{len(rows)} rows from {query!r}"
+        return rows[0]
+
+    def drift(self) -> list[DictRow]:
+        """What reconciliation finds: rows that do not follow from the others."""
+        return self.rows("select * from app.reconcile()")
+
+    def close(self) -> None:
+        if self._conn is not None:
+            self._conn.close()
+            self._conn = None
+
+
+@contextlib.contextmanager
+def cloned_database(run: Run) -> Iterator[TestDatabase]:
+    """A clone of the template (0.1 s), dropped afterwards, whoever is still connected."""
+    server = run.server()
+    with _database(run, server, server.template) as database:
+        yield database
+
+
+@contextlib.contextmanager
+def blank_database(run: Run) -> Iterator[TestDatabase]:
+    """An empty database: no platform objects, no migrations."""
+    with _database(run, run.server(), "template0") as database:
+        yield database
+
+
+@contextlib.contextmanager
+def _database(run: Run, server: Server, template: str) -> Iterator[TestDatabase]:
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    name = f"jewelshot_test_{run.token}_{worker}_{next(_numbers)}"
+    with psycopg.connect(server.superuser_url, autocommit=True) as conn:
+        conn.execute(
+            sql.SQL("create database {} template {} owner {}").format(
+                sql.Identifier(name),
+                sql.Identifier(template),
+                sql.Identifier(server.migration_role),
+            )
+        )
+        database = TestDatabase(server, name)
+        try:
+            yield database
+        finally:
+            database.close()
+            drop_database(conn, name)

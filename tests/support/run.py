@@ -1,0 +1,204 @@
+"""One run of the tests: its folder, and the servers that all its processes share.
+
+pytest-xdist starts several processes. The first one that needs PostgreSQL starts it and migrates
+a template; the main process, which outlives the others, stops it. A run that was killed leaves
+servers behind: the next run ends them.
+"""
+
+import contextlib
+import fcntl
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import msgspec
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from scripts.migrate import roles, runner
+from scripts.migrate.roundtrip import derived_password
+from scripts.sandbox.platform import LOGIN_ROLES, apply_platform
+from scripts.stack import EmbeddedPostgres, EmbeddedValkey
+
+FOLDER_VARIABLE = "JEWELSHOT_TEST_RUN"
+_PREFIX = "jewelshot-tests-"
+
+
+class Server(msgspec.Struct, frozen=True):
+    """A PostgreSQL server with a migrated database to clone. All roles share one password."""
+
+    superuser_url: str
+    migration_role: str
+    password: str
+    template: str
+
+    def url(self, database: str, role: str | None = None) -> str:
+        """URL of `role`, by default the superuser."""
+        if role is None:
+            return make_url(self.superuser_url, dbname=database)
+        return make_url(self.superuser_url, dbname=database, user=role, password=self.password)
+
+
+def make_url(url: str, **changes: str) -> str:
+    """`url` with other parts, still as a URL: that is what settings and the CLI take."""
+    parts = {**conninfo_to_dict(url), **changes}
+    names = {"host", "port", "user", "password", "dbname"}
+    rest = {name: value for name, value in parts.items() if name not in names}
+    query = "&".join(f"{name}={value}" for name, value in rest.items())
+    password = f":{parts['password']}" if parts.get("password") else ""
+    host = str(parts["host"])
+    if ":" in host:
+        host = f"[{host}]"
+    base = f"postgresql://{parts['user']}{password}@{host}:{parts.get('port') or 5432}"
+    return f"{base}/{parts['dbname']}" + (f"?{query}" if query else "")
+
+
+class Run:
+    """The folder of a run. `begin` and `end` are the main process's; all others `join`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._alive: IO[str] | None = None
+
+    @classmethod
+    def begin(cls) -> "Run":
+        _end_dead_runs()
+        run = cls(Path(tempfile.mkdtemp(prefix=_PREFIX)))
+        run.folder.chmod(0o711)  # under root the server's account passes through
+        draft = run.folder / "alive.new"
+        run._alive = draft.open("w")
+        fcntl.flock(run._alive, fcntl.LOCK_EX)
+        draft.rename(run.folder / "alive")
+        os.environ[FOLDER_VARIABLE] = str(run.folder)
+        return run
+
+    @classmethod
+    def join(cls) -> "Run":
+        return cls(Path(os.environ[FOLDER_VARIABLE]))
+
+    def end(self) -> None:
+        server = self._known_server()
+        if server is not None and os.environ.get("TEST_DATABASE_URL"):
+            self._drop_databases(server)
+        _remove(self.folder)
+        if self._alive is not None:
+            self._alive.close()
+        os.environ.pop(FOLDER_VARIABLE, None)
+
+    @property
+    def token(self) -> str:
+        """Part of the name of each database, so that runs can share a server."""
+        return self.folder.name.removeprefix(_PREFIX).lower().replace("-", "_")
+
+    def new_folder(self, name: str) -> Path:
+        """A folder for servers of one test or one process; they end with the run at the latest."""
+        return self.folder / "stacks" / f"{name}-{secrets.token_hex(4)}"
+
+    def server(self) -> Server:
+        """The shared server, started and its template migrated by whoever comes first."""
+        with (self.folder / "server.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            known = self._known_server()
+            if known is not None:
+                return known
+            made = self._make_server()
+            path = self.folder / "server.json"
+            path.touch(mode=0o600)
+            path.write_bytes(msgspec.json.encode(made))
+            return made
+
+    def _known_server(self) -> Server | None:
+        path = self.folder / "server.json"
+        return msgspec.json.decode(path.read_bytes(), type=Server) if path.exists() else None
+
+    def _make_server(self) -> Server:
+        url = os.environ.get("TEST_DATABASE_URL")
+        if not url:
+            postgres = EmbeddedPostgres(self.folder / "postgres", durable=False)
+            postgres.start()
+            _started.append(postgres)
+            url = postgres.url()
+        _require_superuser(url)
+        return build_template(url, f"jewelshot_test_{self.token}_template")
+
+    def _drop_databases(self, server: Server) -> None:
+        pattern = f"jewelshot\\_test\\_{self.token}\\_%"
+        with psycopg.connect(server.superuser_url, autocommit=True) as conn:
+            names = conn.execute(
+                "select datname from pg_database where datname like %s", (pattern,)
+            ).fetchall()
+            for (name,) in names:
+                drop_database(conn, name)
+
+
+# The process object of a server that this process started but does not stop.
+_started: list[EmbeddedPostgres] = []
+
+
+def build_template(superuser_url: str, name: str) -> Server:
+    """A migrated database, closed to connections so that cloning it always works."""
+    password = derived_password(superuser_url)
+    with psycopg.connect(superuser_url, autocommit=True) as conn:
+        conn.execute(sql.SQL("create database {} template template0").format(sql.Identifier(name)))
+        migration_role = apply_platform(
+            make_conninfo(superuser_url, dbname=name),
+            dict.fromkeys(("postgres", *LOGIN_ROLES), password),
+        )
+        server = Server(
+            superuser_url=superuser_url,
+            migration_role=migration_role,
+            password=password,
+            template=name,
+        )
+        url = server.url(name, migration_role)
+        runner.up(url)
+        roles.set_passwords(url, dict.fromkeys((roles.API_ROLE, roles.WORKER_ROLE), password))
+        conn.execute(
+            sql.SQL("alter database {} allow_connections false").format(sql.Identifier(name))
+        )
+    return server
+
+
+def drop_database(conn: psycopg.Connection, name: str) -> None:
+    conn.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
+
+def _require_superuser(url: str) -> None:
+    with psycopg.connect(url) as conn:
+        row = conn.execute(
+            "select current_setting('is_superuser'), current_setting('server_version_num')::int"
+        ).fetchone()
+    assert row is not None
+    if row[0] != "on":
+        raise RuntimeError("TEST_DATABASE_URL must sign in as a superuser")
+    if row[1] < 150000:
+        raise RuntimeError("TEST_DATABASE_URL must be PostgreSQL 15 or later")
+
+
+def _end_dead_runs() -> None:
+    for alive in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/alive"):
+        with contextlib.suppress(OSError), alive.open("r+") as file:
+            # Held: that run lives. Not ours: opening it fails.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(alive.parent)
+
+
+def _remove(folder: Path) -> None:
+    """End every server below `folder` and delete it."""
+    for directory in _server_folders(folder):
+        if directory.name.startswith("valkey"):
+            EmbeddedValkey(directory).kill()
+        else:
+            EmbeddedPostgres(directory).remove()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _server_folders(folder: Path) -> Iterator[Path]:
+    yield from (folder / "postgres",)
+    for pattern in ("valkey*", "stacks/*/valkey", "stacks/*/postgres"):
+        yield from folder.glob(pattern)
