@@ -87,15 +87,17 @@ create table app.ledger_transfers (
   reservation_id uuid references app.reservations (id) on delete restrict,
   subject_id uuid,
   lot_expires_at timestamptz,  -- of the lot after this row: proves a changed expiry
+  reference text,  -- the payment that a grant came from or that a reversal undoes
   actor text not null default 'system',
   note text,
   created_at timestamptz not null default now(),
+  digest bytea not null,  -- of all the columns above, so that a changed line names itself
   constraint ledger_transfers_idempotency_key unique (idempotency_key),
   constraint ledger_transfers_amount_positive check (amount > 0),
   constraint ledger_transfers_kind
     check (kind in ('grant', 'reserve', 'confirm', 'refund', 'expire', 'reverse', 'adjust')),
   constraint ledger_transfers_accounts check (
-    (kind = 'grant' and debit in ('sales', 'promo', 'gift', 'referral', 'adjustments')
+    (kind = 'grant' and debit in ('sales', 'signup', 'promo', 'gift', 'referral', 'adjustments')
       and credit in ('available', 'debt'))
     or (kind = 'reserve' and debit = 'available' and credit = 'reserved')
     or (kind = 'confirm' and debit = 'reserved' and credit = 'usage')
@@ -103,7 +105,14 @@ create table app.ledger_transfers (
     or (kind = 'expire' and debit = 'available' and credit = 'expired')
     or (kind = 'reverse' and debit in ('available', 'debt') and credit = 'sales')
     or (kind = 'adjust' and debit in ('available', 'debt') and credit = 'adjustments')
-  )
+  ),
+  -- What is available lies in a lot; debt and what is spent do not. Only a reservation's lines
+  -- have a reservation and its subject.
+  constraint ledger_transfers_lot check (
+    (lot_id is null) = (kind = 'confirm' or (kind <> 'grant' and 'debt' in (debit, credit)))),
+  constraint ledger_transfers_reservation check (
+    (reservation_id is null) = (kind in ('grant', 'expire', 'reverse', 'adjust'))
+    and (reservation_id is null) = (subject_id is null))
 );
 
 create index ledger_transfers_user on app.ledger_transfers (user_id, id desc);
@@ -111,6 +120,36 @@ create index ledger_transfers_lot_id on app.ledger_transfers (lot_id);
 create index ledger_transfers_reservation_id on app.ledger_transfers (reservation_id);
 create index ledger_transfers_subject_id on app.ledger_transfers (subject_id);
 
+-- Times enter as seconds, because their text depends on the session.
+create function app.transfer_digest(p_transfer app.ledger_transfers)
+  returns bytea
+  language sql
+  immutable
+  set search_path = ''
+as $$
+  select sha256(convert_to(row(
+    p_transfer.id, p_transfer.idempotency_key, p_transfer.kind, p_transfer.debit,
+    p_transfer.credit, p_transfer.amount, p_transfer.user_id, p_transfer.lot_id,
+    p_transfer.reservation_id, p_transfer.subject_id,
+    extract(epoch from p_transfer.lot_expires_at), p_transfer.reference, p_transfer.actor,
+    p_transfer.note, extract(epoch from p_transfer.created_at))::text, 'utf8'))
+$$;
+
+create function app.seal_transfer()
+  returns trigger
+  language plpgsql
+  set search_path = ''
+as $$
+begin
+  new.digest := app.transfer_digest(new);
+  return new;
+end $$;
+
+grant execute on function app.transfer_digest(app.ledger_transfers) to jewelshot_ledger;
+
+create trigger ledger_transfers_seal
+  before insert on app.ledger_transfers
+  for each row execute function app.seal_transfer();
 create trigger ledger_transfers_append_only
   before update or delete on app.ledger_transfers
   for each statement execute function app.refuse_change();

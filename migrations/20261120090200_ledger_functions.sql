@@ -24,6 +24,19 @@ begin
   return v_account;
 end $$;
 
+-- Errors: JS422 for an amount that is no positive number.
+create function app.require_positive(p_amount bigint)
+  returns void
+  language plpgsql
+  set search_path = ''
+as $$
+begin
+  if coalesce(p_amount, 0) <= 0 then
+    raise exception 'an amount is positive'
+      using errcode = 'JS422', detail = '{"field": "amount", "reason": "not_positive"}';
+  end if;
+end $$;
+
 -- Moves a locked account's balances by the given amounts. Locks: none of its own.
 create function app.move_balance(
   p_user_id uuid, p_available bigint, p_reserved bigint, p_debt bigint
@@ -60,7 +73,7 @@ begin
     select id,
       remaining,
       sum(remaining) over (
-        order by (reference is not distinct from p_first_reference) desc,
+        order by coalesce(reference = p_first_reference, false) desc,
           expires_at nulls last, is_paid, created_at, id
       ) - remaining as taken_before
     from app.credit_lots
@@ -75,7 +88,7 @@ begin
     set remaining = lot.remaining - parts.amount
     from parts
     where lot.id = parts.id
-    returning lot.id, parts.amount
+    returning lot.id, parts.amount, lot.expires_at
   ), linked as (
     insert into app.reservation_lots (reservation_id, lot_id, amount)
     select p_reservation_id, id, amount
@@ -83,11 +96,11 @@ begin
     where p_reservation_id is not null
   ), posted as (
     insert into app.ledger_transfers (
-      idempotency_key, kind, debit, credit, amount,
-      user_id, lot_id, reservation_id, subject_id, actor, note
+      idempotency_key, kind, debit, credit, amount, user_id, lot_id, reservation_id, subject_id,
+      lot_expires_at, reference, actor, note
     )
     select p_key_prefix || ':' || id, p_kind, 'available', p_credit, amount,
-      p_user_id, id, p_reservation_id, p_subject_id, p_actor, p_note
+      p_user_id, id, p_reservation_id, p_subject_id, expires_at, p_first_reference, p_actor, p_note
     from reduced
     returning amount
   )
@@ -121,10 +134,10 @@ begin
     where lot.id = due.id
   ), posted as (
     insert into app.ledger_transfers (
-      idempotency_key, kind, debit, credit, amount, user_id, lot_id
+      idempotency_key, kind, debit, credit, amount, user_id, lot_id, lot_expires_at
     )
     select 'expire:' || id || ':' || extract(epoch from expires_at),
-      'expire', 'available', 'expired', remaining, p_user_id, id
+      'expire', 'available', 'expired', remaining, p_user_id, id, expires_at
     from due
     returning amount
   )
@@ -174,7 +187,7 @@ begin
   values (p_user_id, p_subject_id, p_purpose, p_amount)
   returning id into v_id;
   perform app.take_from_lots(
-    p_user_id, p_amount, 'reserve', 'reserved', 'reserve:' || v_id,
+    p_user_id, p_amount, 'reserve', 'reserved', 'reserve:' || p_purpose || ':' || p_subject_id,
     v_id, p_subject_id, 'user', null, null);
   perform app.move_balance(p_user_id, -p_amount, p_amount, 0);
   return v_id;
@@ -215,8 +228,8 @@ begin
   insert into app.ledger_transfers (
     idempotency_key, kind, debit, credit, amount, user_id, reservation_id, subject_id
   )
-  values ('confirm:' || v_reservation.id, 'confirm', 'reserved', 'usage', v_reservation.amount,
-    p_user_id, v_reservation.id, p_subject_id);
+  values ('confirm:' || p_purpose || ':' || p_subject_id, 'confirm', 'reserved', 'usage',
+    v_reservation.amount, p_user_id, v_reservation.id, p_subject_id);
   perform app.move_balance(p_user_id, 0, -v_reservation.amount, 0);
   return true;
 end $$;
@@ -234,6 +247,7 @@ declare
   v_account app.credit_accounts := app.lock_account(p_user_id);
   v_reservation app.reservations;
   v_to_debt bigint;
+  v_key text := 'refund:' || p_purpose || ':' || p_subject_id;
 begin
   select *
   into v_reservation
@@ -252,6 +266,8 @@ begin
     raise exception 'reservation was confirmed'
       using errcode = 'JS409', detail = '{"reason": "reservation_confirmed"}';
   end if;
+  -- What is left of an expired lot goes first: only what comes back lives on.
+  perform app.expire_due_lots(p_user_id);
   update app.reservations
   set state = 'refunded', resolved_at = now()
   where id = v_reservation.id;
@@ -260,7 +276,7 @@ begin
     insert into app.ledger_transfers (
       idempotency_key, kind, debit, credit, amount, user_id, reservation_id, subject_id
     )
-    values ('refund:' || v_reservation.id || ':debt', 'refund', 'reserved', 'debt', v_to_debt,
+    values (v_key || ':debt', 'refund', 'reserved', 'debt', v_to_debt,
       p_user_id, v_reservation.id, p_subject_id);
   end if;
   -- The debt is paid from the lots that would expire first, so the user keeps the longest-lived.
@@ -288,7 +304,7 @@ begin
     idempotency_key, kind, debit, credit, amount,
     user_id, lot_id, reservation_id, subject_id, lot_expires_at
   )
-  select 'refund:' || v_reservation.id || ':' || id, 'refund', 'reserved', 'available', amount,
+  select v_key || ':' || id, 'refund', 'reserved', 'available', amount,
     p_user_id, id, v_reservation.id, p_subject_id, expires_at
   from returned;
   perform app.move_balance(
@@ -297,7 +313,7 @@ begin
 end $$;
 
 -- Gives credits as a new lot; debt is paid first. Returns the lot's id.
--- Locks: account. Errors: JS404, JS500 (key reused with other terms).
+-- Locks: account. Errors: JS404, JS422 {field}, JS500 (key reused with other terms).
 -- Replay: the same key, user, amount and source return the same lot.
 create function app.grant_credits(
   p_user_id uuid, p_amount bigint, p_source text, p_key text,
@@ -315,9 +331,9 @@ declare
   v_to_debt bigint;
   v_lot_id uuid;
   v_debit text := case p_source
-    when 'purchase' then 'sales' when 'signup' then 'promo' when 'adjustment' then 'adjustments'
-    else p_source end;
+    when 'purchase' then 'sales' when 'adjustment' then 'adjustments' else p_source end;
 begin
+  perform app.require_positive(p_amount);
   select *
   into v_existing
   from app.credit_lots
@@ -338,10 +354,11 @@ begin
   values (p_user_id, p_source, p_amount, p_amount - v_to_debt, p_expires_at, p_key, p_reference)
   returning id into v_lot_id;
   insert into app.ledger_transfers (
-    idempotency_key, kind, debit, credit, amount, user_id, lot_id, lot_expires_at, actor, note
+    idempotency_key, kind, debit, credit, amount, user_id, lot_id, lot_expires_at, reference,
+    actor, note
   )
-  select 'grant:' || v_lot_id || ':' || part.credit, 'grant', v_debit, part.credit, part.amount,
-    p_user_id, v_lot_id, p_expires_at, p_actor, p_note
+  select 'grant:' || p_key || ':' || part.credit, 'grant', v_debit, part.credit, part.amount,
+    p_user_id, v_lot_id, p_expires_at, p_reference, p_actor, p_note
   from (values ('debt', v_to_debt), ('available', p_amount - v_to_debt)) as part (credit, amount)
   where part.amount > 0;
   perform app.move_balance(p_user_id, p_amount - v_to_debt, 0, -v_to_debt);
@@ -349,7 +366,7 @@ begin
 end $$;
 
 -- Takes p_amount away from a user, first from lots and the rest as debt; returns the new debt.
--- Shared by reverse and adjust. Locks: account, lots. Errors: JS404, JS500.
+-- Shared by reverse and adjust. Locks: account, lots. Errors: JS404, JS422 {field}, JS500.
 -- Replay: the same key and amount do nothing; another amount JS500.
 create function app.take_back(
   p_user_id uuid, p_amount bigint, p_kind text, p_credit text, p_key text,
@@ -365,12 +382,22 @@ declare
   v_posted bigint;
   v_taken bigint;
 begin
+  perform app.require_positive(p_amount);
+  -- By the keys it would have written, because a user's history may be long.
   select sum(amount)
   into v_posted
   from app.ledger_transfers
   where user_id = p_user_id
-    and kind = p_kind
-    and idempotency_key = p_kind || ':' || p_key || ':' || coalesce(lot_id::text, 'debt');
+    and idempotency_key = any (array(
+      select p_kind || ':' || p_key || ':' || place.name
+      from (
+        select id::text
+        from app.credit_lots
+        where user_id = p_user_id
+        union all
+        select 'debt'
+      ) as place (name)
+    ));
   if v_posted is not null then
     if v_posted <> p_amount then
       raise exception '% replayed with another amount', p_kind
@@ -384,10 +411,10 @@ begin
     null, null, p_actor, p_note, p_first_reference);
   if v_taken < p_amount then
     insert into app.ledger_transfers (
-      idempotency_key, kind, debit, credit, amount, user_id, actor, note
+      idempotency_key, kind, debit, credit, amount, user_id, reference, actor, note
     )
     values (p_kind || ':' || p_key || ':debt', p_kind, 'debt', p_credit, p_amount - v_taken,
-      p_user_id, p_actor, p_note);
+      p_user_id, p_first_reference, p_actor, p_note);
   end if;
   perform app.move_balance(p_user_id, -v_taken, 0, p_amount - v_taken);
   return v_account.debt + p_amount - v_taken;
@@ -436,6 +463,7 @@ end $$;
 -- Functions change hands: the ledger's role may create in the schema only meanwhile.
 grant create on schema app to jewelshot_ledger;
 alter function app.lock_account(uuid) owner to jewelshot_ledger;
+alter function app.require_positive(bigint) owner to jewelshot_ledger;
 alter function app.move_balance(uuid, bigint, bigint, bigint) owner to jewelshot_ledger;
 alter function app.take_from_lots(uuid, bigint, text, text, text, uuid, uuid, text, text, text)
   owner to jewelshot_ledger;

@@ -502,6 +502,7 @@ begin
     'step', v_call.step,
     'endpoint', v_call.endpoint,
     'account_id', v_call.account_id,
+    'account', (select name from app.provider_accounts where id = v_call.account_id),
     'key_fingerprint', v_call.key_fingerprint,
     'request_id', v_call.request_id,
     'response_url', v_call.response_url);

@@ -106,6 +106,9 @@ begin
   values (v_user_id)
   on conflict do nothing;
   perform app.lock_account(v_user_id);
+  if exists (select from app.signup_grants where user_id = v_user_id) then
+    return '{"opened": true, "granted": false, "credits": 0, "reason": "already_granted"}';
+  end if;
   select *
   into v_terms
   from app.signup_terms;
@@ -132,8 +135,9 @@ begin
 end $$;
 
 -- An admin's correction, up or down; down may create debt. Audited in the same transaction.
--- Returns {available, reserved, debt}. Locks: account, lots.
--- Errors: JS403, JS404, JS422 {field}, JS500. Replay: the same key does nothing more.
+-- Returns {available, reserved, debt}. Locks: account, lots. Errors: JS403, JS404,
+-- JS422 {field}, JS432 (key used with other terms). Replay: the same key does nothing more.
+-- A key counts for one user; the audit row remembers its terms, up or down.
 create function app.adjust_credits(p_user_id uuid, p_amount bigint, p_reason text, p_key text)
   returns jsonb
   language plpgsql
@@ -143,33 +147,42 @@ as $$
 declare
   v_account app.credit_accounts;
   v_actor text := coalesce(app.claims() ->> 'sub', 'break-glass');
+  v_key text := 'admin:' || p_user_id || ':' || p_key;
+  v_terms jsonb := jsonb_build_object(
+    'amount', p_amount, 'reason', p_reason, 'idempotency_key', p_key);
+  v_earlier jsonb;
 begin
   if not app.is_admin() then
     raise exception 'admins only' using errcode = 'JS403', detail = '{"reason": "admin_required"}';
   end if;
-  if p_amount = 0 or coalesce(trim(p_reason), '') = '' then
-    raise exception 'an adjustment has an amount and a reason'
+  if coalesce(p_amount, 0) = 0 or coalesce(trim(p_reason), '') = ''
+    or coalesce(p_key, '') = ''
+  then
+    raise exception 'an adjustment has an amount, a reason and a key'
       using errcode = 'JS422', detail = jsonb_build_object(
-        'field', case when p_amount = 0 then 'amount' else 'reason' end,
+        'field', case when coalesce(p_amount, 0) = 0 then 'amount'
+          when coalesce(trim(p_reason), '') = '' then 'reason' else 'idempotency_key' end,
         'reason', 'required')::text;
   end if;
   perform app.lock_account(p_user_id);
-  if p_amount > 0 then
-    perform app.grant_credits(
-      p_user_id, p_amount, 'adjustment', 'adjust:' || p_key, null, null, v_actor, p_reason);
-  else
-    perform app.take_back(
-      p_user_id, -p_amount, 'adjust', 'adjustments', p_key, null, v_actor, p_reason);
+  select detail
+  into v_earlier
+  from app.audit_log
+  where action = 'credits.adjust'
+    and target = p_user_id::text
+    and detail ->> 'idempotency_key' = p_key;
+  if v_earlier <> v_terms then
+    raise exception 'adjustment key used with other terms' using errcode = 'JS432';
   end if;
-  if not exists (
-    select
-    from app.audit_log
-    where action = 'credits.adjust'
-      and target = p_user_id::text
-      and detail ->> 'idempotency_key' = p_key
-  ) then
-    perform app.write_audit('credits.adjust', p_user_id::text, jsonb_build_object(
-      'amount', p_amount, 'reason', p_reason, 'idempotency_key', p_key));
+  if v_earlier is null then
+    if p_amount > 0 then
+      perform app.grant_credits(
+        p_user_id, p_amount, 'adjustment', v_key, null, null, v_actor, p_reason);
+    else
+      perform app.take_back(
+        p_user_id, -p_amount, 'adjust', 'adjustments', v_key, null, v_actor, p_reason);
+    end if;
+    perform app.write_audit('credits.adjust', p_user_id::text, v_terms);
   end if;
   select *
   into v_account

@@ -8,4 +8,5 @@ drop function app.reserve(uuid, bigint, text, uuid);
 drop function app.expire_due_lots(uuid);
 drop function app.take_from_lots(uuid, bigint, text, text, text, uuid, uuid, text, text, text);
 drop function app.move_balance(uuid, bigint, bigint, bigint);
+drop function app.require_positive(bigint);
 drop function app.lock_account(uuid);

@@ -1,0 +1,65 @@
+"""Health of provider accounts: cooldown after a rate limit, breaker after a refusal of the key.
+
+Both live on the account's row, so every process sees them; a probe closes the breaker by itself.
+"""
+
+import random
+import uuid
+from typing import Literal
+
+import structlog
+
+from core.db import Connection, fetch_one
+from core.settings import Settings
+
+log = structlog.get_logger()
+
+AccountEffect = Literal["none", "cooldown", "breaker"]
+
+# The later of two cooldowns wins, so a slow answer cannot shorten a newer one.
+_COOL_DOWN = """
+update app.provider_accounts
+set cooldown_until = greatest(cooldown_until, now() + make_interval(secs => %(seconds)s))
+where id = %(id)s
+"""
+
+# Each failed probe doubles the pause, at most 64 times.
+_OPEN_BREAKER = """
+update app.provider_accounts
+set breaker_state = 'open',
+  breaker_until = now()
+    + make_interval(secs => %(seconds)s * power(2, least(breaker_failures, 6))),
+  breaker_reason = left(%(reason)s, 500),
+  breaker_failures = breaker_failures + 1
+where id = %(id)s
+returning name, breaker_failures
+"""
+
+
+async def note_effect(
+    conn: Connection,
+    account_id: uuid.UUID,
+    effect: AccountEffect,
+    *,
+    settings: Settings,
+    reason: str,
+    retry_after_seconds: float | None = None,
+) -> None:
+    """Records what an answer says about its account; opening a breaker is an alert."""
+    if effect == "cooldown":
+        seconds = retry_after_seconds or settings.fal_cooldown_seconds
+        jitter = seconds * random.uniform(0, 0.2)  # noqa: S311  spreads processes, no secret
+        await conn.execute(_COOL_DOWN, {"id": account_id, "seconds": seconds + jitter})
+    elif effect == "breaker":
+        row = await fetch_one(
+            conn,
+            _OPEN_BREAKER,
+            {"id": account_id, "seconds": settings.fal_breaker_seconds, "reason": reason},
+        )
+        assert row is not None
+        log.error(
+            "provider.breaker_opened",
+            account=row["name"],
+            failures=row["breaker_failures"],
+            reason=reason,
+        )

@@ -1,0 +1,264 @@
+"""From a waiting generation to one POST at the provider.
+
+A ticket is taken in one transaction (who is served, by which key, under which call id); the POST
+is made outside of any; its outcome is recorded in another. A worker that dies in between leaves a
+call whose lease expires, which the sweep turns into an ambiguous one.
+"""
+
+import random
+import time
+from datetime import UTC, datetime
+
+import structlog
+
+from core import errors, outbox
+from core.catalog import params as catalog_params
+from core.db import Connection
+from core.generations import accounts, adapters, problems, queries
+from core.generations.fal import Accepted, Ambiguous, NotAccepted, SubmitOutcome
+from core.generations.types import CallEnd, CallState, Ticket
+from core.outbox import Task
+from core.work import WorkerContext
+
+log = structlog.get_logger()
+
+# A wait for the provider's path to heal: doubles with each call of the generation.
+_BACKOFF_SECONDS = 1.0
+_BACKOFF_SECONDS_MAX = 30.0
+# The provider may fetch the photo late in its queue: longer than any deadline of ours.
+_INPUT_URL_SECONDS = 86_400
+_TICKETS_AT_ONCE = 32
+
+
+async def dispatch_for(ctx: WorkerContext, task: Task) -> None:
+    """A generation's own ticket: serves the fairest waiting one, which need not be that one."""
+
+    async def work(conn: Connection) -> list[Ticket]:
+        if not await outbox.complete(conn, task.lease_token):
+            raise errors.LeaseLostError
+        return await _take(ctx, conn, limit=1)
+
+    for ticket in await ctx.db.run(work):
+        submit_beside(ctx, ticket)
+
+
+async def dispatch_waiting(ctx: WorkerContext) -> int:
+    """Fills the free slots; returns how many calls were opened."""
+    opened = 0
+    while True:
+        tickets = await ctx.db.run(lambda conn: _take(ctx, conn, limit=_TICKETS_AT_ONCE))
+        if not tickets:
+            return opened
+        opened += len(tickets)
+        for ticket in tickets:
+            submit_beside(ctx, ticket)
+
+
+async def _take(ctx: WorkerContext, conn: Connection, *, limit: int) -> list[Ticket]:
+    # The lease covers the POST's own timeouts and the recording of its outcome.
+    lease_seconds = ctx.settings.fal_submit_timeout_seconds + 15
+    return await queries.take_tickets(
+        conn, list(ctx.fal.fingerprints), limit=limit, lease_seconds=lease_seconds
+    )
+
+
+def submit_beside(ctx: WorkerContext, ticket: Ticket, *, handed_over: bool = False) -> None:
+    ctx.run_beside(submit(ctx, ticket, handed_over=handed_over), name=f"submit {ticket.call_id}")
+
+
+async def submit(ctx: WorkerContext, ticket: Ticket, *, handed_over: bool = False) -> None:
+    """The one POST of a ticket, and the record of its outcome.
+
+    `handed_over`: the slot came from the step before, so the account was not asked for its health.
+    """
+    await ctx.changes.publish(
+        {
+            "generation_id": str(ticket.generation_id),
+            "user_id": str(ticket.user_id),
+            "state": "submitting",
+            "version": ticket.version,
+        }
+    )
+    started = time.monotonic()
+    outcome: SubmitOutcome
+    if handed_over and not ticket.account_is_open:
+        outcome = _not_sent("account_unhealthy")
+    else:
+        try:
+            outcome = await _post(ctx, ticket)
+        except errors.InvalidInputError as error:
+            await _end_without_call(ctx, ticket, str(error.fields.get("reason")))
+            return
+    ctx.counters.observe(
+        "jewelshot_provider_submit_seconds", time.monotonic() - started, account=ticket.account
+    )
+    ctx.counters.add(
+        "jewelshot_provider_submits_total",
+        account=ticket.account,
+        outcome=type(outcome).__name__.lower(),
+    )
+    await _record(ctx, ticket, outcome)
+
+
+async def _post(ctx: WorkerContext, ticket: Ticket) -> SubmitOutcome:
+    step = ticket.provider_step
+    params = catalog_params.check(ticket.params_schema, ticket.params)
+    seconds_left = (ticket.give_up_at - datetime.now(UTC)).total_seconds()
+    if seconds_left <= 1:
+        return _not_sent("out_of_time")
+    try:
+        image_url = await _input_url(ctx, ticket)
+    except (errors.RetryableError, errors.TemporarilyUnavailableError):
+        return _not_sent("storage_unavailable")
+    body = adapters.build_body(
+        step=step, params=params, presets=ticket.presets, image_url=image_url
+    )
+    webhook_url = (
+        f"{ctx.settings.public_base_url}/v1/webhooks/fal/{ticket.call_id}/{ticket.callback_token}"
+        if ctx.settings.fal_webhooks
+        else None
+    )
+    return await ctx.fal.submit(
+        fingerprint=ticket.key_fingerprint,
+        endpoint=step.endpoint,
+        body=body,
+        webhook_url=webhook_url,
+        start_timeout_seconds=seconds_left,
+        tags={"operation": ticket.operation},
+    )
+
+
+async def _input_url(ctx: WorkerContext, ticket: Ticket) -> str:
+    """Where the provider fetches the photo: our signed URL, or its own storage when ours is local."""
+    bucket = (
+        ctx.settings.storage_bucket_uploads
+        if ticket.step == 0
+        else ctx.settings.storage_bucket_results
+    )
+    if not ctx.fal.needs_upload:
+        return await ctx.storage.sign(bucket, ticket.input_key, _INPUT_URL_SECONDS)
+    data = await ctx.storage.get(bucket, ticket.input_key)
+    extension = ticket.input_key.rpartition(".")[2]
+    return await ctx.fal.upload(
+        data,
+        content_type="image/png" if extension == "png" else "image/jpeg",
+        file_name=f"input.{extension}",
+        fingerprint=ticket.key_fingerprint,
+    )
+
+
+def _not_sent(reason: str) -> NotAccepted:
+    return NotAccepted(
+        reason=reason,
+        http_status=None,
+        error_type=reason,
+        detail=None,
+        retry_after_seconds=None,
+        account_effect="none",
+        counts_as_attempt=False,
+        is_final=False,
+    )
+
+
+def first_poll_seconds(ctx: WorkerContext, typical_seconds: float) -> float:
+    """After the model's usual time; half of it when no webhook will tell us."""
+    if ctx.settings.fal_poll_first_seconds is not None:
+        return ctx.settings.fal_poll_first_seconds
+    return typical_seconds if ctx.settings.fal_webhooks else max(1.0, typical_seconds / 2)
+
+
+async def _record(ctx: WorkerContext, ticket: Ticket, outcome: SubmitOutcome) -> None:
+    match outcome:
+        case Accepted():
+            poll_seconds = first_poll_seconds(ctx, ticket.provider_step.typical_seconds)
+            change = await ctx.db.run(
+                lambda conn: queries.record_accepted(
+                    conn,
+                    ticket.call_id,
+                    request_id=outcome.request_id,
+                    urls=(outcome.status_url, outcome.response_url, outcome.cancel_url),
+                    poll_seconds=poll_seconds,
+                )
+            )
+        case Ambiguous():
+            log.warning(
+                "provider.submit_ambiguous", call_id=str(ticket.call_id), error=outcome.error
+            )
+            change = await ctx.db.run(
+                lambda conn: queries.record_ambiguous(
+                    conn,
+                    ticket.call_id,
+                    outcome.error,
+                    grace_seconds=ctx.settings.fal_ambiguous_grace_seconds,
+                )
+            )
+        case NotAccepted():
+            change = await ctx.db.run(
+                lambda conn: _record_not_accepted(ctx, conn, ticket, outcome)
+            )
+            ctx.dispatch_wanted.set()
+    await ctx.changes.publish(change)
+
+
+async def _record_not_accepted(
+    ctx: WorkerContext, conn: Connection, ticket: Ticket, outcome: NotAccepted
+) -> queries.Change | None:
+    end = CallEnd(
+        state=CallState.REFUSED,
+        http_status=outcome.http_status,
+        error_type=outcome.error_type or outcome.reason,
+        error_detail=outcome.detail,
+    )
+    log.info(
+        "provider.submit_not_accepted",
+        call_id=str(ticket.call_id),
+        reason=outcome.reason,
+        http_status=outcome.http_status,
+    )
+    change: queries.Change | None
+    if outcome.is_final:
+        change = await queries.finish(
+            conn,
+            ticket.generation_id,
+            None,
+            "failed",
+            call_id=ticket.call_id,
+            end=end,
+            problem=problems.INPUT_REFUSED,
+        )
+    else:
+        change = await queries.record_not_accepted(
+            conn, ticket.call_id, end, delay_seconds=_delay_seconds(ticket, outcome)
+        )
+    await accounts.note_effect(
+        conn,
+        ticket.account_id,
+        outcome.account_effect,
+        settings=ctx.settings,
+        reason=outcome.reason,
+        retry_after_seconds=outcome.retry_after_seconds,
+    )
+    return change
+
+
+def _delay_seconds(ticket: Ticket, outcome: NotAccepted) -> float:
+    if outcome.account_effect != "none":
+        return 0  # the account pauses, not the generation: another account may take it
+    backoff = min(_BACKOFF_SECONDS_MAX, _BACKOFF_SECONDS * 2 ** min(ticket.attempt - 1, 10))
+    return backoff * random.uniform(0.5, 1)  # noqa: S311  spreads retries, no secret
+
+
+async def _end_without_call(ctx: WorkerContext, ticket: Ticket, reason: str) -> None:
+    """Parameters that the catalogue's schema refuses: only SQL written by hand gets here."""
+    change = await ctx.db.run(
+        lambda conn: queries.finish(
+            conn,
+            ticket.generation_id,
+            None,
+            "failed",
+            call_id=ticket.call_id,
+            end=CallEnd(state=CallState.REFUSED, error_type="params_invalid", error_detail=reason),
+            problem=problems.PARAMS_INVALID,
+        )
+    )
+    await ctx.changes.publish(change)

@@ -1,0 +1,37 @@
+"""Images that came after their refund: kept seven days, then deleted with their files."""
+
+from core import errors, outbox
+from core.db import Connection, fetch_all
+from core.outbox import Task
+from core.work import WorkerContext
+
+_IMAGES_AT_ONCE = 100
+
+
+async def expire(ctx: WorkerContext, task: Task) -> None:
+    """The `late_images.expire` task. Files go first: a row without a file is found again."""
+    rows = await ctx.db.run(_find_expired)
+    keys = [
+        row["result"][name] for row in rows for name in ("storage_key", "thumbnail_key")
+    ]
+    if keys:
+        await ctx.storage.delete(ctx.settings.storage_bucket_results, keys)
+
+    async def work(conn: Connection) -> None:
+        if not await outbox.complete(conn, task.lease_token):
+            raise errors.LeaseLostError
+        await conn.execute(
+            "delete from app.late_images where generation_id = any (%s) and bought_as is null",
+            ([row["generation_id"] for row in rows],),
+        )
+
+    await ctx.db.run(work)
+
+
+async def _find_expired(conn: Connection) -> list[dict[str, object]]:
+    return await fetch_all(
+        conn,
+        "select generation_id, result from app.late_images"
+        " where expires_at <= now() and bought_as is null order by expires_at limit %s",
+        (_IMAGES_AT_ONCE,),
+    )

@@ -1,0 +1,87 @@
+"""Looks after calls that nobody told us about. A webhook is a hint; this finds the rest."""
+
+import asyncio
+import uuid
+from typing import Any
+
+import structlog
+
+from core.db import Connection
+from core.generations import fal, problems, queries
+from core.generations.types import CallEnd, CallState, Role
+from core.outbox import DueTask
+from core.work import WorkerContext
+
+log = structlog.get_logger()
+
+_CALLS_AT_ONCE = 50
+# One 404 right after the submit may be a replica that lags; two in a row are an answer.
+_UNKNOWN_LOOKS = 2
+
+
+async def poll_due(ctx: WorkerContext) -> int:
+    """One round over the calls whose look is due; returns how many were looked at."""
+    calls = await ctx.db.run(
+        lambda conn: queries.claim_polls(
+            conn,
+            list(ctx.fal.fingerprints),
+            seconds_max=ctx.settings.fal_poll_seconds_max,
+            limit=_CALLS_AT_ONCE,
+        )
+    )
+    await asyncio.gather(*(_look(ctx, call) for call in calls))
+    return len(calls)
+
+
+async def _look(ctx: WorkerContext, call: dict[str, Any]) -> None:
+    status_url = call["status_url"]
+    if status_url is None:
+        if call["request_id"] is None:
+            return
+        status_url = ctx.fal.derive_urls(call["endpoint"], call["request_id"])[0]
+    outcome = await ctx.fal.status(fingerprint=call["key_fingerprint"], status_url=status_url)
+    match outcome:
+        case fal.Completed():
+            await _want_collect(ctx, call["id"])
+        case fal.Unknown() if call["polls"] >= _UNKNOWN_LOOKS:
+            await _lost(ctx, call["id"])
+        case fal.Unreachable():
+            log.info("provider.status_unreachable", call_id=str(call["id"]), reason=outcome.reason)
+        case _:
+            pass
+
+
+async def _want_collect(ctx: WorkerContext, call_id: uuid.UUID) -> None:
+    task_id = await ctx.db.run(lambda conn: queries.ensure_collect(conn, call_id))
+    if task_id is not None:
+        await ctx.queue.enqueue(DueTask(id=task_id, queue="interactive", attempts=0))
+
+
+async def _lost(ctx: WorkerContext, call_id: uuid.UUID) -> None:
+    """The provider does not know the request: it surely does not run, so it may be sent again."""
+    end = CallEnd(state=CallState.LOST, http_status=404, error_type="request_not_found")
+
+    async def work(conn: Connection) -> queries.Change | None:
+        found = await queries.begin_collect(conn, call_id)
+        if found.role is not Role.CURRENT:
+            await queries.close_call(conn, call_id, None, end)
+            return None
+        requeued = await queries.requeue(
+            conn, call_id, None, end, delay_seconds=0, attempts_max=ctx.settings.fal_attempts_max
+        )
+        if requeued is not None:
+            return requeued
+        problem = problems.CANCELLED if found.cancel_requested else problems.PROVIDER_FAILED
+        return await queries.finish(
+            conn,
+            found.generation_id,
+            None,
+            "cancelled" if found.cancel_requested else "failed",
+            call_id=call_id,
+            end=end,
+            problem=problem,
+        )
+
+    change = await ctx.db.run(work)
+    await ctx.changes.publish(change)
+    ctx.dispatch_wanted.set()

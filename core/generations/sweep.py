@@ -1,0 +1,48 @@
+"""What nobody else ends: vanished submits, ambiguous calls past their grace, deadlines."""
+
+from core.db import Connection, fetch_one
+from core.generations import queries
+from core.work import WorkerContext
+
+_ROWS_AT_ONCE = 200
+# One process sweeps at a time; the others skip their turn. Any constant: "sweep" in ASCII.
+_SWEEP_LOCK = 0x7377656570
+
+
+async def sweep(ctx: WorkerContext) -> int:
+    """One round; returns how many generations changed. Each part is a transaction of its own."""
+    changed = 0
+    for part in (_sweep_calls, _sweep_deadlines):
+        changes = await ctx.db.run(lambda conn, part=part: part(ctx, conn))  # type: ignore[misc]
+        await ctx.changes.publish(*changes)
+        for change in changes:
+            if change["state"] in {"failed", "cancelled"}:
+                ctx.counters.add(
+                    "jewelshot_generations_finished_total", operation="any", state=change["state"]
+                )
+        changed += len(changes)
+    if changed:
+        ctx.dispatch_wanted.set()
+    return changed
+
+
+async def _is_sweeper(conn: Connection) -> bool:
+    row = await fetch_one(conn, "select pg_try_advisory_xact_lock(%s) as mine", (_SWEEP_LOCK,))
+    return bool(row and row["mine"])
+
+
+async def _sweep_calls(ctx: WorkerContext, conn: Connection) -> list[queries.Change]:
+    if not await _is_sweeper(conn):
+        return []
+    return await queries.sweep_calls(
+        conn,
+        grace_seconds=ctx.settings.fal_ambiguous_grace_seconds,
+        attempts_max=ctx.settings.fal_attempts_max,
+        limit=_ROWS_AT_ONCE,
+    )
+
+
+async def _sweep_deadlines(_: WorkerContext, conn: Connection) -> list[queries.Change]:
+    if not await _is_sweeper(conn):
+        return []
+    return await queries.sweep_deadlines(conn, limit=_ROWS_AT_ONCE)

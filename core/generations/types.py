@@ -1,0 +1,159 @@
+"""What a generation is, as the worker and the API see it."""
+
+import uuid
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+
+class GenerationState(StrEnum):
+    QUEUED = "queued"
+    SUBMITTING = "submitting"
+    RUNNING = "running"
+    COLLECTING = "collecting"
+    UNCERTAIN = "uncertain"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+FINISHED_STATES = frozenset(
+    {GenerationState.SUCCEEDED, GenerationState.FAILED, GenerationState.CANCELLED}
+)
+
+
+class CallState(StrEnum):
+    SUBMITTING = "submitting"
+    ACCEPTED = "accepted"
+    AMBIGUOUS = "ambiguous"
+    REFUSED = "refused"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+    ABANDONED = "abandoned"
+
+
+class Role(StrEnum):
+    """What a call is to its generation when its result is fetched (app.begin_collect)."""
+
+    CURRENT = "current"
+    RIVAL = "rival"
+    LATE = "late"
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One provider step of an operation, from the catalogue."""
+
+    adapter: str
+    endpoint: str
+    typical_seconds: float
+    defaults: dict[str, Any]
+
+
+class Ticket(msgspec.Struct, frozen=True):
+    """The intent of one POST (app.ticket): the row exists, nothing has been sent yet."""
+
+    call_id: uuid.UUID
+    callback_token: str
+    generation_id: uuid.UUID
+    user_id: uuid.UUID
+    version: int
+    request_id: str | None
+    step: int
+    attempt: int
+    account_id: uuid.UUID
+    account: str
+    account_is_open: bool
+    key_fingerprint: str
+    operation: str
+    steps: list[Step]
+    params_schema: dict[str, Any]
+    presets: list[dict[str, Any]]
+    params: dict[str, Any]
+    input_key: str
+    give_up_at: datetime
+    created_at: datetime
+
+    @property
+    def provider_step(self) -> Step:
+        return self.steps[self.step]
+
+
+class Collection(msgspec.Struct, frozen=True):
+    """A call whose result is being fetched, and its generation (app.begin_collect)."""
+
+    role: Role
+    generation_id: uuid.UUID
+    user_id: uuid.UUID
+    state: GenerationState
+    version: int
+    attempts: int
+    give_up_at: datetime
+    cancel_requested: bool
+    operation: str
+    lane: str
+    output_rule: str
+    steps: list[Step]
+    params: dict[str, Any]
+    input_key: str
+    source_key: str
+    call_state: CallState
+    call_id: uuid.UUID
+    call_created_at: datetime
+    step: int
+    endpoint: str
+    account_id: uuid.UUID
+    account: str
+    key_fingerprint: str
+    request_id: str | None
+    response_url: str | None
+
+    @property
+    def provider_step(self) -> Step:
+        return self.steps[self.step]
+
+    @property
+    def is_last_step(self) -> bool:
+        return self.step == len(self.steps) - 1
+
+    @property
+    def change(self) -> dict[str, Any]:
+        return {
+            "generation_id": str(self.generation_id),
+            "user_id": str(self.user_id),
+            "state": self.state,
+            "version": self.version,
+        }
+
+
+class CallEnd(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a provider call ended: the facts that app.end_call records."""
+
+    state: CallState
+    http_status: int | None = None
+    error_type: str | None = None
+    error_detail: str | None = None
+    billable_units: str | None = None
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """Why there is no image, in a stable code and in words for the user."""
+
+    code: str
+    detail: str
+
+
+class ResultImage(msgspec.Struct, frozen=True):
+    """The delivered image; sizes in pixels and bytes. `facts` say what was done to the piece."""
+
+    storage_key: str
+    thumbnail_key: str
+    content_type: str
+    width: int
+    height: int
+    size_bytes: int
+    pixel_sha256: str
+    facts: dict[str, Any]

@@ -1,0 +1,41 @@
+"""Jobs of credits: expiry, and the nightly proof of the whole ledger."""
+
+import structlog
+
+from core import errors, outbox
+from core.credits.reconcile import reconcile as find_drift
+from core.db import Connection, fetch_one
+from core.outbox import Task
+from core.work import WorkerContext
+
+log = structlog.get_logger()
+
+_ACCOUNTS_AT_ONCE = 500
+
+
+async def expire(ctx: WorkerContext, task: Task) -> None:
+    async def work(conn: Connection) -> int:
+        row = await fetch_one(
+            conn, "select app.expire_credits(%s) as credits", (_ACCOUNTS_AT_ONCE,)
+        )
+        if not await outbox.complete(conn, task.lease_token):
+            raise errors.LeaseLostError
+        return int(row["credits"]) if row else 0
+
+    expired = await ctx.db.run(work)
+    if expired:
+        log.info("credits.expired", credits=expired)
+
+
+async def reconcile(ctx: WorkerContext, task: Task) -> None:
+    """Any drift is an alert: an error line for each row and a counter."""
+
+    async def work(conn: Connection) -> None:
+        drift = await find_drift(conn)
+        for row in drift:
+            log.error("ledger.drift", check=row.check, table=row.table, row_id=row.row_id)
+        ctx.counters.add("jewelshot_ledger_drift_total", len(drift))
+        if not await outbox.complete(conn, task.lease_token):
+            raise errors.LeaseLostError
+
+    await ctx.db.run(work)

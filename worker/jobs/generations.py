@@ -1,0 +1,23 @@
+"""Jobs of generations: load by id, call one core function."""
+
+from core.generations import collect as collecting
+from core.generations import dispatch as dispatching
+from core.generations import late
+from core.outbox import Task
+from core.work import WorkerContext
+
+
+async def dispatch(ctx: WorkerContext, task: Task) -> None:
+    await dispatching.dispatch_for(ctx, task)
+
+
+async def collect(ctx: WorkerContext, task: Task) -> None:
+    await collecting.collect(ctx, task)
+
+
+async def cancel_call(ctx: WorkerContext, task: Task) -> None:
+    await collecting.cancel_call(ctx, task)
+
+
+async def expire_late_images(ctx: WorkerContext, task: Task) -> None:
+    await late.expire(ctx, task)

@@ -1,0 +1,141 @@
+"""One worker process: one event loop with one pool and one HTTP client, RQ threads, the loops."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator
+
+import httpx
+import redis.asyncio
+import structlog
+from psycopg.types.json import Jsonb
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from core.changes import ChangePublisher
+from core.db import Connection, Database
+from core.generations.fal import FalClient
+from core.outbox import TaskQueue
+from core.pixels.pool import PixelPool
+from core.settings import Settings, SettingsError
+from core.storage.supabase import SupabaseStorage
+from core.work import WorkerContext
+from worker import loops, tasks
+from worker.rq_threads import WorkerThreads
+
+log = structlog.get_logger()
+
+# Calls in flight at the provider hold no connection; these are submits, looks and downloads.
+_HTTP_CONNECTIONS = 100
+
+
+@contextlib.asynccontextmanager
+async def open_context(settings: Settings) -> AsyncIterator[WorkerContext]:
+    """The tools of a process, opened in order and closed in reverse."""
+    if settings.worker_database_url is None:
+        raise SettingsError("settings: WORKER_DATABASE_URL: required by a worker")
+    async with contextlib.AsyncExitStack() as stack:
+        db = Database(
+            settings.worker_database_url.get_secret_value(),
+            pool_size=settings.database_pool_size,
+            name="worker",
+        )
+        stack.push_async_callback(db.close)
+        await db.open()
+        connection = open_redis(settings)
+        stack.push_async_callback(connection.aclose)
+        http = await stack.enter_async_context(
+            httpx.AsyncClient(
+                limits=httpx.Limits(
+                    max_connections=_HTTP_CONNECTIONS, max_keepalive_connections=50
+                ),
+                timeout=httpx.Timeout(30, connect=5),
+            )
+        )
+        queue = TaskQueue(settings)
+        stack.push_async_callback(queue.close)
+        pixels = PixelPool(settings.worker_pixel_processes)
+        stack.callback(pixels.close)
+        yield WorkerContext(
+            settings=settings,
+            db=db,
+            queue=queue,
+            changes=ChangePublisher(settings, connection),
+            http=http,
+            fal=FalClient(settings, http),
+            storage=SupabaseStorage(settings, http),
+            pixels=pixels,
+        )
+
+
+def open_redis(settings: Settings) -> redis.asyncio.Redis:
+    return redis.asyncio.Redis.from_url(
+        settings.redis_url.get_secret_value(),
+        retry=Retry(NoBackoff(), 0),
+        socket_connect_timeout=1,
+        socket_timeout=1,
+    )
+
+
+async def _register_keys(ctx: WorkerContext) -> None:
+    """Only keys of this environment get tickets here; a process without keys runs other jobs."""
+    document = ctx.fal.keys_document()
+    if not document:
+        log.warning("provider.no_keys", hint="set FAL_AI_KEY_1; generations will wait")
+        return
+
+    async def work(conn: Connection) -> None:
+        await conn.execute(
+            "select app.sync_provider_keys(%s, %s)",
+            (Jsonb(document), ctx.settings.fal_account_slots),
+        )
+
+    await ctx.db.run(work)
+
+
+async def run_process(settings: Settings) -> None:
+    """Works until SIGTERM or SIGINT; then stops dequeuing and finishes or releases what it holds."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with open_context(settings) as ctx:
+        await _register_keys(ctx)
+        relay_connection = open_redis(settings)
+        threads = WorkerThreads(settings, count=settings.worker_threads)
+        heartbeat = loops.Heartbeat(ctx)
+        tasks.start_runtime(tasks.Runtime(ctx, loop))
+        running = loops.start(
+            ctx,
+            relay=loops.Relay(ctx, relay_connection),
+            heartbeat=heartbeat,
+            ensure_threads=threads.ensure_running,
+        )
+        log.info("worker.started", threads=settings.worker_threads, keys=len(ctx.fal.fingerprints))
+        await stop.wait()
+        log.info("worker.stopping")
+        await _shut_down(ctx, threads, running, heartbeat)
+        await relay_connection.aclose()
+    tasks.stop_runtime()
+    log.info("worker.stopped")
+
+
+async def _shut_down(
+    ctx: WorkerContext,
+    threads: WorkerThreads,
+    running: list["asyncio.Task[None]"],
+    heartbeat: loops.Heartbeat,
+) -> None:
+    """Within the grace: what does not end by then is found by its lease."""
+    grace = ctx.settings.shutdown_grace_seconds
+    threads.stop()
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+    ended = await asyncio.to_thread(threads.join, timeout_seconds=grace * 0.6)
+    await ctx.wait_beside(timeout_seconds=grace * 0.3)
+    if not ended or ctx.beside_count:
+        log.warning("worker.left_work_to_its_lease", beside=ctx.beside_count)
+    with contextlib.suppress(Exception):  # the database may be the reason why we stop
+        await loops.flush_metrics(ctx)
+        await heartbeat.leave()

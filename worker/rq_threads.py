@@ -1,0 +1,129 @@
+"""RQ workers on threads. RQ's own worker expects to own a process; here it owns a thread.
+
+What it does otherwise, and why each override is here, was measured with rq 3.0: signal handlers
+fail off the main thread, its death penalties cannot interrupt a thread that waits for a future,
+an idle worker never looks at its stop flag, and after FLUSHALL it is not listed any more.
+"""
+
+import logging
+import threading
+from typing import Any
+
+import redis
+import structlog
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
+from rq import Queue, SimpleWorker
+from rq.serializers import JSONSerializer
+from rq.timeouts import BaseDeathPenalty
+from rq.worker_registration import WORKERS_KEY  # type: ignore[attr-defined]
+
+from core.outbox import QUEUES, queue_name
+from core.settings import Settings
+
+log = structlog.get_logger()
+
+
+class NoDeathPenalty(BaseDeathPenalty):  # type: ignore[misc]  # rq is untyped
+    """The deadline of a job is in its coroutine; a thread cannot be interrupted."""
+
+    def setup_death_penalty(self) -> None:
+        pass
+
+    def cancel_death_penalty(self) -> None:
+        pass
+
+
+class ThreadWorker(SimpleWorker):  # type: ignore[misc]  # rq is untyped
+    death_penalty_class = NoDeathPenalty
+
+    def __init__(self, *args: Any, stopping: threading.Event, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._stopping = stopping
+
+    def _install_signal_handlers(self) -> None:
+        """The process's main thread has them."""
+
+    def subscribe(self) -> None:
+        """No command channel: `rq` can look at a worker, orders come by signals."""
+
+    def unsubscribe(self) -> None:
+        pass
+
+    def dequeue_job_and_maintain_ttl(
+        self, timeout: int | None, max_idle_time: int | None = None
+    ) -> Any:
+        """Waits in short turns, so that a stop is seen and a flushed registration is renewed."""
+        while not self._stopping.is_set():
+            found = super().dequeue_job_and_maintain_ttl(1, 1)
+            if found is not None:
+                return found
+            if not self.connection.sismember(WORKERS_KEY, self.key):
+                self.connection.delete(self.key)
+                self.register_birth()
+        self._stop_requested = True
+        return None
+
+
+class WorkerThreads:
+    """A fixed number of RQ threads; one that ended (Redis was away) is replaced."""
+
+    def __init__(self, settings: Settings, *, count: int) -> None:
+        self._settings = settings
+        self._count = count
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+        logging.getLogger("rq.worker").setLevel(logging.WARNING)
+
+    def ensure_running(self) -> int:
+        """Starts what is missing; returns how many were started."""
+        if self._stopping.is_set():
+            return 0
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        missing = self._count - len(self._threads)
+        for _ in range(missing):
+            thread = threading.Thread(target=self._work, name="rq", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+        return missing
+
+    def stop(self) -> None:
+        """No new jobs; a job that runs goes on to its end."""
+        self._stopping.set()
+
+    def join(self, *, timeout_seconds: float) -> bool:
+        """True when every thread has ended."""
+        for thread in self._threads:
+            thread.join(timeout_seconds / max(1, len(self._threads)))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _work(self) -> None:
+        connection = redis.Redis.from_url(
+            self._settings.redis_url.get_secret_value(),
+            retry=Retry(ConstantBackoff(0.2), 3),
+            socket_connect_timeout=2,
+            socket_timeout=10,
+            socket_keepalive=True,
+        )
+        try:
+            queues = [
+                Queue(
+                    queue_name(self._settings, name),
+                    connection=connection,
+                    serializer=JSONSerializer,
+                    death_penalty_class=NoDeathPenalty,
+                )
+                for name in QUEUES
+            ]
+            worker = ThreadWorker(
+                queues,
+                connection=connection,
+                serializer=JSONSerializer,
+                stopping=self._stopping,
+                log_job_description=False,
+            )
+            worker.work(logging_level="WARNING")
+        except redis.RedisError as error:
+            log.warning("rq.thread_ended", error=type(error).__name__)
+        finally:
+            connection.close()

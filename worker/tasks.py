@@ -1,0 +1,152 @@
+"""The registry of jobs, and the wrapper that RQ calls: claim, run, and what becomes of errors.
+
+`run` and the job names are wire format: a job is changed by adding a second one beside it.
+"""
+
+import asyncio
+import contextlib
+import random
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from core import errors, outbox
+from core.outbox import Task
+from core.work import WorkerContext
+from worker.jobs import credits as credit_jobs
+from worker.jobs import generations as generation_jobs
+from worker.jobs import housekeeping as housekeeping_jobs
+from worker.jobs import uploads as upload_jobs
+
+log = structlog.get_logger()
+
+Job = Callable[[WorkerContext, Task], Awaitable[None]]
+
+REGISTRY: dict[str, Job] = {
+    "credits.expire": credit_jobs.expire,
+    "credits.reconcile": credit_jobs.reconcile,
+    "generation.dispatch": generation_jobs.dispatch,
+    "housekeeping.purge": housekeeping_jobs.purge,
+    "late_images.expire": generation_jobs.expire_late_images,
+    "provider_call.cancel": generation_jobs.cancel_call,
+    "provider_call.collect": generation_jobs.collect,
+    "upload.normalise": upload_jobs.normalise,
+    "uploads.expire": upload_jobs.expire,
+}
+
+ATTEMPTS_MAX = 8
+_BACKOFF_SECONDS = 1.0
+_BACKOFF_SECONDS_MAX = 60.0
+
+
+class Runtime:
+    """Where RQ's threads hand their work to: the process's one event loop."""
+
+    def __init__(self, ctx: WorkerContext, loop: asyncio.AbstractEventLoop) -> None:
+        self.ctx = ctx
+        self.loop = loop
+
+
+_runtimes: list[Runtime] = []
+
+
+def start_runtime(runtime: Runtime) -> None:
+    """RQ imports `run` by its path, so the process's runtime has to be found from this module."""
+    assert not _runtimes, "one runtime a process"
+    _runtimes.append(runtime)
+
+
+def stop_runtime() -> None:
+    _runtimes.clear()
+
+
+def run(outbox_id: str) -> str:
+    """What RQ calls, on a thread. Returns a word for RQ's own record; raises nothing of a job."""
+    runtime = _runtimes[0]
+    future = asyncio.run_coroutine_threadsafe(
+        execute(runtime.ctx, uuid.UUID(outbox_id)), runtime.loop
+    )
+    return future.result()
+
+
+async def execute(ctx: WorkerContext, task_id: uuid.UUID) -> str:
+    """Claims one task and runs its job under the lease. A second delivery costs one query."""
+    lease_seconds = ctx.settings.task_lease_seconds
+    task = await ctx.db.run(
+        lambda conn: outbox.claim(conn, task_id, lease_seconds=lease_seconds)
+    )
+    if task is None:
+        return "gone"
+    with structlog.contextvars.bound_contextvars(request_id=task.request_id):
+        started = time.monotonic()
+        outcome = await _run_job(ctx, task)
+        log.info(
+            "job.finished",
+            job=task.job,
+            task_id=str(task.id),
+            attempt=task.attempts,
+            outcome=outcome,
+            duration_ms=round((time.monotonic() - started) * 1000, 1),
+        )
+    ctx.counters.add("jewelshot_jobs_total", job=task.job, outcome=outcome)
+    return outcome
+
+
+async def _run_job(ctx: WorkerContext, task: Task) -> str:
+    job = REGISTRY.get(task.job)
+    if job is None:
+        return await _bury(ctx, task, f"unknown job {task.job!r}")
+    renewal = asyncio.create_task(_renew(ctx, task))
+    try:
+        await job(ctx, task)
+    except errors.LeaseLostError:
+        return "lease_lost"
+    except errors.PermanentError as error:
+        return await _bury(ctx, task, str(error))
+    except errors.RetryableError as error:
+        return await _try_later(ctx, task, str(error), error.retry_after_seconds)
+    except Exception as error:  # the process's edge: an unknown error is an attempt and an alert
+        log.exception("job.unexpected_error", job=task.job, task_id=str(task.id))
+        return await _try_later(ctx, task, f"{type(error).__name__}: {error}", None)
+    finally:
+        renewal.cancel()
+    return "done"
+
+
+async def _renew(ctx: WorkerContext, task: Task) -> None:
+    """Keeps the lease while the job runs; when it is lost the job's own writes will say so."""
+    lease_seconds = ctx.settings.task_lease_seconds
+    held = True
+    while held:
+        await asyncio.sleep(lease_seconds / 3)
+        with contextlib.suppress(Exception):  # a database that is away is tried again in time
+            held = await ctx.db.run(
+                lambda conn: outbox.renew(conn, task.lease_token, lease_seconds=lease_seconds)
+            )
+
+
+async def _try_later(
+    ctx: WorkerContext, task: Task, reason: str, retry_after_seconds: float | None
+) -> str:
+    if task.attempts >= ATTEMPTS_MAX:
+        return await _bury(ctx, task, reason)
+    backoff = min(_BACKOFF_SECONDS_MAX, _BACKOFF_SECONDS * 2 ** (task.attempts - 1))
+    delay = retry_after_seconds or backoff * random.uniform(0.5, 1)  # noqa: S311  jitter only
+    await ctx.db.run(
+        lambda conn: outbox.release(conn, task.lease_token, delay_seconds=delay, error=reason)
+    )
+    log.warning("job.retry", job=task.job, task_id=str(task.id), reason=reason)
+    return "retry"
+
+
+async def _bury(ctx: WorkerContext, task: Task, reason: str) -> str:
+    """A dead letter and an alert; what the task was for ends in the same transaction."""
+    try:
+        change = await ctx.db.run(lambda conn: outbox.bury(conn, task.lease_token, reason))
+    except errors.LeaseLostError:
+        return "lease_lost"
+    log.error("job.dead_letter", job=task.job, task_id=str(task.id), reason=reason)
+    await ctx.changes.publish(change)
+    return "dead"
