@@ -41,6 +41,7 @@ create table app.uploads (
   pixel_sha256 text,
   notes jsonb not null default '[]',
   problem jsonb,
+  signed_until timestamptz,  -- of a direct upload: until then its URL lets bytes in
   created_at timestamptz not null default now(),
   settled_at timestamptz,
   constraint uploads_state check (state in ('pending', 'stored', 'ready', 'rejected', 'expired')),
@@ -51,6 +52,8 @@ create table app.uploads (
 
 create index uploads_user on app.uploads (user_id, created_at desc, id desc);
 create index uploads_unsettled on app.uploads (created_at) where state in ('pending', 'stored');
+create index uploads_pending on app.uploads (user_id) where state = 'pending';
+create index uploads_over on app.uploads (settled_at) where state in ('rejected', 'expired');
 
 alter table app.operations enable row level security;
 alter table app.operations force row level security;
@@ -74,9 +77,32 @@ create policy uploads_worker on app.uploads for select to jewelshot_worker using
 create policy uploads_admin on app.uploads for select to jewelshot_admin
   using ((select app.is_admin()));
 
--- The intent to store a photo, before its bytes go anywhere. Errors: JS401, JS409, JS429.
+-- Wants the bytes of an upload gone: now, and once more when its signed URL has ended, because
+-- until then its holder can put them back. In the transaction that ends the upload, so that
+-- nothing stays behind whatever dies. Granted to nobody.
+create function app.erase_upload(p_upload app.uploads)
+  returns void
+  language plpgsql
+  security definer
+  set search_path = ''
+as $$
+declare
+  v_args jsonb := jsonb_build_object('upload_id', p_upload.id, 'user_id', p_upload.user_id);
+begin
+  perform app.add_task('upload.erase', v_args, 'background', p_upload.id::text, 0);
+  if p_upload.signed_until > now() then
+    perform app.add_task(
+      'upload.erase', v_args, 'background', p_upload.id || ' late',
+      extract(epoch from p_upload.signed_until - now())::double precision + 60);
+  end if;
+end $$;
+
+-- The intent to store a photo, before its bytes go anywhere; p_signed_seconds is how long a
+-- direct upload's URL may live. Errors: JS401, JS409, JS429.
 -- Replay: the same id of the same user changes nothing.
-create function app.prepare_upload(p_id uuid, p_storage_key text, p_file_name text)
+create function app.prepare_upload(
+  p_id uuid, p_storage_key text, p_file_name text, p_signed_seconds double precision default null
+)
   returns void
   language plpgsql
   security definer
@@ -97,8 +123,10 @@ begin
     raise exception 'too many unfinished uploads'
       using errcode = 'JS429', detail = '{"reason": "unfinished_uploads", "limit": 200}';
   end if;
-  insert into app.uploads (id, user_id, storage_key, file_name)
-  values (p_id, v_user_id, p_storage_key, left(p_file_name, 255))
+  insert into app.uploads (id, user_id, storage_key, file_name, signed_until)
+  values (
+    p_id, v_user_id, p_storage_key, left(p_file_name, 255),
+    now() + make_interval(secs => p_signed_seconds))
   on conflict (id) do nothing;
   if not found and not exists (
     select from app.uploads where id = p_id and user_id = v_user_id
@@ -145,27 +173,82 @@ begin
     'upload.normalise', jsonb_build_object('upload_id', p_id), 'interactive', p_id::text);
 end $$;
 
--- Forgets a pending upload whose bytes were refused or never came. Errors: JS401.
+-- Forgets a pending upload whose bytes were refused or never came; false when it is not pending.
+-- Locks: the upload. Errors: JS401.
 create function app.discard_upload(p_id uuid)
-  returns void
-  language sql
+  returns boolean
+  language plpgsql
   security definer
   set search_path = ''
 as $$
+declare
+  v_user_id uuid := app.current_user_id();
+  v_upload app.uploads;
+begin
+  if v_user_id is null then
+    raise exception 'no identity' using errcode = 'JS401';
+  end if;
   delete from app.uploads
   where id = p_id
-    and user_id = app.current_user_id()
+    and user_id = v_user_id
     and state = 'pending'
-$$;
+  returning * into v_upload;
+  if not found then
+    return false;
+  end if;
+  perform app.erase_upload(v_upload);
+  return true;
+end $$;
 
--- The worker's verdict on a stored upload: ready with facts, or rejected with a problem.
--- Locks: the upload. Errors: JS404, JS430. Replay: a settled upload stays as it is.
-create function app.settle_upload(p_id uuid, p_lease_token uuid, p_state text, p_facts jsonb)
+-- Forgets a photo and its bytes, unless a generation was made from it or a worker has it in hand.
+-- Locks: the upload. Errors: JS401, JS404, JS409.
+create function app.delete_upload(p_id uuid)
   returns void
   language plpgsql
   security definer
   set search_path = ''
 as $$
+declare
+  v_user_id uuid := app.current_user_id();
+  v_upload app.uploads;
+begin
+  if v_user_id is null then
+    raise exception 'no identity' using errcode = 'JS401';
+  end if;
+  select *
+  into v_upload
+  from app.uploads
+  where id = p_id
+    and user_id = v_user_id
+  for update;
+  if not found then
+    raise exception 'no such upload' using errcode = 'JS404', detail = '{"kind": "upload"}';
+  end if;
+  if v_upload.state = 'stored' then
+    raise exception 'upload is being processed'
+      using errcode = 'JS409', detail = '{"reason": "upload_in_work", "state": "stored"}';
+  end if;
+  if exists (select from app.generations where upload_id = p_id) then
+    raise exception 'upload is in use'
+      using errcode = 'JS409', detail = jsonb_build_object(
+        'reason', 'upload_in_use', 'state', v_upload.state)::text;
+  end if;
+  delete from app.uploads
+  where id = p_id;
+  perform app.erase_upload(v_upload);
+end $$;
+
+-- The worker's verdict on a stored upload: ready with facts, or rejected with a problem and its
+-- bytes gone. Returns the state afterwards, null when the upload is gone.
+-- Locks: the upload. Errors: JS430. Replay: a settled upload stays as it is.
+create function app.settle_upload(p_id uuid, p_lease_token uuid, p_state text, p_facts jsonb)
+  returns text
+  language plpgsql
+  security definer
+  set search_path = ''
+as $$
+declare
+  v_upload app.uploads;
 begin
   perform app.complete_task(p_lease_token);
   update app.uploads
@@ -180,44 +263,82 @@ begin
     notes = coalesce(p_facts -> 'notes', '[]'),
     problem = p_facts -> 'problem'
   where id = p_id
-    and state = 'stored';
+    and state = 'stored'
+  returning * into v_upload;
+  if not found then
+    return (select state from app.uploads where id = p_id);
+  end if;
+  if p_state = 'rejected' then
+    perform app.erase_upload(v_upload);
+  end if;
+  return p_state;
 end $$;
 
--- Pending uploads whose bytes did not come in time; returns what to delete from storage.
-create function app.expire_uploads(p_older_than_seconds double precision, p_limit integer)
-  returns table (upload_id uuid, storage_key text)
-  language sql
+-- Ends pending uploads whose bytes did not come in time, and forgets what was over a month ago.
+-- Returns how many expired; the task is complete when that is less than the limit.
+-- Locks: the uploads, skipping locked ones. Errors: JS430.
+create function app.expire_uploads(
+  p_lease_token uuid, p_older_than_seconds double precision, p_limit integer
+)
+  returns integer
+  language plpgsql
   security definer
   set search_path = ''
 as $$
-  update app.uploads
-  set state = 'expired', settled_at = now()
+declare
+  v_upload app.uploads;
+  v_expired integer := 0;
+begin
+  for v_upload in
+    update app.uploads
+    set state = 'expired', settled_at = now()
+    where id in (
+      select id
+      from app.uploads
+      where state = 'pending'
+        and created_at < now() - make_interval(secs => p_older_than_seconds)
+      order by created_at
+      limit p_limit
+      for update skip locked
+    )
+    returning *
+  loop
+    perform app.erase_upload(v_upload);
+    v_expired := v_expired + 1;
+  end loop;
+  delete from app.uploads
   where id in (
     select id
     from app.uploads
-    where state = 'pending'
-      and created_at < now() - make_interval(secs => p_older_than_seconds)
-    order by created_at
+    where state in ('rejected', 'expired')
+      and settled_at < now() - interval '30 days'
+    order by settled_at
     limit p_limit
     for update skip locked
-  )
-  returning id, storage_key
-$$;
+  );
+  if v_expired < p_limit then
+    perform app.complete_task(p_lease_token);
+  end if;
+  return v_expired;
+end $$;
 
 grant create on schema app to jewelshot_ledger;
-alter function app.prepare_upload(uuid, text, text) owner to jewelshot_ledger;
+alter function app.erase_upload(app.uploads) owner to jewelshot_ledger;
+alter function app.prepare_upload(uuid, text, text, double precision) owner to jewelshot_ledger;
 alter function app.complete_upload(uuid, text, bigint) owner to jewelshot_ledger;
 alter function app.discard_upload(uuid) owner to jewelshot_ledger;
+alter function app.delete_upload(uuid) owner to jewelshot_ledger;
 alter function app.settle_upload(uuid, uuid, text, jsonb) owner to jewelshot_ledger;
-alter function app.expire_uploads(double precision, integer) owner to jewelshot_ledger;
+alter function app.expire_uploads(uuid, double precision, integer) owner to jewelshot_ledger;
 revoke create on schema app from jewelshot_ledger;
 
 grant execute on function
-  app.prepare_upload(uuid, text, text),
+  app.prepare_upload(uuid, text, text, double precision),
   app.complete_upload(uuid, text, bigint),
-  app.discard_upload(uuid)
+  app.discard_upload(uuid),
+  app.delete_upload(uuid)
   to authenticated;
 grant execute on function
   app.settle_upload(uuid, uuid, text, jsonb),
-  app.expire_uploads(double precision, integer)
+  app.expire_uploads(uuid, double precision, integer)
   to jewelshot_worker;

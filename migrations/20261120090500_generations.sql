@@ -316,9 +316,26 @@ as $$
     'version', p_generation.version)
 $$;
 
+-- The terms under which a generation was taken.
+create function app.start_answer(p_generation app.generations, p_created boolean)
+  returns jsonb
+  language sql
+  immutable
+  set search_path = ''
+as $$
+  select jsonb_build_object(
+    'created', p_created,
+    'version', p_generation.version,
+    'operation_version', p_generation.operation_version,
+    'lane', p_generation.lane,
+    'cost_credits', p_generation.cost_credits,
+    'created_at', p_generation.created_at,
+    'deadline_at', p_generation.deadline_at)
+$$;
+
 -- The one door for users: identity from the claims, price and deadline from the catalogue.
--- The ticket's outbox row has the generation's own id. Returns {cost_credits, version, created}.
--- Locks: account, lots. Errors: JS401, JS402, JS404 {kind: operation|upload},
+-- The ticket's outbox row has the generation's own id. Returns app.start_answer.
+-- Locks: upload (shared), account, lots. Errors: JS401, JS402, JS404 {kind: operation|upload},
 -- JS409 {reason: upload_not_ready, state}. Replay: the same id and terms find themselves done.
 create function app.start_generation(
   p_id uuid, p_operation text, p_upload_id uuid, p_params jsonb,
@@ -350,7 +367,8 @@ begin
   into v_upload
   from app.uploads
   where id = p_upload_id
-    and user_id = v_user_id;
+    and user_id = v_user_id
+  for key share;  -- it must not be deleted between here and the insert
   if not found then
     raise exception 'no such upload' using errcode = 'JS404', detail = '{"kind": "upload"}';
   end if;
@@ -377,8 +395,7 @@ begin
       raise exception 'generation id taken'
         using errcode = 'JS409', detail = '{"reason": "id_taken"}';
     end if;
-    return jsonb_build_object('cost_credits', v_existing.cost_credits,
-      'version', v_existing.version, 'created', false);
+    return app.start_answer(v_existing, false);
   end if;
   perform app.reserve(v_user_id, v_operation.cost_credits, 'run', p_id);
   insert into app.generations (
@@ -390,12 +407,12 @@ begin
     v_operation.cost_credits, p_params, p_priority, p_retry_of, v_upload.normal_key,
     now() + make_interval(secs => v_operation.deadline_seconds - v_operation.uncertain_seconds),
     now() + make_interval(secs => v_operation.deadline_seconds),
-    nullif(current_setting('app.request_id', true), ''));
+    nullif(current_setting('app.request_id', true), ''))
+  returning * into v_existing;
   perform app.add_task(
     'generation.dispatch', '{}', case when p_priority = 0 then 'interactive' else 'default' end,
     null, 2, p_id);
-  return jsonb_build_object(
-    'cost_credits', v_operation.cost_credits, 'version', 1, 'created', true);
+  return app.start_answer(v_existing, true);
 end $$;
 
 -- Ends a provider call with what is known of it; an abandoned call may still learn its truth.
@@ -491,7 +508,9 @@ alter function app.end_call(uuid, jsonb) owner to jewelshot_ledger;
 alter function app.finish_generation(uuid, uuid, text, jsonb) owner to jewelshot_ledger;
 revoke create on schema app from jewelshot_ledger;
 
-grant execute on function app.generation_change(app.generations) to jewelshot_ledger;
+grant execute on function
+  app.generation_change(app.generations), app.start_answer(app.generations, boolean)
+  to jewelshot_ledger;
 grant execute on function app.start_generation(uuid, text, uuid, jsonb, smallint, uuid)
   to authenticated;
 grant execute on function app.finish_generation(uuid, uuid, text, jsonb) to jewelshot_worker;
