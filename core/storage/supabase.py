@@ -1,0 +1,169 @@
+"""Supabase Storage through its official client, with the project's secret key.
+
+The wire format is held by contract tests against the storage stand-in. The service
+answers HTTP 400 to nearly everything; the true status is the string `statusCode` in the body.
+"""
+
+import asyncio
+import datetime as dt
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeVar
+
+import httpx
+import jwt
+import structlog
+from storage3 import AsyncStorageClient
+from storage3.exceptions import StorageApiError
+from storage3.types import CreateSignedUploadUrlOptions, URLOptions
+from storage3.utils import StorageException
+
+from core.errors import (
+    ConflictError,
+    NotFoundError,
+    PayloadTooLargeError,
+    PermanentError,
+)
+from core.settings import Settings
+from core.storage.types import SignedUpload, StorageUnavailableError
+
+Result = TypeVar("Result")
+
+log = structlog.get_logger()
+
+SIGNED_UPLOAD_SECONDS: Final = 7200
+"""The platform's fixed life of a signed upload; it cannot be chosen by the caller."""
+_RETRY_SECONDS: Final = 0.1
+_OBJECT_MISSING: Final = "not_found"
+_BATCH_MAX: Final = 500
+"""Keys in one request: well under the service's body limit of 1 MB."""
+
+
+class SupabaseStorage:
+    """Implements core.storage.types.Storage. `http` is shared and closed by its owner."""
+
+    def __init__(self, settings: Settings, http: httpx.AsyncClient) -> None:
+        key = settings.supabase_secret_key.get_secret_value()
+        self._client = AsyncStorageClient(
+            f"{settings.supabase_url}/storage/v1/",  # the slash is needed to join signed URLs
+            {"apiKey": key, "Authorization": f"Bearer {key}"},
+            http_client=http,
+        )
+
+    @property
+    def client(self) -> AsyncStorageClient:
+        """For set-up only: buckets."""
+        return self._client
+
+    async def put(self, bucket: str, key: str, data: bytes, content_type: str) -> None:
+        files = self._client.from_(bucket)
+        await _call(
+            "put",
+            lambda: files.upload(
+                key,
+                data,
+                # The client wants "true", not True, and would guess text/plain.
+                {"content-type": content_type, "cache-control": "3600", "upsert": "true"},
+            ),
+        )
+
+    async def get(self, bucket: str, key: str) -> bytes:
+        files = self._client.from_(bucket)
+        return await _call("get", lambda: files.download(key))
+
+    async def size(self, bucket: str, key: str) -> int:
+        files = self._client.from_(bucket)
+        info = await _call("size", lambda: files.info(key))
+        size = info.get("size")
+        if not isinstance(size, int):
+            raise StorageUnavailableError
+        return size
+
+    async def delete(self, bucket: str, keys: Sequence[str]) -> None:
+        files = self._client.from_(bucket)
+        for start in range(0, len(keys), _BATCH_MAX):
+            batch = list(keys[start : start + _BATCH_MAX])
+            await _call("delete", lambda batch=batch: files.remove(batch))  # type: ignore[misc]  # mypy infers no type for a lambda with a default
+
+    async def sign(
+        self, bucket: str, key: str, seconds: int, *, download_name: str | None = None
+    ) -> str:
+        files = self._client.from_(bucket)
+        options: URLOptions = {"download": download_name} if download_name else {}
+        answer = await _call("sign", lambda: files.create_signed_url(key, seconds, options))
+        if answer["signedURL"] is None:
+            raise NotFoundError(kind="object")
+        return answer["signedURL"]
+
+    async def sign_many(self, bucket: str, keys: Sequence[str], seconds: int) -> list[str | None]:
+        if not keys:
+            return []
+        files = self._client.from_(bucket)
+        answer = await _call("sign_many", lambda: files.create_signed_urls(list(keys), seconds))
+        signed = {item["path"]: item["signedURL"] for item in answer}
+        return [signed.get(key) for key in keys]
+
+    async def sign_upload(self, bucket: str, key: str) -> SignedUpload:
+        files = self._client.from_(bucket)
+        options = CreateSignedUploadUrlOptions(upsert="false")
+        answer = await _call("sign_upload", lambda: files.create_signed_upload_url(key, options))
+        return SignedUpload(
+            url=answer["signed_url"],
+            token=answer["token"],
+            expires_at=_expiry_of(answer["token"]),
+        )
+
+
+def _expiry_of(token: str) -> dt.datetime:
+    """The token is the service's own; we only read when it ends."""
+    try:
+        claims = jwt.decode(token, options={"verify_signature": False, "verify_exp": False})
+        return dt.datetime.fromtimestamp(float(claims["exp"]), dt.UTC)
+    except (jwt.PyJWTError, KeyError, TypeError, ValueError, OverflowError):
+        return dt.datetime.now(dt.UTC) + dt.timedelta(seconds=SIGNED_UPLOAD_SECONDS)
+
+
+async def _call(operation: str, call: Callable[[], Awaitable[Result]]) -> Result:
+    """`call`, once more after a failure that may have been one connection's: all may repeat."""
+    try:
+        return await _attempt(operation, call)
+    except StorageUnavailableError as error:
+        if isinstance(error.__cause__, httpx.TimeoutException):
+            raise
+    await asyncio.sleep(_RETRY_SECONDS)
+    return await _attempt(operation, call)
+
+
+async def _attempt(operation: str, call: Callable[[], Awaitable[Result]]) -> Result:
+    """No word of the service leaves this function: its texts name keys, hosts and tokens."""
+    try:
+        return await call()
+    except StorageApiError as error:
+        raise _translate(operation, error) from None
+    except httpx.HTTPError as error:
+        log.warning("storage.unreachable", operation=operation, error=type(error).__name__)
+        raise StorageUnavailableError from error
+    except (StorageException, ValueError, KeyError, TypeError) as error:
+        # The client could not read a 2xx answer: a proxy's page, or half an answer.
+        log.warning("storage.unreadable_answer", operation=operation, error=type(error).__name__)
+        raise StorageUnavailableError from None
+
+
+def _translate(operation: str, error: StorageApiError) -> Exception:
+    status = int(error.status) if str(error.status).isdigit() else 0
+    match status:
+        case 404 if error.code == _OBJECT_MISSING:
+            return NotFoundError(kind="object")
+        case 409:
+            return ConflictError(reason="object_exists")
+        case 413:
+            return PayloadTooLargeError(reason="too_many_bytes")
+        case 400 | 415 | 422:
+            log.error("storage.refused", operation=operation, status=status, code=error.code)
+            return PermanentError(f"storage refused {operation} with {status}")
+        case 401 | 403 | 404:
+            # A missing bucket and a wrong key look alike; both end when somebody sets them right.
+            log.error("storage.misconfigured", operation=operation, status=status, code=error.code)
+            return StorageUnavailableError()
+        case _:
+            log.warning("storage.failed", operation=operation, status=status)
+            return StorageUnavailableError()
