@@ -4,7 +4,11 @@ A message is a hint: lost ones are found by whoever waits, by reading the row ag
 the truth; Redis only makes it quick.
 """
 
-from collections.abc import Mapping
+import asyncio
+import contextlib
+import uuid
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -38,3 +42,66 @@ class ChangePublisher:
             except (RedisError, OSError) as error:
                 log.debug("changes.publish_failed", error=type(error).__name__)
                 return
+
+
+class ChangeHub:
+    """One subscription a process; whoever waits for a generation is woken by its id.
+
+    While Redis is away nobody is woken and every waiter looks for itself, each
+    `LOOK_SECONDS`: slower, never wrong.
+    """
+
+    LOOK_SECONDS = 1.0
+    _RECONNECT_SECONDS = 1.0
+
+    def __init__(self, settings: Settings, connection: redis.asyncio.Redis) -> None:
+        self._channel = channel(settings)
+        self._connection = connection
+        self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._reader: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        self._reader = asyncio.create_task(self._read(), name="change hub")
+
+    async def close(self) -> None:
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.gather(self._reader, return_exceptions=True)
+
+    @contextlib.contextmanager
+    def watch(self, generation_id: uuid.UUID) -> Iterator[asyncio.Event]:
+        """An event that is set whenever the generation changes; the waiter clears it."""
+        key, changed = str(generation_id), asyncio.Event()
+        self._waiting[key].add(changed)
+        try:
+            yield changed
+        finally:
+            self._waiting[key].discard(changed)
+            if not self._waiting[key]:
+                del self._waiting[key]
+
+    async def _read(self) -> None:
+        while True:
+            try:
+                async with self._connection.pubsub() as subscription:
+                    await subscription.subscribe(self._channel)
+                    self._wake_all()  # what changed meanwhile was not heard
+                    async for message in subscription.listen():
+                        if message["type"] == "message":
+                            self._wake(message["data"])
+            except (RedisError, OSError) as error:
+                log.info("changes.subscription_lost", error=type(error).__name__)
+            await asyncio.sleep(self._RECONNECT_SECONDS)
+
+    def _wake(self, data: bytes) -> None:
+        try:
+            generation_id = msgspec.json.decode(data)["generation_id"]
+        except (msgspec.DecodeError, KeyError, TypeError):
+            return
+        for changed in self._waiting.get(generation_id, ()):
+            changed.set()
+
+    def _wake_all(self) -> None:
+        for events in self._waiting.values():
+            for changed in events:
+                changed.set()

@@ -1,6 +1,7 @@
 drop function app.finish_generation(uuid, uuid, text, jsonb);
 drop function app.end_call(uuid, jsonb);
 drop function app.start_generation(uuid, text, uuid, jsonb, smallint, uuid);
+drop function app.start_answer(app.generations, boolean);
 drop function app.generation_change(app.generations);
 drop table app.late_images;
 drop table app.provider_calls;

@@ -1,0 +1,61 @@
+"""`Idempotency-Key`: the answer of a request is stored in the transaction of its effect.
+
+Twenty clients with one key execute once: the others are told at once to come back (409 with
+Retry-After), and then get the stored answer. Kept 24 hours, per user and route.
+Source: draft-ietf-httpapi-idempotency-key-header.
+"""
+
+import hashlib
+from typing import Any
+
+import msgspec
+from psycopg.types.json import Jsonb
+
+from core.db import Connection, fetch_one
+from core.errors import InvalidInputError
+
+KEY_LENGTH_MAX = 255
+
+
+class IdempotentRequest(msgspec.Struct, frozen=True):
+    route: str
+    key: str
+    body_sha256: bytes
+
+
+class StoredAnswer(msgspec.Struct, frozen=True):
+    status: int
+    response: dict[str, Any]
+
+
+def request_of(route: str, key: str | None, body: bytes) -> IdempotentRequest | None:
+    """None without a key. Raises: InvalidInputError for a key that is no short printable text."""
+    if key is None:
+        return None
+    if not 1 <= len(key) <= KEY_LENGTH_MAX or not key.isascii() or not key.isprintable():
+        raise InvalidInputError(
+            field="Idempotency-Key", reason=f"1 to {KEY_LENGTH_MAX} printable ASCII characters"
+        )
+    return IdempotentRequest(route, key, hashlib.sha256(body).digest())
+
+
+async def begin(conn: Connection, request: IdempotentRequest) -> StoredAnswer | None:
+    """The stored answer, or None: then the key is held until this transaction ends.
+
+    Raises: RequestInProgressError, IdempotencyMismatchError, NoIdentityError.
+    """
+    row = await fetch_one(
+        conn,
+        "select app.idempotency_begin(%s, %s, %s) as stored",
+        (request.route, request.key, request.body_sha256),
+    )
+    return msgspec.convert(row["stored"], StoredAnswer) if row and row["stored"] else None
+
+
+async def store(
+    conn: Connection, request: IdempotentRequest, *, status: int, response: dict[str, Any]
+) -> None:
+    await conn.execute(
+        "select app.idempotency_store(%s, %s, %s, %s, %s)",
+        (request.route, request.key, request.body_sha256, status, Jsonb(response)),
+    )
