@@ -1,19 +1,22 @@
-"""What a handler may ask for by parameter name, and the guards of the doors.
+"""What a handler may ask for, and the guards of the doors.
 
-`user` makes a route need a sign-in, `admin` an admin; both carry the scope that its transaction
-must run in: `await db.run(work, scope=user.scope)`.
+    async def get_thing(user: CurrentUser, db: Db, thing_id: FromPath[UUID]) -> Thing:
+
+`user: CurrentUser` makes a route need a sign-in, `admin: CurrentAdmin` an admin; both carry the
+scope that its transaction must run in: `await db.run(work, scope=user.scope)`.
 """
 
 import re
-from typing import Any
+from typing import Any, TypeAlias
 
 import httpx
 import msgspec
 import structlog
 from litestar import Request
 from litestar.connection import ASGIConnection
-from litestar.di import Provide
+from litestar.di import NamedDependency, Provide
 from litestar.handlers import BaseRouteHandler
+from litestar.params import SkipValidation
 from redis.asyncio import Redis
 
 from api import context, security
@@ -58,6 +61,19 @@ class Admin(msgspec.Struct, frozen=True):
     scope: Scope
     actor: str
     is_break_glass: bool
+
+
+# The names are those of the parameters. Nothing is validated again: we built it ourselves.
+CurrentUser: TypeAlias = NamedDependency[SkipValidation[User]]  # user
+CurrentAdmin: TypeAlias = NamedDependency[SkipValidation[Admin]]  # admin
+Db: TypeAlias = NamedDependency[SkipValidation[Database]]  # db
+AppSettings: TypeAlias = NamedDependency[SkipValidation[Settings]]  # settings
+RedisClient: TypeAlias = NamedDependency[SkipValidation[Redis]]  # redis
+HttpClient: TypeAlias = NamedDependency[SkipValidation[httpx.AsyncClient]]  # http
+Limiter: TypeAlias = NamedDependency[SkipValidation[RateLimiter]]  # limiter
+AddressLimiter: TypeAlias = NamedDependency[SkipValidation[AddressLimit]]  # address_limit
+Auth: TypeAlias = NamedDependency[SkipValidation[SupabaseAuth]]  # auth
+AllServices: TypeAlias = NamedDependency[SkipValidation[Services]]  # services
 
 
 def provide_user(request: AnyRequest) -> User:
@@ -174,6 +190,9 @@ def dependencies(services: Services) -> dict[str, Provide]:
         parse_limit("address", services.settings.rate_limit_auth),
     )
 
+    def provide_services() -> Services:
+        return services
+
     def provide_address_limit() -> AddressLimit:
         return address_limit
 
@@ -186,7 +205,7 @@ def dependencies(services: Services) -> dict[str, Provide]:
         "limiter": Provide(provide_limiter, sync_to_thread=False),
         "auth": Provide(provide_auth, sync_to_thread=False),
         "address_limit": Provide(provide_address_limit, sync_to_thread=False),
-        "services": Provide(lambda: services, sync_to_thread=False),
+        "services": Provide(provide_services, sync_to_thread=False),
         "user": Provide(provide_user, sync_to_thread=False),
         "admin": Provide(door.provide_admin),
     }

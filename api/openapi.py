@@ -10,6 +10,7 @@ from litestar.exceptions import NotFoundException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
 from litestar.openapi.spec import Contact, Server, Tag
+from litestar.params import FromPath
 
 from api import pages, security
 from core.settings import Settings
@@ -79,7 +80,7 @@ def docs_router() -> Router:
         )
 
     @get("/docs/assets/{name:str}", include_in_schema=False, opt={"rate_limit": False})
-    async def get_docs_asset(name: str) -> Response[Any]:
+    async def get_docs_asset(name: FromPath[str]) -> Response[Any]:
         content = files.get(name)
         if content is None:
             raise NotFoundException

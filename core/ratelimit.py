@@ -1,8 +1,9 @@
 """Rate limits: sliding windows in Redis, all limits of a request in one round trip.
 
-A window is counted in two fixed halves: what was counted in the one before weighs as much as it
-still overlaps. A refused request counts nowhere. While Redis does not answer, the same limits
-hold per process, and Redis is asked again only after some seconds, so that it slows nobody down.
+Time is cut into fixed windows; what was counted in the one before weighs as much as it still
+overlaps the last `window_seconds`. A refused request counts nowhere. While Redis does not answer,
+the same limits hold per process, and Redis is asked again only after some seconds, so that it
+slows nobody down.
 """
 
 import math
@@ -65,13 +66,13 @@ for i = 1, #KEYS do
   local w, c, p = tonumber(kept[1]), tonumber(kept[2]) or 0, tonumber(kept[3]) or 0
   if not w or w < number - 1 then c, p = 0, 0
   elseif w == number - 1 then c, p = 0, c end
-  local used = p * (1 - into / window) + c
+  local used = math.floor(p * (1 - into / window)) + c
   local wait = 0
   if used + 1 > amount then
     refused = true
-    if c + 1 <= amount then wait = window * (1 - (amount - c - 1) / p) - into
-    else wait = window - into + window * (1 - (amount - 1) / c) end
-    if wait < 0.001 then wait = 0.001 end
+    if c + 1 <= amount then wait = window * (1 - (amount - c) / p) - into
+    else wait = window - into + window * (1 - amount / c) end
+    wait = math.max(wait, 0) + 0.001
   end
   states[i] = {number, c, p, window, amount, used}
   answer[3 * i - 1] = math.ceil((window - into) * 1000)
@@ -85,7 +86,7 @@ for i = 1, #KEYS do
     redis.call('EXPIRE', KEYS[i], s[4] * 2)
     used = used + 1
   end
-  answer[3 * i - 2] = math.max(0, math.floor(s[5] - used))
+  answer[3 * i - 2] = math.max(0, s[5] - used)
 end
 return answer
 """
@@ -161,11 +162,11 @@ class _LocalWindows:
     def hit(self, keys: Sequence[str], limits: Sequence[Limit]) -> list[int]:
         now = self._clock()
         answer: list[int] = []
-        states: list[tuple[int, int, int, float]] = []
+        states: list[tuple[int, int, int, int]] = []
         refused = False
         for key, limit in zip(keys, limits, strict=True):
             number, into, count, before = self._read(key, limit, now)
-            used = before * (1 - into / limit.window_seconds) + count
+            used = math.floor(before * (1 - into / limit.window_seconds)) + count
             wait = _wait_seconds(limit, count, before, into) if used + 1 > limit.amount else 0.0
             refused = refused or wait > 0
             states.append((number, count, before, used))
@@ -177,7 +178,7 @@ class _LocalWindows:
                 end = (number + 2) * limit.window_seconds
                 self._windows[key] = (number, count + 1, before, end)
                 used += 1
-            answer[3 * index] = max(0, math.floor(limit.amount - used))
+            answer[3 * index] = max(0, limit.amount - used)
         return answer
 
     def _read(self, key: str, limit: Limit, now: float) -> tuple[int, float, int, int]:
@@ -201,7 +202,7 @@ class _LocalWindows:
 def _wait_seconds(limit: Limit, count: int, before: int, into: float) -> float:
     window = limit.window_seconds
     if count + 1 <= limit.amount:
-        wait = window * (1 - (limit.amount - count - 1) / before) - into
+        wait = window * (1 - (limit.amount - count) / before) - into
     else:
-        wait = window - into + window * (1 - (limit.amount - 1) / count)
-    return max(wait, 0.001)
+        wait = window - into + window * (1 - limit.amount / count)
+    return max(wait, 0.0) + 0.001

@@ -1,19 +1,24 @@
 """/v1/auth: the door of Supabase Auth, with our limits, problems and the account behind it."""
 
 import uuid
-from typing import Annotated, Any
+from typing import Any
 
 from litestar import Request, Router, delete, post, put
-from litestar.params import Body, Parameter
+from litestar.params import FromPath, JSONBody
 
 from api import context, security
-from api.deps import User, bearer_token
-from api.limits import AddressLimit
+from api.deps import (
+    AddressLimiter,
+    AllServices,
+    Auth,
+    CurrentUser,
+    bearer_token,
+)
 from api.problems import raises
 from api.schemas import auth as schemas
 from api.services import Services
 from core.accounts import service, sessions
-from core.accounts.supabase_auth import SignedIn, SupabaseAuth
+from core.accounts.supabase_auth import SignedIn
 from core.errors import (
     BadCredentialsError,
     ConflictError,
@@ -45,10 +50,10 @@ _USER_ERRORS = raises(NotAllowedError, InvalidInputError, ConflictError, NotFoun
 )
 async def sign_up(
     request: AnyRequest,
-    data: schemas.SignUp,
-    auth: SupabaseAuth,
-    services: Services,
-    address_limit: AddressLimit,
+    data: JSONBody[schemas.SignUp],
+    auth: Auth,
+    services: AllServices,
+    address_limit: AddressLimiter,
 ) -> schemas.SignUpResult:
     await address_limit.check(data.email)
     signed_up = await auth.sign_up(data.email, data.password)
@@ -71,10 +76,10 @@ async def sign_up(
 )
 async def confirm(
     request: AnyRequest,
-    data: schemas.Confirm,
-    auth: SupabaseAuth,
-    services: Services,
-    address_limit: AddressLimit,
+    data: JSONBody[schemas.Confirm],
+    auth: Auth,
+    services: AllServices,
+    address_limit: AddressLimiter,
 ) -> schemas.ConfirmResult:
     if data.token_hash is not None:
         session = await auth.confirm_link(data.token_hash, data.type)
@@ -99,10 +104,10 @@ async def confirm(
 )
 async def sign_in(
     request: AnyRequest,
-    data: schemas.SignIn,
-    auth: SupabaseAuth,
-    services: Services,
-    address_limit: AddressLimit,
+    data: JSONBody[schemas.SignIn],
+    auth: Auth,
+    services: AllServices,
+    address_limit: AddressLimiter,
 ) -> schemas.SessionView:
     await address_limit.check(data.email)
     return await _session_view(request, services, await auth.sign_in(data.email, data.password))
@@ -126,7 +131,7 @@ async def sign_in(
     opt={"rate_limit": "refresh"},
 )
 async def refresh_session(
-    request: AnyRequest, data: schemas.Refresh, auth: SupabaseAuth, services: Services
+    request: AnyRequest, data: JSONBody[schemas.Refresh], auth: Auth, services: AllServices
 ) -> schemas.SessionView:
     return await _session_view(request, services, await auth.refresh(data.refresh_token))
 
@@ -142,9 +147,9 @@ async def refresh_session(
 )
 async def sign_out(
     request: AnyRequest,
-    user: User,  # noqa: ARG001  asking for it is what makes the route need a sign-in
-    auth: SupabaseAuth,
-    data: Annotated[schemas.SignOut | None, Body()] = None,
+    user: CurrentUser,  # noqa: ARG001  asking for it is what makes the route need a sign-in
+    auth: Auth,
+    data: JSONBody[schemas.SignOut | None] = None,
 ) -> None:
     await auth.sign_out(bearer_token(request), data.scope if data else "local")
 
@@ -159,7 +164,7 @@ async def sign_out(
     opt=_LIMITED,
 )
 async def recover(
-    data: schemas.Recover, auth: SupabaseAuth, address_limit: AddressLimit
+    data: JSONBody[schemas.Recover], auth: Auth, address_limit: AddressLimiter
 ) -> schemas.MailRequested:
     await address_limit.check(data.email)
     await auth.recover(data.email)
@@ -176,7 +181,7 @@ async def recover(
     opt=_LIMITED,
 )
 async def resend_confirmation(
-    data: schemas.Resend, auth: SupabaseAuth, address_limit: AddressLimit
+    data: JSONBody[schemas.Resend], auth: Auth, address_limit: AddressLimiter
 ) -> schemas.MailRequested:
     await address_limit.check(data.email)
     await auth.resend_confirmation(data.email)
@@ -194,7 +199,7 @@ async def resend_confirmation(
     opt=_LIMITED,
 )
 async def update_password(
-    request: AnyRequest, user: User, data: schemas.NewPassword, auth: SupabaseAuth
+    request: AnyRequest, user: CurrentUser, data: JSONBody[schemas.NewPassword], auth: Auth
 ) -> None:
     await auth.update_password(
         bearer_token(request), user.claims, data.password, data.current_password
@@ -212,7 +217,7 @@ async def update_password(
     opt=_LIMITED,
 )
 async def enroll_factor(
-    request: AnyRequest, user: User, data: schemas.EnrollFactor, auth: SupabaseAuth
+    request: AnyRequest, user: CurrentUser, data: JSONBody[schemas.EnrollFactor], auth: Auth
 ) -> schemas.FactorView:
     factor = await auth.enroll_totp(bearer_token(request), user.claims, data.friendly_name)
     return schemas.FactorView(factor.id, factor.secret, factor.uri, factor.qr_code)
@@ -228,7 +233,7 @@ async def enroll_factor(
     opt=_LIMITED,
 )
 async def challenge_factor(
-    request: AnyRequest, user: User, data: schemas.ChallengeFactor, auth: SupabaseAuth
+    request: AnyRequest, user: CurrentUser, data: JSONBody[schemas.ChallengeFactor], auth: Auth
 ) -> schemas.ChallengeView:
     challenge = await auth.challenge(bearer_token(request), user.claims, data.factor_id)
     return schemas.ChallengeView(challenge.id, challenge.expires_at)
@@ -245,10 +250,10 @@ async def challenge_factor(
 )
 async def verify_factor(
     request: AnyRequest,
-    user: User,
-    data: schemas.VerifyFactor,
-    auth: SupabaseAuth,
-    services: Services,
+    user: CurrentUser,
+    data: JSONBody[schemas.VerifyFactor],
+    auth: Auth,
+    services: AllServices,
 ) -> schemas.SessionView:
     session = await auth.verify_factor(
         bearer_token(request),
@@ -271,9 +276,9 @@ async def verify_factor(
 )
 async def remove_factor(
     request: AnyRequest,
-    user: User,
-    auth: SupabaseAuth,
-    factor_id: Annotated[uuid.UUID, Parameter(description="Of the factor.")],
+    user: CurrentUser,
+    auth: Auth,
+    factor_id: FromPath[uuid.UUID],
 ) -> None:
     await auth.remove_factor(bearer_token(request), user.claims, factor_id)
 

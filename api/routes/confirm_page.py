@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 import structlog
 from litestar import Request, Response, Router, get, post
-from litestar.enums import RequestEncodingType
-from litestar.params import Body
+from litestar.params import FromQuery, QueryParameter, URLEncodedBody
 
 from api import context, pages
+from api.deps import AllServices
 from api.schemas.auth import Password, TokenHash
 from api.services import Services
 from core.accounts import service, sessions
@@ -48,21 +48,24 @@ class ConfirmForm(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @get("/auth/confirm", include_in_schema=False, media_type="text/html")
-async def show_confirm_page(token_hash: str = "", type: str = "email") -> Response[str]:  # noqa: A002  the links' parameter
-    link = _read_link(token_hash, type)
+async def show_confirm_page(
+    token_hash: FromQuery[str] = "",
+    link_type: Annotated[str, QueryParameter(name="type")] = "email",
+) -> Response[str]:
+    link = _read_link(token_hash, link_type)
     if link is None:
         return _failed("This link is not complete.", status_code=400)
-    token_hash, link_type = link
-    title, lead, button = _WORDS.get(link_type, _CONFIRM)
-    if link_type in _ASKS_PASSWORD:
-        return _password_form(link_type, token_hash=token_hash)
+    token_hash, kind = link
+    title, lead, button = _WORDS.get(kind, _CONFIRM)
+    if kind in _ASKS_PASSWORD:
+        return _password_form(kind, token_hash=token_hash)
     return pages.render(
         "confirm.html",
         title=title,
         lead=lead,
         button=button,
         token_hash=token_hash,
-        type=link_type,
+        type=kind,
     )
 
 
@@ -75,8 +78,8 @@ async def show_confirm_page(token_hash: str = "", type: str = "email") -> Respon
 )
 async def use_confirm_link(
     request: AnyRequest,
-    data: Annotated[ConfirmForm, Body(media_type=RequestEncodingType.URL_ENCODED)],
-    services: Services,
+    data: URLEncodedBody[ConfirmForm],
+    services: AllServices,
 ) -> Response[str]:
     link = _read_link(data.token_hash, data.type)
     if link is None:

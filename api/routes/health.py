@@ -13,13 +13,13 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from api import security
+from api.deps import AppSettings, Db, RedisClient
 from api.metrics import HttpMetrics, render_samples
 from api.problems import raises
 from api.schemas.health import Alive, Check, Readiness, State
 from core import health
 from core.db import Database
 from core.errors import BadCredentialsError
-from core.settings import Settings
 
 log = structlog.get_logger()
 
@@ -56,7 +56,7 @@ async def get_liveness() -> Alive:
     },
     opt={"rate_limit": False},
 )
-async def get_readiness(db: Database, redis: Redis) -> Response[Readiness]:
+async def get_readiness(db: Db, redis: RedisClient) -> Response[Readiness]:
     database, shared = await asyncio.gather(_check_database(db), _check_redis(redis))
     checks = {**database, "redis": shared}
     states = {check.status for check in checks.values()}
@@ -124,7 +124,7 @@ def _degraded_unless(condition: bool, **facts: Any) -> Check:
     opt={"rate_limit": False},
 )
 async def get_metrics(
-    request: Request[Any, Any, Any], db: Database, settings: Settings
+    request: Request[Any, Any, Any], db: Db, settings: AppSettings
 ) -> Response[str]:
     if settings.metrics_token is not None:
         offered = request.headers.get("authorization", "").removeprefix("Bearer ")

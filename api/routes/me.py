@@ -5,11 +5,11 @@ import datetime as dt
 from litestar import Router, get
 
 from api import security
-from api.deps import User
+from api.deps import CurrentUser, Db
 from api.problems import raises
 from api.schemas.me import BalanceView, Me
 from core.accounts import service
-from core.db import Connection, Database
+from core.db import Connection
 from core.errors import NotAllowedError
 
 
@@ -23,7 +23,7 @@ from core.errors import NotAllowedError
     security=security.BEARER,
     responses=raises(NotAllowedError),
 )
-async def get_me(user: User, db: Database) -> Me:
+async def get_me(user: CurrentUser, db: Db) -> Me:
     network = service.network_of(user.client_ip)
 
     async def work(conn: Connection) -> service.Account:

@@ -3,8 +3,10 @@
 from typing import Any
 
 from litestar import Request, Response, Router, get
+from litestar.params import FromPath
 
 from api import pages, problems, security
+from api.deps import AppSettings
 from api.problems import KINDS, ProblemKind, raises, type_uri
 from api.schemas.problems import ProblemType
 from core.errors import NotFoundError
@@ -36,7 +38,7 @@ def _wants_html(request: Request[Any, Any, Any]) -> bool:
     responses=raises(public=True),
 )
 async def list_problem_types(
-    request: Request[Any, Any, Any], settings: Settings
+    request: Request[Any, Any, Any], settings: AppSettings
 ) -> Response[list[ProblemType]]:
     kinds = sorted(KINDS.values(), key=lambda kind: (kind.status, kind.slug))
     if _wants_html(request):
@@ -58,7 +60,7 @@ async def list_problem_types(
     responses=raises(NotFoundError, public=True),
 )
 async def get_problem_type(
-    request: Request[Any, Any, Any], slug: str, settings: Settings
+    request: Request[Any, Any, Any], slug: FromPath[str], settings: AppSettings
 ) -> Response[ProblemType]:
     kind = problems.KINDS.get(slug)
     if kind is None:

@@ -1,0 +1,183 @@
+"""Generations as the API shows them."""
+
+import uuid
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from core.generations.service import Generation, LateImage, Priority, StateChange
+from core.generations.types import FINISHED_STATES, GenerationState, Problem
+
+PriorityName = Literal["interactive", "batch"]
+LaneName = Literal["locked", "reimagined"]
+
+_PRIORITIES: dict[PriorityName, Priority] = {
+    "interactive": Priority.INTERACTIVE,
+    "batch": Priority.BATCH,
+}
+_PRIORITY_NAMES: dict[Priority, PriorityName] = {
+    value: name for name, value in _PRIORITIES.items()
+}
+_LANE_WORDS = {
+    "locked": "The piece's own pixels are kept; only background, shadow, crop and size changed.",
+    "reimagined": "A model redrew the image, the piece included. It may differ from the original.",
+}
+
+
+class CreateGeneration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One run of one operation on one photo. Variants are several generations."""
+
+    operation: Annotated[
+        str,
+        Meta(description="Slug from `GET /v1/operations`.", max_length=64, examples=["packshot"]),
+    ]
+    upload_id: Annotated[uuid.UUID, Meta(description="A photo whose state is `ready`.")]
+    params: Annotated[
+        dict[str, Any],
+        Meta(
+            description="As the operation's `params_schema` says; defaults are filled in.",
+            examples=[{"aspect_ratio": "1:1", "shadow": "soft"}],
+        ),
+    ] = {}
+    priority: Annotated[
+        PriorityName, Meta(description="`batch` waits behind all `interactive` work.")
+    ] = "interactive"
+
+    @property
+    def queue_priority(self) -> Priority:
+        return _PRIORITIES[self.priority]
+
+
+class ImageView(msgspec.Struct, frozen=True):
+    """The delivered image. Fetch a signed URL from `result_url`."""
+
+    result_url: str
+    content_type: str
+    width: Annotated[int, Meta(description="Pixels.")]
+    height: Annotated[int, Meta(description="Pixels.")]
+    size_bytes: int
+    pixel_sha256: Annotated[str, Meta(description="Over the decoded pixels.")]
+    facts: Annotated[
+        dict[str, Any], Meta(description="What was done to the piece, measured on the image.")
+    ]
+
+
+class StateAt(msgspec.Struct, frozen=True):
+    state: GenerationState
+    at: datetime
+
+
+class LateImageView(msgspec.Struct, frozen=True):
+    """An image that came after the refund. `POST …/late-image` buys it until it expires."""
+
+    expires_at: datetime
+    width: int
+    height: int
+    bought_as: uuid.UUID | None
+
+
+class GenerationView(msgspec.Struct, frozen=True):
+    """One paid run of one operation."""
+
+    id: uuid.UUID
+    operation: str
+    lane: Annotated[LaneName, Meta(description="What may happen to the piece.")]
+    lane_in_words: str
+    state: GenerationState
+    version: Annotated[int, Meta(description="Rises with each change.")]
+    cost_credits: Annotated[int, Meta(description="Whole credits.", examples=[1])]
+    money: Annotated[
+        Literal["reserved", "charged", "refunded"],
+        Meta(description="What has become of the credits."),
+    ]
+    upload_id: uuid.UUID
+    params: dict[str, Any]
+    priority: PriorityName
+    created_at: datetime
+    deadline_at: Annotated[
+        datetime, Meta(description="By then it has ended: with an image, or with a refund.")
+    ]
+    finished_at: datetime | None
+    is_cancel_requested: bool
+    retry_of: uuid.UUID | None
+    image: ImageView | None
+    problem: Problem | None
+    timeline: Annotated[
+        list[StateAt] | None, Meta(description="Only on the single generation.")
+    ] = None
+    late_image: Annotated[
+        LateImageView | None, Meta(description="Only on the single generation.")
+    ] = None
+
+
+class SignedImage(msgspec.Struct, frozen=True):
+    """A URL that anybody can open until it expires."""
+
+    url: str
+    expires_at: datetime
+    content_type: str
+    file_name: str
+
+
+def view_of(
+    generation: Generation,
+    *,
+    timeline: list[StateChange] | None = None,
+    late_image: LateImage | None = None,
+) -> GenerationView:
+    return GenerationView(
+        id=generation.id,
+        operation=generation.operation,
+        lane="locked" if generation.lane == "locked" else "reimagined",
+        lane_in_words=_LANE_WORDS[generation.lane],
+        state=generation.state,
+        version=generation.version,
+        cost_credits=generation.cost_credits,
+        money=_money(generation.state),
+        upload_id=generation.upload_id,
+        params=generation.params,
+        priority=_PRIORITY_NAMES[generation.priority],
+        created_at=generation.created_at,
+        deadline_at=generation.deadline_at,
+        finished_at=generation.finished_at,
+        is_cancel_requested=generation.cancel_requested_at is not None,
+        retry_of=generation.retry_of,
+        image=_image_of(generation),
+        problem=generation.problem,
+        timeline=[StateAt(change.state, change.at) for change in timeline] if timeline else None,
+        late_image=_late_view(late_image),
+    )
+
+
+def _money(state: GenerationState) -> Literal["reserved", "charged", "refunded"]:
+    if state is GenerationState.SUCCEEDED:
+        return "charged"
+    return "refunded" if state in FINISHED_STATES else "reserved"
+
+
+def _image_of(generation: Generation) -> ImageView | None:
+    result = generation.result
+    if result is None:
+        return None
+    return ImageView(
+        result_url=f"/v1/generations/{generation.id}/result",
+        content_type=result.content_type,
+        width=result.width,
+        height=result.height,
+        size_bytes=result.size_bytes,
+        pixel_sha256=result.pixel_sha256,
+        facts=result.facts,
+    )
+
+
+def _late_view(late_image: LateImage | None) -> LateImageView | None:
+    if late_image is None:
+        return None
+    return LateImageView(
+        expires_at=late_image.expires_at,
+        width=late_image.width,
+        height=late_image.height,
+        bought_as=late_image.bought_as,
+    )

@@ -1,0 +1,140 @@
+"""The OpenAPI document is complete, and the pages load nothing from elsewhere."""
+
+import re
+from typing import Any
+
+import httpx
+import jsonschema
+import pytest
+from litestar import Litestar
+from litestar.handlers import HTTPRouteHandler
+
+from api import problems
+from api.app import create_app
+from api.schemas.common import decode_cursor, encode_cursor
+from api.schemas.problems import Problem
+from core.errors import InvalidInputError
+from core.ids import new_id
+from core.settings import Settings
+from tests.unit.api.support import offline_client
+
+METHODS = {"get", "post", "put", "patch", "delete"}
+NOT_PROBLEMS = {("/readyz", "503")}  # answers its checks in any state
+
+
+@pytest.fixture
+def app(settings: Settings) -> Litestar:
+    return create_app(settings)
+
+
+@pytest.fixture
+def document(app: Litestar) -> dict[str, Any]:
+    return app.openapi_schema.to_schema()
+
+
+def _operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    return [
+        (path, method, operation)
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
+        if method in METHODS
+    ]
+
+
+def test_every_operation_says_what_it_is(document: dict[str, Any]) -> None:
+    ids = []
+    tags = {tag["name"] for tag in document["tags"]}
+    for path, _, operation in _operations(document):
+        assert operation["summary"], path
+        assert set(operation["tags"]) <= tags, path
+        assert operation["security"], path
+        ids.append(operation["operationId"])
+    assert len(ids) == len(set(ids))
+
+
+def test_every_operation_has_its_problems(document: dict[str, Any]) -> None:
+    for path, method, operation in _operations(document):
+        answers = operation["responses"]
+        needed = {"400", "429", "500", "503"}
+        if {} not in operation["security"]:
+            needed.add("401")
+        if "requestBody" in operation:
+            needed |= {"413", "415"}
+        assert needed <= set(answers), (path, method)
+        for status, answer in answers.items():
+            if int(status) < 400 or (path, status) in NOT_PROBLEMS:
+                continue
+            (media_type,) = answer["content"]
+            assert media_type == problems.MEDIA_TYPE, (path, method, status)
+            content = answer["content"][media_type]
+            assert content["schema"] == {"$ref": "#/components/schemas/Problem"}
+            for slug, example in content["examples"].items():
+                assert problems.KINDS[slug].status == int(status)
+                assert set(example) <= {"summary", "description", "value"}
+
+
+def test_security_schemes_exist(document: dict[str, Any]) -> None:
+    known = set(document["components"]["securitySchemes"])
+    for path, _, operation in _operations(document):
+        for requirement in operation["security"]:
+            assert set(requirement) <= known, path
+
+
+def test_problem_examples_fit_the_schema(document: dict[str, Any]) -> None:
+    schema = {"$ref": "#/components/schemas/Problem", "components": document["components"]}
+    for kind in problems.KINDS.values():
+        jsonschema.validate(problems.example(kind), schema)
+    assert "Problem" in document["components"]["schemas"]
+    assert Problem.__struct_fields__[0] == "type"
+
+
+def test_every_documented_route_is_reachable(app: Litestar, document: dict[str, Any]) -> None:
+    served = {
+        (re.sub(r":\w+}", "}", route.path), method.lower())
+        for route in app.routes
+        for handler in getattr(route, "route_handlers", [])
+        if isinstance(handler, HTTPRouteHandler)
+        for method in handler.http_methods
+    }
+    for path, method, _ in _operations(document):
+        assert (path, method) in served
+
+
+async def test_the_document_and_its_page_are_served_by_us(settings: Settings) -> None:
+    async with offline_client(settings) as client:
+        document = await client.get("/schema/openapi.json")
+        assert document.json()["openapi"].startswith("3.1")
+        page = await client.get("/docs")
+        assert page.status_code == 200
+        links = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+        assert len(links) == 4
+        for link in links:
+            assert link.startswith("/docs/assets/")
+            assert (await client.get(link)).status_code == 200
+        assert "SwaggerUIBundle" in (await client.get("/docs/assets/docs.js")).text
+        policy = page.headers["content-security-policy"]
+        assert "script-src 'self';" in policy
+        assert "http" not in policy
+        for path in ("/docs/assets/..%2f__init__.py", "/docs/assets/swagger-editor.js"):
+            assert (await client.get(path)).status_code == 404
+
+
+async def test_pages_load_nothing_from_elsewhere(settings: Settings) -> None:
+    async with offline_client(settings) as client:
+        for path in ("/auth/confirm?token_hash=abcdefgh", "/problems", "/problems/conflict"):
+            page: httpx.Response = await client.get(path, headers={"accept": "text/html"})
+            assert page.status_code == 200
+            assert "<script" not in page.text
+            assert re.findall(r'<link[^>]+href="([^"]+)"', page.text) == ["/assets/page.css"]
+        css = await client.get("/assets/page.css")
+        assert css.headers["content-type"].startswith("text/css")
+        assert "url(" not in css.text
+
+
+def test_cursors_come_back_as_they_went() -> None:
+    position = (new_id(), 17, "text ü")
+    cursor = encode_cursor(*position)
+    assert decode_cursor(cursor, type(position[0]), int, str) == position
+    for wrong in ("", "%%%", "bm9wZQ", cursor[:-3], "é", encode_cursor("x")):
+        with pytest.raises(InvalidInputError):
+            decode_cursor(wrong, type(position[0]), int, str)

@@ -1,0 +1,194 @@
+"""Who gets in: users, admins, the break-glass key, internal callers; and how often."""
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from litestar import get, post
+from structlog.testing import capture_logs
+
+from api.deps import CurrentAdmin, CurrentUser, internal_guard, parse_prefer_wait
+from core.settings import Settings
+from tests.support.tokens import TokenIssuer
+from tests.unit.api.support import offline_client
+
+ADMIN_KEY = "break-glass-0123456789abcdef"
+
+
+@get("/who")
+async def who(user: CurrentUser) -> dict[str, Any]:
+    return {"role": user.scope.role, "sub": user.scope.claims["sub"], "ip": user.client_ip}
+
+
+@get("/admin-only")
+async def admin_only(admin: CurrentAdmin) -> dict[str, Any]:
+    return {"role": admin.scope.role, "actor": admin.actor, "claims": dict(admin.scope.claims)}
+
+
+@get("/internal-only", guards=[internal_guard])
+async def internal_only() -> None:
+    return None
+
+
+@get("/open")
+async def open_to_all() -> None:
+    return None
+
+
+@post("/limited", opt={"rate_limit": "auth"}, status_code=204)
+async def limited() -> None:
+    return None
+
+
+ROUTES = [who, admin_only, internal_only, open_to_all, limited]
+
+
+async def test_a_user_brings_their_scope(settings: Settings, issuer: TokenIssuer) -> None:
+    user_id = uuid.uuid4()
+    async with offline_client(settings, transport=issuer.transport(), routes=ROUTES) as client:
+        answer = (await client.get("/who", headers=issuer.headers(user_id))).json()
+        assert answer == {"role": "authenticated", "sub": str(user_id), "ip": "203.0.113.7"}
+        nobody = await client.get("/who")
+        assert (nobody.status_code, nobody.json()["reason"]) == (401, "no_token")
+        assert nobody.headers["www-authenticate"].startswith("Bearer")
+        basic = await client.get("/who", headers={"authorization": "Basic YTpi"})
+        assert basic.json()["reason"] == "no_token"
+        stale = await client.get("/who", headers=issuer.headers(exp=1_000_000_000))
+        assert stale.json()["reason"] == "expired_token"
+        elsewhere = await client.get("/open", headers=issuer.headers(exp=1_000_000_000))
+        assert elsewhere.status_code == 200
+
+
+async def test_an_admin_needs_role_and_second_factor(
+    settings: Settings, issuer: TokenIssuer
+) -> None:
+    role: dict[str, Any] = {"app_metadata": {"role": "admin"}}
+    async with offline_client(settings, transport=issuer.transport(), routes=ROUTES) as client:
+
+        async def reason(**claims: Any) -> Any:
+            response = await client.get("/admin-only", headers=issuer.headers(**claims))
+            assert response.status_code == 403
+            return response.json()["reason"]
+
+        assert await reason() == "not_an_admin"
+        assert await reason(aal="aal2") == "not_an_admin"
+        assert await reason(aal="aal2", user_metadata={"role": "admin"}) == "not_an_admin"
+        assert await reason(**role) == "mfa_required"
+        assert (await client.get("/admin-only")).status_code == 401
+        full = await client.get("/admin-only", headers=issuer.headers(aal="aal2", **role))
+        assert full.json()["role"] == "jewelshot_admin"
+        assert full.json()["actor"].startswith("admin:")
+
+
+async def test_break_glass_is_off_unless_set(settings: Settings) -> None:
+    async with offline_client(settings, routes=ROUTES) as client:
+        for key in ("", "None", ADMIN_KEY):
+            response = await client.get("/admin-only", headers={"x-admin-key": key})
+            assert (response.status_code, response.json()["reason"]) == (401, "admin_key")
+
+
+async def test_break_glass_alarms_and_is_limited(make_settings: Callable[..., Settings]) -> None:
+    settings = make_settings(admin_dashboard_key=ADMIN_KEY)
+    with capture_logs() as lines:
+        async with offline_client(settings, routes=ROUTES) as client:
+            opened = await client.get("/admin-only", headers={"x-admin-key": ADMIN_KEY})
+            tries = [
+                (await client.get("/admin-only", headers={"x-admin-key": "guess"})).status_code
+                for _ in range(10)
+            ]
+            after = await client.get("/admin-only", headers={"x-admin-key": ADMIN_KEY})
+    assert opened.json()["actor"] == "break-glass"
+    assert opened.json()["claims"] == {
+        "sub": None,
+        "role": "jewelshot_admin",
+        "app_metadata": {"role": "admin"},
+        "aal": "aal2",
+        "break_glass": True,
+    }
+    assert tries == [401] * 9 + [429]
+    assert after.status_code == 429
+    assert [line["log_level"] for line in lines if line["event"] == "admin.break_glass_used"] == [
+        "critical"
+    ]
+    assert ADMIN_KEY not in str(lines)
+
+
+async def test_internal_callers_may_use_either_secret(
+    make_settings: Callable[..., Settings],
+) -> None:
+    settings = make_settings(internal_api_secret="new", internal_api_secret_previous="old")
+    async with offline_client(settings, routes=ROUTES) as client:
+        for token, status in (("new", 200), ("old", 200), ("newer", 401), ("", 401), ("né", 401)):
+            response = await client.get(
+                "/internal-only", headers={b"x-internal-token": token.encode()}
+            )
+            assert response.status_code == status
+        assert (await client.get("/internal-only")).status_code == 401
+
+
+async def test_without_secrets_nobody_is_internal(make_settings: Callable[..., Settings]) -> None:
+    settings = make_settings(internal_api_secret=None)
+    async with offline_client(settings, routes=ROUTES) as client:
+        for token in ("", "None"):
+            response = await client.get("/internal-only", headers={"x-internal-token": token})
+            assert response.status_code == 401
+
+
+async def test_limits_per_user_and_address(
+    make_settings: Callable[..., Settings], issuer: TokenIssuer
+) -> None:
+    settings = make_settings(rate_limit_user="3/minute", rate_limit_ip="2/minute")
+    ada, bob = issuer.headers(), issuer.headers()
+    async with offline_client(settings, transport=issuer.transport(), routes=ROUTES) as client:
+        first = await client.get("/open", headers=ada)
+        assert first.headers["ratelimit-policy"] == '"user";q=3;w=60'
+        assert first.headers["ratelimit"].startswith('"user";r=2;t=')
+        assert first.headers["x-ratelimit-limit"] == "3"
+        assert first.headers["x-ratelimit-remaining"] == "2"
+        assert [(await client.get("/open", headers=ada)).status_code for _ in range(3)] == [
+            200,
+            200,
+            429,
+        ]
+        assert (await client.get("/open", headers=bob)).status_code == 200
+        assert [(await client.get("/open")).status_code for _ in range(3)] == [200, 200, 429]
+        refused = await client.get("/open")
+        assert refused.json()["policy"] == "ip"
+        assert 1 <= int(refused.headers["retry-after"]) <= 60
+        assert refused.headers["x-ratelimit-remaining"] == "0"
+        assert (await client.get("/healthz")).status_code == 200
+
+
+async def test_a_named_limit_counts_per_route(make_settings: Callable[..., Settings]) -> None:
+    settings = make_settings(rate_limit_auth="2/5 minutes")
+    async with offline_client(settings, routes=ROUTES) as client:
+        codes = [(await client.post("/limited")).status_code for _ in range(3)]
+        assert codes == [204, 204, 429]
+        assert (await client.get("/open")).status_code == 200
+
+
+async def test_limits_can_be_off(make_settings: Callable[..., Settings]) -> None:
+    settings = make_settings(rate_limits_enabled=False, rate_limit_ip="1/minute")
+    async with offline_client(settings, routes=ROUTES) as client:
+        responses = [await client.get("/open") for _ in range(3)]
+    assert [response.status_code for response in responses] == [200] * 3
+    assert "ratelimit" not in responses[0].headers
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (None, 0),
+        ("wait=10", 10),
+        ("respond-async, wait=5", 5),
+        ("Wait = 7; x", 7),
+        ('wait="3"', 3),
+        ("wait=9999", 25),
+        ("wait=-1", 0),
+        ("await=5", 0),
+        ("wait=abc", 0),
+    ],
+)
+def test_prefer_wait(header: str | None, seconds: int) -> None:
+    assert parse_prefer_wait(header) == seconds

@@ -1,0 +1,89 @@
+"""The sliding window, as one process counts it."""
+
+import pytest
+from redis.asyncio import Redis
+
+from core.ratelimit import Decision, Limit, RateLimiter, parse_limit
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.now = 1_200_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> _Clock:
+    return _Clock()
+
+
+@pytest.fixture
+def limiter(clock: _Clock) -> RateLimiter:
+    away: Redis = Redis.from_url("redis://127.0.0.1:9/0", socket_connect_timeout=0.2)
+    return RateLimiter(away, prefix="unit", clock=clock, wall_clock=clock)
+
+
+async def _hits(limiter: RateLimiter, limit: Limit, times: int) -> list[Decision]:
+    return [await limiter.hit([(limit, "someone")]) for _ in range(times)]
+
+
+@pytest.mark.parametrize(
+    ("text", "amount", "seconds"),
+    [("600/minute", 600, 60), ("30/5 minutes", 30, 300), ("1 per day", 1, 86400)],
+)
+def test_limits_are_written_as_people_say_them(text: str, amount: int, seconds: int) -> None:
+    assert parse_limit("x", text) == Limit("x", amount, seconds)
+
+
+@pytest.mark.parametrize("text", ["", "0/minute", "many/minute", "5/fortnight", "-1/second"])
+def test_other_limits_do_not_start(text: str) -> None:
+    with pytest.raises(ValueError, match="not a rate limit"):
+        parse_limit("x", text)
+
+
+async def test_the_window_slides(limiter: RateLimiter, clock: _Clock) -> None:
+    limit = Limit("x", 10, 60)
+    first = await _hits(limiter, limit, 11)
+    assert [decision.allowed for decision in first] == [True] * 10 + [False]
+    assert [decision.remaining for decision in first[:3]] == [9, 8, 7]
+    assert first[-1].remaining == 0
+    clock.now += 90  # half of the window before still counts
+    later = await _hits(limiter, limit, 6)
+    assert [decision.allowed for decision in later] == [True] * 5 + [False]
+    clock.now += 120
+    assert all(decision.allowed for decision in await _hits(limiter, limit, 10))
+
+
+async def test_waiting_as_told_is_enough_and_less_is_not(
+    limiter: RateLimiter, clock: _Clock
+) -> None:
+    limit = Limit("x", 3, 60)
+    clock.now += 17
+    refused = (await _hits(limiter, limit, 4))[-1]
+    assert not refused.allowed
+    clock.now += refused.retry_after_seconds - 1.5
+    assert not (await limiter.hit([(limit, "someone")])).allowed
+    clock.now += 1.5
+    assert (await limiter.hit([(limit, "someone")])).allowed
+
+
+async def test_a_refused_request_counts_nowhere(limiter: RateLimiter) -> None:
+    tight, wide = Limit("tight", 1, 60), Limit("wide", 5, 60)
+    checks = [(tight, "a"), (wide, "a")]
+    assert (await limiter.hit(checks)).allowed
+    for _ in range(10):
+        refused = await limiter.hit(checks)
+        assert (refused.allowed, refused.limit) == (False, tight)
+    alone = await limiter.hit([(wide, "a")])
+    assert (alone.allowed, alone.remaining) == (True, 3)
+
+
+async def test_redis_is_left_alone_for_a_while(limiter: RateLimiter, clock: _Clock) -> None:
+    limit = Limit("x", 100, 60)
+    assert not limiter.is_local
+    await limiter.hit([(limit, "a")])
+    assert limiter.is_local
+    clock.now += 5.1
+    assert not limiter.is_local

@@ -1,0 +1,212 @@
+"""Which tokens are believed, and how the key set is fetched, kept and rotated."""
+
+import asyncio
+import base64
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+
+from core.accounts.tokens import Claims, TokenVerifier
+from core.errors import BadCredentialsError, TemporarilyUnavailableError
+from core.settings import Settings
+from tests.support.tokens import TokenIssuer
+
+LEGACY_SECRET = "a-legacy-project-secret-of-at-least-32-bytes"
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.offset = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.offset
+
+
+@pytest.fixture
+def clock() -> _Clock:
+    return _Clock()
+
+
+@pytest.fixture
+def make_verifier(
+    make_settings: Callable[..., Settings], issuer: TokenIssuer, clock: _Clock
+) -> Iterator[Callable[..., TokenVerifier]]:
+    def make(**overrides: object) -> TokenVerifier:
+        http = httpx.AsyncClient(transport=issuer.transport())
+        return TokenVerifier(make_settings(**overrides), http, now=clock)
+
+    yield make
+
+
+@pytest.fixture
+def verifier(make_verifier: Callable[..., TokenVerifier]) -> TokenVerifier:
+    return make_verifier()
+
+
+async def _reason(verifier: TokenVerifier, token: str) -> str:
+    with pytest.raises(BadCredentialsError) as caught:
+        await verifier.verify(token)
+    return str(caught.value.fields["reason"])
+
+
+async def test_claims_of_a_good_token(verifier: TokenVerifier, issuer: TokenIssuer) -> None:
+    user_id = uuid.uuid4()
+    claims = await verifier.verify(
+        issuer.token(user_id, aal="aal2", app_metadata={"role": "admin"})
+    )
+    assert isinstance(claims, Claims)
+    assert (claims.user_id, claims.aal, claims.is_admin) == (user_id, "aal2", True)
+    assert claims.payload["sub"] == str(user_id)
+    assert "user_metadata" not in claims.payload
+
+
+async def test_rsa_keys_work_too(verifier: TokenVerifier, issuer: TokenIssuer) -> None:
+    issuer.add_key("RS256")
+    assert (await verifier.verify(issuer.token())).role == "authenticated"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"exp": 1_000_000_000}, "expired_token"),
+        ({"aud": "anon"}, "invalid_token"),
+        ({"aud": None}, "invalid_token"),
+        ({"iss": "https://evil.example.com/auth/v1"}, "invalid_token"),
+        ({"iss": None}, "invalid_token"),
+        ({"exp": None}, "invalid_token"),
+        ({"sub": None}, "invalid_token"),
+        ({"sub": "not-a-uuid"}, "invalid_token"),
+        ({"session_id": None}, "invalid_token"),
+        ({"session_id": "1"}, "invalid_token"),
+        ({"role": None}, "invalid_token"),
+        ({"role": "service_role"}, "not_a_user_token"),
+        ({"role": "anon"}, "not_a_user_token"),
+        ({"nbf": 9_999_999_999}, "invalid_token"),
+    ],
+)
+async def test_other_claims_are_refused(
+    changes: dict[str, Any], reason: str, verifier: TokenVerifier, issuer: TokenIssuer
+) -> None:
+    assert await _reason(verifier, issuer.token(**changes)) == reason
+
+
+async def test_forgeries_are_refused(verifier: TokenVerifier, issuer: TokenIssuer) -> None:
+    good = issuer.token()
+    header, payload, signature = good.split(".")
+    other = issuer.token(app_metadata={"role": "admin"}).split(".")[1]
+    assert await _reason(verifier, f"{header}.{other}.{signature}") == "invalid_token"
+    unsigned = base64.urlsafe_b64encode(b'{"alg":"none"}').rstrip(b"=").decode()
+    assert await _reason(verifier, f"{unsigned}.{payload}.") == "algorithm_not_allowed"
+    for text in ("", "a", "a.b", "a.b.c", "é.ü.ß", good + "x" * 20_000):
+        assert await _reason(verifier, text) in {"malformed_token", "invalid_token"}
+
+
+async def test_a_public_key_is_no_hmac_secret(verifier: TokenVerifier, issuer: TokenIssuer) -> None:
+    """The classic confusion: HS256 over the published key."""
+    key = json.dumps(issuer.jwks[0]).encode()
+    forged = jwt.encode(issuer.claims(), key, algorithm="HS256", headers={"kid": issuer.key_id})
+    assert await _reason(verifier, forged) == "algorithm_not_allowed"
+
+
+async def test_legacy_secret_only_when_set(
+    make_verifier: Callable[..., TokenVerifier], verifier: TokenVerifier, issuer: TokenIssuer
+) -> None:
+    token = jwt.encode(issuer.claims(), LEGACY_SECRET, algorithm="HS256")
+    assert await _reason(verifier, token) == "algorithm_not_allowed"
+    legacy = make_verifier(supabase_jwt_secret=LEGACY_SECRET)
+    assert (await legacy.verify(token)).email == "ada@example.com"
+    wrong = jwt.encode(issuer.claims(), LEGACY_SECRET + "x", algorithm="HS256")
+    assert await _reason(legacy, wrong) == "invalid_token"
+    assert (await legacy.verify(issuer.token())).role == "authenticated"
+
+
+async def test_the_key_set_is_fetched_once(verifier: TokenVerifier, issuer: TokenIssuer) -> None:
+    await asyncio.gather(*(verifier.verify(issuer.token()) for _ in range(20)))
+    assert issuer.fetches == 1
+
+
+async def test_a_known_token_expires_all_the_same(
+    verifier: TokenVerifier, issuer: TokenIssuer, clock: _Clock
+) -> None:
+    token = issuer.token(exp=int(time.time()) + 60)
+    await verifier.verify(token)
+    clock.offset = 50
+    await verifier.verify(token)
+    clock.offset = 66
+    assert await _reason(verifier, token) == "expired_token"
+
+
+async def test_an_unknown_key_is_looked_for_but_not_often(
+    verifier: TokenVerifier, issuer: TokenIssuer, clock: _Clock
+) -> None:
+    await verifier.verify(issuer.token())
+    issuer.add_key()
+    assert await _reason(verifier, issuer.token()) == "unknown_key"
+    assert issuer.fetches == 1  # it had only just looked
+    clock.offset = 11
+    await verifier.verify(issuer.token())
+    assert issuer.fetches == 2
+    stranger = TokenIssuer("http://127.0.0.1:9")
+    for _ in range(5):
+        assert await _reason(verifier, stranger.token()) == "unknown_key"
+    assert issuer.fetches == 2
+
+
+async def test_a_removed_key_ends_its_tokens(
+    verifier: TokenVerifier, issuer: TokenIssuer, clock: _Clock
+) -> None:
+    old_key, old_token = issuer.key_id, issuer.token()
+    await verifier.verify(old_token)
+    issuer.add_key()
+    issuer.remove_key(old_key)
+    clock.offset = 601
+    await verifier.verify(old_token)  # answered from what we know; the refresh runs behind it
+    await _settle(verifier)
+    assert issuer.fetches == 2
+    assert await _reason(verifier, old_token) == "unknown_key"
+
+
+async def test_old_keys_serve_while_the_endpoint_is_away(
+    verifier: TokenVerifier, issuer: TokenIssuer, clock: _Clock
+) -> None:
+    await verifier.verify(issuer.token())
+    issuer.is_down = True
+    clock.offset = 3_000
+    assert (await verifier.verify(issuer.token(exp=int(time.time()) + 9_000))).role
+    await _settle(verifier)
+    assert (await verifier.verify(issuer.token(exp=int(time.time()) + 9_000))).role
+
+
+async def test_without_any_key_it_is_not_the_callers_fault(
+    verifier: TokenVerifier, issuer: TokenIssuer, clock: _Clock
+) -> None:
+    issuer.is_down = True
+    for _ in range(3):
+        with pytest.raises(TemporarilyUnavailableError):
+            await verifier.verify(issuer.token())
+    assert issuer.fetches == 1
+    issuer.is_down = False
+    clock.offset = 11
+    await verifier.verify(issuer.token())
+
+
+async def test_odd_keys_do_not_spoil_the_set(verifier: TokenVerifier, issuer: TokenIssuer) -> None:
+    issuer.jwks[:0] = [
+        {"kty": "OKP", "crv": "Ed25519", "kid": "okp", "x": "AAAA"},
+        {"kty": "EC", "crv": "P-256", "kid": "broken", "x": "AA", "y": "AA"},
+        {"kty": "oct", "kid": "secret", "k": "AAAA"},
+        {"kty": "RSA"},
+    ]
+    assert (await verifier.verify(issuer.token())).role == "authenticated"
+
+
+async def _settle(verifier: TokenVerifier) -> None:
+    task = verifier._refresh
+    assert task is not None
+    await task
