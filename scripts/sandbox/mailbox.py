@@ -5,12 +5,13 @@
 
 from collections import deque
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import uuid4
 
 import msgspec
 from litestar import Router, delete, get
-from litestar.di import Provide
+from litestar.di import NamedDependency, Provide
+from litestar.params import FromQuery, SkipValidation
 
 MAILS_MAX = 10_000
 
@@ -63,13 +64,18 @@ def _matches(mail: Mail, to: str | None, kind: str | None) -> bool:
     return kind is None or mail.kind == kind
 
 
+TheMailbox: TypeAlias = NamedDependency[SkipValidation[Mailbox]]  # parameter `mailbox`
+
+
 @get("/__mail", sync_to_thread=False)
-def list_mail(mailbox: Mailbox, to: str | None = None, kind: str | None = None) -> list[Mail]:
+def list_mail(
+    mailbox: TheMailbox, to: FromQuery[str | None] = None, kind: FromQuery[str | None] = None
+) -> list[Mail]:
     return mailbox.list_mails(to=to, kind=kind)
 
 
 @delete("/__mail", sync_to_thread=False)
-def clear_mail(mailbox: Mailbox, to: str | None = None) -> None:
+def clear_mail(mailbox: TheMailbox, to: FromQuery[str | None] = None) -> None:
     mailbox.clear(to=to)
 
 

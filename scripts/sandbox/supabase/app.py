@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager
 import httpx
 from litestar import Litestar, Router, get, post
 from litestar.config.cors import CORSConfig
-from litestar.di import Provide
+from litestar.di import NamedDependency, Provide
+from litestar.params import FromQuery, SkipValidation
 
 from core.db import Database
 from scripts.sandbox.guard import require_loopback_url, require_sandbox_allowed
@@ -42,7 +43,9 @@ def ready() -> dict[str, str]:
 
 
 @post("/__control/rotate-key", status_code=200, sync_to_thread=False)
-def rotate_key(keys: KeyStore, revoke: bool = False) -> dict[str, str]:
+def rotate_key(
+    keys: NamedDependency[SkipValidation[KeyStore]], revoke: FromQuery[bool] = False
+) -> dict[str, str]:
     return {"kid": keys.rotate(revoke_previous=revoke)}
 
 

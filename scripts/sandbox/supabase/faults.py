@@ -2,12 +2,13 @@
 
 import asyncio
 import random
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from litestar import Router, delete, get, post
-from litestar.di import Provide
+from litestar.di import NamedDependency, Provide
 from litestar.enums import ScopeType
+from litestar.params import JSONBody, SkipValidation
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 
@@ -90,19 +91,22 @@ async def _answer(fault: Fault, status: int, send: Send) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
+TheFaults: TypeAlias = NamedDependency[SkipValidation[Faults]]  # parameter `faults`
+
+
 @post("/__control/faults", sync_to_thread=False)
-def arm_fault(faults: Faults, data: Fault) -> dict[str, Any]:
+def arm_fault(faults: TheFaults, data: JSONBody[Fault]) -> dict[str, Any]:
     faults.arm(data)
     return {"armed": len(faults.list_armed())}
 
 
 @get("/__control/faults", sync_to_thread=False)
-def list_faults(faults: Faults) -> list[Fault]:
+def list_faults(faults: TheFaults) -> list[Fault]:
     return faults.list_armed()
 
 
 @delete("/__control/faults", sync_to_thread=False)
-def clear_faults(faults: Faults) -> None:
+def clear_faults(faults: TheFaults) -> None:
     faults.clear()
 
 

@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 from litestar import Response, delete, get, post, put
+from litestar.params import FromPath
 from psycopg.types.json import Jsonb
 
 from core.db import Connection, fetch_one
@@ -18,7 +19,7 @@ from scripts.sandbox.supabase.auth import (
 from scripts.sandbox.supabase.auth.errors import AuthError, email_exists, invalid
 from scripts.sandbox.supabase.auth.mails import AuthMail
 from scripts.sandbox.supabase.auth.requests import AnyRequest, Caller
-from scripts.sandbox.supabase.auth.service import Auth, Unit
+from scripts.sandbox.supabase.auth.service import Auth, TheAuth, Unit
 from scripts.sandbox.supabase.auth.signup import EMPTY, Origin, send_email_change
 from scripts.sandbox.supabase.auth.users import now
 
@@ -26,7 +27,7 @@ RECENT_LOGIN = timedelta(hours=24)
 
 
 @get("/user")
-async def get_user(request: AnyRequest, auth: Auth) -> dict[str, Any]:
+async def get_user(request: AnyRequest, auth: TheAuth) -> dict[str, Any]:
     credentials = requests.credentials_of(request, auth)
     claims = requests.user_claims(credentials, auth)
     device = requests.device_of(request, credentials)
@@ -99,7 +100,7 @@ async def _set_email(auth: Auth, unit: Unit, caller: Caller, email: str, origin:
 
 
 @put("/user")
-async def put_user(request: AnyRequest, auth: Auth) -> dict[str, Any]:
+async def put_user(request: AnyRequest, auth: TheAuth) -> dict[str, Any]:
     credentials, device = requests.check_limit(request, auth, "otp")
     claims = requests.user_claims(credentials, auth)
     body = await requests.read_body(request)
@@ -136,7 +137,7 @@ async def put_user(request: AnyRequest, auth: Auth) -> dict[str, Any]:
 
 
 @get("/reauthenticate")
-async def reauthenticate(request: AnyRequest, auth: Auth) -> dict[str, Any]:
+async def reauthenticate(request: AnyRequest, auth: TheAuth) -> dict[str, Any]:
     credentials = requests.credentials_of(request, auth)
     claims = requests.user_claims(credentials, auth)
     device = requests.device_of(request, credentials)
@@ -165,7 +166,7 @@ async def reauthenticate(request: AnyRequest, auth: Auth) -> dict[str, Any]:
 
 
 @post("/logout", status_code=204)
-async def logout(request: AnyRequest, auth: Auth) -> None:
+async def logout(request: AnyRequest, auth: TheAuth) -> None:
     credentials = requests.credentials_of(request, auth)
     claims = requests.user_claims(credentials, auth)
     device = requests.device_of(request, credentials)
@@ -186,13 +187,15 @@ async def logout(request: AnyRequest, auth: Auth) -> None:
 
 
 @get("/user/identities/authorize")
-async def link_identity(request: AnyRequest, auth: Auth) -> Response[None]:
+async def link_identity(request: AnyRequest, auth: TheAuth) -> Response[None]:
     requests.user_claims(requests.credentials_of(request, auth), auth)
     raise AuthError(404, "manual_linking_disabled", "Manual linking is disabled")
 
 
 @delete("/user/identities/{identity_id:str}", status_code=200)
-async def unlink_identity(request: AnyRequest, auth: Auth, identity_id: str) -> dict[str, Any]:
+async def unlink_identity(
+    request: AnyRequest, auth: TheAuth, identity_id: FromPath[str]
+) -> dict[str, Any]:
     """Only e-mail identities exist here, one per user, and the last one cannot go."""
     credentials = requests.credentials_of(request, auth)
     claims = requests.user_claims(credentials, auth)

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from litestar import Response, delete, get, post, put
+from litestar.params import FromPath
 from psycopg.types.json import Jsonb
 
 from core.db import Connection
@@ -18,7 +19,7 @@ from scripts.sandbox.supabase.auth.errors import (
     user_not_found,
 )
 from scripts.sandbox.supabase.auth.requests import AnyRequest
-from scripts.sandbox.supabase.auth.service import Auth, Unit
+from scripts.sandbox.supabase.auth.service import Auth, TheAuth, Unit
 from scripts.sandbox.supabase.auth.users import Row, now
 
 PAGE_SIZE = 50
@@ -57,7 +58,7 @@ def _page_links(url: str, page: int, pages: int, per_page: int) -> str:
 
 
 @get("/admin/users")
-async def list_users(request: AnyRequest, auth: Auth) -> Response[dict[str, Any]]:
+async def list_users(request: AnyRequest, auth: TheAuth) -> Response[dict[str, Any]]:
     requests.require_admin(request, auth)
     page = _positive(request.query_params.get("page"), 1)
     per_page = _positive(request.query_params.get("per_page"), PAGE_SIZE)
@@ -86,7 +87,7 @@ async def load_user(conn: Connection, user_id: UUID) -> Row:
 
 
 @get("/admin/users/{user_id:str}")
-async def get_user(request: AnyRequest, auth: Auth, user_id: str) -> dict[str, Any]:
+async def get_user(request: AnyRequest, auth: TheAuth, user_id: FromPath[str]) -> dict[str, Any]:
     requests.require_admin(request, auth)
     identifier = users.as_uuid(user_id)
 
@@ -112,7 +113,7 @@ async def _password_hash(auth: Auth, body: dict[str, Any]) -> str | None:
 
 
 @post("/admin/users", status_code=200)
-async def create_user(request: AnyRequest, auth: Auth) -> dict[str, Any]:
+async def create_user(request: AnyRequest, auth: TheAuth) -> dict[str, Any]:
     requests.require_admin(request, auth)
     body = await requests.read_body(request)
     email = requests.require_email(body, "Cannot create a user without either an email or phone")
@@ -163,7 +164,7 @@ async def _apply_changes(
 
 
 @put("/admin/users/{user_id:str}")
-async def update_user(request: AnyRequest, auth: Auth, user_id: str) -> dict[str, Any]:
+async def update_user(request: AnyRequest, auth: TheAuth, user_id: FromPath[str]) -> dict[str, Any]:
     requests.require_admin(request, auth)
     identifier = users.as_uuid(user_id)
     body = await requests.read_body(request)
@@ -188,7 +189,7 @@ async def update_user(request: AnyRequest, auth: Auth, user_id: str) -> dict[str
 
 
 @delete("/admin/users/{user_id:str}", status_code=200)
-async def delete_user(request: AnyRequest, auth: Auth, user_id: str) -> dict[str, Any]:
+async def delete_user(request: AnyRequest, auth: TheAuth, user_id: FromPath[str]) -> dict[str, Any]:
     requests.require_admin(request, auth)
     identifier = users.as_uuid(user_id)
     body = await requests.read_body(request)
@@ -207,7 +208,9 @@ async def delete_user(request: AnyRequest, auth: Auth, user_id: str) -> dict[str
 
 
 @get("/admin/users/{user_id:str}/factors")
-async def list_factors(request: AnyRequest, auth: Auth, user_id: str) -> list[dict[str, Any]]:
+async def list_factors(
+    request: AnyRequest, auth: TheAuth, user_id: FromPath[str]
+) -> list[dict[str, Any]]:
     requests.require_admin(request, auth)
     identifier = users.as_uuid(user_id)
 
@@ -221,7 +224,7 @@ async def list_factors(request: AnyRequest, auth: Auth, user_id: str) -> list[di
 
 @delete("/admin/users/{user_id:str}/factors/{factor_id:str}", status_code=200)
 async def delete_factor(
-    request: AnyRequest, auth: Auth, user_id: str, factor_id: str
+    request: AnyRequest, auth: TheAuth, user_id: FromPath[str], factor_id: FromPath[str]
 ) -> dict[str, Any]:
     requests.require_admin(request, auth)
     identifier, wanted = users.as_uuid(user_id), factors.parse_factor_id(factor_id)

@@ -12,12 +12,13 @@ from urllib.parse import quote, urlencode, urlsplit
 from uuid import UUID, uuid4
 
 from litestar import delete, post
+from litestar.params import FromPath
 
 from core.db import Connection, fetch_one
 from scripts.sandbox.supabase.auth import requests, sessions, users
 from scripts.sandbox.supabase.auth.errors import AuthError, invalid
 from scripts.sandbox.supabase.auth.requests import AnyRequest, Caller
-from scripts.sandbox.supabase.auth.service import Auth, Unit
+from scripts.sandbox.supabase.auth.service import Auth, TheAuth, Unit
 from scripts.sandbox.supabase.auth.users import Row, now
 
 STEP_SECONDS = 30
@@ -97,7 +98,7 @@ def _enrolment(factor_id: UUID, friendly_name: str, account: str, issuer: str, s
 
 
 @post("/factors", status_code=200)
-async def enroll(request: AnyRequest, auth: Auth) -> dict[str, Any]:
+async def enroll(request: AnyRequest, auth: TheAuth) -> dict[str, Any]:
     credentials = requests.credentials_of(request, auth)
     claims = requests.user_claims(credentials, auth)
     device = requests.device_of(request, credentials)
@@ -128,7 +129,7 @@ async def enroll(request: AnyRequest, auth: Auth) -> dict[str, Any]:
 
 
 @post("/factors/{factor_id:str}/challenge", status_code=200)
-async def challenge(request: AnyRequest, auth: Auth, factor_id: str) -> dict[str, Any]:
+async def challenge(request: AnyRequest, auth: TheAuth, factor_id: FromPath[str]) -> dict[str, Any]:
     credentials, device = requests.check_limit(request, auth, "mfa")
     claims = requests.user_claims(credentials, auth)
     identifier, challenge_id = parse_factor_id(factor_id), uuid4()
@@ -183,7 +184,7 @@ async def _check_challenge(conn: Connection, factor: Row, challenge_id: str, ip:
 
 
 @post("/factors/{factor_id:str}/verify", status_code=200)
-async def verify(request: AnyRequest, auth: Auth, factor_id: str) -> dict[str, Any]:
+async def verify(request: AnyRequest, auth: TheAuth, factor_id: FromPath[str]) -> dict[str, Any]:
     credentials, device = requests.check_limit(request, auth, "mfa")
     claims = requests.user_claims(credentials, auth)
     body = await requests.read_body(request)
@@ -245,7 +246,7 @@ async def remove(conn: Connection, factor: Row) -> None:
 
 
 @delete("/factors/{factor_id:str}", status_code=200)
-async def unenroll(request: AnyRequest, auth: Auth, factor_id: str) -> dict[str, Any]:
+async def unenroll(request: AnyRequest, auth: TheAuth, factor_id: FromPath[str]) -> dict[str, Any]:
     credentials = requests.credentials_of(request, auth)
     claims = requests.user_claims(credentials, auth)
     device = requests.device_of(request, credentials)

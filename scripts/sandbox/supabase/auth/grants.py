@@ -8,13 +8,13 @@ from litestar import Response, post
 from scripts.sandbox.supabase.auth import flows, passwords, requests, sessions, users
 from scripts.sandbox.supabase.auth.errors import AuthError, OAuthError, invalid
 from scripts.sandbox.supabase.auth.requests import AnyRequest
-from scripts.sandbox.supabase.auth.service import Auth, Unit
+from scripts.sandbox.supabase.auth.service import Auth, TheAuth, Unit
 from scripts.sandbox.supabase.auth.sessions import Device
 from scripts.sandbox.supabase.auth.users import Row
 
 
 @post("/token", status_code=200)
-async def token(request: AnyRequest, auth: Auth) -> Response[dict[str, Any]]:
+async def token(request: AnyRequest, auth: TheAuth) -> Response[dict[str, Any]]:
     _credentials, device = requests.check_limit(request, auth, "token")
     grant = request.query_params.get("grant_type", "")
     body = await requests.read_body(request)

@@ -10,7 +10,7 @@ from scripts.sandbox.supabase.auth.errors import email_exists, invalid, user_not
 from scripts.sandbox.supabase.auth.mails import AuthMail
 from scripts.sandbox.supabase.auth.onetime import Slot
 from scripts.sandbox.supabase.auth.requests import AnyRequest
-from scripts.sandbox.supabase.auth.service import Auth, Unit
+from scripts.sandbox.supabase.auth.service import Auth, TheAuth, Unit
 from scripts.sandbox.supabase.auth.users import Row, now
 
 _TYPES = {
@@ -39,7 +39,7 @@ async def _invited(auth: Auth, unit: Unit, email: str, metadata: dict[str, Any])
 
 
 @post("/invite", status_code=200)
-async def invite(request: AnyRequest, auth: Auth) -> dict[str, Any]:
+async def invite(request: AnyRequest, auth: TheAuth) -> dict[str, Any]:
     device = requests.require_admin(request, auth)
     body = await requests.read_body(request)
     email = requests.require_email(body, "An email address is required")
@@ -113,7 +113,7 @@ async def _prepare(
 
 
 @post("/admin/generate_link", status_code=200)
-async def generate_link(request: AnyRequest, auth: Auth) -> dict[str, Any]:
+async def generate_link(request: AnyRequest, auth: TheAuth) -> dict[str, Any]:
     requests.require_admin(request, auth)
     body = await requests.read_body(request)
     wanted = requests.text(body, "type")

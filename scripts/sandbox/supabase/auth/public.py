@@ -5,7 +5,7 @@ from typing import Any, NoReturn
 from litestar import Response, get
 
 from scripts.sandbox.supabase.auth.errors import invalid
-from scripts.sandbox.supabase.auth.service import Auth
+from scripts.sandbox.supabase.auth.service import TheAuth
 
 _PROVIDERS = (
     "anonymous_users", "apple", "azure", "bitbucket", "discord", "facebook", "figma", "github",
@@ -15,12 +15,12 @@ _PROVIDERS = (
 
 
 @get("/.well-known/jwks.json", sync_to_thread=False)
-def jwks(auth: Auth) -> Response[dict[str, Any]]:
+def jwks(auth: TheAuth) -> Response[dict[str, Any]]:
     return Response(auth.keys.jwks(), headers={"Cache-Control": "public, max-age=600"})
 
 
 @get("/.well-known/openid-configuration", sync_to_thread=False)
-def openid_configuration(auth: Auth) -> dict[str, Any]:
+def openid_configuration(auth: TheAuth) -> dict[str, Any]:
     issuer = auth.config.issuer
     return {
         "issuer": issuer,
@@ -41,7 +41,7 @@ def health() -> dict[str, str]:
 
 
 @get("/settings", sync_to_thread=False)
-def settings(auth: Auth) -> dict[str, Any]:
+def settings(auth: TheAuth) -> dict[str, Any]:
     return {
         "external": dict.fromkeys(_PROVIDERS, False) | {"email": True},
         "disable_signup": not auth.config.signup_enabled,

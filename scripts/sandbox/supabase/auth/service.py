@@ -1,9 +1,11 @@
 """What every route of the Auth stand-in shares: its database, its keys, its mail, its limits."""
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import msgspec
+from litestar.di import NamedDependency
+from litestar.params import SkipValidation
 
 from core.db import Connection, Database
 from scripts.sandbox.mailbox import Mailbox
@@ -56,3 +58,6 @@ class Auth(msgspec.Struct, frozen=True):
         if isinstance(outcome, KeptError):
             raise outcome
         return outcome
+
+
+TheAuth: TypeAlias = NamedDependency[SkipValidation[Auth]]  # the parameter is called `auth`

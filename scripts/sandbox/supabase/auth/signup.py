@@ -10,7 +10,7 @@ from scripts.sandbox.supabase.auth.errors import AuthError, invalid
 from scripts.sandbox.supabase.auth.mails import AuthMail
 from scripts.sandbox.supabase.auth.onetime import Slot
 from scripts.sandbox.supabase.auth.requests import AnyRequest
-from scripts.sandbox.supabase.auth.service import Auth, Unit
+from scripts.sandbox.supabase.auth.service import Auth, TheAuth, Unit
 from scripts.sandbox.supabase.auth.sessions import Device
 from scripts.sandbox.supabase.auth.users import Row
 
@@ -73,7 +73,7 @@ def _require_signup(auth: Auth) -> None:
 
 
 @post("/signup", status_code=200)
-async def signup(request: AnyRequest, auth: Auth) -> dict[str, Any]:
+async def signup(request: AnyRequest, auth: TheAuth) -> dict[str, Any]:
     _credentials, device = requests.check_limit(request, auth, "otp")
     body = await requests.read_body(request)
     _require_signup(auth)
@@ -154,17 +154,17 @@ async def _otp(request: AnyRequest, auth: Auth) -> dict[str, Any]:
 
 
 @post("/otp", status_code=200)
-async def otp(request: AnyRequest, auth: Auth) -> dict[str, Any]:
+async def otp(request: AnyRequest, auth: TheAuth) -> dict[str, Any]:
     return await _otp(request, auth)
 
 
 @post("/magiclink", status_code=200)
-async def magiclink(request: AnyRequest, auth: Auth) -> dict[str, Any]:
+async def magiclink(request: AnyRequest, auth: TheAuth) -> dict[str, Any]:
     return await _otp(request, auth)
 
 
 @post("/recover", status_code=200)
-async def recover(request: AnyRequest, auth: Auth) -> dict[str, Any]:
+async def recover(request: AnyRequest, auth: TheAuth) -> dict[str, Any]:
     _credentials, device = requests.check_limit(request, auth, "otp")
     body = await requests.read_body(request)
     email = requests.require_email(body, "Password recovery requires an email")
@@ -188,7 +188,7 @@ async def recover(request: AnyRequest, auth: Auth) -> dict[str, Any]:
 
 
 @post("/resend", status_code=200)
-async def resend(request: AnyRequest, auth: Auth) -> dict[str, Any]:
+async def resend(request: AnyRequest, auth: TheAuth) -> dict[str, Any]:
     _credentials, device = requests.check_limit(request, auth, "otp")
     body = await requests.read_body(request)
     kind = requests.text(body, "type")

@@ -18,7 +18,7 @@ from scripts.sandbox.supabase.auth import (
 )
 from scripts.sandbox.supabase.auth.errors import AuthError, invalid
 from scripts.sandbox.supabase.auth.requests import AnyRequest
-from scripts.sandbox.supabase.auth.service import Auth, Unit
+from scripts.sandbox.supabase.auth.service import Auth, TheAuth, Unit
 from scripts.sandbox.supabase.auth.users import Row, now
 
 FIRST_OF_TWO = "Confirmation link accepted. Please proceed to confirm link sent to the other email"
@@ -114,7 +114,7 @@ async def _code_hash(conn: Connection, kind: str, email: str, code: str) -> str:
 
 
 @post("/verify", status_code=200)
-async def verify_post(request: AnyRequest, auth: Auth) -> dict[str, Any]:
+async def verify_post(request: AnyRequest, auth: TheAuth) -> dict[str, Any]:
     _credentials, device = requests.check_limit(request, auth, "verify")
     body = await requests.read_body(request)
     kind, token_hash = requests.text(body, "type"), requests.text(body, "token_hash")
@@ -153,7 +153,7 @@ def _redirect(target: str, fragment: dict[str, Any], query: dict[str, Any]) -> R
 
 
 @get("/verify")
-async def verify_get(request: AnyRequest, auth: Auth) -> Response[None]:
+async def verify_get(request: AnyRequest, auth: TheAuth) -> Response[None]:
     """The link of the platform's own mails. It is followed by browsers, so it needs no API key."""
     given = request.query_params.get("token") or request.query_params.get("token_hash") or ""
     kind = request.query_params.get("type", "")
