@@ -93,7 +93,10 @@ async def test_validation_errors_point_at_the_place(settings: Settings) -> None:
     async with offline_client(settings, routes=[take_form]) as client:
         response = await client.post("/form?page=x", json={"email": 1, "size": 2})
         assert response.status_code == 400
-        assert response.json()["errors"][0]["pointer"] == "query/page"
+        assert {fault["pointer"] for fault in response.json()["errors"]} == {
+            "#/email",
+            "query/page",
+        }
         response = await client.post("/form?page=1", json={"email": 1, "size": 2})
         assert response.json()["errors"] == [
             {"pointer": "#/email", "detail": "Expected `str`, got `int`"}

@@ -2,10 +2,11 @@
 
 import asyncio
 import base64
+import hmac
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -36,12 +37,12 @@ def clock() -> _Clock:
 @pytest.fixture
 def make_verifier(
     make_settings: Callable[..., Settings], issuer: TokenIssuer, clock: _Clock
-) -> Iterator[Callable[..., TokenVerifier]]:
+) -> Callable[..., TokenVerifier]:
     def make(**overrides: object) -> TokenVerifier:
         http = httpx.AsyncClient(transport=issuer.transport())
         return TokenVerifier(make_settings(**overrides), http, now=clock)
 
-    yield make
+    return make
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ async def test_forgeries_are_refused(verifier: TokenVerifier, issuer: TokenIssue
     header, payload, signature = good.split(".")
     other = issuer.token(app_metadata={"role": "admin"}).split(".")[1]
     assert await _reason(verifier, f"{header}.{other}.{signature}") == "invalid_token"
-    unsigned = base64.urlsafe_b64encode(b'{"alg":"none"}').rstrip(b"=").decode()
+    unsigned = _base64url(b'{"alg":"none"}')
     assert await _reason(verifier, f"{unsigned}.{payload}.") == "algorithm_not_allowed"
     for text in ("", "a", "a.b", "a.b.c", "é.ü.ß", good + "x" * 20_000):
         assert await _reason(verifier, text) in {"malformed_token", "invalid_token"}
@@ -110,7 +111,9 @@ async def test_forgeries_are_refused(verifier: TokenVerifier, issuer: TokenIssue
 async def test_a_public_key_is_no_hmac_secret(verifier: TokenVerifier, issuer: TokenIssuer) -> None:
     """The classic confusion: HS256 over the published key."""
     key = json.dumps(issuer.jwks[0]).encode()
-    forged = jwt.encode(issuer.claims(), key, algorithm="HS256", headers={"kid": issuer.key_id})
+    header = _base64url(json.dumps({"alg": "HS256", "kid": issuer.key_id}).encode())
+    signed = f"{header}.{_base64url(json.dumps(issuer.claims()).encode())}"
+    forged = f"{signed}.{_base64url(hmac.digest(key, signed.encode(), 'sha256'))}"
     assert await _reason(verifier, forged) == "algorithm_not_allowed"
 
 
@@ -204,6 +207,10 @@ async def test_odd_keys_do_not_spoil_the_set(verifier: TokenVerifier, issuer: To
         {"kty": "RSA"},
     ]
     assert (await verifier.verify(issuer.token())).role == "authenticated"
+
+
+def _base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 async def _settle(verifier: TokenVerifier) -> None:
