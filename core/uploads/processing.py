@@ -1,0 +1,173 @@
+"""What the worker does with a stored upload: normalise it, or say why not; and erase what is over.
+
+Bytes are written before the row says `ready`, under keys that every attempt writes alike, and
+erased only after the row says that they are not wanted.
+"""
+
+import asyncio
+import uuid
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from core import outbox
+from core.db import Connection, Database
+from core.errors import (
+    LeaseLostError,
+    NotFoundError,
+    PayloadTooLargeError,
+    UnsupportedMediaError,
+)
+from core.pixels.normalise import NormalisedImage
+from core.pixels.normalise import normalise as normalise_pixels
+from core.pixels.pool import PixelPool
+from core.storage.types import Storage
+from core.uploads import queries
+from core.uploads.types import (
+    Upload,
+    UploadId,
+    UploadProblem,
+    UploadState,
+    every_key,
+    normal_key,
+    problem_of,
+    thumbnail_key,
+)
+
+log = structlog.get_logger()
+
+PENDING_SECONDS_MAX: Final = 24 * 3600
+"""A signed URL lives two hours; a day is enough for whoever comes back to complete."""
+_EXPIRE_BATCH: Final = 200
+_WANTED: Final = frozenset({UploadState.PENDING, UploadState.STORED, UploadState.READY})
+_THUMBNAIL_EXTENSIONS: Final = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp"}
+_MISSING: Final = UploadProblem(
+    code="original_missing",
+    detail="The file did not arrive completely. Send it again.",
+)
+
+
+class ProcessingTools(msgspec.Struct, frozen=True):
+    """`db` signs in as the worker."""
+
+    db: Database
+    storage: Storage
+    pixels: PixelPool
+    bucket: str
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    state: UploadState
+    facts: dict[str, Any]
+
+
+async def normalise(
+    tools: ProcessingTools, upload_id: UploadId, *, lease_token: uuid.UUID
+) -> UploadState | None:
+    """Settle a stored upload and complete the task; None when the upload is gone.
+
+    Raises: RetryableError, LeaseLostError. Replay: a settled upload stays as it is.
+    """
+    upload = await tools.db.run(lambda conn: queries.find(conn, upload_id))
+    if upload is None or upload.state is not UploadState.STORED:
+        await _complete_task(tools.db, lease_token)
+        return None if upload is None else upload.state
+    verdict = await _judge(tools, upload)
+
+    async def settle(conn: Connection) -> UploadState | None:
+        return await queries.settle(conn, upload_id, lease_token, verdict.state, verdict.facts)
+
+    try:
+        state = await tools.db.run(settle)
+    except LeaseLostError:
+        # Another attempt may have rejected it before our bytes were written.
+        await _erase_unwanted(tools, upload.user_id, upload_id)
+        raise
+    log.info(
+        "upload.settled",
+        upload_id=str(upload_id),
+        state=state,
+        problem=verdict.facts.get("problem", {}).get("code"),
+    )
+    return state
+
+
+async def _judge(tools: ProcessingTools, upload: Upload) -> Verdict:
+    try:
+        data = await tools.storage.get(tools.bucket, upload.storage_key)
+        image = await tools.pixels.run(normalise_pixels, data)
+        return await _store(tools, upload, image)
+    except NotFoundError:
+        return _rejected(_MISSING)
+    except (UnsupportedMediaError, PayloadTooLargeError) as error:
+        return _rejected(problem_of(error.fields))
+
+
+def _rejected(problem: UploadProblem) -> Verdict:
+    return Verdict(UploadState.REJECTED, {"problem": msgspec.to_builtins(problem)})
+
+
+async def _store(tools: ProcessingTools, upload: Upload, image: NormalisedImage) -> Verdict:
+    normal = normal_key(upload.user_id, upload.id, image.extension)
+    thumbnail = thumbnail_key(
+        upload.user_id, upload.id, _THUMBNAIL_EXTENSIONS[image.thumbnail_content_type]
+    )
+    await asyncio.gather(
+        tools.storage.put(tools.bucket, normal, image.data, image.content_type),
+        tools.storage.put(tools.bucket, thumbnail, image.thumbnail, image.thumbnail_content_type),
+    )
+    return Verdict(
+        UploadState.READY,
+        {
+            "normal_key": normal,
+            "thumbnail_key": thumbnail,
+            "content_type": image.content_type,
+            "width": image.width,
+            "height": image.height,
+            "pixel_sha256": image.pixel_sha256,
+            "notes": list(image.notes),
+        },
+    )
+
+
+async def erase(
+    tools: ProcessingTools,
+    *,
+    user_id: uuid.UUID,
+    upload_id: UploadId,
+    lease_token: uuid.UUID,
+) -> None:
+    """Delete all bytes of an upload that is over, and complete the task.
+
+    Raises: RetryableError, LeaseLostError.
+    """
+    await _erase_unwanted(tools, user_id, upload_id)
+    await _complete_task(tools.db, lease_token)
+
+
+async def expire(db: Database, *, lease_token: uuid.UUID) -> int:
+    """End uploads that were announced a day ago and never came. Raises: LeaseLostError."""
+
+    async def work(conn: Connection) -> int:
+        return await queries.expire(
+            conn, lease_token, older_than_seconds=PENDING_SECONDS_MAX, limit=_EXPIRE_BATCH
+        )
+
+    expired = 0
+    while True:
+        batch = await db.run(work)
+        expired += batch
+        if batch < _EXPIRE_BATCH:
+            return expired
+
+
+async def _erase_unwanted(tools: ProcessingTools, user_id: uuid.UUID, upload_id: UploadId) -> None:
+    upload = await tools.db.run(lambda conn: queries.find(conn, upload_id))
+    if upload is None or upload.state not in _WANTED:
+        await tools.storage.delete(tools.bucket, every_key(user_id, upload_id))
+
+
+async def _complete_task(db: Database, lease_token: uuid.UUID) -> None:
+    if not await db.run(lambda conn: outbox.complete(conn, lease_token)):
+        raise LeaseLostError

@@ -1,0 +1,116 @@
+"""The SQL calls of uploads. Reading runs under the caller's policies."""
+
+import datetime as dt
+import uuid
+from typing import Any
+
+import msgspec
+from psycopg.types.json import Jsonb
+
+from core.db import Connection, fetch_all, fetch_one
+from core.uploads.types import Upload, UploadId, UploadState
+
+_COLUMNS = """
+select id, user_id, state, storage_key, file_name, source_format, size_bytes, normal_key,
+  thumbnail_key, content_type, width, height, pixel_sha256, notes, problem, created_at, settled_at
+from app.uploads
+"""
+
+
+async def find(conn: Connection, upload_id: uuid.UUID) -> Upload | None:
+    row = await fetch_one(conn, f"{_COLUMNS} where id = %s", (upload_id,))
+    return None if row is None else msgspec.convert(row, Upload)
+
+
+async def list_own(
+    conn: Connection,
+    *,
+    limit: int,
+    state: UploadState | None,
+    before: tuple[dt.datetime, uuid.UUID] | None,
+) -> list[Upload]:
+    """Newest first, older than `before`. Outside a user's scope there are none."""
+    wanted = ["user_id = app.current_user_id()"]
+    params: list[Any] = []
+    if state is not None:
+        wanted.append("state = %s")
+        params.append(state.value)
+    if before is not None:
+        wanted.append("(created_at, id) < (%s, %s)")
+        params.extend(before)
+    rows = await fetch_all(
+        conn,
+        f"{_COLUMNS} where {' and '.join(wanted)} order by created_at desc, id desc limit %s",
+        [*params, limit],
+    )
+    return msgspec.convert(rows, list[Upload])
+
+
+async def prepare(
+    conn: Connection,
+    upload_id: UploadId,
+    *,
+    storage_key: str,
+    file_name: str | None,
+    signed_seconds: float | None = None,
+) -> None:
+    """The intent. Raises: QuotaError."""
+    await conn.execute(
+        "select app.prepare_upload(%s, %s, %s, %s)",
+        (upload_id, storage_key, file_name, signed_seconds),
+    )
+
+
+async def complete(
+    conn: Connection, upload_id: UploadId, *, source_format: str, size_bytes: int
+) -> uuid.UUID | None:
+    """The bytes are stored. The id of the normalise task, or None when this was done before.
+
+    Raises: NotFoundError, ConflictError (expired).
+    """
+    row = await fetch_one(
+        conn,
+        "select app.complete_upload(%s, %s, %s) as task_id",
+        (upload_id, source_format, size_bytes),
+    )
+    return row["task_id"] if row else None
+
+
+async def discard(conn: Connection, upload_id: UploadId) -> bool:
+    """Forget a pending upload. False when it was not pending."""
+    row = await fetch_one(conn, "select app.discard_upload(%s) as gone", (upload_id,))
+    return bool(row and row["gone"])
+
+
+async def delete(conn: Connection, upload_id: UploadId) -> None:
+    """Raises: NotFoundError, ConflictError."""
+    await conn.execute("select app.delete_upload(%s)", (upload_id,))
+
+
+async def settle(
+    conn: Connection,
+    upload_id: UploadId,
+    lease_token: uuid.UUID,
+    state: UploadState,
+    facts: dict[str, Any],
+) -> UploadState | None:
+    """The state afterwards; None when the upload is gone. Raises: LeaseLostError."""
+    row = await fetch_one(
+        conn,
+        "select app.settle_upload(%s, %s, %s, %s) as state",
+        (upload_id, lease_token, state.value, Jsonb(facts)),
+    )
+    return UploadState(row["state"]) if row and row["state"] else None
+
+
+async def expire(
+    conn: Connection, lease_token: uuid.UUID, *, older_than_seconds: float, limit: int
+) -> int:
+    """How many expired; fewer than `limit` means the task is complete. Raises: LeaseLostError."""
+    row = await fetch_one(
+        conn,
+        "select app.expire_uploads(%s, %s, %s) as expired",
+        (lease_token, older_than_seconds, limit),
+    )
+    assert row is not None
+    return int(row["expired"])

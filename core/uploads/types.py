@@ -1,0 +1,147 @@
+"""A photo on its way in: its row, its keys in storage, what may be sent."""
+
+import datetime as dt
+import uuid
+from enum import StrEnum
+from typing import Any, Final, NewType
+
+import msgspec
+
+from core.errors import UnsupportedMediaError
+from core.pixels.formats.base import ImageFormat
+
+UploadId = NewType("UploadId", uuid.UUID)
+
+NORMALISE_JOB: Final = "upload.normalise"
+ERASE_JOB: Final = "upload.erase"
+EXPIRE_JOB: Final = "uploads.expire"
+
+EXTENSIONS: Final = {
+    ImageFormat.JPEG: "jpg",
+    ImageFormat.PNG: "png",
+    ImageFormat.WEBP: "webp",
+    ImageFormat.HEIC: "heic",
+    ImageFormat.TIFF: "tif",
+}
+# What may be declared for a direct upload, and the extension of its key.
+DECLARABLE: Final = {
+    "image/jpeg": "jpg",
+    "image/png": "png",
+    "image/webp": "webp",
+    "image/heic": "heic",
+    "image/heif": "heic",
+    "image/tiff": "tif",
+}
+_RENDERED: Final = ("jpg", "png", "webp")
+FILE_NAME_LENGTH_MAX: Final = 255
+
+
+class UploadState(StrEnum):
+    """`pending → stored → ready | rejected`; a pending one may expire."""
+
+    PENDING = "pending"
+    STORED = "stored"
+    READY = "ready"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+
+    @property
+    def is_settled(self) -> bool:
+        return self not in {UploadState.PENDING, UploadState.STORED}
+
+
+class UploadProblem(msgspec.Struct, frozen=True):
+    """Why a photo was rejected: a stable word, and a sentence for its owner."""
+
+    code: str
+    detail: str
+
+
+class Upload(msgspec.Struct, frozen=True, kw_only=True):
+    """Width and height are those of the normalised photo."""
+
+    id: UploadId
+    user_id: uuid.UUID
+    state: UploadState
+    storage_key: str
+    file_name: str | None
+    source_format: str | None
+    size_bytes: int | None
+    normal_key: str | None
+    thumbnail_key: str | None
+    content_type: str | None
+    width: int | None
+    height: int | None
+    pixel_sha256: str | None
+    notes: list[str]
+    problem: UploadProblem | None
+    created_at: dt.datetime
+    settled_at: dt.datetime | None
+
+
+class SentFile(msgspec.Struct, frozen=True):
+    """A file as a form sent it; the name and the type are only what the sender says."""
+
+    name: str | None
+    content_type: str | None
+    data: bytes
+
+
+class DirectUpload(msgspec.Struct, frozen=True):
+    """Where and how the owner writes the bytes, without any other credential."""
+
+    id: UploadId
+    url: str
+    content_type: str
+    expires_at: dt.datetime
+
+
+def original_key(user_id: uuid.UUID, upload_id: uuid.UUID, extension: str) -> str:
+    """Names of people's files never come near a key: they would have to be escaped and told."""
+    return f"{user_id}/{upload_id}/original.{extension}"
+
+
+def normal_key(user_id: uuid.UUID, upload_id: uuid.UUID, extension: str) -> str:
+    return f"{user_id}/{upload_id}/normal.{extension}"
+
+
+def thumbnail_key(user_id: uuid.UUID, upload_id: uuid.UUID, extension: str) -> str:
+    return f"{user_id}/{upload_id}/thumb.{extension}"
+
+
+def every_key(user_id: uuid.UUID, upload_id: uuid.UUID) -> list[str]:
+    """All keys that can exist, whatever attempt wrote them: for erasing."""
+    return [
+        *(original_key(user_id, upload_id, extension) for extension in EXTENSIONS.values()),
+        *(normal_key(user_id, upload_id, extension) for extension in _RENDERED),
+        *(thumbnail_key(user_id, upload_id, extension) for extension in _RENDERED),
+    ]
+
+
+def declared_extension(content_type: str) -> str:
+    """Raises: UnsupportedMediaError."""
+    extension = DECLARABLE.get(content_type.partition(";")[0].strip().lower())
+    if extension is None:
+        raise UnsupportedMediaError(
+            reason="unknown_type",
+            detail=f"{', '.join(DECLARABLE)} are taken; this was announced as another type.",
+        )
+    return extension
+
+
+def clean_file_name(name: str | None) -> str | None:
+    """The last part of a path, of printable characters, short enough to show."""
+    if name is None:
+        return None
+    last = name.replace("\\", "/").rpartition("/")[2]
+    printable = "".join(char for char in last if char.isprintable()).strip()
+    if len(printable) > FILE_NAME_LENGTH_MAX:
+        extension = printable.rpartition(".")[2][:10]
+        printable = f"{printable[: FILE_NAME_LENGTH_MAX - 11]}.{extension}"
+    return printable or None
+
+
+def problem_of(fields: dict[str, Any]) -> UploadProblem:
+    """From the fields of UnsupportedMediaError or PayloadTooLargeError."""
+    detail = fields.get("detail") or "The photo cannot be used."
+    return UploadProblem(code=str(fields.get("reason") or "not_usable"), detail=str(detail))
