@@ -10,8 +10,11 @@ from redis.backoff import NoBackoff
 from core.accounts.supabase_auth import SupabaseAuth
 from core.accounts.tokens import TokenVerifier
 from core.db import Database
+from core.outbox import TaskQueue
 from core.ratelimit import RateLimiter
 from core.settings import Settings
+from core.storage.supabase import SupabaseStorage
+from core.storage.types import Storage
 
 REDIS_TIMEOUT_SECONDS = 0.25
 HTTP_TIMEOUT_SECONDS = 10.0
@@ -27,12 +30,15 @@ class Services:
     tokens: TokenVerifier
     limiter: RateLimiter
     auth: SupabaseAuth
+    storage: Storage
+    queue: TaskQueue
 
     async def open(self) -> None:
         await self.db.open(timeout_seconds=_START_SECONDS)
 
     async def close(self) -> None:
         await self.tokens.close()
+        await self.queue.close()
         await self.http.aclose()
         await self.redis.aclose()
         await self.db.close()
@@ -61,6 +67,8 @@ def build_services(
         tokens=TokenVerifier(settings, http),
         limiter=RateLimiter(redis, prefix=settings.redis_prefix),
         auth=SupabaseAuth(settings, http),
+        storage=SupabaseStorage(settings, http),
+        queue=TaskQueue(settings),
     )
 
 

@@ -55,7 +55,7 @@ async def open_context(settings: Settings) -> AsyncIterator[WorkerContext]:
         queue = TaskQueue(settings)
         stack.push_async_callback(queue.close)
         pixels = PixelPool(settings.worker_pixel_processes)
-        stack.callback(pixels.close)
+        stack.push_async_callback(pixels.close)
         yield WorkerContext(
             settings=settings,
             db=db,

@@ -32,6 +32,7 @@ REGISTRY: dict[str, Job] = {
     "late_images.expire": generation_jobs.expire_late_images,
     "provider_call.cancel": generation_jobs.cancel_call,
     "provider_call.collect": generation_jobs.collect,
+    "upload.erase": upload_jobs.erase,
     "upload.normalise": upload_jobs.normalise,
     "uploads.expire": upload_jobs.expire,
 }
