@@ -9,7 +9,7 @@ from PIL import Image
 
 from core.pixels import colour, raster, sniff
 from core.pixels.formats import jpeg
-from core.pixels.formats.base import Colour, ImageFormat, Layout, corrupt
+from core.pixels.formats.base import Colour, ImageFormat, Layout, corrupt, truncated
 from core.pixels.formats.exif import read_exif
 from core.pixels.limits import BYTES_MAX
 
@@ -38,10 +38,10 @@ def normalise(data: bytes) -> NormalisedImage:
     if image.size not in {(header.width, header.height), (header.height, header.width)}:
         raise corrupt("its header and its pixels differ in size")
     notes = _privacy_notes(image, header)
-    if isinstance(layout, jpeg.JpegLayout) and _is_upright_srgb(image, layout):
-        kept = _strip_losslessly(data, layout, image)
-        if kept is not None:
-            return _result(kept, image, header, notes, "image/jpeg")
+    if isinstance(layout, jpeg.JpegLayout):
+        stripped = _stripped_if_whole(data, layout, image)
+        if stripped is not None and _is_upright_srgb(image, layout):
+            return _result(stripped, image, header, notes, "image/jpeg")
     return _encode_anew(image, header, layout, notes)
 
 
@@ -73,14 +73,16 @@ def _is_upright_srgb(image: Image.Image, layout: Layout) -> bool:
     )
 
 
-def _strip_losslessly(data: bytes, layout: jpeg.JpegLayout, image: Image.Image) -> bytes | None:
-    """The stripped file, if it really decodes to the same pixels."""
+def _stripped_if_whole(data: bytes, layout: jpeg.JpegLayout, image: Image.Image) -> bytes | None:
+    """Without metadata and proven to decode to the same pixels; None for rare kinds of JPEG.
+
+    The same decoding shows whether the picture is complete. Raises: UnsupportedMediaError.
+    """
     stripped = jpeg.strip(data, layout)
-    if stripped is None:
-        return None
-    expected = raster.pixel_sha256(image)
-    same = raster.pixel_sha256(raster.decode(stripped, ImageFormat.JPEG)) == expected
-    return stripped if same else None
+    again = jpeg.overfill(stripped or data[: layout.end])
+    if raster.pixel_sha256(raster.decode(again, ImageFormat.JPEG)) != raster.pixel_sha256(image):
+        raise truncated()
+    return stripped
 
 
 def _encode_anew(

@@ -236,7 +236,7 @@ def _check_dimensions(layout: Layout, size_bytes: int) -> None:
             f"megapixels and {SIDE_MAX} pixels a side are taken. Make it smaller.",
         )
     channels = (1 if layout.colour in {Colour.GRAY, Colour.PALETTE} else 3) + layout.has_alpha
-    decoded = width * height * channels * layout.bit_depth // 8
+    decoded = width * height * channels * max(1, layout.bit_depth // 8)
     if width * height > BOMB_PIXELS_MIN and decoded > size_bytes * BOMB_RATIO:
         raise PayloadTooLargeError(
             reason="decompression_bomb",

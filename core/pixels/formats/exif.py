@@ -28,6 +28,8 @@ class Field(msgspec.Struct):
 class Ifd(msgspec.Struct):
     fields: dict[int, Field]
     next_offset: int
+    end: int
+    """Behind the directory and everything its fields point to, as far as that is told here."""
 
 
 class ExifFacts(msgspec.Struct):
@@ -49,6 +51,7 @@ def read_ifd(data: bytes, order: str, offset: int) -> Ifd:
     if count > _ENTRIES_MAX:
         raise corrupt("a directory with too many entries")
     fields: dict[int, Field] = {}
+    end = offset + 6 + count * 12
     for at in range(offset + 2, offset + 2 + count * 12, 12):
         tag, kind, values = unpack(order + "HHI", data, at)
         size = _TYPE_SIZE.get(kind, 0) * values
@@ -56,10 +59,11 @@ def read_ifd(data: bytes, order: str, offset: int) -> Ifd:
             continue
         (where,) = (at + 8,) if size <= 4 else unpack(order + "I", data, at + 8)
         fields[tag] = Field(kind, values, where)
+        end = max(end, where + size)
     after = offset + 2 + count * 12
     # A last directory that stands at the very end sometimes lacks its closing null.
     (following,) = unpack(order + "I", data, after) if after + 4 <= len(data) else (0,)
-    return Ifd(fields, following)
+    return Ifd(fields, following, end)
 
 
 def values(data: bytes, order: str, field: Field | None, *, at_most: int) -> tuple[int, ...]:

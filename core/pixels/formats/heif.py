@@ -22,6 +22,7 @@ from core.pixels.formats.base import (
 )
 
 _BOXES_MAX = 20_000
+_PROPERTIES_MAX = 1_000
 _TOP_LEVEL = frozenset(
     {b"ftyp", b"meta", b"mdat", b"free", b"skip", b"uuid", b"moov", b"moof", b"mpvd", b"sefd",
      b"wide", b"pdin", b"meco", b"styp", b"udta", b"sidx", b"mfra"}
@@ -155,6 +156,8 @@ def _read_associations(data: bytes, meta: _Meta, box: Box) -> None:
         count = u8(data, at)
         at += 1
         step = 2 if wide_index else 1
+        if len(meta.of_primary) > _PROPERTIES_MAX:
+            raise corrupt("too many properties")
         if item == meta.primary:
             for position in range(at, at + count * step, step):
                 index = be16(data, position) & 0x7FFF if wide_index else u8(data, position) & 0x7F

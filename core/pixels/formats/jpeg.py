@@ -34,6 +34,9 @@ _PLAIN_SOF = frozenset({0xC0, 0xC1, 0xC2})
 _TABLES = frozenset({_DHT, _DQT, _DRI, _DNL, *_PLAIN_SOF})
 
 
+_SPARE = bytes(range(1, 0xF0)) * 4
+
+
 class Segment(msgspec.Struct):
     """From its marker to its end; a start of scan reaches to the next marker."""
 
@@ -99,6 +102,15 @@ def strip(data: bytes, layout: JpegLayout) -> bytes | None:
             parts.append(b"\xff\xee\x00\x0e" + take(data, segment.start + 4, 12))
     parts.append(EOI)
     return b"".join(parts)
+
+
+def overfill(data: bytes) -> bytes:
+    """The same file with bits to spare before its end marker.
+
+    Decoders paint what is missing at a picture's end in gray and only whisper. A complete picture
+    ignores the spare bits; an incomplete one decodes them and so looks different.
+    """
+    return data[:-2] + _SPARE + EOI
 
 
 def insert_xmp(data: bytes, packet: bytes) -> bytes:

@@ -43,7 +43,7 @@ def parse(data: bytes) -> Layout:
             "sixteen_bit",
             "The TIFF stores floating point numbers. Save it with 8 bits per channel.",
         )
-    _check_extent(data, order, first)
+    end = max(*(page.end for page in pages), _strips_end(data, order, first))
     plain = {Colour.RGB: 3, Colour.CMYK: 4, Colour.LAB: 3}.get(colour, 1)
     extra = values(data, order, first.fields.get(_EXTRA_SAMPLES), at_most=1)
     real_pages = [page for page in pages if not _is_preview(data, order, page)]
@@ -59,7 +59,10 @@ def parse(data: bytes) -> Layout:
         orientation=number(ORIENTATION, 1),
         has_exif=_EXIF_IFD in first.fields,
         has_gps=GPS_IFD in first.fields,
+        # Nothing says where a TIFF ends: directories that only others know may follow. So all of
+        # it is the file, and what no directory points to is looked at for scripts and pages.
         end=len(data),
+        metadata=[(end, len(data))] if end < len(data) else [],
     )
 
 
@@ -83,8 +86,8 @@ def _is_preview(data: bytes, order: str, page: Ifd) -> bool:
     return bool(kind) and bool(kind[0] & 1)
 
 
-def _check_extent(data: bytes, order: str, page: Ifd) -> None:
-    """The picture's strips or tiles must lie inside the file."""
+def _strips_end(data: bytes, order: str, page: Ifd) -> int:
+    """Behind the last strip or tile. Raises: UnsupportedMediaError, if that is outside the file."""
     for where, how_much in ((_STRIP_OFFSETS, _STRIP_SIZES), (_TILE_OFFSETS, _TILE_SIZES)):
         if where not in page.fields:
             continue
@@ -92,9 +95,9 @@ def _check_extent(data: bytes, order: str, page: Ifd) -> None:
             raise corrupt("too many strips")
         offsets = values(data, order, page.fields[where], at_most=_STRIPS_MAX)
         sizes = values(data, order, page.fields.get(how_much), at_most=_STRIPS_MAX)
-        if any(offset > len(data) for offset in offsets) or any(
-            offset + size > len(data) for offset, size in zip(offsets, sizes, strict=False)
-        ):
+        ends = [offset + size for offset, size in zip(offsets, sizes, strict=False)]
+        last = max((*offsets, *ends), default=0)
+        if last > len(data):
             raise truncated()
-        return
+        return last
     raise corrupt("no picture inside")

@@ -1,0 +1,257 @@
+import io
+import pickle
+import struct
+import zipfile
+
+import pillow_heif
+import pytest
+from PIL import Image
+
+from core.errors import DomainError, PayloadTooLargeError, UnsupportedMediaError
+from core.pixels import sniff
+from core.pixels.limits import BYTES_MAX
+from tests.unit.pixels import images
+
+
+def reason_of(data: bytes, filename: str | None = None, declared: str | None = None) -> str:
+    with pytest.raises((UnsupportedMediaError, PayloadTooLargeError)) as caught:
+        sniff.inspect(data, filename=filename, declared_content_type=declared)
+    assert caught.value.fields["detail"].endswith(".")
+    reason: str = caught.value.fields["reason"]
+    return reason
+
+
+@pytest.mark.parametrize("kind", images.FORMATS)
+def test_header_of_each_format(kind: str) -> None:
+    data = images.encode(images.photo(160, 120), kind)
+    header = sniff.inspect(data, filename=f"ring.{kind}", declared_content_type=f"image/{kind}")
+    assert (header.format, header.width, header.height) == (kind, 160, 120)
+    assert (header.bit_depth, header.colour, header.has_alpha) == (8, "rgb", False)
+    assert header.content_type == f"image/{kind}"
+    assert header.size_bytes == len(data)
+
+
+@pytest.mark.parametrize("kind", ["png", "webp", "tiff", "heic"])
+def test_alpha_is_seen(kind: str) -> None:
+    image = images.photo()
+    image.putalpha(Image.linear_gradient("L").resize(image.size))
+    assert sniff.inspect(images.encode(image, kind)).has_alpha
+
+
+def test_palette_and_gray() -> None:
+    palette = images.photo().quantize(16)
+    assert sniff.inspect(images.encode(palette, "png")).colour == "palette"
+    gray = images.photo().convert("L")
+    assert sniff.inspect(images.encode(gray, "jpeg")).colour == "gray"
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp"])
+def test_location_and_orientation_are_seen(kind: str) -> None:
+    located = images.encode(images.photo(), kind, exif=images.exif_with_location())
+    header = sniff.inspect(located)
+    assert header.has_exif
+    assert header.has_gps is True
+    assert sniff.inspect(images.oriented(kind, 6)).orientation == 6
+
+
+def test_heic_rotation_comes_from_its_property() -> None:
+    header = sniff.inspect(images.oriented("heic", 6))
+    assert header.orientation == 6
+    assert header.has_gps is None
+
+
+def test_empty_and_tiny() -> None:
+    assert reason_of(b"") == "empty_file"
+    assert reason_of(images.encode(Image.new("RGB", (1, 1)), "png")) == "too_small"
+    assert reason_of(images.encode(Image.new("RGB", (63, 500)), "jpeg")) == "too_small"
+    sniff.inspect(images.encode(images.photo(64, 64), "jpeg"))
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"GIF89a" + b"\x00" * 50, "GIF"),
+        (b"%PDF-1.7\n", "PDF"),
+        (b"BM" + b"\x00" * 60, "bitmap"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
+        (b"\n<!doctype html><p>", "web page"),
+        (b"PK\x03\x04" + b"\x00" * 50, "zip"),
+        (b"\x00\x00\x00\x1cftypavif\x00\x00\x00\x00avifmif1miaf", "AVIF"),
+        (b"\x00\x00\x00\x18ftypisom\x00\x00\x00\x00isommp42", "film"),
+        (b"just some text", "not a kind of picture"),
+        (b"\xff", "not a kind of picture"),
+    ],
+)
+def test_other_types_are_named(data: bytes, said: str) -> None:
+    with pytest.raises(UnsupportedMediaError) as caught:
+        sniff.inspect(data)
+    assert caught.value.fields["reason"] == "unknown_type"
+    assert said in caught.value.fields["detail"]
+
+
+def test_name_and_type_must_not_lie() -> None:
+    jpeg = images.encode(images.photo(), "jpeg")
+    assert reason_of(jpeg, "ring.png") == "extension_mismatch"
+    assert reason_of(jpeg, "ring.HEIC") == "extension_mismatch"
+    assert reason_of(jpeg, "ring.pdf") == "extension_mismatch"
+    assert reason_of(jpeg, "ring.jpg.exe") == "extension_mismatch"
+    assert reason_of(jpeg, "ring.jpg", "image/png") == "extension_mismatch"
+    assert reason_of(jpeg, None, "text/html") == "extension_mismatch"
+
+
+@pytest.mark.parametrize(
+    ("filename", "declared"),
+    [
+        (None, None),
+        ("ring.JPG", "image/jpg"),
+        ("ring.jpeg", "application/octet-stream"),
+        ("blob", ""),
+        ("ring.v2", "binary/octet-stream"),
+        ("my ring. final", "image/jpeg; charset=binary"),
+    ],
+)
+def test_what_promises_nothing_passes(filename: str | None, declared: str | None) -> None:
+    jpeg = images.encode(images.photo(), "jpeg")
+    assert sniff.inspect(jpeg, filename=filename, declared_content_type=declared).width == 160
+
+
+def test_too_many_bytes() -> None:
+    jpeg = images.encode(images.photo(), "jpeg")
+    padded = jpeg + b"\x00" * (BYTES_MAX - len(jpeg))
+    assert sniff.inspect(padded).size_bytes == BYTES_MAX
+    with pytest.raises(PayloadTooLargeError) as caught:
+        sniff.inspect(padded + b"\x00")
+    assert caught.value.fields["reason"] == "too_many_bytes"
+    assert caught.value.fields["limit_bytes"] == BYTES_MAX
+
+
+def test_too_many_pixels_and_bombs() -> None:
+    assert reason_of(images.png_header(100_000, 100_000)) == "too_many_pixels"
+    assert reason_of(images.png_header(7_072, 7_072)) == "too_many_pixels"
+    assert reason_of(images.png_header(200, 40_000)) == "too_many_pixels"
+    assert reason_of(images.encode(Image.new("L", (7_000, 7_000)), "png")) == "decompression_bomb"
+    jpeg = images.encode(images.photo(), "jpeg")
+    at = jpeg.index(b"\xff\xc0") + 5
+    swollen = jpeg[:at] + struct.pack(">HH", 7_000, 7_000) + jpeg[at + 4 :]
+    assert reason_of(swollen) == "decompression_bomb"
+
+
+@pytest.mark.parametrize("kind", images.FORMATS)
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.7, 0.98])
+def test_cut_off_files(kind: str, share: float) -> None:
+    data = images.encode(images.photo(), kind)
+    assert reason_of(data[: int(len(data) * share)]) in {"truncated", "corrupt"}
+
+
+def test_animations_and_pages() -> None:
+    frames = [images.photo(seed=seed) for seed in range(3)]
+    for kind in ("png", "webp", "tiff"):
+        data = images.encode(frames[0], kind, save_all=True, append_images=frames[1:])
+        assert reason_of(data) == "animated"
+    gif = images.encode(frames[0], "gif", save_all=True, append_images=frames[1:])
+    assert reason_of(gif) == "unknown_type"
+
+
+def test_deep_colour() -> None:
+    assert reason_of(images.png_sixteen_bit()) == "sixteen_bit"
+    deep = Image.new("I;16", (80, 80))
+    assert reason_of(images.encode(deep, "png")) == "sixteen_bit"
+    assert reason_of(images.encode(deep, "tiff")) == "sixteen_bit"
+    assert reason_of(images.encode(Image.new("F", (80, 80)), "tiff")) == "sixteen_bit"
+    jpeg = images.encode(images.photo(), "jpeg")
+    at = jpeg.index(b"\xff\xc0") + 4
+    assert reason_of(jpeg[:at] + b"\x0c" + jpeg[at + 1 :]) == "sixteen_bit"
+
+
+def test_ten_bit_heic_passes() -> None:
+    deep = pillow_heif.from_bytes("RGB;16", (128, 96), b"\x10\x80" * 128 * 96 * 3)
+    target = io.BytesIO()
+    deep.save(target, quality=80)
+    assert sniff.inspect(target.getvalue()).bit_depth in {10, 12}
+
+
+def test_print_colours() -> None:
+    cmyk = images.photo().convert("CMYK")
+    assert reason_of(images.encode(cmyk, "jpeg")) == "cmyk"
+    assert reason_of(images.encode(cmyk, "tiff")) == "cmyk"
+    assert reason_of(images.encode(images.photo().convert("LAB"), "tiff")) == "lab"
+
+
+def test_hdr_is_refused() -> None:
+    png = images.encode(images.photo(), "png")
+    assert reason_of(images.insert_chunk(png, b"cICP", bytes((9, 16, 0, 1)))) == "hdr"
+    assert sniff.inspect(images.insert_chunk(png, b"cICP", bytes((12, 13, 0, 1)))).width == 160
+
+
+def test_endless_scans_are_refused() -> None:
+    jpeg = images.encode(images.photo(), "jpeg", progressive=True)
+    scan = jpeg.rindex(b"\xff\xda")
+    assert reason_of(jpeg[:scan] + jpeg[scan:-2] * 120 + b"\xff\xd9") == "too_complex"
+
+
+def _zip() -> bytes:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr("a.txt", "hello")
+    return target.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "heic"])
+@pytest.mark.parametrize(
+    "tail",
+    [
+        _zip(),
+        b"\x00" * 64 + _zip(),
+        b"<html><script>alert(1)</script></html>",
+        b"%PDF-1.7\n1 0 obj\n",
+        b"MZ\x90\x00" + b"\x00" * 60,
+        b"*/=1;alert(1)//",
+    ],
+)
+def test_appended_files(kind: str, tail: bytes) -> None:
+    data = images.encode(images.photo(), kind)
+    assert reason_of(data + tail) == "polyglot"
+
+
+@pytest.mark.parametrize("tail", [_zip(), b"<html><script>alert(1)</script></html>", b"%PDF-1.7\n"])
+def test_files_appended_to_tiff(tail: bytes) -> None:
+    """A TIFF has no end of its own: unknown data behind it passes and is never kept."""
+    data = images.encode(images.photo(), "tiff")
+    assert reason_of(data + tail) == "polyglot"
+    assert sniff.inspect(data + b"\x01\x02private").format == "tiff"
+
+
+def test_files_that_are_two_things_inside() -> None:
+    jpeg = images.encode(images.photo(), "jpeg")
+    assert reason_of(images.insert_segment(jpeg, 0xFE, b"%PDF-1.4")) == "polyglot"
+    assert reason_of(images.insert_segment(jpeg, 0xFE, b"<?php system($_GET[0]);")) == "polyglot"
+    script = b"/=1;alert(1);/*".ljust(0x2F2A - 4, b"*") + b"*/"
+    assert reason_of(images.insert_segment(jpeg, 0xFE, script)) == "polyglot"
+    png = images.encode(images.photo(), "png")
+    page = images.insert_chunk(png, b"tEXt", b"Comment\x00<script>alert(1)</script>")
+    assert reason_of(page) == "polyglot"
+
+
+def test_phone_trailers_pass() -> None:
+    jpeg = images.encode(images.photo(), "jpeg")
+    film = b"\x00\x00\x00\x18ftypmp42\x00\x00\x00\x00isommp42" + b"\x00" * 500
+    samsung = b"\x00\x00\x01\x0a\x0e\x00\x00\x00Image_UTC_Data1700000000000SEFH" + b"\x01SEFT"
+    assert sniff.inspect(jpeg + jpeg).trailer == "second picture"
+    assert sniff.inspect(jpeg + b"\x00" * 32 + jpeg + film).trailer == "motion photo"
+    assert sniff.inspect(jpeg + film).trailer == "motion photo"
+    assert sniff.inspect(jpeg + samsung).trailer == "phone maker's data"
+    assert sniff.inspect(jpeg + b"\x00" * 100).trailer is None
+    assert reason_of(jpeg + jpeg + b"<html>") == "polyglot"
+
+
+def test_bare_xmp_is_no_script() -> None:
+    jpeg = images.encode(images.photo(), "jpeg", xmp=b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>")
+    assert sniff.inspect(jpeg).format == "jpeg"
+
+
+def test_domain_errors_cross_processes() -> None:
+    for cls in DomainError.__subclasses__():
+        error = cls(reason="cmyk", detail="Text.")
+        copy = pickle.loads(pickle.dumps(error))
+        assert type(copy) is cls
+        assert copy.fields == {"reason": "cmyk", "detail": "Text."}
