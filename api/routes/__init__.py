@@ -2,13 +2,15 @@
 
 from litestar import Router
 
-from api.routes import assets, auth, confirm_page, health, me, problems
+from api.routes import assets, auth, confirm_page, generations, health, me, problems, webhooks
 
 ROUTERS: list[Router] = [
     assets.router,
     auth.router,
     confirm_page.router,
+    generations.router,
     health.router,
     me.router,
     problems.router,
+    webhooks.router,
 ]

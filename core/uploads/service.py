@@ -15,6 +15,7 @@ import msgspec
 import structlog
 
 from core import idempotency
+from core.accounts.service import get_or_open_account
 from core.db import Connection, Database, Scope
 from core.errors import (
     ConflictError,
@@ -60,6 +61,14 @@ class UploadTools(msgspec.Struct, frozen=True):
     bucket: str
 
 
+class Owner(msgspec.Struct, frozen=True):
+    """Who sends: the scope of their transactions, and the network they come from."""
+
+    user_id: uuid.UUID
+    scope: Scope
+    network: str
+
+
 class Checked(msgspec.Struct, frozen=True):
     """A file that looks like a photo we take, and the hash that tells it from another."""
 
@@ -85,8 +94,7 @@ def _check(file: SentFile) -> Checked:
 
 async def receive(
     tools: UploadTools,
-    scope: Scope,
-    user_id: uuid.UUID,
+    owner: Owner,
     checked: Checked,
     *,
     idempotent: IdempotentRequest | None = None,
@@ -97,11 +105,12 @@ async def receive(
     Replay: an idempotency key answers the upload of its first request.
     """
     upload_id = UploadId(new_id())
-    key = original_key(user_id, upload_id, EXTENSIONS[checked.header.format])
+    key = original_key(owner.user_id, upload_id, EXTENSIONS[checked.header.format])
 
     async def prepare(conn: Connection) -> dict[str, Any] | None:
         stored = await _stored_answer(conn, idempotent)
         if stored is None:
+            await get_or_open_account(conn, owner.network)
             await queries.prepare(
                 conn, upload_id, storage_key=key, file_name=clean_file_name(checked.file.name)
             )
@@ -123,26 +132,25 @@ async def receive(
             await idempotency.store(conn, idempotent, status=_STATUS_ACCEPTED, response=answer)
         return answer if task_id is None else {**answer, "task_id": task_id}
 
-    answer = await tools.db.run(prepare, scope=scope)
+    answer = await tools.db.run(prepare, scope=owner.scope)
     if answer is None:
         try:
             await tools.storage.put(
                 tools.bucket, key, checked.file.data, checked.header.content_type
             )
-            answer = await tools.db.run(complete, scope=scope)
+            answer = await tools.db.run(complete, scope=owner.scope)
         except (DomainError, asyncio.CancelledError):
-            await _forget(tools, scope, user_id, upload_id)
+            await _forget(tools, owner, upload_id)
             raise
         if answer["upload_id"] != str(upload_id):
-            await _forget(tools, scope, user_id, upload_id)
+            await _forget(tools, owner, upload_id)
         _enqueue(tools, answer.get("task_id"))
     return UploadId(uuid.UUID(answer["upload_id"]))
 
 
 async def start_direct(
     tools: UploadTools,
-    scope: Scope,
-    user_id: uuid.UUID,
+    owner: Owner,
     *,
     file_name: str,
     content_type: str,
@@ -156,11 +164,12 @@ async def start_direct(
     extension = declared_extension(content_type)
     sniff.check_size(size_bytes)
     upload_id = UploadId(new_id())
-    key = original_key(user_id, upload_id, extension)
+    key = original_key(owner.user_id, upload_id, extension)
 
     async def prepare(conn: Connection) -> dict[str, Any] | None:
         stored = await _stored_answer(conn, idempotent)
         if stored is None:
+            await get_or_open_account(conn, owner.network)
             await queries.prepare(
                 conn,
                 upload_id,
@@ -170,7 +179,7 @@ async def start_direct(
             )
         return stored
 
-    answer = await tools.db.run(prepare, scope=scope)
+    answer = await tools.db.run(prepare, scope=owner.scope)
     if answer is not None:
         return msgspec.convert(answer, DirectUpload)
     try:
@@ -178,12 +187,12 @@ async def start_direct(
         made = DirectUpload(upload_id, signed.url, content_type, signed.expires_at)
         if idempotent is None:
             return made
-        kept = await tools.db.run(lambda conn: _keep(conn, idempotent, made), scope=scope)
+        kept = await tools.db.run(lambda conn: _keep(conn, idempotent, made), scope=owner.scope)
     except (DomainError, asyncio.CancelledError):
-        await _forget(tools, scope, user_id, upload_id)
+        await _forget(tools, owner, upload_id)
         raise
     if kept.id != upload_id:
-        await _forget(tools, scope, user_id, upload_id)
+        await _forget(tools, owner, upload_id)
     return kept
 
 
@@ -198,14 +207,14 @@ async def _keep(
     return made
 
 
-async def complete_direct(tools: UploadTools, scope: Scope, upload_id: UploadId) -> Upload:
+async def complete_direct(tools: UploadTools, owner: Owner, upload_id: UploadId) -> Upload:
     """Check what was sent to the URL; what is refused is gone, row and bytes.
 
     Raises: NotFoundError, ConflictError (reason: upload_expired, not_uploaded),
     UnsupportedMediaError, PayloadTooLargeError, StorageUnavailableError.
     Replay: an upload that was completed before is returned as it is.
     """
-    upload = await get(tools.db, scope, upload_id)
+    upload = await get(tools.db, owner.scope, upload_id)
     if upload.state is UploadState.EXPIRED:
         raise ConflictError(reason="upload_expired", state=upload.state.value)
     if upload.state is not UploadState.PENDING:
@@ -213,7 +222,7 @@ async def complete_direct(tools: UploadTools, scope: Scope, upload_id: UploadId)
     try:
         checked = await _fetch_and_check(tools, upload)
     except (UnsupportedMediaError, PayloadTooLargeError):
-        await _forget(tools, scope, upload.user_id, upload_id)
+        await _forget(tools, owner, upload_id)
         raise
 
     async def complete(conn: Connection) -> uuid.UUID | None:
@@ -224,8 +233,8 @@ async def complete_direct(tools: UploadTools, scope: Scope, upload_id: UploadId)
             size_bytes=len(checked.file.data),
         )
 
-    _enqueue(tools, await tools.db.run(complete, scope=scope))
-    return await get(tools.db, scope, upload_id)
+    _enqueue(tools, await tools.db.run(complete, scope=owner.scope))
+    return await get(tools.db, owner.scope, upload_id)
 
 
 async def _fetch_and_check(tools: UploadTools, upload: Upload) -> Checked:
@@ -288,9 +297,9 @@ async def wait_until_settled(
         await asyncio.sleep(_LOOK_SECONDS)
 
 
-async def delete(tools: UploadTools, scope: Scope, upload_id: UploadId) -> None:
+async def delete(db: Database, scope: Scope, upload_id: UploadId) -> None:
     """Row at once, bytes by a task. Raises: NotFoundError, ConflictError (upload_in_use, …)."""
-    await tools.db.run(lambda conn: queries.delete(conn, upload_id), scope=scope)
+    await db.run(lambda conn: queries.delete(conn, upload_id), scope=scope)
 
 
 async def sign_pictures(
@@ -329,14 +338,12 @@ def _enqueue(tools: UploadTools, task_id: uuid.UUID | None) -> None:
         tools.queue.enqueue_soon(DueTask(id=task_id, queue="interactive", attempts=0))
 
 
-async def _forget(
-    tools: UploadTools, scope: Scope, user_id: uuid.UUID, upload_id: UploadId
-) -> None:
+async def _forget(tools: UploadTools, owner: Owner, upload_id: UploadId) -> None:
     """Row first, with the task that erases; then at once what can be reached now."""
     try:
-        gone = await tools.db.run(lambda conn: queries.discard(conn, upload_id), scope=scope)
+        gone = await tools.db.run(lambda conn: queries.discard(conn, upload_id), scope=owner.scope)
         if gone:
-            await tools.storage.delete(tools.bucket, every_key(user_id, upload_id))
+            await tools.storage.delete(tools.bucket, every_key(owner.user_id, upload_id))
     except DomainError as error:
         # The pending row expires, or the task erases: nothing is lost but time.
         log.warning("upload.not_yet_erased", upload_id=str(upload_id), error=type(error).__name__)

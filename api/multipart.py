@@ -1,0 +1,110 @@
+"""One file out of a multipart form, counted while it streams in.
+
+Litestar's own parser keeps every part on disk or in memory before anybody can say no, and decodes
+parts without a file name as text.
+"""
+
+import dataclasses
+from typing import Any
+
+from litestar import Request
+from litestar.exceptions import ClientException, InternalServerException, ValidationException
+from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Schema
+from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
+from multipart import (  # type: ignore[import-untyped]  # it has no stubs
+    MultipartError,
+    MultipartSegment,
+    PushMultipartParser,
+)
+
+from core.errors import UnsupportedMediaError
+from core.pixels import sniff
+from core.pixels.limits import BYTES_MAX
+from core.uploads.types import SentFile
+
+FIELD = "file"
+BODY_BYTES_MAX = 64_000_000
+"""A file that is too large is read to its end, up to here, so that its sender hears why: most
+clients do not look at an answer while they are still sending."""
+_PARTS_MAX = 16
+
+
+@dataclasses.dataclass
+class FileOperation(Operation):
+    """Documents the form; the body is read by hand."""
+
+    def __post_init__(self) -> None:
+        file = Schema(
+            type=OpenAPIType.STRING,
+            format=OpenAPIFormat.BINARY,
+            description="A JPEG, PNG, WebP, HEIC or TIFF photo of at most 25,000,000 bytes.",
+        )
+        form = Schema(type=OpenAPIType.OBJECT, properties={FIELD: file}, required=[FIELD])
+        self.request_body = RequestBody(
+            required=True, content={"multipart/form-data": OpenAPIMediaType(schema=form)}
+        )
+
+
+class _Collector:
+    """Keeps the bytes of one field, and only counts what is over the limit."""
+
+    def __init__(self) -> None:
+        self.segment: MultipartSegment | None = None
+        self.data = bytearray()
+        self.size_bytes = 0
+        self._is_ours = False
+
+    def take(self, event: Any) -> None:
+        if isinstance(event, MultipartSegment):
+            self._is_ours = event.name == FIELD
+            if self._is_ours and self.segment is not None:
+                raise _invalid("Send one file a request; repeat the request for more")
+            if self._is_ours:
+                self.segment = event
+        elif event and self._is_ours:
+            self.size_bytes += len(event)
+            if self.size_bytes <= BYTES_MAX:
+                self.data += event
+
+
+async def read_file(request: Request[Any, Any, Any]) -> SentFile:
+    """The part named `file`.
+
+    Raises: UnsupportedMediaError, PayloadTooLargeError, ClientException (400).
+    """
+    media_type, options = request.content_type
+    if media_type != "multipart/form-data":
+        raise UnsupportedMediaError(
+            reason="not_multipart",
+            detail=f"Send multipart/form-data with the photo in the field `{FIELD}`.",
+        )
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > BODY_BYTES_MAX:
+        sniff.check_size(int(announced))
+    collector = _Collector()
+    try:
+        await _parse(request, options.get("boundary", ""), collector)
+    except MultipartError as error:
+        raise ClientException("Invalid multipart/form-data") from error
+    except InternalServerException as error:
+        raise ClientException("The request ended before its body did") from error
+    if collector.segment is None:
+        raise _invalid(f"The form has no part named `{FIELD}`")
+    sniff.check_size(collector.size_bytes)
+    return SentFile(
+        collector.segment.filename or None, collector.segment.content_type, bytes(collector.data)
+    )
+
+
+async def _parse(request: Request[Any, Any, Any], boundary: str, collector: _Collector) -> None:
+    with PushMultipartParser(boundary, max_segment_count=_PARTS_MAX) as parser:
+        async for chunk in request.stream():
+            if chunk and not parser.closed:
+                for event in parser.parse(chunk):
+                    collector.take(event)
+
+
+def _invalid(message: str) -> ValidationException:
+    return ValidationException(
+        message, extra=[{"source": "body", "key": FIELD, "message": message}]
+    )

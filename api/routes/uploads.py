@@ -1,0 +1,301 @@
+"""Uploads: send a photo through us or straight to storage, list, look, delete."""
+
+import datetime as dt
+import uuid
+from typing import Annotated, Any
+
+from litestar import Request, Response, Router, delete, get, post
+from litestar.datastructures import ResponseHeader
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import FromPath, FromQuery, HeaderParameter, QueryParameter
+
+from api import multipart, security
+from api.deps import AllServices, CurrentUser, User, parse_prefer_wait
+from api.problems import raises
+from api.schemas.common import Page, decode_cursor, encode_cursor
+from api.schemas.uploads import (
+    DirectUploadView,
+    StartDirectUpload,
+    UploadView,
+    direct_view_of,
+    view_of,
+)
+from api.services import Services
+from core import idempotency
+from core.accounts.service import network_of
+from core.errors import (
+    ConflictError,
+    IdempotencyMismatchError,
+    InvalidInputError,
+    NotAllowedError,
+    NotFoundError,
+    PayloadTooLargeError,
+    QuotaError,
+    RequestInProgressError,
+    UnsupportedMediaError,
+)
+from core.uploads import service
+from core.uploads.service import Owner, UploadTools
+from core.uploads.types import Upload, UploadId, UploadState
+
+AnyRequest = Request[Any, Any, Any]
+
+IdempotencyKey = Annotated[
+    str | None,
+    HeaderParameter(
+        name="Idempotency-Key",
+        description="Repeat a request with the same key and it is carried out once. 24 hours.",
+        max_length=255,
+    ),
+]
+Prefer = Annotated[
+    str | None,
+    HeaderParameter(
+        name="Prefer", description="`wait=n`: answer after at most n ≤ 25 s (RFC 7240)."
+    ),
+]
+PageSize = Annotated[int, QueryParameter(ge=1, le=100, description="Rows a page.")]
+
+_RETRY_AFTER_SECONDS = 1
+_HEADERS = [
+    ResponseHeader(name="Location", description="Where to look.", documentation_only=True),
+    ResponseHeader(
+        name="Retry-After", description="Seconds until a look is worth it.", documentation_only=True
+    ),
+    ResponseHeader(
+        name="Preference-Applied", description="The wait that was kept.", documentation_only=True
+    ),
+]
+_READY = ResponseSpec(
+    data_container=UploadView, description="Ready to be spent on", generate_examples=False
+)
+_WAIT = (
+    " With `Prefer: wait=n` the answer comes when the photo is `ready` (201) or rejected (422"
+    " with what is wrong), or after n seconds as it then is (202)."
+)
+
+
+@post(
+    "/v1/uploads",
+    operation_id="create_upload",
+    summary="Send a photo",
+    description="Its bytes, size and dimensions are checked at once; a worker then turns it"
+    " upright, converts it to sRGB and strips its metadata." + _WAIT,
+    tags=["Uploads"],
+    security=security.BEARER,
+    status_code=202,
+    request_max_body_size=multipart.BODY_BYTES_MAX,
+    operation_class=multipart.FileOperation,
+    response_headers=_HEADERS,
+    responses={201: _READY}
+    | raises(
+        UnsupportedMediaError,
+        PayloadTooLargeError,
+        InvalidInputError,
+        IdempotencyMismatchError,
+        RequestInProgressError,
+        QuotaError,
+        NotAllowedError,
+        NotFoundError,
+    ),
+)
+async def create_upload(
+    request: AnyRequest,
+    user: CurrentUser,
+    services: AllServices,
+    idempotency_key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Response[UploadView]:
+    checked = await service.check_file(await multipart.read_file(request))
+    upload_id = await service.receive(
+        _tools(services),
+        _owner(user),
+        checked,
+        idempotent=idempotency.request_of("create_upload", idempotency_key, checked.sha256),
+    )
+    return await _answer(services, user, upload_id, wait=parse_prefer_wait(prefer))
+
+
+@post(
+    "/v1/uploads/direct",
+    operation_id="start_direct_upload",
+    summary="Get a URL to send a photo to",
+    description="The bytes go straight to storage: send them to `url`, then call complete.",
+    tags=["Uploads"],
+    security=security.BEARER,
+    status_code=201,
+    response_headers=_HEADERS[:1],
+    responses=raises(
+        UnsupportedMediaError,
+        PayloadTooLargeError,
+        InvalidInputError,
+        IdempotencyMismatchError,
+        RequestInProgressError,
+        QuotaError,
+        NotAllowedError,
+        NotFoundError,
+        body=True,
+    ),
+)
+async def start_direct_upload(
+    request: AnyRequest,
+    user: CurrentUser,
+    services: AllServices,
+    data: StartDirectUpload,
+    idempotency_key: IdempotencyKey = None,
+) -> Response[DirectUploadView]:
+    direct = await service.start_direct(
+        _tools(services),
+        _owner(user),
+        file_name=data.file_name,
+        content_type=data.content_type,
+        size_bytes=data.size_bytes,
+        idempotent=idempotency.request_of(
+            "start_direct_upload", idempotency_key, await request.body()
+        ),
+    )
+    return Response(direct_view_of(direct), headers={"Location": f"/v1/uploads/{direct.id}"})
+
+
+@post(
+    "/v1/uploads/{upload_id:uuid}/complete",
+    operation_id="complete_upload",
+    summary="Say that a direct upload has been sent",
+    description="Checks what has arrived as if it had been sent through us. What is refused is"
+    " deleted, and the upload with it. Repeating it changes nothing." + _WAIT,
+    tags=["Uploads"],
+    security=security.BEARER,
+    status_code=202,
+    response_headers=_HEADERS,
+    responses={201: _READY}
+    | raises(
+        NotFoundError,
+        ConflictError,
+        UnsupportedMediaError,
+        PayloadTooLargeError,
+        InvalidInputError,
+    ),
+)
+async def complete_upload(
+    user: CurrentUser,
+    services: AllServices,
+    upload_id: FromPath[uuid.UUID],
+    prefer: Prefer = None,
+) -> Response[UploadView]:
+    upload = await service.complete_direct(_tools(services), _owner(user), UploadId(upload_id))
+    return await _answer(services, user, upload.id, wait=parse_prefer_wait(prefer))
+
+
+@get(
+    "/v1/uploads",
+    operation_id="list_uploads",
+    summary="My photos, newest first",
+    tags=["Uploads"],
+    security=security.BEARER,
+    responses=raises(InvalidInputError),
+)
+async def list_uploads(
+    user: CurrentUser,
+    services: AllServices,
+    upload_state: Annotated[UploadState | None, QueryParameter(name="state")] = None,
+    cursor: FromQuery[str | None] = None,
+    limit: PageSize = 20,
+) -> Page[UploadView]:
+    before = decode_cursor(cursor, dt.datetime, uuid.UUID) if cursor else None
+    uploads, more = await service.list_page(
+        services.db,
+        user.scope,
+        limit=limit,
+        state=upload_state,
+        before=(before[0], before[1]) if before else None,
+    )
+    urls = await _sign(services, uploads)
+    return Page(
+        items=[view_of(upload, urls) for upload in uploads],
+        next_cursor=encode_cursor(uploads[-1].created_at, uploads[-1].id) if more else None,
+    )
+
+
+@get(
+    "/v1/uploads/{upload_id:uuid}",
+    operation_id="get_upload",
+    summary="One photo: its state, what was changed, what is wrong",
+    tags=["Uploads"],
+    security=security.BEARER,
+    responses=raises(NotFoundError),
+)
+async def get_upload(
+    user: CurrentUser, services: AllServices, upload_id: FromPath[uuid.UUID]
+) -> UploadView:
+    upload = await service.get(services.db, user.scope, upload_id)
+    return view_of(upload, await _sign(services, [upload]))
+
+
+@delete(
+    "/v1/uploads/{upload_id:uuid}",
+    operation_id="delete_upload",
+    summary="Forget a photo",
+    description="Only while no generation was made from it.",
+    tags=["Uploads"],
+    security=security.BEARER,
+    responses=raises(NotFoundError, ConflictError),
+)
+async def delete_upload(
+    user: CurrentUser, services: AllServices, upload_id: FromPath[uuid.UUID]
+) -> None:
+    await service.delete(services.db, user.scope, UploadId(upload_id))
+
+
+def _tools(services: Services) -> UploadTools:
+    return UploadTools(
+        services.db, services.storage, services.queue, services.settings.storage_bucket_uploads
+    )
+
+
+def _owner(user: User) -> Owner:
+    return Owner(user.claims.user_id, user.scope, network_of(user.client_ip))
+
+
+async def _sign(services: Services, uploads: list[Upload]) -> dict[str, str]:
+    settings = services.settings
+    return await service.sign_pictures(
+        services.storage,
+        settings.storage_bucket_uploads,
+        uploads,
+        seconds=settings.signed_url_seconds,
+    )
+
+
+async def _answer(
+    services: Services, user: User, upload_id: uuid.UUID, *, wait: int
+) -> Response[UploadView]:
+    """201 ready, 202 not yet, or the problem it was rejected for. Raises: InvalidInputError."""
+    upload = await service.wait_until_settled(services.db, user.scope, upload_id, seconds=wait)
+    headers = {"Location": f"/v1/uploads/{upload.id}"}
+    if wait:
+        headers["Preference-Applied"] = f"wait={wait}"
+    if upload.state is UploadState.REJECTED and upload.problem is not None:
+        raise InvalidInputError(
+            field="file",
+            reason=upload.problem.code,
+            detail=upload.problem.detail,
+            upload_id=str(upload.id),
+        )
+    if upload.state is not UploadState.READY:
+        headers["Retry-After"] = str(_RETRY_AFTER_SECONDS)
+        return Response(view_of(upload, {}), status_code=202, headers=headers)
+    urls = await _sign(services, [upload])
+    return Response(view_of(upload, urls), status_code=201, headers=headers)
+
+
+router = Router(
+    "/",
+    route_handlers=[
+        create_upload,
+        start_direct_upload,
+        complete_upload,
+        list_uploads,
+        get_upload,
+        delete_upload,
+    ],
+)
