@@ -1,0 +1,47 @@
+"""An operation: what can be bought for credits, and what it does to the piece."""
+
+from typing import Any, Literal
+
+import msgspec
+
+from core.generations.types import Step
+
+Lane = Literal["locked", "reimagined"]
+
+LANE_WORDS: dict[Lane, str] = {
+    "locked": ("The piece keeps its own pixels. Only background, shadow, crop and size change."),
+    "reimagined": (
+        "A model redraws the image, the piece included. Compare it with the photo before you"
+        " sell by it."
+    ),
+}
+
+
+class Preset(msgspec.Struct, frozen=True):
+    """A scene in prepared words."""
+
+    slug: str
+    title: str
+    prompt: str
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """The active version of an operation. Units: `cost_credits` whole credits an image."""
+
+    slug: str
+    version: int
+    title: str
+    description: str
+    lane: Lane
+    cost_credits: int
+    steps: tuple[Step, ...]
+    output_rule: str
+    params_schema: dict[str, Any]
+    presets: tuple[Preset, ...]
+    deadline_seconds: int
+    uncertain_seconds: int
+
+    @property
+    def typical_seconds(self) -> float:
+        """How long the provider's models usually need, together."""
+        return sum(step.typical_seconds for step in self.steps)

@@ -1,0 +1,387 @@
+"""fal.ai's queue over HTTP: submit once, look, fetch, cancel. Knows no database and no money.
+
+Every method but the file ones answers with a struct that says what is known, and raises nothing
+for what a network or a provider may do. A key goes to the configured hosts only.
+Source: https://docs.fal.ai/model-apis/model-endpoints/queue
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+import msgspec
+
+from core.generations import fal_errors, fal_urls
+from core.generations.fal_errors import Reply
+from core.generations.fal_files import LIFECYCLE_SECONDS, FalFiles
+from core.generations.fal_types import (
+    Accepted,
+    AccountEffect,
+    AlreadyCompleted,
+    Ambiguous,
+    CancelAccepted,
+    CancelOutcome,
+    Completed,
+    Failure,
+    InProgress,
+    InQueue,
+    NotAccepted,
+    Output,
+    OutputMissingError,
+    OutputRefusedError,
+    OutputTooLargeError,
+    ResultOutcome,
+    StatusOutcome,
+    StillRunning,
+    SubmitOutcome,
+    Unknown,
+    Unreachable,
+    UploadError,
+)
+from core.settings import FalKey, Settings, is_loopback
+
+__all__ = [
+    "Accepted",
+    "AccountEffect",
+    "AlreadyCompleted",
+    "Ambiguous",
+    "CancelAccepted",
+    "CancelOutcome",
+    "Completed",
+    "Failure",
+    "FalClient",
+    "InProgress",
+    "InQueue",
+    "NotAccepted",
+    "Output",
+    "OutputMissingError",
+    "OutputRefusedError",
+    "OutputTooLargeError",
+    "ResultOutcome",
+    "StatusOutcome",
+    "StillRunning",
+    "SubmitOutcome",
+    "Unknown",
+    "Unreachable",
+    "UploadError",
+    "fingerprint",
+]
+
+CONNECT_SECONDS = 5.0
+LOOK_SECONDS = 15.0
+# The official clients refuse a start timeout of a second or less.
+START_TIMEOUT_SECONDS_MIN = 1.5
+# An output is some URLs; only a data URI could be larger, and we never ask for one.
+ANSWER_BYTES_MAX = 48 * 1024 * 1024
+_TAG_CHARS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-")
+_LIFECYCLE = f'{{"expiration_duration_seconds": {LIFECYCLE_SECONDS}}}'
+# Raised before a byte of the request left us.
+_NEVER_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+    httpx.LocalProtocolError,
+)
+
+
+class _AnswerTooLongError(Exception):
+    """An answer of more than ANSWER_BYTES_MAX."""
+
+
+def fingerprint(secret: str) -> str:
+    """What a key is called where the key itself may not stand."""
+    return hashlib.sha256(secret.encode()).hexdigest()[:16]
+
+
+class FalClient:
+    def __init__(self, settings: Settings, http: httpx.AsyncClient) -> None:
+        self._http = http
+        self._queue_url = settings.fal_queue_url
+        self._submit_seconds = settings.fal_submit_timeout_seconds
+        self._keys: dict[str, FalKey] = {
+            fingerprint(key.secret.get_secret_value()): key for key in settings.fal_keys
+        }
+        self._files = FalFiles(settings, http)
+        # fal cannot fetch from our own machine, unless it is a stand-in on the same one.
+        self.needs_upload = is_loopback(settings.supabase_url) and not is_loopback(
+            settings.fal_queue_url
+        )
+
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        return tuple(self._keys)
+
+    def keys_document(self) -> list[dict[str, str]]:
+        """For app.sync_provider_keys."""
+        return [
+            {"name": key.name, "fingerprint": known_as, "account": key.account}
+            for known_as, key in self._keys.items()
+        ]
+
+    def derive_urls(self, endpoint: str, request_id: str) -> tuple[str, str, str]:
+        """(status, result, cancel), for a webhook that overtook a lost answer to the submit."""
+        return fal_urls.request_urls(self._queue_url, endpoint, request_id)
+
+    # -- submit -------------------------------------------------------------------------------
+
+    async def submit(
+        self,
+        *,
+        fingerprint: str,
+        endpoint: str,
+        body: Mapping[str, Any],
+        webhook_url: str | None,
+        start_timeout_seconds: float,
+        tags: Mapping[str, str] | None = None,
+    ) -> SubmitOutcome:
+        """Exactly one POST, to the configured host. There is no idempotency key at fal."""
+        headers = {
+            "Authorization": self._authorization(fingerprint),
+            "Content-Type": "application/json",
+            "X-Fal-Request-Timeout": f"{max(START_TIMEOUT_SECONDS_MIN, start_timeout_seconds):.1f}",
+            "X-Fal-Object-Lifecycle-Preference": _LIFECYCLE,
+            # A fallback is another model than the one the catalogue names.
+            "x-app-fal-disable-fallback": "true",
+        }
+        if tags and (line := _tag_line(tags)):
+            headers["X-Fal-Tags"] = line
+        try:
+            reply = await self._send(
+                "POST",
+                f"{self._queue_url}/{endpoint}",
+                headers=headers,
+                params={} if webhook_url is None else {"fal_webhook": webhook_url},
+                content=msgspec.json.encode(body),
+                read_seconds=self._submit_seconds,
+            )
+        except _NEVER_SENT as error:
+            return _never_sent(error)
+        except (httpx.HTTPError, TimeoutError, _AnswerTooLongError) as error:
+            return Ambiguous(error=_words(error))
+        if not reply.is_success:
+            return fal_errors.submit_refused(reply)
+        return self._read_accepted(endpoint, reply)
+
+    def _read_accepted(self, endpoint: str, reply: Reply) -> SubmitOutcome:
+        data = reply.data if isinstance(reply.data, dict) else {}
+        request_id = data.get("request_id")
+        if not isinstance(request_id, str) or not request_id:
+            return Ambiguous(
+                error=f"HTTP {reply.status} without a request id", http_status=reply.status
+            )
+        derived = self.derive_urls(endpoint, request_id)
+        names = ("status_url", "response_url", "cancel_url")
+        status_url, response_url, cancel_url = (
+            self._own_url(data.get(name)) or fallback
+            for name, fallback in zip(names, derived, strict=True)
+        )
+        return Accepted(
+            request_id=request_id,
+            status_url=status_url,
+            response_url=response_url,
+            cancel_url=cancel_url,
+        )
+
+    def _own_url(self, url: object) -> str | None:
+        """`url` if our key may be sent to it."""
+        if not isinstance(url, str) or not fal_urls.same_origin(url, self._queue_url):
+            return None
+        return url
+
+    # -- status, result, cancel ---------------------------------------------------------------
+
+    async def status(self, *, fingerprint: str, status_url: str) -> StatusOutcome:
+        """Where the request stands. COMPLETED is said of failed and cancelled ones too."""
+        reply = await self._look("GET", status_url, fingerprint)
+        if isinstance(reply, Unreachable):
+            return reply
+        if reply.status == 404 and reply.is_own:
+            return Unknown()
+        if not reply.is_success or not reply.is_own:
+            return fal_errors.unreachable(reply)
+        return _read_status(reply)
+
+    async def result(self, *, fingerprint: str, response_url: str) -> ResultOutcome:
+        """The HTTP code of the result is the truth about a request."""
+        reply = await self._look("GET", response_url, fingerprint)
+        if isinstance(reply, Unreachable):
+            return reply
+        if reply.status == 200 and reply.is_own:
+            return Output(
+                payload=reply.data,
+                billable_units=fal_errors.billable_units(reply),
+                http_status=reply.status,
+            )
+        if reply.is_success:
+            return StillRunning() if reply.is_own else fal_errors.unreachable(reply)
+        if fal_errors.speaks_for_itself(reply):
+            return fal_errors.failure(reply)
+        if fal_errors.is_about_path(reply):
+            return fal_errors.unreachable(reply)
+        return await self._ask_status(fingerprint, response_url, reply)
+
+    async def _ask_status(self, fingerprint: str, response_url: str, reply: Reply) -> ResultOutcome:
+        """A 400 without a type may mean "not yet", and a 5xx may be the gateway's and pass.
+
+        The status knows: it names an error only for a request that failed. To take the gateway's
+        fault for the request's would be to pay for the same image twice.
+        """
+        base = response_url.rstrip("/").removesuffix("/response")
+        status = await self.status(fingerprint=fingerprint, status_url=f"{base}/status")
+        match status:
+            case InQueue() | InProgress():
+                return StillRunning()
+            case Completed() if reply.status < 500 or status.error or status.error_type:
+                return fal_errors.failure(reply)
+            case Unreachable():
+                return status
+            case _:
+                return fal_errors.unreachable(reply)
+
+    async def cancel(self, *, fingerprint: str, cancel_url: str) -> CancelOutcome:
+        reply = await self._look("PUT", cancel_url, fingerprint)
+        if isinstance(reply, Unreachable):
+            return reply
+        if reply.is_success:
+            return CancelAccepted()
+        if reply.status == 400 and reply.is_own:
+            return AlreadyCompleted()
+        if reply.status == 404 and reply.is_own:
+            return Unknown()
+        return fal_errors.unreachable(reply)
+
+    async def _look(self, method: str, url: str, fingerprint: str) -> Reply | Unreachable:
+        own_url = fal_urls.on_queue_host(url, self._queue_url)
+        if own_url is None:
+            return Unreachable(reason="not a URL of the provider")
+        if fingerprint not in self._keys:
+            return Unreachable(reason="the key is not in this process's environment")
+        headers = {"Authorization": self._authorization(fingerprint)}
+        try:
+            return await self._send(method, own_url, headers=headers, read_seconds=LOOK_SECONDS)
+        except (httpx.HTTPError, TimeoutError, _AnswerTooLongError) as error:
+            return Unreachable(reason=_words(error))
+
+    # -- files --------------------------------------------------------------------------------
+
+    async def download(self, url: str, *, max_bytes: int) -> bytes:
+        """The bytes at an output's URL, at most `max_bytes`; the key is not sent along.
+
+        Raises: OutputMissingError (404, 410, empty: retryable, for a while),
+        RetryableError (5xx, timeouts, broken transfer),
+        OutputTooLargeError, OutputRefusedError (a URL that is not allowed, another 3xx or 4xx).
+        """
+        return await self._files.download(url, max_bytes=max_bytes)
+
+    async def upload(
+        self, data: bytes, content_type: str, file_name: str, *, fingerprint: str
+    ) -> str:
+        """A URL that fal can fetch, for a photo in a storage that it cannot reach.
+
+        Raises: UploadError (retryable).  Replay: another file, which ends after seven days.
+        """
+        return await self._files.upload(
+            data,
+            content_type=content_type,
+            file_name=file_name,
+            authorization=self._authorization(fingerprint),
+        )
+
+    # -- transport ----------------------------------------------------------------------------
+
+    def _authorization(self, fingerprint: str) -> str:
+        return f"Key {self._keys[fingerprint].secret.get_secret_value()}"
+
+    async def _send(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        read_seconds: float,
+        params: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+    ) -> Reply:
+        """One request, its whole answer. Bounded in time and size whatever the other side does."""
+        timeout = httpx.Timeout(read_seconds, connect=CONNECT_SECONDS, pool=CONNECT_SECONDS)
+        async with (
+            asyncio.timeout(read_seconds + 2 * CONNECT_SECONDS),
+            self._http.stream(
+                method,
+                url,
+                params=params,
+                content=content,
+                headers={"Accept": "application/json", "User-Agent": "jewelshot/1", **headers},
+                timeout=timeout,
+                follow_redirects=False,
+            ) as response,
+        ):
+            body = bytearray()
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > ANSWER_BYTES_MAX:
+                    raise _AnswerTooLongError
+        answer = bytes(body)
+        return Reply(response.status_code, response.headers, answer, fal_errors.read_json(answer))
+
+
+def _never_sent(error: httpx.HTTPError) -> NotAccepted:
+    return NotAccepted(
+        reason="unreachable",
+        http_status=None,
+        error_type=type(error).__name__,
+        detail=_words(error),
+        retry_after_seconds=None,
+        # The host is away for every key of the account; a generation is not to blame.
+        account_effect="cooldown",
+        counts_as_attempt=False,
+        is_final=False,
+    )
+
+
+def _read_status(reply: Reply) -> StatusOutcome:
+    data: dict[str, Any] = reply.data
+    match data.get("status"):
+        case "IN_QUEUE":
+            position = data.get("queue_position")
+            return InQueue(position=position if isinstance(position, int) else None)
+        case "IN_PROGRESS":
+            return InProgress()
+        case str() as word:
+            # Only COMPLETED is documented. Of another word the result tells the truth.
+            error = _text(data.get("error"))
+            if word != "COMPLETED":
+                error = error or f"status {word[:40]}"
+            return Completed(error=error, error_type=_text(data.get("error_type")))
+        case _:
+            return fal_errors.unreachable(reply)
+
+
+def _words(error: BaseException) -> str:
+    text = str(error)
+    return f"{type(error).__name__}: {text}"[:200] if text else type(error).__name__
+
+
+def _text(value: object) -> str | None:
+    return value[:1000] if isinstance(value, str) and value else None
+
+
+def _tag_line(tags: Mapping[str, str]) -> str:
+    """fal drops invalid tags in silence, so what would be dropped is not sent."""
+    pairs = [
+        f"{name}={value}"
+        for name, value in tags.items()
+        if name
+        and len(name) <= 64
+        and set(name) <= _TAG_CHARS
+        and len(value) <= 256
+        and value.isascii()
+        and value.isprintable()
+        and "," not in value
+    ]
+    line = ",".join(pairs[:10])
+    return line if len(line) <= 1024 else ""

@@ -1,0 +1,312 @@
+"""Reads fal's answers: which of its failure shapes, whose fault, and whether to try again.
+
+Shapes: a model's list `{"detail": [{"type", "msg", "loc"}]}`, the infrastructure's flat
+`{"detail": "...", "error_type": "..."}`, and HTML of the ingress, which has no request id.
+Branches on types and codes, never on message text.
+Source: https://docs.fal.ai/errors
+"""
+
+import email.utils
+import time
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import httpx
+import msgspec
+
+from core.generations.fal_types import (
+    AccountEffect,
+    Ambiguous,
+    Failure,
+    NotAccepted,
+    Unreachable,
+)
+
+REQUEST_ID = "x-fal-request-id"
+_UNITS = "x-fal-billable-units"
+_DETAIL_CHARS_MAX = 1000
+_RETRY_AFTER_SECONDS_MAX = 3600.0
+# What the ingress answers when it did not get an answer from the gateway behind it; the official
+# Python client submits again after these, and after nothing else of the kind.
+_INGRESS_STATUSES = frozenset({502, 503, 504})
+# The request was not taken this time, for no fault of its own (the official client retries them).
+_TRY_AGAIN_STATUSES = frozenset({408, 409, 421, 425})
+_ACCOUNT_STATUSES = frozenset({401, 402, 403})
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """A whole answer. `data` is its JSON, or None."""
+
+    status: int
+    headers: httpx.Headers
+    content: bytes
+    data: Any = None
+
+    @property
+    def is_success(self) -> bool:
+        return 200 <= self.status < 300
+
+    @property
+    def is_own(self) -> bool:
+        """Said by fal about the request, not by something in between."""
+        return isinstance(self.data, dict)
+
+
+def read_json(content: bytes) -> Any:
+    try:
+        return msgspec.json.decode(content)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """What a failed answer says of itself."""
+
+    error_type: str | None
+    detail: str | None
+
+
+class _Verdict(msgspec.Struct, frozen=True):
+    reason: str
+    is_retryable: bool = False
+    is_refusal: bool = False
+
+
+_PASSING = _Verdict("The provider failed for a moment.", is_retryable=True)
+_BAD_PHOTO = _Verdict("The provider could not read or use this photo.", is_refusal=True)
+_BAD_SIZE = _Verdict("The photo's dimensions do not suit this model.", is_refusal=True)
+_BAD_VALUE = _Verdict("A parameter is outside of what this model takes.", is_refusal=True)
+
+# The table of section "Error types" on fal's errors page, and of its request errors.
+_VERDICTS = {
+    "internal_server_error": _PASSING,
+    "generation_timeout": _Verdict("The model took too long.", is_retryable=True),
+    "downstream_service_error": _PASSING,
+    "downstream_service_unavailable": _PASSING,
+    "content_policy_violation": _Verdict(
+        "The provider's content policy refused the text or the photo.", is_refusal=True
+    ),
+    "no_media_generated": _Verdict("The model made no image of it."),
+    "image_too_small": _BAD_SIZE,
+    "image_too_large": _BAD_SIZE,
+    "image_load_error": _BAD_PHOTO,
+    "file_download_error": _Verdict(
+        "The provider could not fetch the photo from our storage.", is_refusal=True
+    ),
+    "face_detection_error": _BAD_PHOTO,
+    "feature_not_supported": _BAD_VALUE,
+    "file_too_large": _Verdict("The photo's file is too large for this model.", is_refusal=True),
+    "unsupported_image_format": _BAD_PHOTO,
+    "one_of": _BAD_VALUE,
+    "request_timeout": _Verdict("The provider did not start in time.", is_retryable=True),
+    "startup_timeout": _Verdict("The provider did not start in time.", is_retryable=True),
+    "runner_scheduling_failure": _PASSING,
+    "runner_connection_timeout": _PASSING,
+    "runner_disconnected": _PASSING,
+    "runner_connection_refused": _PASSING,
+    "runner_connection_error": _PASSING,
+    "runner_incomplete_response": _PASSING,
+    "runner_server_error": _PASSING,
+    "internal_error": _PASSING,
+    "client_disconnected": _Verdict("The request was cancelled."),
+    "client_cancelled": _Verdict("The request was cancelled."),
+    "concurrent_requests_limit": _PASSING,
+    "bad_request": _Verdict("The provider refused the request.", is_refusal=True),
+    "not_found": _Verdict("The provider has lost the request.", is_retryable=True),
+    "path_not_found": _Verdict("The provider has no such model."),
+}
+
+
+def read_fault(reply: Reply) -> Fault:
+    """Type and text of a failure, from whichever shape it has."""
+    data = reply.data
+    header_type = reply.headers.get("x-fal-error-type")
+    if not isinstance(data, dict):
+        return Fault(header_type, reply.content[:200].decode("utf-8", "replace") or None)
+    listed = data.get("detail")
+    if isinstance(listed, list):
+        items = [item for item in listed if isinstance(item, dict)]
+        types = [item["type"] for item in items if isinstance(item.get("type"), str)]
+        # A refusal of the content weighs more than whatever else is wrong with the input.
+        policy = "content_policy_violation"
+        chosen = policy if policy in types else next(iter(types), header_type)
+        text = "; ".join(_item_text(item) for item in items)
+        return Fault(chosen, text[:_DETAIL_CHARS_MAX] or None)
+    flat_type = data.get("error_type")
+    detail = listed if isinstance(listed, str) else data.get("status") or data.get("error")
+    return Fault(
+        flat_type if isinstance(flat_type, str) and flat_type else header_type,
+        detail[:_DETAIL_CHARS_MAX] if isinstance(detail, str) else None,
+    )
+
+
+def _item_text(item: dict[str, Any]) -> str:
+    location = item.get("loc")
+    where = ".".join(str(part) for part in location) if isinstance(location, list) else ""
+    return f"{where}: {item.get('msg', item.get('type', ''))}".removeprefix(": ")
+
+
+def billable_units(reply: Reply) -> Decimal | None:
+    """Units of the endpoint's price, as the header says; None when it does not."""
+    raw = reply.headers.get(_UNITS)
+    if raw is None:
+        return None
+    try:
+        units = Decimal(raw.strip())
+    except InvalidOperation:
+        return None
+    return units if units.is_finite() and units >= 0 else None
+
+
+def retry_after_seconds(reply: Reply) -> float | None:
+    """`Retry-After` as seconds from now, at most an hour."""
+    raw = reply.headers.get("retry-after", "").strip()
+    if not raw:
+        return None
+    try:
+        seconds = float(raw)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(raw).timestamp() - time.time()
+        except ValueError:
+            return None
+    if not 0 <= seconds < float("inf"):
+        return None
+    return min(seconds, _RETRY_AFTER_SECONDS_MAX)
+
+
+def is_ingress_page(reply: Reply) -> bool:
+    """nginx in front of fal: it did not reach the gateway, so nothing was accepted."""
+    return (
+        reply.status in _INGRESS_STATUSES
+        and REQUEST_ID not in reply.headers
+        and b"nginx" in reply.content[:4096]
+    )
+
+
+class _Refusal(msgspec.Struct, frozen=True):
+    reason: str
+    account_effect: AccountEffect = "none"
+    counts_as_attempt: bool = True
+    is_final: bool = False
+
+
+def _refusal_of(reply: Reply) -> _Refusal | None:
+    match reply.status:
+        case 401:
+            found = _Refusal("unauthorized", "breaker", counts_as_attempt=False)
+        case 402 | 403:
+            found = _Refusal("locked", "breaker", counts_as_attempt=False)
+        case 429:
+            found = _Refusal("rate_limited", "cooldown", counts_as_attempt=False)
+        case status if status in _TRY_AGAIN_STATUSES:
+            found = _Refusal("try_again")
+        case status if 300 <= status < 400:
+            found = _Refusal("redirected")
+        case status if 400 <= status < 499:
+            found = _Refusal("refused", is_final=True)
+        case _ if is_ingress_page(reply):
+            found = _Refusal("ingress")
+        case _:
+            return None
+    return found
+
+
+def submit_refused(reply: Reply) -> NotAccepted | Ambiguous:
+    """Sorts an answer to a submit that is not a success."""
+    fault = read_fault(reply)
+    refusal = _refusal_of(reply)
+    if refusal is None:
+        words = f"HTTP {reply.status} {fault.error_type or ''}".rstrip()
+        return Ambiguous(error=words, http_status=reply.status)
+    return NotAccepted(
+        reason=refusal.reason,
+        http_status=reply.status,
+        error_type=fault.error_type,
+        detail=fault.detail,
+        retry_after_seconds=retry_after_seconds(reply),
+        account_effect=refusal.account_effect,
+        counts_as_attempt=refusal.counts_as_attempt,
+        is_final=refusal.is_final,
+    )
+
+
+def unreachable(reply: Reply) -> Unreachable:
+    """An answer that says nothing about the request: of the ingress, or about our key."""
+    fault = read_fault(reply)
+    effect: AccountEffect = "none"
+    if reply.status in _ACCOUNT_STATUSES:
+        effect = "breaker"
+    elif reply.status == 429:
+        effect = "cooldown"
+    return Unreachable(
+        reason=f"HTTP {reply.status} {fault.error_type or ''}".rstrip(),
+        http_status=reply.status,
+        retry_after_seconds=retry_after_seconds(reply),
+        account_effect=effect,
+    )
+
+
+def speaks_for_itself(reply: Reply) -> bool:
+    """True if a failed answer of the result URL is the request's own end, without a second source.
+
+    Runners put the bill on their answers; the gateway has none for its own.
+    """
+    if not reply.is_own:
+        return False
+    if is_own_start_timeout(reply) or billable_units(reply) is not None:
+        return True
+    if is_about_path(reply) or reply.status >= 500:
+        return False
+    return reply.status != 400 or read_fault(reply).error_type is not None
+
+
+def is_about_path(reply: Reply) -> bool:
+    """True for an answer that no model gave: about our key, our rate, or from the ingress."""
+    return (
+        not reply.is_own
+        or reply.status in _ACCOUNT_STATUSES
+        or reply.status in _TRY_AGAIN_STATUSES
+        or reply.status == 429
+        or 300 <= reply.status < 400
+    )
+
+
+def failure(reply: Reply) -> Failure:
+    """The end of a request that failed, from the answer of its result URL."""
+    fault = read_fault(reply)
+    error_type = fault.error_type
+    if reply.status == 404 and error_type is None:
+        gone = reply.data.get("status") == "NOT_FOUND" if reply.is_own else False
+        error_type = "not_found" if gone else "path_not_found"
+    is_cancelled = reply.status == 499 or error_type in {"client_cancelled", "client_disconnected"}
+    is_start_timeout = is_own_start_timeout(reply)
+    verdict = _VERDICTS.get(error_type or "") or _verdict_of_status(reply.status)
+    return Failure(
+        http_status=reply.status,
+        error_type=error_type or ("client_cancelled" if is_cancelled else None),
+        detail=fault.detail,
+        reason=verdict.reason,
+        is_retryable=verdict.is_retryable and not is_cancelled and not is_start_timeout,
+        is_refusal=verdict.is_refusal and not is_cancelled,
+        is_cancelled=is_cancelled,
+        is_start_timeout=is_start_timeout,
+        billable_units=billable_units(reply),
+        account_effect="cooldown" if reply.status == 429 else "none",
+    )
+
+
+def is_own_start_timeout(reply: Reply) -> bool:
+    """Our X-Fal-Request-Timeout passed before a runner took the request: it surely never ran."""
+    return (
+        reply.status == 504
+        and reply.headers.get("x-fal-request-timeout-type", "").strip().lower() == "user"
+    )
+
+
+def _verdict_of_status(status: int) -> _Verdict:
+    if status >= 500 or status == 429 or status in _TRY_AGAIN_STATUSES:
+        return _PASSING
+    if status == 499:
+        return _VERDICTS["client_cancelled"]
+    return _Verdict("The provider refused the request.", is_refusal=True)
