@@ -32,6 +32,7 @@ be opened; `request_id` names the request in our records.
 _TAGS = [
     Tag(name="Auth", description="Sign up, sign in, sessions, recovery and the second factor."),
     Tag(name="Me", description="The signed-in person."),
+    Tag(name="Uploads", description="Photos: send, look, delete."),
     Tag(name="Health", description="For load balancers and monitoring."),
     Tag(name="Problems", description="What the error types mean."),
 ]

@@ -2,7 +2,17 @@
 
 from litestar import Router
 
-from api.routes import assets, auth, confirm_page, generations, health, me, problems, webhooks
+from api.routes import (
+    assets,
+    auth,
+    confirm_page,
+    generations,
+    health,
+    me,
+    problems,
+    uploads,
+    webhooks,
+)
 
 ROUTERS: list[Router] = [
     assets.router,
@@ -12,5 +22,6 @@ ROUTERS: list[Router] = [
     health.router,
     me.router,
     problems.router,
+    uploads.router,
     webhooks.router,
 ]
