@@ -1,0 +1,208 @@
+"""Proves that a webhook is fal's: ED25519 over the request id, user, time and raw body.
+
+A verified webhook is a hint that a call ended, and no more: the result is fetched from fal.
+Source: https://docs.fal.ai/model-apis/model-endpoints/webhooks
+"""
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import httpx
+import msgspec
+import structlog
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from core.errors import NotAllowedError, TemporarilyUnavailableError
+from core.generations.fal_errors import read_json
+from core.settings import Settings
+
+log = structlog.get_logger()
+
+REQUEST_ID = "x-fal-webhook-request-id"
+USER_ID = "x-fal-webhook-user-id"
+TIMESTAMP = "x-fal-webhook-timestamp"
+SIGNATURE = "x-fal-webhook-signature"
+
+CLOCK_SECONDS = 300  # fal's own tolerance
+KEYS_SECONDS = 86_400.0  # fal's upper limit for keeping its key set
+REFETCH_SECONDS = 30.0  # a forger must not make us ask fal at will
+_FETCH_TIMEOUT = httpx.Timeout(5, connect=3)
+_KEY_BYTES = 32
+_SIGNATURE_BYTES = 64
+
+
+class VerifiedWebhook(msgspec.Struct, frozen=True, kw_only=True):
+    """What fal said. Everything but `request_id` and `user_id` may be missing from its body.
+
+    `gateway_request_id` differs from `request_id` when fal ran the request again by itself.
+    """
+
+    request_id: str
+    user_id: str
+    status: str | None
+    gateway_request_id: str | None
+    error: str | None
+    payload: Any
+
+
+class WebhookVerifier:
+    """Holds the key set of one process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        http: httpx.AsyncClient,
+        *,
+        now: Callable[[], float] = time.time,
+        refetch_seconds: float = REFETCH_SECONDS,
+    ) -> None:
+        self._url = settings.fal_jwks_url
+        self._http = http
+        self._now = now
+        self._refetch_seconds = refetch_seconds
+        self._keys: list[Ed25519PublicKey] = []
+        self._fetched_at = float("-inf")
+        self._tried_at = float("-inf")
+        self._lock = asyncio.Lock()
+
+    async def verify(self, headers: Mapping[str, str], raw_body: bytes) -> VerifiedWebhook:
+        """The content of a genuine webhook. `headers` may be of any case.
+
+        Raises: NotAllowedError (reason: webhook_header, webhook_timestamp, webhook_signature,
+        webhook_request_id); TemporarilyUnavailableError without a usable key set.
+        """
+        lowered = {name.lower(): value for name, value in headers.items()}
+        try:
+            request_id, user_id, timestamp, signature_hex = (
+                lowered[name] for name in (REQUEST_ID, USER_ID, TIMESTAMP, SIGNATURE)
+            )
+        except KeyError:
+            raise NotAllowedError(reason="webhook_header") from None
+        self._require_fresh(timestamp)
+        signature = _read_signature(signature_hex)
+        digest = hashlib.sha256(raw_body).hexdigest()
+        message = "\n".join((request_id, user_id, timestamp, digest)).encode()
+        if not await self._is_signed(signature, message):
+            raise NotAllowedError(reason="webhook_signature")
+        return _read_body(request_id, user_id, raw_body)
+
+    def _require_fresh(self, timestamp: str) -> None:
+        # Digits only: int() would also take signs, spaces and other scripts' digits.
+        if not (timestamp.isascii() and timestamp.isdecimal() and len(timestamp) <= 12):
+            raise NotAllowedError(reason="webhook_timestamp")
+        if abs(self._now() - int(timestamp)) > CLOCK_SECONDS:
+            raise NotAllowedError(reason="webhook_timestamp")
+
+    async def _is_signed(self, signature: bytes, message: bytes) -> bool:
+        keys = await self._current_keys()
+        if _matches(keys, signature, message):
+            return True
+        fresh = await self._refetched(keys)
+        return fresh is not keys and _matches(fresh, signature, message)
+
+    # -- keys ---------------------------------------------------------------------------------
+
+    async def _current_keys(self) -> list[Ed25519PublicKey]:
+        if self._is_usable():
+            return self._keys
+        async with self._lock:
+            if not self._is_usable():
+                await self._fetch()
+            if not self._is_usable():
+                raise TemporarilyUnavailableError(what="fal_jwks")
+            return self._keys
+
+    def _is_usable(self) -> bool:
+        return bool(self._keys) and self._now() - self._fetched_at < KEYS_SECONDS
+
+    async def _refetched(self, seen: list[Ed25519PublicKey]) -> list[Ed25519PublicKey]:
+        """A newer key set than `seen`, if it may be asked for; whoever waits shares the answer."""
+        async with self._lock:
+            if self._keys is seen and self._now() - self._tried_at >= self._refetch_seconds:
+                await self._fetch()
+            return self._keys
+
+    async def _fetch(self) -> None:
+        """Replaces the key set, or leaves it as it is."""
+        self._tried_at = self._now()
+        try:
+            response = await self._http.get(
+                self._url, timeout=_FETCH_TIMEOUT, follow_redirects=False
+            )
+        except httpx.HTTPError as error:
+            log.warning("fal_webhook.keys_unavailable", error=type(error).__name__)
+            return
+        keys = read_keys(response.content) if response.status_code == 200 else []
+        if not keys:
+            log.warning("fal_webhook.keys_unavailable", status=response.status_code)
+            return
+        self._keys = keys
+        self._fetched_at = self._now()
+
+
+def read_keys(jwks: bytes) -> list[Ed25519PublicKey]:
+    """The ED25519 keys of a JWKS; whatever else is in it is passed over."""
+    data = read_json(jwks)
+    entries = data.get("keys") if isinstance(data, dict) else None
+    if not isinstance(entries, list):
+        return []
+    found = (_read_key(entry) for entry in entries if isinstance(entry, dict))
+    return [key for key in found if key is not None]
+
+
+def _read_key(entry: Mapping[str, Any]) -> Ed25519PublicKey | None:
+    encoded = entry.get("x")
+    if not isinstance(encoded, str) or entry.get("crv", "Ed25519") != "Ed25519":
+        return None
+    bare = encoded.rstrip("=")  # JWKs come without padding, which the decoder insists on
+    try:
+        raw = base64.b64decode(bare + "=" * (-len(bare) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return Ed25519PublicKey.from_public_bytes(raw) if len(raw) == _KEY_BYTES else None
+
+
+def _read_signature(signature_hex: str) -> bytes:
+    try:
+        signature = bytes.fromhex(signature_hex)
+    except ValueError:
+        signature = b""
+    if len(signature) != _SIGNATURE_BYTES:
+        raise NotAllowedError(reason="webhook_signature")
+    return signature
+
+
+def _matches(keys: list[Ed25519PublicKey], signature: bytes, message: bytes) -> bool:
+    for key in keys:
+        try:
+            key.verify(signature, message)
+        except InvalidSignature:
+            continue
+        return True
+    return False
+
+
+def _read_body(request_id: str, user_id: str, raw_body: bytes) -> VerifiedWebhook:
+    data = read_json(raw_body)
+    body: dict[str, Any] = data if isinstance(data, dict) else {}
+    said = body.get("request_id")
+    if said is not None and said != request_id:
+        raise NotAllowedError(reason="webhook_request_id")
+    return VerifiedWebhook(
+        request_id=request_id,
+        user_id=user_id,
+        status=_text(body.get("status")),
+        gateway_request_id=_text(body.get("gateway_request_id")),
+        error=_text(body.get("error")),
+        payload=body.get("payload"),
+    )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
