@@ -27,11 +27,17 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _decode_path(kind: type, value: object) -> object:
+    return kind(value) if kind is Path else value
+
+
 def main() -> int:
     arguments = _parse()
     try:
         require_sandbox_allowed(os.environ)
-        config = msgspec.json.decode(arguments.config.read_bytes(), type=SupabaseConfig)
+        config = msgspec.json.decode(
+            arguments.config.read_bytes(), type=SupabaseConfig, dec_hook=_decode_path
+        )
         base = urlsplit(config.base_url)
         host = arguments.host or base.hostname or "127.0.0.1"
         require_loopback(host)

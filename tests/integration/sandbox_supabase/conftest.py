@@ -3,14 +3,20 @@
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import msgspec
 import psycopg
 import pytest
 from litestar import Litestar
+from storage3.types import FileOptions
 from supabase import AsyncClient, AsyncClientOptions, acreate_client
+from supabase_auth.types import (
+    EmailOtpType,
+    SignInWithEmailAndPasswordCredentials,
+    VerifyTokenHashParams,
+)
 
 from scripts.sandbox.mailbox import Mailbox
 from scripts.sandbox.supabase.app import create_app
@@ -21,6 +27,19 @@ BASE_URL = "http://127.0.0.1:54321"
 PUBLISHABLE = "sb_publishable_test"
 SECRET = "sb_secret_test"
 PASSWORD = "correct horse"
+
+
+def credentials(email: str, password: str = PASSWORD) -> SignInWithEmailAndPasswordCredentials:
+    return {"email": email, "password": password}
+
+
+def by_hash(token_hash: str, kind: EmailOtpType = "email") -> VerifyTokenHashParams:
+    return {"token_hash": token_hash, "type": kind}
+
+
+def as_type(mime: str, **options: str) -> FileOptions:
+    typed: dict[str, Any] = {"content-type": mime, **options}
+    return cast("FileOptions", typed)
 
 
 class Sandbox:
@@ -34,13 +53,12 @@ class Sandbox:
 
     def http(self, **headers: str) -> httpx.AsyncClient:
         """A plain client; keyword arguments are headers, `_` for `-`."""
-        transport = httpx.ASGITransport(self.app, client=(self.client_ip, 50_000))
+        application: Any = self.app  # Litestar narrows the ASGI types
+        transport = httpx.ASGITransport(application, client=(self.client_ip, 50_000))
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return httpx.AsyncClient(transport=transport, base_url=BASE_URL, headers=named)
 
-    async def supabase(
-        self, key: str | None = None, *, flow_type: str = "implicit"
-    ) -> AsyncClient:
+    async def supabase(self, key: str | None = None, *, flow_type: str = "implicit") -> AsyncClient:
         options = AsyncClientOptions(
             auto_refresh_token=False,
             persist_session=False,
@@ -59,7 +77,7 @@ class Sandbox:
             {"email": email, "password": PASSWORD, "email_confirm": True}
         )
         client = await self.supabase()
-        await client.auth.sign_in_with_password({"email": email, "password": PASSWORD})
+        await client.auth.sign_in_with_password(credentials(email))
         return client
 
 

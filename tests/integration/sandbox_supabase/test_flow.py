@@ -1,12 +1,22 @@
 """The official client, unmodified, through a person's whole life with the project."""
 
+from collections.abc import Callable
+
 import pytest
+from storage3.exceptions import StorageApiError
 from supabase import AsyncClient, AuthApiError
 from supabase_auth.errors import AuthWeakPasswordError
-from storage3.exceptions import StorageApiError
+from supabase_auth.types import MFAVerifyParams
 
 from scripts.sandbox.supabase.auth.factors import totp
-from tests.integration.sandbox_supabase.conftest import PASSWORD, Sandbox, Starter
+from tests.integration.sandbox_supabase.conftest import (
+    PASSWORD,
+    Sandbox,
+    Starter,
+    as_type,
+    by_hash,
+    credentials,
+)
 
 EMAIL = "ada@example.com"
 
@@ -32,11 +42,11 @@ async def test_sign_up_confirm_refresh_second_factor_sign_out(start_sandbox: Sta
         assert signed_up.user is not None
         assert signed_up.user.identities
 
-        sign_in = {"email": EMAIL, "password": PASSWORD}
-        await _refused("email_not_confirmed", client.auth.sign_in_with_password(sign_in))
+        sign_in = client.auth.sign_in_with_password(credentials(EMAIL))
+        await _refused("email_not_confirmed", sign_in)
 
         mail = sandbox.mailbox.latest(to=EMAIL, kind="signup")
-        confirm = {"token_hash": mail.data["token_hash"], "type": "email"}
+        confirm = by_hash(mail.data["token_hash"])
         verified = await client.auth.verify_otp(confirm)
         assert verified.session is not None
         again = await sandbox.supabase()
@@ -64,21 +74,24 @@ async def _rotation(sandbox: Sandbox, first: str) -> None:
 
 
 async def _second_factor(sandbox: Sandbox) -> None:
-    credentials = {"email": EMAIL, "password": PASSWORD}
     other = await sandbox.supabase()
-    await other.auth.sign_in_with_password(credentials)
+    await other.auth.sign_in_with_password(credentials(EMAIL))
     other_token = await _token_of(other)
 
     client = await sandbox.supabase()
-    signed_in = await client.auth.sign_in_with_password(credentials)
+    signed_in = await client.auth.sign_in_with_password(credentials(EMAIL))
     assert signed_in.session is not None
     factor = await client.auth.mfa.enroll({"factor_type": "totp", "friendly_name": "phone"})
     assert factor.totp is not None
     challenge = await client.auth.mfa.challenge({"factor_id": factor.id})
-    answer = {"factor_id": factor.id, "challenge_id": challenge.id}
-    await _refused("mfa_verification_failed", client.auth.mfa.verify({**answer, "code": "000"}))
-    code = totp(factor.totp.secret)
-    await client.auth.mfa.verify({**answer, "code": code})
+    answer: MFAVerifyParams = {
+        "factor_id": factor.id,
+        "challenge_id": challenge.id,
+        "code": "000",
+    }
+    await _refused("mfa_verification_failed", client.auth.mfa.verify(answer))
+    answer["code"] = totp(factor.totp.secret)
+    await client.auth.mfa.verify(answer)
 
     claims = await client.auth.get_claims()
     assert claims is not None
@@ -96,7 +109,7 @@ async def _second_factor(sandbox: Sandbox) -> None:
     assert kept["claims"]["aal"] == "aal2"
 
     weak = await sandbox.supabase()
-    await weak.auth.sign_in_with_password(credentials)
+    await weak.auth.sign_in_with_password(credentials(EMAIL))
     level = await weak.auth.mfa.get_authenticator_assurance_level()
     assert (level.current_level, level.next_level) == ("aal1", "aal2")
     refusal = await _refused("insufficient_aal", weak.auth.update_user({"password": "another one"}))
@@ -109,9 +122,8 @@ async def _second_factor(sandbox: Sandbox) -> None:
 
 
 async def test_uploads_follow_the_policies_of_the_database(
-    sandbox: Sandbox, storage_sql: "object"
+    sandbox: Sandbox, storage_sql: Callable[[str], None]
 ) -> None:
-    assert callable(storage_sql)
     storage_sql(
         "create policy own on storage.objects to authenticated"
         " using (bucket_id = 'docs' and (storage.foldername(name))[1] = (select auth.uid())::text)"
@@ -125,9 +137,8 @@ async def test_uploads_follow_the_policies_of_the_database(
     user = await client.auth.get_user()
     assert user is not None
     bucket, folder = client.storage.from_("docs"), user.user.id
-    plain = {"content-type": "text/plain"}
 
-    await bucket.upload(f"{folder}/a.txt", b"hello", plain)
+    await bucket.upload(f"{folder}/a.txt", b"hello", as_type("text/plain"))
     assert await bucket.download(f"{folder}/a.txt") == b"hello"
     for path, content, kind, status, code in (
         (f"{folder}/a.txt", b"hello", "text/plain", "409", "Duplicate"),
@@ -136,14 +147,16 @@ async def test_uploads_follow_the_policies_of_the_database(
         (f"{folder}/b.txt", b"h" * 1001, "text/plain", "413", "Payload too large"),
     ):
         with pytest.raises(StorageApiError) as caught:
-            await bucket.upload(path, content, {"content-type": kind})
+            await bucket.upload(path, content, as_type(kind))
         assert (caught.value.status, caught.value.code) == (status, code)
 
     signed = await bucket.create_signed_url(f"{folder}/a.txt", 60)
     async with sandbox.http() as plain_client:
-        answer = await plain_client.get(signed["signedURL"])
+        url = signed["signedURL"]
+        assert url is not None
+        answer = await plain_client.get(url)
         assert answer.content == b"hello"
-        elsewhere = signed["signedURL"].replace("a.txt", "b.txt")
+        elsewhere = url.replace("a.txt", "b.txt")
         assert (await plain_client.get(elsewhere)).json()["error"] == "InvalidSignature"
 
 

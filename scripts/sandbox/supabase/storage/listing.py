@@ -133,6 +133,15 @@ def _cursor_name(body: dict[str, Any]) -> str | None:
     return name.removeprefix(_CURSOR_PREFIX)
 
 
+def _below_json(row: Row, folder_length: int | None) -> dict[str, Any]:
+    """With a delimiter an entry also has its `key` in the folder; the orders are the server's."""
+    shown = _json(row)
+    if folder_length is None:
+        first = ("id", "name", "metadata")
+        return {name: shown[name] for name in first} | shown
+    return {"key": row["name"][folder_length:].rstrip("/")} | shown
+
+
 async def list_below(storage: Storage, request: StorageRequest, bucket: str) -> Reply:
     caller = storage.caller(request)
     body = await request.json()
@@ -163,10 +172,7 @@ async def list_below(storage: Storage, request: StorageRequest, bucket: str) -> 
         answer["nextCursor"] = base64.b64encode(f"{_CURSOR_PREFIX}{last}".encode()).decode()
         answer["nextCursorKey"] = last
     folder_length = prefix.rfind("/") + 1
-    shown = [
-        ({"key": row["name"][folder_length:].rstrip("/")} if delimit else {}) | _json(row)
-        for row in page
-    ]
+    shown = [_below_json(row, folder_length if delimit else None) for row in page]
     answer["folders"] = [entry for entry in shown if entry["id"] is None]
     answer["objects"] = [entry for entry in shown if entry["id"] is not None]
     return json_reply(answer)
