@@ -30,5 +30,6 @@ def create_app(config: FalSandboxConfig | None = None) -> Litestar:
         on_startup=[warm],
         on_shutdown=[engine.aclose],
         openapi_config=None,
+        logging_config=None,
         request_max_body_size=BODY_BYTES_MAX,
     )

@@ -78,8 +78,8 @@ class UnusableImageError(Exception):
 
 
 def prepare_process() -> None:
-    """One thread per process and low priority: the machine is shared with what is under test."""
-    cv2.setNumThreads(1)
+    """Low priority: the machine is shared with what is under test."""
+    cv2.setNumThreads(min(2, os.cpu_count() or 1))
     os.nice(5)
 
 
