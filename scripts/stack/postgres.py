@@ -117,6 +117,12 @@ class EmbeddedPostgres:
         """End it as a crash would; the next start recovers."""
         self._end(signal.SIGKILL)
 
+    def leave_running(self) -> None:
+        """Let the server outlive this process; another object ends it by its directory."""
+        if self._process is not None:
+            self._process.returncode = 0  # or Popen would complain that it still runs
+            self._process = None
+
     def restart(self, mode: StopMode = "fast") -> None:
         """Same port, same data. `immediate` is a crash that the server knows of."""
         port = self.port

@@ -121,8 +121,8 @@ class Run:
         if not url:
             postgres = EmbeddedPostgres(self.folder / "postgres", durable=False)
             postgres.start()
-            _started.append(postgres)
             url = postgres.url()
+            postgres.leave_running()
         _require_superuser(url)
         return build_template(url, f"jewelshot_test_{self.token}_template")
 
@@ -134,10 +134,6 @@ class Run:
             ).fetchall()
             for (name,) in names:
                 drop_database(conn, name)
-
-
-# The process object of a server that this process started but does not stop.
-_started: list[EmbeddedPostgres] = []
 
 
 def build_template(superuser_url: str, name: str) -> Server:

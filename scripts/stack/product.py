@@ -1,0 +1,278 @@
+"""The whole product on one machine: servers, sandbox, API and workers, each its own process.
+
+What demo, run, chaos, bench and the acceptance tests start. Everything binds to loopback on free
+ports; everything that was started is stopped. A laptop and production differ only in `environ()`.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+import msgspec
+
+from scripts.sandbox.supabase.config import SupabaseConfig
+from scripts.stack.errors import StackError
+from scripts.stack.local import DEFAULT_STATE_DIR, LocalStack
+from scripts.stack.passwords import Passwords
+from scripts.stack.ports import LOOPBACK, free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+READY_SECONDS = 60
+_STOP_SECONDS = 25
+_POLL_SECONDS = 0.05
+
+
+class Child:
+    """One of our own processes: its command, its log file, its end."""
+
+    def __init__(self, name: str, arguments: Sequence[str], log: Path) -> None:
+        self.name = name
+        self.log = log
+        self._arguments = [sys.executable, "-m", *arguments]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        if self._process is None:
+            raise StackError(f"{self.name} has not been started")
+        return self._process.pid
+
+    def start(self, environ: Mapping[str, str]) -> None:
+        with self.log.open("ab") as log:
+            # A session of its own: Ctrl-C reaches us, and we stop the children in order.
+            self._process = subprocess.Popen(
+                self._arguments,
+                cwd=ROOT,
+                env=dict(environ),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def signal(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL to the process and what it started: as a machine that goes away."""
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def stop(self) -> None:
+        """SIGTERM, and SIGKILL to whatever is left of its group after the grace."""
+        if self._process is None:
+            return
+        self.signal(signal.SIGTERM)
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def tail(self, lines: int = 20) -> str:
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        return "\n".join(text.splitlines()[-lines:])
+
+
+class Product:
+    """The stack of `state_dir`, started in order. `settings` are extra environment variables."""
+
+    def __init__(
+        self,
+        state_dir: Path = DEFAULT_STATE_DIR,
+        *,
+        durable: bool = True,
+        settings: Mapping[str, str] | None = None,
+        fal_arguments: Sequence[str] = (),
+        workers: int = 1,
+        api_port: int | None = None,
+    ) -> None:
+        self.stack = LocalStack(state_dir, durable=durable)
+        self.state_dir = self.stack.state_dir
+        self._settings = dict(settings or {})
+        self._fal_arguments = list(fal_arguments)
+        self._worker_count = workers
+        self._api_port = api_port
+        self._passwords = Passwords(self.state_dir / "keys.json")
+        self.workers: list[Child] = []
+        self.api_url = self.supabase_url = self.fal_url = ""
+        self.api = self.supabase = self.fal = Child("none", [], Path())
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Everything, ready to serve. Raises: StackError, with the end of the log that says why."""
+        self.stack.start()
+        try:
+            self._start_children()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        for child in (*self.workers, self.api, self.fal, self.supabase):
+            child.signal(signal.SIGTERM)
+        for child in (*self.workers, self.api, self.fal, self.supabase):
+            child.stop()
+        self.workers.clear()
+        self.stack.stop()
+
+    def environ(self) -> dict[str, str]:
+        """The environment of API and workers: the variables of `.env.example`."""
+        return {
+            **_inherited(),
+            **self.stack.environ(),
+            "APP_ENV": "development",
+            "SUPABASE_URL": self.supabase_url,
+            "SUPABASE_PUBLISHABLE_KEY": "sb_publishable_" + self._passwords.get("publishable"),
+            "SUPABASE_SECRET_KEY": "sb_secret_" + self._passwords.get("secret"),
+            "PUBLIC_BASE_URL": self.api_url,
+            "SITE_URL": self.api_url,
+            "FAL_QUEUE_URL": self.fal_url,
+            "FAL_REST_URL": self.fal_url,
+            "FAL_JWKS_URL": f"{self.fal_url}/.well-known/jwks.json",
+            "FAL_AI_KEY_1": "sandbox-one:" + self._passwords.get("fal_one"),
+            "FAL_AI_KEY_2": "sandbox-two:" + self._passwords.get("fal_two"),
+            # The sandbox answers in a second: look for lost webhooks soon.
+            "FAL_POLL_FIRST_SECONDS": "3",
+            **self._settings,
+        }
+
+    def start_api(self) -> None:
+        self.api.start(self.environ())
+
+    def start_worker(self) -> Child:
+        """One more worker process."""
+        number = len(self.workers) + 1
+        worker = Child(f"worker-{number}", ["worker"], self._log(f"worker-{number}"))
+        worker.start(self.environ())
+        self.workers.append(worker)
+        return worker
+
+    def wait_ready(self, *, seconds: float = READY_SECONDS) -> None:
+        """Until the API says that all is well: database, Redis, workers, provider accounts."""
+        self._wait_for("the API", self.api, f"{self.api_url}/readyz", seconds=seconds, status="ok")
+
+    def _start_children(self) -> None:
+        (self.state_dir / "logs").mkdir(exist_ok=True)
+        supabase_port, fal_port = free_port(), free_port()
+        api_port = self._api_port or free_port()
+        self.api_url = f"http://{LOOPBACK}:{api_port}"
+        self.supabase_url = f"http://{LOOPBACK}:{supabase_port}"
+        self.fal_url = f"http://{LOOPBACK}:{fal_port}"
+        environ = self.environ()
+        self.supabase = Child(
+            "supabase-sandbox",
+            ["scripts.sandbox.supabase", "--config", str(self._supabase_config(environ))],
+            self._log("supabase-sandbox"),
+        )
+        self.fal = Child(
+            "fal-sandbox",
+            [
+                *("scripts.sandbox.fal", "--port", str(fal_port)),
+                *("--state-dir", str(self.state_dir / "fal"), *self._fal_arguments),
+            ],
+            self._log("fal-sandbox"),
+        )
+        self.api = Child(
+            "api", ["api", "--host", LOOPBACK, "--port", str(api_port)], self._log("api")
+        )
+        self.supabase.start(environ)
+        self.fal.start(environ)
+        jwks = f"{self.supabase_url}/auth/v1/.well-known/jwks.json"
+        self._wait_for("the Supabase sandbox", self.supabase, jwks)
+        self._wait_for("the fal sandbox", self.fal, environ["FAL_JWKS_URL"])
+        self._seed(environ)
+        self.start_api()
+        for _ in range(self._worker_count):
+            self.start_worker()
+        self._wait_for(
+            "the API",
+            self.api,
+            f"{self.api_url}/readyz",
+            status="ok" if self._worker_count else None,
+        )
+
+    def _supabase_config(self, environ: Mapping[str, str]) -> Path:
+        config = SupabaseConfig(
+            base_url=self.supabase_url,
+            site_url=environ["SITE_URL"],
+            data_dir=self.state_dir / "supabase",
+            auth_database_url=self.stack.auth_database_url,
+            storage_database_url=self.stack.storage_database_url,
+            publishable_key=environ["SUPABASE_PUBLISHABLE_KEY"],
+            secret_key=environ["SUPABASE_SECRET_KEY"],
+            jwt_secret=environ.get("SUPABASE_JWT_SECRET"),
+        )
+        path = self.state_dir / "supabase.json"
+        path.touch(mode=0o600)
+        path.write_bytes(msgspec.json.encode(config, enc_hook=str))
+        return path
+
+    def _seed(self, environ: Mapping[str, str]) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "scripts.seed"],
+            cwd=ROOT,
+            env=dict(environ),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise StackError(f"the buckets could not be made:\n{done.stdout}{done.stderr}")
+
+    def _log(self, name: str) -> Path:
+        return self.state_dir / "logs" / f"{name}.log"
+
+    def _wait_for(
+        self,
+        what: str,
+        child: Child,
+        url: str,
+        *,
+        seconds: float = READY_SECONDS,
+        status: str | None = None,
+    ) -> None:
+        """Until `url` answers 200; with `status`, until its JSON says so."""
+        until = time.monotonic() + seconds
+        last = "no answer"
+        while time.monotonic() < until:
+            if not child.is_running():
+                raise StackError(f"{what} ended while starting:\n{child.tail()}")
+            try:
+                reply = httpx.get(url, timeout=5)
+                last = f"{reply.status_code} {reply.text[:500]}"
+                if reply.is_success and (status is None or reply.json()["status"] == status):
+                    return
+            except httpx.HTTPError:
+                pass
+            time.sleep(_POLL_SECONDS)
+        raise StackError(f"{what} was not ready in {seconds:.0f} s: {last}\n{child.tail()}")
+
+
+def _inherited() -> dict[str, str]:
+    """The environment without settings of ours that a shell may hold, such as real keys."""
+    ours = ("SUPABASE_", "FAL_", "DATABASE_", "WORKER_", "MIGRATION_", "REDIS_", "STRIPE_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}

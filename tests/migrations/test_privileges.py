@@ -1,0 +1,289 @@
+"""Every table by role by verb, every function by role: asked of the catalogue, then tried.
+
+A new table, function or grant fails here until tests/migrations/grants.py says what is meant.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from tests.migrations import catalogue, grants, rows
+from tests.support.database import TestDatabase
+
+pytestmark = pytest.mark.drift  # nothing here makes money, and some of it makes rows by force
+
+USER = "00000000-0000-7000-8000-00000000000a"
+OTHER = "00000000-0000-7000-8000-00000000000b"
+
+# (how it signs in, what it acts as, claims); None acts as itself: a forgotten scope.
+ACTORS: dict[str, tuple[str, str | None, str]] = {
+    "anon": ("api", "anon", '{"role": "anon"}'),
+    "authenticated": ("api", "authenticated", f'{{"role": "authenticated", "sub": "{USER}"}}'),
+    "jewelshot_api": ("api", None, ""),
+    "jewelshot_admin": (
+        "api",
+        "jewelshot_admin",
+        f'{{"sub": "{USER}", "aal": "aal2", "app_metadata": {{"role": "admin"}}}}',
+    ),
+    "jewelshot_worker": ("worker", None, ""),
+}
+
+
+@contextlib.contextmanager
+def acting(database: TestDatabase, actor: str) -> Iterator[psycopg.Connection[dict[str, Any]]]:
+    """A connection in one transaction, which is rolled back, scoped the way core.db does it."""
+    login, role, claims = ACTORS[actor]
+    url = database.api_url if login == "api" else database.worker_url
+    with psycopg.connect(url, row_factory=dict_row) as conn:
+        if role is not None:
+            conn.execute(
+                "select set_config('role', %s, true), set_config('request.jwt.claims', %s, true)",
+                (role, claims),
+            )
+        yield conn
+        conn.rollback()
+
+
+def refused(conn: psycopg.Connection[Any], statement: sql.Composed) -> bool:
+    """Whether the statement is not permitted; other errors mean that permission was there."""
+    try:
+        with conn.transaction(force_rollback=True):
+            conn.execute(statement)
+    except psycopg.errors.InsufficientPrivilege as error:
+        return "permission denied" in (error.diag.message_primary or "")
+    except psycopg.Error:
+        return False
+    return False
+
+
+def test_grants_on_tables_are_those_declared(database: TestDatabase) -> None:
+    assert catalogue.table_grants(database) == grants.table_grants()
+
+
+def test_a_new_grant_is_seen(database: TestDatabase) -> None:
+    database.rows("grant update (debt) on app.credit_accounts to authenticated")
+    extra = catalogue.table_grants(database) - grants.table_grants()
+    assert extra == {"credit_accounts authenticated update(debt)"}
+
+
+def test_grants_on_functions_are_those_declared(database: TestDatabase) -> None:
+    found = catalogue.functions(database)
+    names = [row["name"] for row in found]
+    assert sorted(set(map(str, names))) == sorted(map(str, names)), "an overload hides grants"
+    assert catalogue.function_grants(found) == grants.function_grants(
+        grants.DEFINER_FUNCTIONS, grants.OWNER_DEFINER_FUNCTIONS, grants.INVOKER_FUNCTIONS
+    )
+
+
+def test_functions_run_as_declared(database: TestDatabase) -> None:
+    found = catalogue.functions(database)
+    definers = {row["name"]: row["owner"] for row in found if row["is_definer"]}
+    owner = database.server.migration_role
+    assert definers == {
+        **{name: "jewelshot_ledger" for name, _ in grants.lines(grants.DEFINER_FUNCTIONS)},
+        **{name: owner for name, _ in grants.lines(grants.OWNER_DEFINER_FUNCTIONS)},
+    }
+    careless = [row["signature"] for row in found if 'search_path=""' not in str(row["config"])]
+    assert careless == []
+
+
+def test_nobody_is_given_sequences_or_the_schema(database: TestDatabase) -> None:
+    found = database.rows(
+        "select c.relname, role from pg_class as c cross join unnest(%s::text[]) as role"
+        " where c.relnamespace = 'app'::regnamespace and c.relkind = 'S'"
+        " and has_sequence_privilege(role, c.oid, 'usage, select, update')",
+        [list(grants.ROLES)],
+    )
+    assert found == []
+    makers = database.rows(
+        "select role from unnest(%s::text[]) as role where has_schema_privilege(role, 'app',"
+        " 'create') or has_schema_privilege(role, 'supabase_migrations', 'create, usage')",
+        [list(grants.ROLES)],
+    )
+    assert makers == []
+
+
+def test_our_roles_can_do_nothing_else(database: TestDatabase) -> None:
+    powers = database.rows(
+        "select rolname from pg_roles where rolname like 'jewelshot\\_%%' and rolname <> %s"
+        " and (rolsuper or rolbypassrls or rolcreaterole or rolcreatedb or rolreplication"
+        " or rolinherit)",
+        [database.server.migration_role],
+    )
+    assert powers == []
+    members: dict[str, set[str]] = {name: set() for name in grants.MEMBERSHIPS}
+    for row in database.rows(
+        "select member.rolname as member, held.rolname as held from pg_auth_members"
+        " join pg_roles as member on member.oid = pg_auth_members.member"
+        " join pg_roles as held on held.oid = pg_auth_members.roleid"
+    ):
+        if row["member"] in members:
+            members[row["member"]].add(row["held"])
+    assert members == grants.MEMBERSHIPS
+
+
+def test_row_level_security_is_on_and_forced_everywhere(database: TestDatabase) -> None:
+    assert catalogue.unprotected_tables(database) == []
+
+
+def test_a_new_table_without_protection_is_seen(database: TestDatabase) -> None:
+    database.rows("create table app.surprise (id uuid primary key, user_id uuid)")
+    database.rows("grant select on app.surprise to authenticated")
+    assert catalogue.unprotected_tables(database) == ["surprise"]
+    assert catalogue.table_grants(database) - grants.table_grants() == {
+        "surprise authenticated select"
+    }
+    database.rows("alter table app.surprise enable row level security")
+    assert catalogue.unprotected_tables(database) == ["surprise"], "not forced on its owner"
+
+
+def test_every_grant_has_a_policy_and_every_policy_a_grant(database: TestDatabase) -> None:
+    policies = database.rows(
+        "select tablename, lower(cmd) as cmd, unnest(roles)::text as role from pg_policies"
+        " where schemaname = 'app'"
+    )
+    verbs = ("select", "insert", "update", "delete")
+    covered = {
+        (row["tablename"], row["role"], verb)
+        for row in policies
+        for verb in (verbs if row["cmd"] == "all" else (row["cmd"],))
+    }
+    granted = {
+        (table, role, verb.partition("(")[0])
+        for table, role, verb in (line.split(" ", 2) for line in catalogue.table_grants(database))
+    }
+    assert granted - covered == set(), "granted, but no policy lets a row through"
+    named = {(table, role) for table, role, _ in covered}
+    assert named - {(table, role) for table, role, _ in granted} == set(), "a policy for nobody"
+
+
+def test_policies_of_users_ask_who_they_are(database: TestDatabase) -> None:
+    found = database.rows(
+        "select policyname, tablename, unnest(roles)::text as role, qual from pg_policies"
+        " where schemaname = 'app'"
+    )
+    for row in found:
+        if row["role"] == "jewelshot_admin" and row["tablename"] not in grants.PUBLIC_TABLES:
+            assert "app.is_admin()" in row["qual"], row["policyname"]
+        if row["role"] in {"anon", "authenticated", "public", "jewelshot_api"}:
+            own = "app.current_user_id()" in row["qual"]
+            assert own or row["tablename"] in grants.PUBLIC_TABLES, row["policyname"]
+
+
+@pytest.mark.parametrize("actor", ACTORS)
+def test_each_verb_on_each_table_is_tried(database: TestDatabase, actor: str) -> None:
+    role = ACTORS[actor][1] or actor
+    declared = grants.table_grants()
+    wrong = []
+    with acting(database, actor) as conn:
+        for table in catalogue.tables(database):
+            key = database.row(
+                "select attname, attgenerated <> '' or attidentity <> '' as is_generated"
+                " from pg_attribute where attrelid = %s::regclass and attnum = 1",
+                [f"app.{table}"],
+            )
+            name, column = sql.Identifier("app", table), sql.Identifier(key["attname"])
+            attempts = {
+                "select": sql.SQL("select {} from {}").format(column, name),
+                "insert": sql.SQL("insert into {} default values").format(name),
+                "update": sql.SQL("update {} set {} = default").format(name, column),
+                "delete": sql.SQL("delete from {} where false").format(name),
+                "truncate": sql.SQL("truncate {}").format(name),
+            }
+            for verb, statement in attempts.items():
+                # An update of some columns only is refused for the first one, the key.
+                may = f"{table} {role} {verb}" in declared or (
+                    verb == "select"
+                    and any(line.startswith(f"{table} {role} select(") for line in declared)
+                )
+                if refused(conn, statement) is may:
+                    wrong.append(f"{actor} {'cannot' if may else 'can'} {verb} {table}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("actor", ACTORS)
+def test_each_function_that_is_not_granted_is_tried(database: TestDatabase, actor: str) -> None:
+    role = ACTORS[actor][1] or actor
+    wrong = []
+    with acting(database, actor) as conn:
+        for row in catalogue.functions(database):
+            callers, types = row["callers"], row["arguments"]
+            assert isinstance(callers, list)
+            assert isinstance(types, list)
+            if row["is_trigger"] or role in callers:
+                continue
+            arguments = sql.SQL(", ").join(sql.SQL("null::" + each) for each in types)
+            call = sql.SQL("select app.{}({})").format(sql.Identifier(str(row["name"])), arguments)
+            if not refused(conn, call):
+                wrong.append(f"{actor} can call {row['signature']}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("actor", ACTORS)
+def test_nobody_becomes_more(database: TestDatabase, actor: str) -> None:
+    """`set role` looks at who signed in; the API may only choose among its three."""
+    login = "jewelshot_api" if ACTORS[actor][0] == "api" else "jewelshot_worker"
+    everyone = {*grants.ROLES, "supabase_auth_admin", database.server.migration_role}
+    with acting(database, actor) as conn:
+        for role in everyone - grants.MEMBERSHIPS[login] - {login}:
+            assert refused(conn, sql.SQL("set role {}").format(sql.Identifier(role))), role
+
+
+def test_rows_of_others_stay_unseen(database: TestDatabase) -> None:
+    """With one row of two users in each table: a user sees one, an admin both, others none."""
+    filled = rows.fill(database, [USER, OTHER])
+    readable = {
+        table
+        for table, role, verbs in grants.lines(grants.TABLES)
+        if role == "authenticated" and verbs.startswith("select")
+    }
+    assert readable - filled == grants.PUBLIC_TABLES, "a table whose rows have no owner"
+    for table in sorted(filled):
+        seen = {actor: _count(database, actor, table) for actor in ACTORS}
+        declared = {
+            actor
+            for actor in ACTORS
+            if any(
+                line.startswith(f"{table} {ACTORS[actor][1] or actor} select")
+                for line in grants.table_grants()
+            )
+        }
+        expected = {
+            actor: {"authenticated": 1}.get(actor, 2) if actor in declared else None
+            for actor in ACTORS
+        }
+        assert seen == expected, table
+
+
+def test_an_admin_without_second_factor_sees_nothing(database: TestDatabase) -> None:
+    filled = rows.fill(database, [USER, OTHER])
+    claims = f'{{"sub": "{USER}", "aal": "aal1", "app_metadata": {{"role": "admin"}}}}'
+    with acting(database, "jewelshot_admin") as conn:
+        conn.execute("select set_config('request.jwt.claims', %s, true)", (claims,))
+        for table in sorted(filled):
+            count = sql.SQL("select count(*) from {}").format(sql.Identifier("app", table))
+            with contextlib.suppress(psycopg.errors.InsufficientPrivilege), conn.transaction():
+                assert conn.execute(count).fetchone() == {"count": 0}, table
+
+
+def _count(database: TestDatabase, actor: str, table: str) -> int | None:
+    """How many rows `actor` sees; None where it may not look."""
+    column = database.row(
+        "select attname from pg_attribute where attrelid = %s::regclass and attnum = 1",
+        [f"app.{table}"],
+    )["attname"]
+    query = sql.SQL("select count({}) from {}").format(
+        sql.Identifier(column), sql.Identifier("app", table)
+    )
+    with acting(database, actor) as conn:
+        try:
+            row = conn.execute(query).fetchone()
+        except psycopg.errors.InsufficientPrivilege:
+            return None
+    assert row is not None
+    return int(row["count"])
