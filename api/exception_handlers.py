@@ -131,9 +131,9 @@ def _field_errors(error: HTTPException) -> list[FieldError]:
 
 
 def _field_error(entry: Mapping[str, Any]) -> FieldError:
-    source = str(entry.get("source", "") or "")
+    source = getattr(entry.get("source"), "value", "body")
     key = str(entry.get("key", "") or "")
-    if source in {"", "body"}:
+    if source == "body":
         parts = [part for part in key.replace("[", ".").replace("]", "").split(".") if part]
         pointer = "#" + "".join(f"/{part}" for part in parts)
     else:

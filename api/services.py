@@ -1,14 +1,18 @@
 """What the application is made of: built once from Settings, opened and closed with it."""
 
 import dataclasses
+import uuid
+from collections import Counter
 
 import httpx
+from core.generations.fal_webhook import WebhookVerifier
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from core.accounts.supabase_auth import SupabaseAuth
 from core.accounts.tokens import TokenVerifier
+from core.changes import ChangeHub, ChangePublisher
 from core.db import Database
 from core.outbox import TaskQueue
 from core.ratelimit import RateLimiter
@@ -32,11 +36,18 @@ class Services:
     auth: SupabaseAuth
     storage: Storage
     queue: TaskQueue
+    changes: ChangePublisher
+    hub: ChangeHub
+    fal_webhooks: WebhookVerifier
+    streams: Counter[uuid.UUID] = dataclasses.field(default_factory=Counter)
+    """Event streams that each person holds open here."""
 
     async def open(self) -> None:
         await self.db.open(timeout_seconds=_START_SECONDS)
+        await self.hub.open()
 
     async def close(self) -> None:
+        await self.hub.close()
         await self.tokens.close()
         await self.queue.close()
         await self.http.aclose()
@@ -69,6 +80,9 @@ def build_services(
         auth=SupabaseAuth(settings, http),
         storage=SupabaseStorage(settings, http),
         queue=TaskQueue(settings),
+        changes=ChangePublisher(settings, redis),
+        hub=ChangeHub(settings, redis),
+        fal_webhooks=WebhookVerifier(settings, http),
     )
 
 

@@ -12,7 +12,7 @@ import msgspec
 import psycopg
 import structlog
 from psycopg.rows import DictRow, dict_row
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
 from core import errors
 
@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 _SET_SCOPE = (
     "select set_config('role', %s, true), set_config('request.jwt.claims', %s, true),"
-    " set_config('statement_timeout', %s, true)"
+    " set_config('statement_timeout', %s, true), set_config('app.request_id', %s, true)"
 )
 
 
@@ -106,7 +106,10 @@ class Database:
             async with self._pool.connection() as conn, conn.transaction():
                 if scope is not None:
                     claims = msgspec.json.encode(scope.claims).decode()
-                    await conn.execute(_SET_SCOPE, (scope.role, claims, scope.statement_timeout))
+                    request_id = structlog.contextvars.get_contextvars().get("request_id", "")
+                    await conn.execute(
+                        _SET_SCOPE, (scope.role, claims, scope.statement_timeout, request_id)
+                    )
                 yield conn
         except psycopg.Error as error:
             domain_error = errors.from_database(error)
@@ -117,6 +120,8 @@ class Database:
 
 def _is_broken(error: psycopg.OperationalError) -> bool:
     """True for a lost or refused connection (SQLSTATE none, 08xxx, 57P0x), not for a timeout."""
+    if isinstance(error, PoolTimeout | TooManyRequests):
+        return False
     state = error.sqlstate
     return state is None or state.startswith("08") or state in {"57P01", "57P02", "57P03"}
 

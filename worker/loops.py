@@ -65,9 +65,7 @@ class Relay:
             due = await self._ctx.db.run(outbox.make_all_due)
             log.warning("relay.redis_was_flushed", tasks_made_due=due)
         while True:
-            tasks = await self._ctx.db.run(
-                lambda conn: outbox.take_due(conn, limit=_TASKS_AT_ONCE)
-            )
+            tasks = await self._ctx.db.run(lambda conn: outbox.take_due(conn, limit=_TASKS_AT_ONCE))
             if not await self._ctx.queue.enqueue(*tasks) or len(tasks) < _TASKS_AT_ONCE:
                 return
 

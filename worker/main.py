@@ -53,7 +53,7 @@ class Supervisor:
 
 def _spawn() -> subprocess.Popen[bytes]:
     environment = {**os.environ, "WORKER_PROCESSES": "1"}
-    return subprocess.Popen([sys.executable, "-m", "worker"], env=environment)  # noqa: S603  ourselves
+    return subprocess.Popen([sys.executable, "-m", "worker"], env=environment)
 
 
 def main() -> int:

@@ -94,7 +94,7 @@ async def _register_keys(ctx: WorkerContext) -> None:
 
 
 async def run_process(settings: Settings) -> None:
-    """Works until SIGTERM or SIGINT; then stops dequeuing and finishes or releases what it holds."""
+    """Works until SIGTERM or SIGINT; then finishes or releases what it holds."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

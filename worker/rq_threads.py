@@ -16,7 +16,6 @@ from redis.retry import Retry
 from rq import Queue, SimpleWorker
 from rq.serializers import JSONSerializer
 from rq.timeouts import BaseDeathPenalty
-from rq.worker_registration import WORKERS_KEY  # type: ignore[attr-defined]
 
 from core.outbox import QUEUES, queue_name
 from core.settings import Settings
@@ -24,7 +23,7 @@ from core.settings import Settings
 log = structlog.get_logger()
 
 
-class NoDeathPenalty(BaseDeathPenalty):  # type: ignore[misc]  # rq is untyped
+class NoDeathPenalty(BaseDeathPenalty):
     """The deadline of a job is in its coroutine; a thread cannot be interrupted."""
 
     def setup_death_penalty(self) -> None:
@@ -34,7 +33,7 @@ class NoDeathPenalty(BaseDeathPenalty):  # type: ignore[misc]  # rq is untyped
         pass
 
 
-class ThreadWorker(SimpleWorker):  # type: ignore[misc]  # rq is untyped
+class ThreadWorker(SimpleWorker):
     death_penalty_class = NoDeathPenalty
 
     def __init__(self, *args: Any, stopping: threading.Event, **kwargs: Any) -> None:
@@ -51,16 +50,18 @@ class ThreadWorker(SimpleWorker):  # type: ignore[misc]  # rq is untyped
         pass
 
     def dequeue_job_and_maintain_ttl(
-        self, timeout: int | None, max_idle_time: int | None = None
+        self,
+        timeout: int | None,  # noqa: ARG002  RQ's signature
+        max_idle_time: int | None = None,  # noqa: ARG002  RQ's signature
     ) -> Any:
         """Waits in short turns, so that a stop is seen and a flushed registration is renewed."""
         while not self._stopping.is_set():
             found = super().dequeue_job_and_maintain_ttl(1, 1)
             if found is not None:
                 return found
-            if not self.connection.sismember(WORKERS_KEY, self.key):
+            if not self.connection.sismember(self.redis_workers_keys, self.key):
                 self.connection.delete(self.key)
-                self.register_birth()
+                self.register_birth()  # type: ignore[no-untyped-call]  # rq is half typed
         self._stop_requested = True
         return None
 

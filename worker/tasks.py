@@ -75,9 +75,7 @@ def run(outbox_id: str) -> str:
 async def execute(ctx: WorkerContext, task_id: uuid.UUID) -> str:
     """Claims one task and runs its job under the lease. A second delivery costs one query."""
     lease_seconds = ctx.settings.task_lease_seconds
-    task = await ctx.db.run(
-        lambda conn: outbox.claim(conn, task_id, lease_seconds=lease_seconds)
-    )
+    task = await ctx.db.run(lambda conn: outbox.claim(conn, task_id, lease_seconds=lease_seconds))
     if task is None:
         return "gone"
     with structlog.contextvars.bound_contextvars(request_id=task.request_id):

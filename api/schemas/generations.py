@@ -17,9 +17,7 @@ _PRIORITIES: dict[PriorityName, Priority] = {
     "interactive": Priority.INTERACTIVE,
     "batch": Priority.BATCH,
 }
-_PRIORITY_NAMES: dict[Priority, PriorityName] = {
-    value: name for name, value in _PRIORITIES.items()
-}
+_PRIORITY_NAMES: dict[Priority, PriorityName] = {value: name for name, value in _PRIORITIES.items()}
 _LANE_WORDS = {
     "locked": "The piece's own pixels are kept; only background, shadow, crop and size changed.",
     "reimagined": "A model redrew the image, the piece included. It may differ from the original.",

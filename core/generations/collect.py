@@ -14,7 +14,8 @@ import structlog
 from core import errors, outbox
 from core.db import Connection
 from core.errors import RetryableError
-from core.generations import accounts, adapters, fal, problems, queries
+from core.generations import accounts, adapters, problems, queries
+from core.generations import fal_types as fal
 from core.generations.dispatch import submit_beside
 from core.generations.types import (
     CallEnd,
@@ -100,9 +101,7 @@ def _observe(ctx: WorkerContext, found: Collection, *, seconds: float) -> None:
 # --- failure -------------------------------------------------------------------------------------
 
 
-async def _fail(
-    ctx: WorkerContext, task: Task, found: Collection, failure: fal.Failure
-) -> None:
+async def _fail(ctx: WorkerContext, task: Task, found: Collection, failure: fal.Failure) -> None:
     """The provider's own verdict: another attempt where that is safe, a refund otherwise."""
     end = CallEnd(
         state=CallState.CANCELLED if failure.is_cancelled else CallState.FAILED,
@@ -182,9 +181,7 @@ def _units(value: object) -> str | None:
 # --- delivery ------------------------------------------------------------------------------------
 
 
-async def _deliver(
-    ctx: WorkerContext, task: Task, found: Collection, output: fal.Output
-) -> None:
+async def _deliver(ctx: WorkerContext, task: Task, found: Collection, output: fal.Output) -> None:
     """An image is in the provider's hands: verify it, apply the output rule, store, finish."""
     if found.role is Role.RIVAL:
         found = await ctx.db.run(
@@ -253,9 +250,7 @@ async def _refuse(
     await _announce(ctx, found, change)
 
 
-async def _download(
-    ctx: WorkerContext, task: Task, found: Collection, output: fal.Output
-) -> bytes:
+async def _download(ctx: WorkerContext, task: Task, found: Collection, output: fal.Output) -> bytes:
     try:
         image = adapters.read_output(found.provider_step, output.payload)
     except adapters.NoImageError as error:
@@ -349,9 +344,7 @@ async def _render_and_store(ctx: WorkerContext, found: Collection, data: bytes) 
     return result
 
 
-async def _announce(
-    ctx: WorkerContext, found: Collection, change: queries.Change | None
-) -> None:
+async def _announce(ctx: WorkerContext, found: Collection, change: queries.Change | None) -> None:
     if change is None:
         return
     await ctx.changes.publish(change)
@@ -363,7 +356,7 @@ async def _announce(
 
 
 async def cancel_call(ctx: WorkerContext, task: Task) -> None:
-    """The `provider_call.cancel` task: ask the provider; money moves on the end that is verified."""
+    """The `provider_call.cancel` task: ask; money moves on the end that is verified."""
     call_id = uuid.UUID(task.args["call_id"])
     call = await ctx.db.run(lambda conn: queries.find_call(conn, call_id))
     if call is None:
@@ -373,9 +366,7 @@ async def cancel_call(ctx: WorkerContext, task: Task) -> None:
         cancel_url = ctx.fal.derive_urls(call["endpoint"], call["request_id"])[2]
     # Without a request id there is nothing to name yet: record_accepted asks again.
     if cancel_url is not None and CallState(call["state"]) in _OPEN_CALLS:
-        outcome = await ctx.fal.cancel(
-            fingerprint=call["key_fingerprint"], cancel_url=cancel_url
-        )
+        outcome = await ctx.fal.cancel(fingerprint=call["key_fingerprint"], cancel_url=cancel_url)
         if isinstance(outcome, fal.Unreachable):
             raise RetryableError(f"cancel unreachable: {outcome.reason}")
 

@@ -15,9 +15,10 @@ from core import errors, outbox
 from core.catalog import params as catalog_params
 from core.db import Connection
 from core.generations import accounts, adapters, problems, queries
-from core.generations.fal import Accepted, Ambiguous, NotAccepted, SubmitOutcome
+from core.generations.fal_types import Accepted, Ambiguous, NotAccepted, SubmitOutcome
 from core.generations.types import CallEnd, CallState, Ticket
 from core.outbox import Task
+from core.settings import is_loopback
 from core.work import WorkerContext
 
 log = structlog.get_logger()
@@ -129,13 +130,16 @@ async def _post(ctx: WorkerContext, ticket: Ticket) -> SubmitOutcome:
 
 
 async def _input_url(ctx: WorkerContext, ticket: Ticket) -> str:
-    """Where the provider fetches the photo: our signed URL, or its own storage when ours is local."""
+    """Our signed URL; or the provider's own storage, when ours is local and the provider is not."""
     bucket = (
         ctx.settings.storage_bucket_uploads
         if ticket.step == 0
         else ctx.settings.storage_bucket_results
     )
-    if not ctx.fal.needs_upload:
+    is_reachable = not is_loopback(ctx.settings.supabase_url) or is_loopback(
+        ctx.settings.fal_queue_url
+    )
+    if is_reachable:
         return await ctx.storage.sign(bucket, ticket.input_key, _INPUT_URL_SECONDS)
     data = await ctx.storage.get(bucket, ticket.input_key)
     extension = ticket.input_key.rpartition(".")[2]
@@ -193,9 +197,7 @@ async def _record(ctx: WorkerContext, ticket: Ticket, outcome: SubmitOutcome) ->
                 )
             )
         case NotAccepted():
-            change = await ctx.db.run(
-                lambda conn: _record_not_accepted(ctx, conn, ticket, outcome)
-            )
+            change = await ctx.db.run(lambda conn: _record_not_accepted(ctx, conn, ticket, outcome))
             ctx.dispatch_wanted.set()
     await ctx.changes.publish(change)
 
@@ -244,7 +246,8 @@ async def _record_not_accepted(
 def _delay_seconds(ticket: Ticket, outcome: NotAccepted) -> float:
     if outcome.account_effect != "none":
         return 0  # the account pauses, not the generation: another account may take it
-    backoff = min(_BACKOFF_SECONDS_MAX, _BACKOFF_SECONDS * 2 ** min(ticket.attempt - 1, 10))
+    doubled = _BACKOFF_SECONDS * 2.0 ** min(ticket.attempt - 1, 10)
+    backoff = min(_BACKOFF_SECONDS_MAX, doubled)
     return backoff * random.uniform(0.5, 1)  # noqa: S311  spreads retries, no secret
 
 

@@ -32,6 +32,7 @@ SIGNATURE = "x-fal-webhook-signature"
 CLOCK_SECONDS = 300  # fal's own tolerance
 KEYS_SECONDS = 86_400.0  # fal's upper limit for keeping its key set
 REFETCH_SECONDS = 30.0  # a forger must not make us ask fal at will
+_RETRY_SECONDS = 1.0  # without any key; whoever waited for a failed fetch does not repeat it
 _FETCH_TIMEOUT = httpx.Timeout(5, connect=3)
 _KEY_BYTES = 32
 _SIGNATURE_BYTES = 64
@@ -87,7 +88,7 @@ class WebhookVerifier:
         self._require_fresh(timestamp)
         signature = _read_signature(signature_hex)
         digest = hashlib.sha256(raw_body).hexdigest()
-        message = "\n".join((request_id, user_id, timestamp, digest)).encode()
+        message = f"{request_id}\n{user_id}\n{timestamp}\n{digest}".encode()
         if not await self._is_signed(signature, message):
             raise NotAllowedError(reason="webhook_signature")
         return _read_body(request_id, user_id, raw_body)
@@ -112,7 +113,7 @@ class WebhookVerifier:
         if self._is_usable():
             return self._keys
         async with self._lock:
-            if not self._is_usable():
+            if not self._is_usable() and self._now() - self._tried_at >= _RETRY_SECONDS:
                 await self._fetch()
             if not self._is_usable():
                 raise TemporarilyUnavailableError(what="fal_jwks")

@@ -1,5 +1,7 @@
 """Images that came after their refund: kept seven days, then deleted with their files."""
 
+from psycopg.rows import DictRow
+
 from core import errors, outbox
 from core.db import Connection, fetch_all
 from core.outbox import Task
@@ -11,9 +13,7 @@ _IMAGES_AT_ONCE = 100
 async def expire(ctx: WorkerContext, task: Task) -> None:
     """The `late_images.expire` task. Files go first: a row without a file is found again."""
     rows = await ctx.db.run(_find_expired)
-    keys = [
-        row["result"][name] for row in rows for name in ("storage_key", "thumbnail_key")
-    ]
+    keys = [row["result"][name] for row in rows for name in ("storage_key", "thumbnail_key")]
     if keys:
         await ctx.storage.delete(ctx.settings.storage_bucket_results, keys)
 
@@ -28,7 +28,7 @@ async def expire(ctx: WorkerContext, task: Task) -> None:
     await ctx.db.run(work)
 
 
-async def _find_expired(conn: Connection) -> list[dict[str, object]]:
+async def _find_expired(conn: Connection) -> list[DictRow]:
     return await fetch_all(
         conn,
         "select generation_id, result from app.late_images"

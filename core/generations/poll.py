@@ -7,7 +7,8 @@ from typing import Any
 import structlog
 
 from core.db import Connection
-from core.generations import fal, problems, queries
+from core.generations import fal_types as fal
+from core.generations import problems, queries
 from core.generations.types import CallEnd, CallState, Role
 from core.outbox import DueTask
 from core.work import WorkerContext

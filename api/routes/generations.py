@@ -1,0 +1,350 @@
+"""Generations: create, list, look, cancel, try again, fetch the image."""
+
+import uuid
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Request, Response, Router, get, post
+from litestar.datastructures import ResponseHeader
+from litestar.params import FromPath, FromQuery, HeaderParameter, QueryParameter
+
+from api import security
+from api.deps import AllServices, CurrentUser, Db, parse_prefer_wait
+from api.problems import raises
+from api.routes import generation_events
+from api.schemas.common import Page, decode_cursor, encode_cursor
+from api.schemas.generations import (
+    CreateGeneration,
+    GenerationView,
+    SignedImage,
+    view_of,
+)
+from api.services import Services
+from core import idempotency
+from core.db import Connection, Database, Scope
+from core.errors import (
+    ConflictError,
+    GoneError,
+    IdempotencyMismatchError,
+    InsufficientCreditsError,
+    InvalidInputError,
+    NotFoundError,
+    RequestInProgressError,
+)
+from core.generations import service
+from core.generations.service import Filters, Generation, NewGeneration
+from core.generations.types import GenerationState
+from core.ids import new_id
+from core.outbox import DueTask
+
+AnyRequest = Request[Any, Any, Any]
+
+IdempotencyKey = Annotated[
+    str | None,
+    HeaderParameter(
+        name="Idempotency-Key",
+        description="Repeat a request with the same key and it is carried out once. 24 hours.",
+        max_length=255,
+    ),
+]
+Prefer = Annotated[
+    str | None,
+    HeaderParameter(
+        name="Prefer", description="`wait=n`: answer after at most n ≤ 25 s (RFC 7240)."
+    ),
+]
+PageSize = Annotated[int, QueryParameter(ge=1, le=100, description="Rows a page.")]
+
+_RETRY_AFTER_SECONDS = 2
+_LOCATION = ResponseHeader(name="Location", description="Where to look.", documentation_only=True)
+_WORK_HEADERS = [
+    _LOCATION,
+    ResponseHeader(
+        name="Retry-After", description="Seconds until a look is worth it.", documentation_only=True
+    ),
+]
+
+
+@post(
+    "/v1/generations",
+    operation_id="create_generation",
+    summary="Start a generation",
+    description="Reserves the price and queues the work: `202` with `Location`. With"
+    " `Prefer: wait=n` the answer comes when it has ended, or after n seconds. The reservation is"
+    " charged when the image is delivered and refunded when it is not.",
+    tags=["Generations"],
+    security=security.BEARER,
+    status_code=202,
+    response_headers=_WORK_HEADERS,
+    responses=raises(
+        InsufficientCreditsError,
+        NotFoundError,
+        ConflictError,
+        InvalidInputError,
+        RequestInProgressError,
+        IdempotencyMismatchError,
+        body=True,
+    ),
+)
+async def create_generation(
+    request: AnyRequest,
+    user: CurrentUser,
+    services: AllServices,
+    data: CreateGeneration,
+    *,
+    idempotency_key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Response[GenerationView]:
+    new = NewGeneration(
+        operation=data.operation,
+        upload_id=data.upload_id,
+        params=data.params,
+        priority=data.queue_priority,
+    )
+    repeated = idempotency.request_of("create_generation", idempotency_key, await request.body())
+    view = await _start(services, user.scope, new, repeated)
+    return await _answer(services, user.scope, view, wait=parse_prefer_wait(prefer))
+
+
+async def _start(
+    services: Services,
+    scope: Scope,
+    new: NewGeneration,
+    repeated: idempotency.IdempotentRequest | None,
+) -> GenerationView:
+    """Starts once, enqueues the ticket after the commit; a repeated request answers as before."""
+
+    async def work(conn: Connection) -> tuple[GenerationView, bool]:
+        if repeated is not None:
+            stored = await idempotency.begin(conn, repeated)
+            if stored is not None:
+                return msgspec.convert(stored.response, GenerationView), False
+        view = view_of(await service.start(conn, new))
+        if repeated is not None:
+            await idempotency.store(conn, repeated, status=202, response=msgspec.to_builtins(view))
+        return view, True
+
+    view, is_new = await services.db.run(work, scope=scope)
+    if is_new:
+        services.queue.enqueue_soon(
+            DueTask(
+                id=view.id,
+                queue="interactive" if view.priority == "interactive" else "default",
+                attempts=0,
+            )
+        )
+    return view
+
+
+async def _answer(
+    services: Services, scope: Scope, view: GenerationView, *, wait: int
+) -> Response[GenerationView]:
+    headers = {"Location": f"/v1/generations/{view.id}"}
+    if wait:
+        headers["Preference-Applied"] = f"wait={wait}"
+        ended = await generation_events.wait_until_finished(services, scope, view.id, seconds=wait)
+        view = view_of(ended)
+        if ended.is_finished:
+            return Response(view, status_code=200, headers=headers)
+    headers["Retry-After"] = str(_RETRY_AFTER_SECONDS)
+    return Response(view, status_code=202, headers=headers)
+
+
+@get(
+    "/v1/generations",
+    operation_id="list_generations",
+    summary="My generations, newest first",
+    tags=["Generations"],
+    security=security.BEARER,
+    responses=raises(InvalidInputError),
+)
+async def list_generations(
+    user: CurrentUser,
+    db: Db,
+    *,
+    operation: FromQuery[str | None] = None,
+    upload_id: FromQuery[uuid.UUID | None] = None,
+    generation_state: Annotated[GenerationState | None, QueryParameter(name="state")] = None,
+    cursor: FromQuery[str | None] = None,
+    limit: PageSize = 20,
+) -> Page[GenerationView]:
+    before = decode_cursor(cursor, datetime, uuid.UUID) if cursor else None
+    filters = Filters(state=generation_state, operation=operation, upload_id=upload_id)
+
+    async def work(conn: Connection) -> list[Generation]:
+        return await service.list_generations(
+            conn, filters, before=(before[0], before[1]) if before else None, limit=limit + 1
+        )
+
+    found = await db.run(work, scope=user.scope)
+    page = found[:limit]
+    more = len(found) > limit
+    return Page(
+        items=[view_of(generation) for generation in page],
+        next_cursor=encode_cursor(page[-1].created_at, page[-1].id) if more else None,
+    )
+
+
+@get(
+    "/v1/generations/{generation_id:uuid}",
+    operation_id="get_generation",
+    summary="One generation with its timeline",
+    tags=["Generations"],
+    security=security.BEARER,
+    responses=raises(NotFoundError),
+)
+async def get_generation(
+    user: CurrentUser, db: Db, generation_id: FromPath[uuid.UUID]
+) -> GenerationView:
+    return await _full_view(db, user.scope, generation_id)
+
+
+async def _full_view(db: Database, scope: Scope, generation_id: uuid.UUID) -> GenerationView:
+    async def work(conn: Connection) -> GenerationView:
+        generation = await service.get(conn, generation_id)
+        return view_of(
+            generation,
+            timeline=await service.timeline(conn, generation_id),
+            late_image=await service.find_late_image(conn, generation_id)
+            if generation.is_finished
+            else None,
+        )
+
+    return await db.run(work, scope=scope)
+
+
+@post(
+    "/v1/generations/{generation_id:uuid}/cancel",
+    operation_id="cancel_generation",
+    summary="Cancel",
+    description="Free before it started. Once it runs this is a request to the provider: if the"
+    " image is delivered all the same it is charged, otherwise the credits come back.",
+    tags=["Generations"],
+    security=security.BEARER,
+    status_code=200,
+    responses=raises(NotFoundError, ConflictError),
+)
+async def cancel_generation(
+    user: CurrentUser, services: AllServices, generation_id: FromPath[uuid.UUID]
+) -> GenerationView:
+    async def work(conn: Connection) -> dict[str, Any]:
+        return await service.cancel(conn, generation_id)
+
+    change = await services.db.run(work, scope=user.scope)
+    await services.changes.publish(change)
+    return await _full_view(services.db, user.scope, generation_id)
+
+
+@post(
+    "/v1/generations/{generation_id:uuid}/retry",
+    operation_id="retry_generation",
+    summary="Do it again",
+    description="The same photo, operation and parameters as a new generation, at today's price.",
+    tags=["Generations"],
+    security=security.BEARER,
+    status_code=202,
+    response_headers=_WORK_HEADERS,
+    responses=raises(
+        InsufficientCreditsError,
+        NotFoundError,
+        ConflictError,
+        InvalidInputError,
+        RequestInProgressError,
+        IdempotencyMismatchError,
+    ),
+)
+async def retry_generation(
+    user: CurrentUser,
+    services: AllServices,
+    generation_id: FromPath[uuid.UUID],
+    idempotency_key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Response[GenerationView]:
+    async def terms(conn: Connection) -> NewGeneration:
+        return await service.retry_terms(conn, generation_id)
+
+    new = await services.db.run(terms, scope=user.scope)
+    repeated = idempotency.request_of("retry_generation", idempotency_key, generation_id.bytes)
+    view = await _start(services, user.scope, new, repeated)
+    return await _answer(services, user.scope, view, wait=parse_prefer_wait(prefer))
+
+
+@post(
+    "/v1/generations/{generation_id:uuid}/late-image",
+    operation_id="buy_late_image",
+    summary="Buy an image that came late",
+    description="The credits of a generation that ran out of time are refunded. If its image comes"
+    " all the same it is kept for seven days and can be bought at the old price.",
+    tags=["Generations"],
+    security=security.BEARER,
+    status_code=201,
+    response_headers=[_LOCATION],
+    responses=raises(InsufficientCreditsError, NotFoundError, ConflictError, GoneError),
+)
+async def buy_late_image(
+    user: CurrentUser, db: Db, generation_id: FromPath[uuid.UUID]
+) -> Response[GenerationView]:
+    bought_id = new_id()
+
+    async def work(conn: Connection) -> Generation:
+        return await service.buy_late_image(conn, bought_id, generation_id)
+
+    bought = await db.run(work, scope=user.scope)
+    return Response(
+        view_of(bought), status_code=201, headers={"Location": f"/v1/generations/{bought.id}"}
+    )
+
+
+@get(
+    "/v1/generations/{generation_id:uuid}/result",
+    operation_id="get_generation_result",
+    summary="A signed URL of the image",
+    description="Outputs are private. The URL can be opened by anybody until it expires.",
+    tags=["Generations"],
+    security=security.BEARER,
+    responses=raises(NotFoundError, ConflictError),
+)
+async def get_generation_result(
+    user: CurrentUser,
+    services: AllServices,
+    generation_id: FromPath[uuid.UUID],
+    thumbnail: Annotated[bool, QueryParameter(description="The small preview instead.")] = False,
+) -> SignedImage:
+    async def work(conn: Connection) -> Generation:
+        return await service.get(conn, generation_id)
+
+    generation = await services.db.run(work, scope=user.scope)
+    if generation.result is None:
+        raise ConflictError(reason="no_image", state=generation.state)
+    settings, result = services.settings, generation.result
+    key = result.thumbnail_key if thumbnail else result.storage_key
+    file_name = service.download_name(generation)
+    expires_at = service.signed_until(settings.signed_url_seconds)
+    url = await services.storage.sign(
+        settings.storage_bucket_results,
+        key,
+        settings.signed_url_seconds,
+        download_name=None if thumbnail else file_name,
+    )
+    return SignedImage(
+        url=url,
+        expires_at=expires_at,
+        content_type=result.content_type,
+        file_name=file_name,
+    )
+
+
+router = Router(
+    "/",
+    route_handlers=[
+        create_generation,
+        list_generations,
+        get_generation,
+        cancel_generation,
+        retry_generation,
+        buy_late_image,
+        get_generation_result,
+        generation_events.stream_generation_events,
+    ],
+)

@@ -1,0 +1,52 @@
+"""What providers tell us. A webhook is verified on its raw bytes and is only a hint."""
+
+import uuid
+from typing import Any
+
+import structlog
+from litestar import Request, Router, post
+from litestar.params import FromPath
+
+from api import security
+from api.deps import AllServices
+from api.problems import raises
+from core.db import Connection
+from core.errors import NotAllowedError, NotFoundError
+from core.generations import webhooks
+from core.outbox import DueTask
+
+log = structlog.get_logger()
+
+BODY_BYTES_MAX = 1024 * 1024
+
+
+@post(
+    "/v1/webhooks/fal/{call_id:uuid}/{token:str}",
+    operation_id="receive_fal_webhook",
+    summary="fal.ai says that a call ended",
+    description="Signed by the provider (ED25519); the path names our call. Duplicates, late and"
+    " reordered deliveries are harmless.",
+    tags=["Webhooks"],
+    security=security.PUBLIC,
+    status_code=204,
+    request_max_body_size=BODY_BYTES_MAX,
+    responses=raises(NotAllowedError, NotFoundError, public=True, body=True),
+    opt={"rate_limit": False},
+)
+async def receive_fal_webhook(
+    request: Request[Any, Any, Any],
+    services: AllServices,
+    call_id: FromPath[uuid.UUID],
+    token: FromPath[str],
+) -> None:
+    verified = await services.fal_webhooks.verify(request.headers, await request.body())
+
+    async def work(conn: Connection) -> uuid.UUID | None:
+        return await webhooks.receive(conn, call_id, token, request_id=verified.request_id)
+
+    task_id = await services.db.run(work)
+    if task_id is not None:
+        services.queue.enqueue_soon(DueTask(id=task_id, queue="interactive", attempts=0))
+
+
+router = Router("/", route_handlers=[receive_fal_webhook])

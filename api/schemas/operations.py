@@ -1,0 +1,100 @@
+"""What can be bought, and what it would cost."""
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from api.schemas.me import BalanceView
+from core.catalog.types import LANE_WORDS, Lane, Operation
+
+COUNT_MAX = 1000
+
+
+class PresetView(msgspec.Struct, frozen=True):
+    """A scene in prepared words: send its slug as the parameter `preset`."""
+
+    slug: str
+    title: str
+    prompt: str
+
+
+class OperationView(msgspec.Struct, frozen=True):
+    """One operation of the catalogue, in its present version."""
+
+    slug: Annotated[str, Meta(examples=["packshot"])]
+    version: Annotated[int, Meta(description="Rises with each change of price or model.")]
+    title: str
+    description: str
+    lane: Annotated[Lane, Meta(description="What may happen to the piece.")]
+    lane_explained: str
+    cost_credits: Annotated[int, Meta(description="Whole credits an image.", examples=[1])]
+    models: Annotated[
+        list[str],
+        Meta(description="The provider's models, in order.", examples=[["fal-ai/birefnet/v2"]]),
+    ]
+    typical_seconds: Annotated[
+        float, Meta(description="How long the models usually take, without waiting in line.")
+    ]
+    deadline_seconds: Annotated[
+        int, Meta(description="Not delivered after this time: refunded.", examples=[900])
+    ]
+    params_schema: Annotated[
+        dict[str, Any],
+        Meta(description="JSON schema (draft 2020-12) of `params` of a generation."),
+    ]
+    presets: list[PresetView]
+
+
+class EstimateRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What you would like to run. Nothing is reserved."""
+
+    operation: Annotated[
+        str,
+        Meta(description="Slug from `GET /v1/operations`.", max_length=64, examples=["packshot"]),
+    ]
+    params: Annotated[
+        dict[str, Any] | None,
+        Meta(
+            description="Checked if given, as a generation's would be.",
+            examples=[{"aspect_ratio": "1:1"}],
+        ),
+    ] = None
+    count: Annotated[int, Meta(description="Images.", ge=1, le=COUNT_MAX, examples=[4])] = 1
+
+
+class Estimate(msgspec.Struct, frozen=True):
+    """What it would cost now, and whether the balance is enough. Units: whole credits."""
+
+    operation: Annotated[str, Meta(examples=["packshot"])]
+    version: int
+    lane: Lane
+    lane_explained: str
+    params: Annotated[
+        dict[str, Any] | None, Meta(description="The given ones, with defaults filled in.")
+    ]
+    count: int
+    cost_credits: Annotated[int, Meta(description="An image.", examples=[1])]
+    total_credits: Annotated[int, Meta(description="All of them.", examples=[4])]
+    balance: BalanceView
+    is_enough: Annotated[bool, Meta(description="Whether the available credits cover the total.")]
+    missing_credits: Annotated[int, Meta(description="What is missing, debt included.")]
+
+
+def view_of(operation: Operation) -> OperationView:
+    return OperationView(
+        slug=operation.slug,
+        version=operation.version,
+        title=operation.title,
+        description=operation.description,
+        lane=operation.lane,
+        lane_explained=LANE_WORDS[operation.lane],
+        cost_credits=operation.cost_credits,
+        models=[step.endpoint for step in operation.steps],
+        typical_seconds=operation.typical_seconds,
+        deadline_seconds=operation.deadline_seconds,
+        params_schema=operation.params_schema,
+        presets=[
+            PresetView(preset.slug, preset.title, preset.prompt) for preset in operation.presets
+        ],
+    )

@@ -1,0 +1,250 @@
+"""What a user does with generations: start, look, cancel, try again, fetch the image.
+
+Every function runs in the caller's transaction, scoped to the user: row level security shows own
+rows only, and the writing functions take the identity from the claims.
+"""
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from enum import IntEnum
+from typing import Any
+
+import msgspec
+from psycopg.types.json import Jsonb
+
+from core.catalog import service as catalog
+from core.db import Connection, fetch_all, fetch_one
+from core.errors import ConflictError, NotFoundError
+from core.generations.types import FINISHED_STATES, GenerationState, Problem, ResultImage
+from core.ids import new_id
+
+
+class Priority(IntEnum):
+    INTERACTIVE = 0
+    BATCH = 1
+
+
+class NewGeneration(msgspec.Struct, frozen=True):
+    """What is asked for; the id is minted before the transaction, so a retry finds itself done."""
+
+    operation: str
+    upload_id: uuid.UUID
+    params: dict[str, Any]
+    priority: Priority = Priority.INTERACTIVE
+    retry_of: uuid.UUID | None = None
+    id: uuid.UUID = msgspec.field(default_factory=new_id)
+
+
+class Generation(msgspec.Struct, frozen=True):
+    id: uuid.UUID
+    operation: str
+    operation_version: int
+    lane: str
+    state: GenerationState
+    version: int
+    cost_credits: int
+    upload_id: uuid.UUID
+    params: dict[str, Any]
+    priority: Priority
+    retry_of: uuid.UUID | None
+    created_at: datetime
+    deadline_at: datetime
+    finished_at: datetime | None = None
+    cancel_requested_at: datetime | None = None
+    result: ResultImage | None = None
+    problem: Problem | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        return self.state in FINISHED_STATES
+
+
+class StateChange(msgspec.Struct, frozen=True):
+    state: GenerationState
+    version: int
+    at: datetime
+
+
+class LateImage(msgspec.Struct, frozen=True):
+    """An image that came after its refund, on offer until it expires."""
+
+    expires_at: datetime
+    bought_as: uuid.UUID | None
+    width: int
+    height: int
+
+
+class Filters(msgspec.Struct, frozen=True):
+    state: GenerationState | None = None
+    operation: str | None = None
+    upload_id: uuid.UUID | None = None
+
+
+_COLUMNS = (
+    "id, operation, operation_version, lane, state, version, cost_credits, upload_id, params,"
+    " priority, retry_of, created_at, deadline_at, finished_at, cancel_requested_at, result,"
+    " problem"
+)
+
+
+def _generation(row: dict[str, Any]) -> Generation:
+    return msgspec.convert(row, Generation)
+
+
+async def start(conn: Connection, new: NewGeneration) -> Generation:
+    """Reserves the price and queues the generation, whose ticket has its id.
+
+    Raises: InvalidInputError (parameters), InsufficientCreditsError, NotFoundError (operation or
+    upload), ConflictError (the upload is not ready), NoIdentityError.
+    Replay: the same id and terms answer as they were taken.
+    """
+    operation = await catalog.get_operation(conn, new.operation)
+    params = catalog.check_params(operation, new.params)
+    row = await fetch_one(
+        conn,
+        "select app.start_generation(%s, %s, %s, %s, %s::smallint, %s) as answer",
+        (
+            new.id,
+            new.operation,
+            new.upload_id,
+            Jsonb(params),
+            int(new.priority),
+            new.retry_of,
+        ),
+    )
+    assert row is not None
+    answer = row["answer"]
+    return Generation(
+        id=new.id,
+        operation=new.operation,
+        operation_version=answer["operation_version"],
+        lane=answer["lane"],
+        state=GenerationState.QUEUED,
+        version=answer["version"],
+        cost_credits=answer["cost_credits"],
+        upload_id=new.upload_id,
+        params=params,
+        priority=new.priority,
+        retry_of=new.retry_of,
+        created_at=datetime.fromisoformat(answer["created_at"]),
+        deadline_at=datetime.fromisoformat(answer["deadline_at"]),
+    )
+
+
+async def get(conn: Connection, generation_id: uuid.UUID) -> Generation:
+    """Raises: NotFoundError, also for another user's."""
+    row = await fetch_one(
+        conn,
+        f"select {_COLUMNS} from app.generations where id = %s",  # noqa: S608  own constant
+        (generation_id,),
+    )
+    if row is None:
+        raise NotFoundError(kind="generation")
+    return _generation(row)
+
+
+async def timeline(conn: Connection, generation_id: uuid.UUID) -> list[StateChange]:
+    rows = await fetch_all(
+        conn,
+        "select state, version, at from app.generation_events"
+        " where generation_id = %s order by version",
+        (generation_id,),
+    )
+    return [msgspec.convert(row, StateChange) for row in rows]
+
+
+_LIST = f"""
+select {_COLUMNS}
+from app.generations
+where user_id = (select app.current_user_id())
+  and (%(state)s::text is null or state = %(state)s)
+  and (%(operation)s::text is null or operation = %(operation)s)
+  and (%(upload_id)s::uuid is null or upload_id = %(upload_id)s)
+  and (%(before)s::timestamptz is null or (created_at, id) < (%(before)s, %(before_id)s))
+order by created_at desc, id desc
+limit %(limit)s
+"""  # noqa: S608  own constants
+
+
+async def list_generations(
+    conn: Connection,
+    filters: Filters,
+    *,
+    before: tuple[datetime, uuid.UUID] | None,
+    limit: int,
+) -> list[Generation]:
+    """Newest first, by keyset; one row more than `limit` tells that another page follows."""
+    rows = await fetch_all(
+        conn,
+        _LIST,
+        {
+            "state": filters.state,
+            "operation": filters.operation,
+            "upload_id": filters.upload_id,
+            "before": before[0] if before else None,
+            "before_id": before[1] if before else None,
+            "limit": limit,
+        },
+    )
+    return [_generation(row) for row in rows]
+
+
+async def cancel(conn: Connection, generation_id: uuid.UUID) -> dict[str, Any]:
+    """Free before it started; afterwards a request to the provider. Returns the change.
+
+    Raises: NotFoundError, ConflictError (it has ended). Replay: a cancelled one stays so.
+    """
+    row = await fetch_one(conn, "select app.cancel_generation(%s) as change", (generation_id,))
+    assert row is not None
+    change: dict[str, Any] = row["change"]
+    return change
+
+
+async def retry_terms(conn: Connection, generation_id: uuid.UUID) -> NewGeneration:
+    """The same work as a new generation, at today's price.
+
+    Raises: NotFoundError, ConflictError (it has not ended yet).
+    """
+    old = await get(conn, generation_id)
+    if not old.is_finished:
+        raise ConflictError(reason="not_finished", state=old.state)
+    return NewGeneration(
+        operation=old.operation,
+        upload_id=old.upload_id,
+        params=old.params,
+        priority=old.priority,
+        retry_of=old.id,
+    )
+
+
+async def find_late_image(conn: Connection, generation_id: uuid.UUID) -> LateImage | None:
+    row = await fetch_one(
+        conn,
+        "select expires_at, bought_as, (result ->> 'width')::integer as width,"
+        " (result ->> 'height')::integer as height from app.late_images"
+        " where generation_id = %s and (expires_at > now() or bought_as is not null)",
+        (generation_id,),
+    )
+    return msgspec.convert(row, LateImage) if row else None
+
+
+async def buy_late_image(
+    conn: Connection, new_id_: uuid.UUID, generation_id: uuid.UUID
+) -> Generation:
+    """Pays for an image that came after its refund; a new generation that is done at once.
+
+    Raises: NotFoundError, GoneError, InsufficientCreditsError, ConflictError (already bought).
+    """
+    await conn.execute("select app.buy_late_image(%s, %s)", (new_id_, generation_id))
+    return await get(conn, new_id_)
+
+
+def download_name(generation: Generation) -> str:
+    """What a browser calls the file when the image is saved."""
+    assert generation.result is not None
+    extension = generation.result.storage_key.rpartition(".")[2]
+    return f"jewelshot-{generation.operation}-{str(generation.id)[-12:]}.{extension}"
+
+
+def signed_until(seconds: int) -> datetime:
+    return datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=seconds)
