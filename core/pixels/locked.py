@@ -4,7 +4,8 @@ Only the alpha of its cut-out is used, laid on the uploaded pixels. Colours at s
 decontaminated: that would change pixels of the piece, and the lane promises not to.
 """
 
-from typing import Annotated, Any, Final, Literal, NamedTuple
+import math
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -22,6 +23,8 @@ and as far from opaque it is piece."""
 _VISIBLE = 32
 """Alpha from which a pixel counts as piece when the piece is measured."""
 _ASPECT_TOLERANCE = 0.02
+_PAD = 0.02
+"""What is taken along around the piece's box, as part of its longest side."""
 _SHADOW_DEPTH, _SHADOW_DROP, _SHADOW_BLUR = 60, 0.02, 0.02
 """Darkest step below white, and offset and blur as parts of the frame's longest side."""
 
@@ -183,37 +186,47 @@ def _scale(box: Box, frame: tuple[int, int], margin_percent: float) -> float:
     return min(frame[0] * room / (box[2] - box[0]), frame[1] * room / (box[3] - box[1]))
 
 
-_PAD: Final = 0.02
-
-
 def _scaled_piece(
     cutout: Cutout, scale: float, frame: tuple[int, int]
 ) -> tuple[Image.Image, Image.Image, tuple[int, int]]:
     """The piece on white and its alpha, scaled, and the corner that centres its box.
 
     Laid on white first and then scaled, which equals scaling with premultiplied alpha: no colour
-    of the old background is drawn in over the edge.
+    of the old background is drawn in over the edge. The centre of the box falls exactly on the
+    centre of the frame, between pixels where need be.
     """
     left, top, right, bottom = cutout.box
     pad = round(_PAD * max(right - left, bottom - top)) + 4
-    crop = (
-        max(0, left - pad),
-        max(0, top - pad),
-        min(cutout.source.width, right + pad),
-        min(cutout.source.height, bottom + pad),
-    )
-    size = (
-        max(1, round((crop[2] - crop[0]) * scale)),
-        max(1, round((crop[3] - crop[1]) * scale)),
-    )
+    # Wide enough that rounding outwards in the frame stays inside; beyond the photo it is white.
+    slack = pad + 2 + math.ceil(1 / scale)
+    crop = left - slack, top - slack, right + slack, bottom + slack
     matte = cutout.alpha.crop(crop)
     on_white = Image.new("RGB", matte.size, (255, 255, 255))
     on_white.paste(cutout.source.crop(crop), mask=matte)
-    piece = on_white.resize(size, Image.Resampling.LANCZOS)
-    alpha = matte.resize(size, Image.Resampling.LANCZOS).point([_clean(s) for s in range(256)])
-    centre = (left + right) / 2 - crop[0], (top + bottom) / 2 - crop[1]
-    corner = round(frame[0] / 2 - centre[0] * scale), round(frame[1] / 2 - centre[1] * scale)
-    return piece, alpha, corner
+    spans = [
+        _span(frame[axis], (cutout.box[axis] + cutout.box[axis + 2]) / 2, scale, crop[axis],
+              (cutout.box[axis] - pad, cutout.box[axis + 2] + pad))
+        for axis in (0, 1)
+    ]  # fmt: skip
+    (x, width, from_x, to_x), (y, height, from_y, to_y) = spans
+    box = (from_x, from_y, to_x, to_y)
+    piece = on_white.resize((width, height), Image.Resampling.LANCZOS, box=box)
+    # Lanczos echoes an edge a few pixels further out; a bilinear outline cuts the echo off.
+    alpha = matte.resize((width, height), Image.Resampling.BILINEAR, box=box)
+    return piece, alpha.point([_clean(step) for step in range(256)]), (x, y)
+
+
+def _span(
+    side: int, centre: float, scale: float, crop_start: int, wanted: tuple[int, int]
+) -> tuple[int, int, float, float]:
+    """Along one axis: whole pixels of the frame, and what part of the crop belongs there."""
+    first = math.floor(side / 2 + (wanted[0] - centre) * scale)
+    last = math.ceil(side / 2 + (wanted[1] - centre) * scale)
+
+    def back(at: int) -> float:
+        return centre + (at - side / 2) / scale - crop_start
+
+    return first, last - first, back(first), back(last)
 
 
 def _with_shadow(composed: Image.Image, alpha: Image.Image) -> tuple[Image.Image, Any]:

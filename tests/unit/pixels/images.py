@@ -101,7 +101,7 @@ def png_header(width: int, height: int, depth: int = 8, kind: int = 2) -> bytes:
 
 
 def png_sixteen_bit(side: int = 80) -> bytes:
-    rows = b"".join(b"\x00" + bytes(range(6)) * side for _ in range(side))
+    rows = b"".join(b"\x00" + bytes((row, 0, 0, 7, 9, row)) * side for row in range(side))
     header = struct.pack(">IIBBBBB", side, side, 16, 2, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
