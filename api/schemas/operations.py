@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from api.schemas.me import BalanceView
+from core.catalog.estimates import Estimate
 from core.catalog.types import LANE_WORDS, Lane, Operation
 
 COUNT_MAX = 1000
@@ -63,7 +64,7 @@ class EstimateRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     count: Annotated[int, Meta(description="Images.", ge=1, le=COUNT_MAX, examples=[4])] = 1
 
 
-class Estimate(msgspec.Struct, frozen=True):
+class EstimateView(msgspec.Struct, frozen=True):
     """What it would cost now, and whether the balance is enough. Units: whole credits."""
 
     operation: Annotated[str, Meta(examples=["packshot"])]
@@ -97,4 +98,21 @@ def view_of(operation: Operation) -> OperationView:
         presets=[
             PresetView(preset.slug, preset.title, preset.prompt) for preset in operation.presets
         ],
+    )
+
+
+def estimate_view_of(estimate: Estimate) -> EstimateView:
+    operation, account = estimate.operation, estimate.account
+    return EstimateView(
+        operation=operation.slug,
+        version=operation.version,
+        lane=operation.lane,
+        lane_explained=LANE_WORDS[operation.lane],
+        params=estimate.params,
+        count=estimate.count,
+        cost_credits=operation.cost_credits,
+        total_credits=estimate.total_credits,
+        balance=BalanceView(account.available, account.reserved, account.debt),
+        is_enough=estimate.is_enough,
+        missing_credits=estimate.missing_credits,
     )

@@ -1,0 +1,46 @@
+"""What a run would cost, and whether the balance covers it. Reserves nothing."""
+
+from typing import Any
+
+import msgspec
+
+from core.accounts import service as accounts
+from core.accounts.service import Account
+from core.catalog import service
+from core.catalog.types import Operation
+from core.db import Connection
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """Units: whole credits. `params` have their defaults, or are None if none were given."""
+
+    operation: Operation
+    params: dict[str, Any] | None
+    count: int
+    account: Account
+
+    @property
+    def total_credits(self) -> int:
+        return self.operation.cost_credits * self.count
+
+    @property
+    def is_enough(self) -> bool:
+        return self.account.available >= self.total_credits
+
+    @property
+    def missing_credits(self) -> int:
+        """What would have to come in: debt is paid first."""
+        return max(0, self.total_credits + self.account.debt - self.account.available)
+
+
+async def estimate(
+    conn: Connection, network: str, slug: str, params: dict[str, Any] | None, *, count: int
+) -> Estimate:
+    """The price of `count` images for the user of the scope, whose account is opened if missing.
+
+    Raises: NotFoundError, InvalidInputError, NotAllowedError while the address is not verified.
+    """
+    operation = await service.get_operation(conn, slug)
+    checked = None if params is None else service.check_params(operation, params)
+    account = await accounts.get_or_open_account(conn, network)
+    return Estimate(operation=operation, params=checked, count=count, account=account)
