@@ -1,8 +1,10 @@
 -- The proof of the whole database, and what operators look at.
 
 -- Every row that does not follow from the others; no row means that the ledger balances.
+-- Where two sources contradict each other both are named; a line whose digest is wrong, and a
+-- balance on which two others agree, are the ones to look at first.
 -- Owned by the migrating role, which bypasses row level security; row_security = off makes a role
--- that would be filtered raise instead of seeing nothing.
+-- that would be filtered raise instead of seeing nothing. One statement, so one snapshot.
 create function app.reconcile()
   returns table (check_name text, table_name text, row_id text, detail jsonb)
   language sql
@@ -10,26 +12,145 @@ create function app.reconcile()
   security definer
   set search_path = ''
   set row_security = off
-  set statement_timeout = '10min'
 as $$
-  -- The transfers' own shape: the key says what the row is.
-  select 'transfer_key', 'ledger_transfers', transfer.id::text, to_jsonb(transfer)
-  from app.ledger_transfers as transfer
-  where case transfer.kind
-    when 'grant' then transfer.idempotency_key <> 'grant:' || lot_id || ':' || credit
-    when 'reserve' then transfer.idempotency_key <> 'reserve:' || reservation_id || ':' || lot_id
-    when 'confirm' then transfer.idempotency_key <> 'confirm:' || reservation_id
-    when 'refund' then transfer.idempotency_key
-      <> 'refund:' || reservation_id || ':' || coalesce(lot_id::text, 'debt')
-    when 'expire' then not starts_with(transfer.idempotency_key, 'expire:' || lot_id || ':')
-    else transfer.idempotency_key !~ (
-      '^' || kind || ':.+:' || case when debit = 'debt' then 'debt' else lot_id::text end || '$')
-    end is not false
+  with by_user as (
+    select user_id,
+      coalesce(sum(amount) filter (where credit = 'available'), 0)
+        - coalesce(sum(amount) filter (where debit = 'available'), 0) as available,
+      coalesce(sum(amount) filter (where credit = 'reserved'), 0)
+        - coalesce(sum(amount) filter (where debit = 'reserved'), 0) as reserved,
+      coalesce(sum(amount) filter (where debit = 'debt'), 0)
+        - coalesce(sum(amount) filter (where credit = 'debt'), 0) as debt
+    from app.ledger_transfers
+    group by user_id
+  ), lots_by_user as (
+    select user_id, sum(remaining) as remaining
+    from app.credit_lots
+    group by user_id
+  ), pending_by_user as (
+    select user_id, sum(amount) as amount
+    from app.reservations
+    where state = 'pending'
+    group by user_id
+  ), by_lot as (
+    select lot_id,
+      user_id,
+      coalesce(sum(amount) filter (where kind = 'grant'), 0) as granted,
+      coalesce(sum(amount) filter (where credit = 'available'), 0)
+        - coalesce(sum(amount) filter (where debit = 'available'), 0) as remaining,
+      min(debit) filter (where kind = 'grant') as debit,
+      min(idempotency_key) filter (where kind = 'grant') as grant_key,
+      min(reference) filter (where kind = 'grant') as reference,
+      min(created_at) filter (where kind = 'grant') as created_at,
+      (array_agg(lot_expires_at order by id desc) filter (where kind in ('grant', 'refund')))[1]
+        as expires_at
+    from app.ledger_transfers
+    where lot_id is not null
+    group by lot_id, user_id
+  ), by_reservation as (
+    select reservation_id,
+      user_id,
+      subject_id,
+      coalesce(sum(amount) filter (where kind = 'reserve'), 0) as reserved,
+      coalesce(sum(amount) filter (where kind = 'confirm'), 0) as confirmed,
+      coalesce(sum(amount) filter (where kind = 'refund'), 0) as refunded,
+      min(idempotency_key) filter (where kind = 'reserve') as reserve_key,
+      min(created_at) filter (where kind = 'reserve') as created_at,
+      min(created_at) filter (where kind <> 'reserve') as resolved_at
+    from app.ledger_transfers
+    where reservation_id is not null
+    group by reservation_id, user_id, subject_id
+  ), balances as (
+    select person.id as person_id,
+      account.user_id as account_id,
+      coalesce(person.id, account.user_id, posted.user_id, lots.user_id, pending.user_id) as user_id,
+      account.available, account.reserved, account.debt,
+      coalesce(posted.available, 0) as transfers_available,
+      coalesce(posted.reserved, 0) as transfers_reserved,
+      coalesce(posted.debt, 0) as transfers_debt,
+      coalesce(lots.remaining, 0) as lots_remaining,
+      coalesce(pending.amount, 0) as pending_reservations
+    from app.users as person
+    full join app.credit_accounts as account on account.user_id = person.id
+    full join by_user as posted
+      on posted.user_id = coalesce(person.id, account.user_id)
+    full join lots_by_user as lots
+      on lots.user_id = coalesce(person.id, account.user_id, posted.user_id)
+    full join pending_by_user as pending
+      on pending.user_id = coalesce(person.id, account.user_id, posted.user_id, lots.user_id)
+  ), off_balance as (
+    select *,
+      jsonb_build_object(
+        'available', available, 'transfers_available', transfers_available,
+        'lots_remaining', lots_remaining, 'reserved', reserved,
+        'transfers_reserved', transfers_reserved, 'pending_reservations', pending_reservations,
+        'debt', debt, 'transfers_debt', transfers_debt) as figures
+    from balances
+    where person_id is null
+      or account_id is null
+      or available <> transfers_available
+      or available <> lots_remaining
+      or reserved <> transfers_reserved
+      or reserved <> pending_reservations
+      or debt <> transfers_debt
+  )
+  select 'user_missing', 'users', user_id::text, figures
+  from off_balance
+  where person_id is null
 
   union all
-  select 'transfer_owner', 'ledger_transfers', transfer.id::text, jsonb_build_object(
-    'user_id', transfer.user_id, 'lot_user_id', lot.user_id,
-    'reservation_user_id', reservation.user_id, 'subject_id', transfer.subject_id)
+  select 'user_without_account', 'users', user_id::text, figures
+  from off_balance
+  where account_id is null
+
+  union all
+  select 'account_missing', 'credit_accounts', user_id::text, figures
+  from off_balance
+  where account_id is null
+
+  union all
+  select 'account_without_user', 'credit_accounts', user_id::text, figures
+  from off_balance
+  where person_id is null
+    and account_id is not null
+
+  union all
+  select 'account_balance', 'credit_accounts', user_id::text, figures
+  from off_balance
+  where available <> transfers_available
+    or reserved <> transfers_reserved
+    or debt <> transfers_debt
+
+  union all
+  select 'account_lots', 'credit_accounts', user_id::text, figures
+  from off_balance
+  where available <> lots_remaining
+
+  union all
+  select 'account_pending', 'credit_accounts', user_id::text, figures
+  from off_balance
+  where reserved <> pending_reservations
+
+  -- Lines are missing or too many when they alone disagree; a debt has no third witness.
+  union all
+  select 'transfers_incomplete', 'ledger_transfers', 'of user ' || user_id, figures
+  from off_balance
+  where (transfers_available <> lots_remaining and available = lots_remaining)
+    or (transfers_reserved <> pending_reservations and reserved = pending_reservations)
+    or transfers_debt <> debt
+
+  union all
+  select 'transfer_altered', 'ledger_transfers', transfer.id::text,
+    to_jsonb(transfer) - 'digest'
+  from app.ledger_transfers as transfer
+  where transfer.digest is distinct from app.transfer_digest(transfer)
+
+  -- The key says what the line is, so it cannot be posted twice.
+  union all
+  select 'transfer_terms', 'ledger_transfers', transfer.id::text,
+    to_jsonb(transfer) - 'digest' || jsonb_build_object(
+      'lot_user_id', lot.user_id, 'reservation_user_id', reservation.user_id,
+      'reservation_subject_id', reservation.subject_id)
   from app.ledger_transfers as transfer
   left join app.credit_lots as lot on lot.id = transfer.lot_id
   left join app.reservations as reservation on reservation.id = transfer.reservation_id
@@ -37,100 +158,66 @@ as $$
     or (transfer.reservation_id is not null and (
       reservation.user_id is distinct from transfer.user_id
       or reservation.subject_id is distinct from transfer.subject_id))
+    or not coalesce(case
+      when transfer.kind = 'grant' then transfer.idempotency_key
+        = 'grant:' || lot.idempotency_key || ':' || transfer.credit
+      when transfer.kind in ('reserve', 'refund') then transfer.idempotency_key
+        = transfer.kind || ':' || reservation.purpose || ':' || reservation.subject_id || ':'
+          || coalesce(transfer.lot_id::text, 'debt')
+      when transfer.kind = 'confirm' then transfer.idempotency_key
+        = 'confirm:' || reservation.purpose || ':' || reservation.subject_id
+      when transfer.kind = 'expire' then transfer.idempotency_key
+        = 'expire:' || transfer.lot_id || ':' || extract(epoch from transfer.lot_expires_at)
+      else starts_with(transfer.idempotency_key, transfer.kind || ':')
+        and right(transfer.idempotency_key, 37) like
+          '%:' || coalesce(transfer.lot_id::text, 'debt')
+    end, false)
 
   union all
-  select 'account_balance', 'credit_accounts', coalesce(account.user_id, posted.user_id)::text,
+  select 'lot_transfers', 'credit_lots', coalesce(lot.id, posted.lot_id)::text,
     jsonb_build_object(
-      'available', account.available, 'transfers_available', coalesce(posted.available, 0),
-      'reserved', account.reserved, 'transfers_reserved', coalesce(posted.reserved, 0),
-      'debt', account.debt, 'transfers_debt', coalesce(posted.debt, 0))
-  from app.credit_accounts as account
-  full join (
-    select user_id,
-      sum(amount) filter (where credit = 'available')
-        - coalesce(sum(amount) filter (where debit = 'available'), 0) as available,
-      sum(amount) filter (where credit = 'reserved')
-        - coalesce(sum(amount) filter (where debit = 'reserved'), 0) as reserved,
-      coalesce(sum(amount) filter (where debit = 'debt'), 0)
-        - coalesce(sum(amount) filter (where credit = 'debt'), 0) as debt
-    from app.ledger_transfers
-    group by user_id
-  ) as posted on posted.user_id = account.user_id
-  where account.user_id is null
-    or account.available <> coalesce(posted.available, 0)
-    or account.reserved <> coalesce(posted.reserved, 0)
-    or account.debt <> coalesce(posted.debt, 0)
-
-  union all
-  select 'account_lots', 'credit_accounts', account.user_id::text, jsonb_build_object(
-    'available', account.available, 'lots_remaining', coalesce(lots.remaining, 0))
-  from app.credit_accounts as account
-  left join (
-    select user_id, sum(remaining) as remaining
-    from app.credit_lots
-    group by user_id
-  ) as lots on lots.user_id = account.user_id
-  where account.available <> coalesce(lots.remaining, 0)
-
-  union all
-  select 'account_pending', 'credit_accounts', account.user_id::text, jsonb_build_object(
-    'reserved', account.reserved, 'pending_reservations', coalesce(pending.amount, 0))
-  from app.credit_accounts as account
-  left join (
-    select user_id, sum(amount) as amount
-    from app.reservations
-    where state = 'pending'
-    group by user_id
-  ) as pending on pending.user_id = account.user_id
-  where account.reserved <> coalesce(pending.amount, 0)
-
-  union all
-  select 'user_without_account', 'users', person.id::text, '{}'
-  from app.users as person
-  where not exists (select from app.credit_accounts where user_id = person.id)
-
-  union all
-  select 'lot_transfers', 'credit_lots', lot.id::text, jsonb_build_object(
-    'granted', lot.granted, 'transfers_granted', posted.granted,
-    'remaining', lot.remaining, 'transfers_remaining', posted.remaining,
-    'source', lot.source, 'transfers_debit', posted.debit,
-    'expires_at', lot.expires_at, 'transfers_expires_at', posted.expires_at)
+      'user_id', lot.user_id, 'transfers_user_id', posted.user_id,
+      'granted', lot.granted, 'transfers_granted', posted.granted,
+      'remaining', lot.remaining, 'transfers_remaining', posted.remaining,
+      'source', lot.source, 'transfers_debit', posted.debit,
+      'idempotency_key', lot.idempotency_key, 'transfers_key', posted.grant_key,
+      'reference', lot.reference, 'transfers_reference', posted.reference,
+      'expires_at', lot.expires_at, 'transfers_expires_at', posted.expires_at,
+      'created_at', lot.created_at, 'transfers_created_at', posted.created_at)
   from app.credit_lots as lot
-  left join (
-    select lot_id,
-      sum(amount) filter (where kind = 'grant') as granted,
-      coalesce(sum(amount) filter (where credit = 'available'), 0)
-        - coalesce(sum(amount) filter (where debit = 'available'), 0) as remaining,
-      min(debit) filter (where kind = 'grant') as debit,
-      (array_agg(lot_expires_at order by id desc) filter (where kind in ('grant', 'refund')))[1]
-        as expires_at
-    from app.ledger_transfers
-    where lot_id is not null
-    group by lot_id
-  ) as posted on posted.lot_id = lot.id
+  full join by_lot as posted on posted.lot_id = lot.id and posted.user_id = lot.user_id
   where lot.granted is distinct from posted.granted
     or lot.remaining is distinct from posted.remaining
     or lot.expires_at is distinct from posted.expires_at
+    or lot.reference is distinct from posted.reference
+    or lot.created_at is distinct from posted.created_at
+    or posted.grant_key not in (
+      'grant:' || lot.idempotency_key || ':available', 'grant:' || lot.idempotency_key || ':debt')
     or posted.debit is distinct from case lot.source
-      when 'purchase' then 'sales' when 'signup' then 'promo' when 'adjustment' then 'adjustments'
-      else lot.source end
+      when 'purchase' then 'sales' when 'adjustment' then 'adjustments' else lot.source end
 
   union all
-  select 'reservation_transfers', 'reservations', reservation.id::text, jsonb_build_object(
-    'state', reservation.state, 'amount', reservation.amount,
-    'transfers_reserved', posted.reserved, 'transfers_confirmed', posted.confirmed,
-    'transfers_refunded', posted.refunded)
+  select 'reservation_transfers', 'reservations',
+    coalesce(reservation.id, posted.reservation_id)::text,
+    jsonb_build_object(
+      'user_id', reservation.user_id, 'transfers_user_id', posted.user_id,
+      'subject_id', reservation.subject_id, 'transfers_subject_id', posted.subject_id,
+      'purpose', reservation.purpose, 'transfers_key', posted.reserve_key,
+      'state', reservation.state, 'amount', reservation.amount,
+      'transfers_reserved', posted.reserved, 'transfers_confirmed', posted.confirmed,
+      'transfers_refunded', posted.refunded,
+      'created_at', reservation.created_at, 'transfers_created_at', posted.created_at,
+      'resolved_at', reservation.resolved_at, 'transfers_resolved_at', posted.resolved_at)
   from app.reservations as reservation
-  left join (
-    select reservation_id,
-      coalesce(sum(amount) filter (where kind = 'reserve'), 0) as reserved,
-      coalesce(sum(amount) filter (where kind = 'confirm'), 0) as confirmed,
-      coalesce(sum(amount) filter (where kind = 'refund'), 0) as refunded
-    from app.ledger_transfers
-    where reservation_id is not null
-    group by reservation_id
-  ) as posted on posted.reservation_id = reservation.id
-  where posted.reserved is distinct from reservation.amount
+  full join by_reservation as posted
+    on posted.reservation_id = reservation.id
+    and posted.user_id = reservation.user_id
+    and posted.subject_id = reservation.subject_id
+  where reservation.amount is distinct from posted.reserved
+    or reservation.created_at is distinct from posted.created_at
+    or reservation.resolved_at is distinct from posted.resolved_at
+    or starts_with(posted.reserve_key,
+      'reserve:' || reservation.purpose || ':' || reservation.subject_id || ':') is not true
     or posted.confirmed is distinct from
       case reservation.state when 'confirmed' then reservation.amount else 0 end
     or posted.refunded is distinct from
@@ -148,6 +235,18 @@ as $$
     where kind = 'reserve'
   ) as posted on posted.reservation_id = link.reservation_id and posted.lot_id = link.lot_id
   where link.amount is distinct from posted.amount
+
+  -- Free credits were given once a person, and nowhere but in the ledger.
+  union all
+  select 'signup_grant', 'signup_grants', person.user_id::text, jsonb_build_object(
+    'person_key', person.person_key)
+  from app.signup_grants as person
+  where not exists (
+    select
+    from app.credit_lots
+    where user_id = person.user_id
+      and idempotency_key = 'signup:' || person.user_id
+  )
 
   -- The end of a generation and the end of its money are the same event.
   union all
