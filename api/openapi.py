@@ -33,6 +33,7 @@ _TAGS = [
     Tag(name="Auth", description="Sign up, sign in, sessions, recovery and the second factor."),
     Tag(name="Me", description="The signed-in person."),
     Tag(name="Uploads", description="Photos: send, look, delete."),
+    Tag(name="Operations", description="What can be done to a photo, and what it costs."),
     Tag(name="Health", description="For load balancers and monitoring."),
     Tag(name="Problems", description="What the error types mean."),
 ]
