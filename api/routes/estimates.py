@@ -1,6 +1,7 @@
 """POST /v1/estimates: what it would cost, before anything is reserved."""
 
 from litestar import Router, post
+from litestar.params import JSONBody
 
 from api import security
 from api.deps import CurrentUser, Db
@@ -22,7 +23,9 @@ from core.errors import InvalidInputError, NotAllowedError, NotFoundError
     status_code=200,
     responses=raises(NotFoundError, NotAllowedError, InvalidInputError, body=True),
 )
-async def create_estimate(user: CurrentUser, db: Db, data: EstimateRequest) -> EstimateView:
+async def create_estimate(
+    user: CurrentUser, db: Db, data: JSONBody[EstimateRequest]
+) -> EstimateView:
     network = network_of(user.client_ip)
 
     async def work(conn: Connection) -> Estimate:
