@@ -28,7 +28,11 @@ def main() -> int:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not _is_current():
             print("venv: installing from requirements-dev.lock", flush=True)
-            _build()
+            try:
+                _build()
+            except subprocess.CalledProcessError as error:
+                print(f"venv: {Path(error.cmd[0]).name} failed; its own words are above")
+                return 1
     return 0
 
 
@@ -105,7 +109,15 @@ def _uv_environment() -> dict[str, str]:
         index = environment.get("PIP_INDEX_URL") or _pip_config("index-url")
         if index:
             environment["UV_DEFAULT_INDEX"] = index
+    if not environment.get("UV_CACHE_DIR") and not _can_have_cache(environment):
+        environment["UV_NO_CACHE"] = "1"  # uv gives up where pip does without
     return environment
+
+
+def _can_have_cache(environment: dict[str, str]) -> bool:
+    cache = Path(environment.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "uv"
+    existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    return os.access(existing, os.W_OK)
 
 
 def _pip_config(name: str) -> str:
