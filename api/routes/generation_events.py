@@ -127,7 +127,7 @@ async def _events(
                     yield _message(generation)
                 elif time.monotonic() - quiet_since >= HEARTBEAT_SECONDS:
                     quiet_since = time.monotonic()
-                    yield ServerSentEventMessage(comment="heartbeat")
+                    yield ServerSentEventMessage(data=None, comment="heartbeat")
                 if generation.is_finished:
                     return
                 await _wait(changed, services.hub.LOOK_SECONDS)
