@@ -15,7 +15,7 @@ import uvloop
 
 from scripts.sandbox.guard import SandboxRefusedError, require_loopback, require_sandbox_allowed
 from scripts.sandbox.supabase.app import create_app
-from scripts.sandbox.supabase.config import SupabaseConfig
+from scripts.sandbox.supabase.config import read_config
 from scripts.sandbox.supabase.serve import serve_until_stopped
 
 
@@ -27,17 +27,11 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _decode_path(kind: type, value: object) -> object:
-    return kind(value) if kind is Path else value
-
-
 def main() -> int:
     arguments = _parse()
     try:
         require_sandbox_allowed(os.environ)
-        config = msgspec.json.decode(
-            arguments.config.read_bytes(), type=SupabaseConfig, dec_hook=_decode_path
-        )
+        config = read_config(arguments.config)
         base = urlsplit(config.base_url)
         host = arguments.host or base.hostname or "127.0.0.1"
         require_loopback(host)

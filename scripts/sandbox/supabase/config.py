@@ -1,6 +1,7 @@
 """What a Supabase stand-in is told once, at start."""
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -51,3 +52,17 @@ class SupabaseConfig(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def issuer(self) -> str:
         return f"{self.base_url}/auth/v1"
+
+
+def encode_config(config: SupabaseConfig) -> bytes:
+    """For `--config FILE`; the file holds passwords and keys, so keep it to its owner."""
+    return msgspec.json.encode(config, enc_hook=str)
+
+
+def read_config(path: Path) -> SupabaseConfig:
+    """Raises: OSError, msgspec.DecodeError."""
+
+    def decode(kind: type[Any], value: Any) -> Any:
+        return kind(value)
+
+    return msgspec.json.decode(path.read_bytes(), type=SupabaseConfig, dec_hook=decode)

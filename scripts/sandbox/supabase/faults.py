@@ -59,10 +59,11 @@ class Faults:
 
     def middleware(self, app: ASGIApp) -> ASGIApp:
         async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] != ScopeType.HTTP or scope["path"].startswith("/__"):
+            if scope["type"] != ScopeType.HTTP:
                 await app(scope, receive, send)
                 return
-            fault = self.take(scope["method"], scope["path"])
+            path = scope["raw_path"].decode("latin-1")  # `path` lacks what a mount cuts off
+            fault = None if path.startswith("/__") else self.take(scope["method"], path)
             if fault is None:
                 await app(scope, receive, send)
                 return
