@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 from litestar import Response, delete, get, patch, post
+from litestar.params import FromPath
 
 from scripts.sandbox.fal.config import TuningPatch
 from scripts.sandbox.fal.faults import Chaos, FaultRule
@@ -77,7 +78,7 @@ async def show_ledger(request: AnyRequest) -> Reply:
 
 
 @get("/__control/requests/{request_id:str}")
-async def show_request(request: AnyRequest, request_id: str) -> Reply:
+async def show_request(request: AnyRequest, request_id: FromPath[str]) -> Reply:
     engine = engine_of(request)
     call = engine.find_any(request_id)
     if call is None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 from litestar import Response, get, post, put
+from litestar.params import FromPath
 from litestar.response import Stream
 
 from scripts.sandbox.fal.models import ENDPOINTS
@@ -82,7 +83,7 @@ async def initiate(request: AnyRequest) -> Reply:
 
 
 @put("/storage/put/{ticket:str}", status_code=200)
-async def put_upload(request: AnyRequest, ticket: str) -> Reply:
+async def put_upload(request: AnyRequest, ticket: FromPath[str]) -> Reply:
     path = engine_of(request).files.finish_upload(ticket, await request.body())
     if path is None:
         return reply(404, {"detail": "Upload not found"})
@@ -90,7 +91,7 @@ async def put_upload(request: AnyRequest, ticket: str) -> Reply:
 
 
 @get("/files/{path:path}")
-async def serve(request: AnyRequest, path: str) -> Response[Any]:
+async def serve(request: AnyRequest, path: FromPath[str]) -> Response[Any]:
     file = engine_of(request).files.find(PATH_PREFIX + path.lstrip("/"))
     if file is None:
         return reply(404, {"detail": "File not found"})

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 from litestar import Request, Response, get, post, put
 from litestar.datastructures import State
+from litestar.params import FromPath
 from litestar.response import Stream
 
 from scripts.sandbox.fal.calls import Call, CallStatus, Submission
@@ -78,7 +79,7 @@ def account_of(request: AnyRequest) -> str | None:
 
 
 @post("/{path:path}", status_code=200)
-async def submit(request: AnyRequest, path: str) -> Reply:
+async def submit(request: AnyRequest, path: FromPath[str]) -> Reply:
     parsed = QueuePath.parse(path)
     account = account_of(request)
     endpoint_id = path.strip("/") if parsed is None else parsed.endpoint_id
@@ -174,7 +175,7 @@ def _locate(request: AnyRequest, path: str) -> Reply | tuple[Call, list[str]]:
 
 
 @get("/{path:path}")
-async def look(request: AnyRequest, path: str) -> Response[Any]:
+async def look(request: AnyRequest, path: FromPath[str]) -> Response[Any]:
     located = _locate(request, path)
     if isinstance(located, Response):
         return located
@@ -197,7 +198,7 @@ async def look(request: AnyRequest, path: str) -> Response[Any]:
 
 
 @put("/{path:path}", status_code=200)
-async def cancel(request: AnyRequest, path: str) -> Reply:
+async def cancel(request: AnyRequest, path: FromPath[str]) -> Reply:
     located = _locate(request, path)
     if isinstance(located, Response):
         return located
