@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from litestar import Request, Response, Router, get, post
 from litestar.datastructures import ResponseHeader
-from litestar.params import FromPath, FromQuery, HeaderParameter, QueryParameter
+from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
 
 from api import security
 from api.deps import AllServices, CurrentUser, Db, parse_prefer_wait
@@ -91,7 +91,7 @@ async def create_generation(
     request: AnyRequest,
     user: CurrentUser,
     services: AllServices,
-    data: CreateGeneration,
+    data: JSONBody[CreateGeneration],
     *,
     idempotency_key: IdempotencyKey = None,
     prefer: Prefer = None,
