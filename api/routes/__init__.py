@@ -3,9 +3,11 @@
 from litestar import Router
 
 from api.routes import (
+    admin_credits,
     assets,
     auth,
     confirm_page,
+    credits,  # noqa: A004  the noun names the module
     estimates,
     generations,
     health,
@@ -17,9 +19,11 @@ from api.routes import (
 )
 
 ROUTERS: list[Router] = [
+    admin_credits.router,
     assets.router,
     auth.router,
     confirm_page.router,
+    credits.router,
     estimates.router,
     generations.router,
     health.router,

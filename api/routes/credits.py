@@ -1,0 +1,112 @@
+"""Credits: the balance, the ledger, and one generation's money explained."""
+
+import uuid
+from typing import Annotated
+
+from litestar import Router, get
+from litestar.params import FromPath, FromQuery, QueryParameter
+
+from api import security
+from api.deps import CurrentUser, Db
+from api.problems import raises
+from api.schemas.common import Page, decode_cursor, encode_cursor
+from api.schemas.credits import (
+    CURSOR_TYPES,
+    CreditsView,
+    EntryView,
+    ExplanationView,
+    credits_view,
+    cursor_values,
+    entry_view,
+    explanation_view,
+    position_of,
+)
+from core.accounts import service as accounts
+from core.credits import service
+from core.credits.types import EntryFilters, EntryKind, EntryPage, Explanation, Overview
+from core.db import Connection
+from core.errors import InvalidInputError, NotAllowedError, NotFoundError
+
+PageSize = Annotated[int, QueryParameter(ge=1, le=100, description="Rows a page.")]
+Cursor = Annotated[
+    str | None, QueryParameter(description="`next_cursor` of the page before.", max_length=500)
+]
+Kinds = Annotated[
+    list[EntryKind] | None, QueryParameter(description="Only these kinds; may be repeated.")
+]
+
+
+@get(
+    "/v1/credits",
+    operation_id="get_credits",
+    summary="My balance, and what of it expires when",
+    description="Like `GET /v1/me`, the first call of a verified person opens the account.",
+    tags=["Credits"],
+    security=security.BEARER,
+    responses=raises(NotAllowedError, NotFoundError),
+)
+async def get_credits(user: CurrentUser, db: Db) -> CreditsView:
+    network = accounts.network_of(user.client_ip)
+
+    async def work(conn: Connection) -> Overview:
+        await accounts.get_or_open_account(conn, network)
+        return await service.get_overview(conn, user.claims.user_id)
+
+    return credits_view(await db.run(work, scope=user.scope))
+
+
+@get(
+    "/v1/credits/ledger",
+    operation_id="list_ledger_entries",
+    summary="Every line of my ledger, newest first",
+    description="Each line balances: `amount` moves from `debit` to `credit`. `balance_after` is"
+    " the balance as it stood after the line.",
+    tags=["Credits"],
+    security=security.BEARER,
+    responses=raises(InvalidInputError),
+)
+async def list_ledger_entries(
+    user: CurrentUser,
+    db: Db,
+    *,
+    kind: Kinds = None,
+    generation_id: FromQuery[uuid.UUID | None] = None,
+    cursor: Cursor = None,
+    limit: PageSize = 20,
+) -> Page[EntryView]:
+    filters = EntryFilters(kinds=tuple(kind or ()), generation_id=generation_id)
+    after = position_of(decode_cursor(cursor, *CURSOR_TYPES)) if cursor else None
+
+    async def work(conn: Connection) -> EntryPage:
+        return await service.list_entries(
+            conn, user.claims.user_id, filters=filters, after=after, limit=limit
+        )
+
+    page = await db.run(work, scope=user.scope)
+    position = cursor_values(page)
+    return Page(
+        items=[entry_view(entry) for entry in page.entries],
+        next_cursor=encode_cursor(*position) if position else None,
+    )
+
+
+@get(
+    "/v1/credits/explain/{generation_id:uuid}",
+    operation_id="explain_generation",
+    summary="What one generation cost, line by line",
+    description="Every booking, every request to the provider and every state of one generation in"
+    " the order of time, in words that are made of the ledger's rows.",
+    tags=["Credits"],
+    security=security.BEARER,
+    responses=raises(NotFoundError),
+)
+async def explain_generation(
+    user: CurrentUser, db: Db, generation_id: FromPath[uuid.UUID]
+) -> ExplanationView:
+    async def work(conn: Connection) -> Explanation:
+        return await service.explain(conn, generation_id)
+
+    return explanation_view(await db.run(work, scope=user.scope))
+
+
+router = Router("/", route_handlers=[get_credits, list_ledger_entries, explain_generation])

@@ -1,0 +1,201 @@
+"""Credits: what a user has, every line of how it came to that, and the writers for other parts.
+
+The money itself moves in SQL functions only. Users write through `app.start_generation`.
+"""
+
+import uuid
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from core.credits import queries, words
+from core.credits.explain import explain_run
+from core.credits.types import (
+    Balance,
+    Change,
+    Entry,
+    EntryFilters,
+    EntryPage,
+    Explanation,
+    Lot,
+    Overview,
+    Position,
+    Source,
+)
+from core.db import Connection, fetch_one
+from core.errors import NotFoundError
+
+
+async def get_balance(conn: Connection, user_id: uuid.UUID) -> Balance:
+    """What can be spent now, what is held for open work, what is owed.
+
+    Raises: NotFoundError.
+    """
+    row = await queries.find_balance(conn, user_id)
+    if row is None:
+        raise NotFoundError(kind="credit_account")
+    return msgspec.convert(row, Balance)
+
+
+async def get_overview(conn: Connection, user_id: uuid.UUID) -> Overview:
+    """The balance, and what of it expires when.
+
+    Raises: NotFoundError.
+    """
+    balance = await get_balance(conn, user_id)
+    return Overview(balance, msgspec.convert(await queries.list_lots(conn, user_id), list[Lot]))
+
+
+async def list_entries(
+    conn: Connection,
+    user_id: uuid.UUID,
+    *,
+    filters: EntryFilters,
+    after: Position | None,
+    limit: int,
+) -> EntryPage:
+    """The ledger of a user, newest first; `after` is the `next` of the page before."""
+    rows = await queries.list_entries(
+        conn,
+        user_id,
+        before_id=after.entry_id if after else None,
+        limit=limit + 1,
+        kinds=[kind.value for kind in filters.kinds],
+        subject_id=filters.generation_id,
+    )
+    balance = _starting_balance(rows, filters, after)
+    entries = []
+    for row in rows[:limit]:
+        entry = _entry(row, balance)
+        entries.append(entry)
+        balance = _balance_before(entry)
+    if len(rows) <= limit:
+        return EntryPage(entries, None)
+    return EntryPage(entries, Position(entries[-1].id, balance))
+
+
+async def explain(conn: Connection, generation_id: uuid.UUID) -> Explanation:
+    """Every line of money and every provider call of one generation, in words.
+
+    Raises: NotFoundError.
+    """
+    run = await queries.find_run(conn, generation_id)
+    if run is None:
+        raise NotFoundError(kind="generation")
+    return explain_run(run)
+
+
+async def grant_credits(
+    conn: Connection,
+    user_id: uuid.UUID,
+    amount: int,
+    source: Source,
+    key: str,
+    *,
+    expires_at: datetime | None = None,
+    reference: str | None = None,
+    note: str | None = None,
+) -> uuid.UUID:
+    """Give credits as a new lot, after paying debt; the lot's id. For the worker.
+
+    Raises: NotFoundError, InvalidInputError, MoneyInvariantError (key reused with other terms).
+    Replay: the same key and terms return the same lot.
+    """
+    row = await fetch_one(
+        conn,
+        "select app.grant_credits(%s, %s, %s, %s, %s, %s, 'system', %s) as lot_id",
+        (user_id, amount, source.value, key, expires_at, reference, note),
+    )
+    assert row is not None
+    lot_id: uuid.UUID = row["lot_id"]
+    return lot_id
+
+
+async def reverse_credits(
+    conn: Connection,
+    user_id: uuid.UUID,
+    amount: int,
+    key: str,
+    *,
+    reference: str | None = None,
+    note: str | None = None,
+) -> int:
+    """Undo a purchase whose money went back; the debt afterwards. For the worker.
+
+    The lots of `reference` go first, then the others; what was spent becomes debt.
+    Raises: NotFoundError, InvalidInputError, MoneyInvariantError.
+    Replay: the same key and amount do nothing more.
+    """
+    row = await fetch_one(
+        conn,
+        "select app.reverse_credits(%s, %s, %s, %s, %s) as debt",
+        (user_id, amount, key, reference, note),
+    )
+    assert row is not None
+    return int(row["debt"])
+
+
+async def adjust_credits(
+    conn: Connection, user_id: uuid.UUID, amount: int, *, reason: str, key: str
+) -> Balance:
+    """An admin's correction, up or down, with its audit row; the balance afterwards.
+
+    Raises: NotAllowedError, NotFoundError, InvalidInputError, IdempotencyMismatchError.
+    Replay: the same key and terms do nothing more.
+    """
+    row = await fetch_one(
+        conn,
+        "select app.adjust_credits(%s, %s, %s, %s) as balance",
+        (user_id, amount, reason, key),
+    )
+    assert row is not None
+    return msgspec.convert(row["balance"], Balance)
+
+
+async def expire_credits(conn: Connection, *, accounts_max: int) -> int:
+    """Book the expiry of lots that are past their time; the credits expired. For the worker."""
+    row = await fetch_one(conn, "select app.expire_credits(%s) as expired", (accounts_max,))
+    assert row is not None
+    return int(row["expired"])
+
+
+def _starting_balance(
+    rows: list[dict[str, Any]], filters: EntryFilters, after: Position | None
+) -> Balance | None:
+    """The balance after the page's first entry."""
+    if not filters.is_empty or not rows:
+        return None
+    if after is not None:
+        return after.balance
+    return Balance(rows[0]["available"], rows[0]["reserved"], rows[0]["debt"])
+
+
+def _entry(row: dict[str, Any], balance_after: Balance | None) -> Entry:
+    facts = {name: row[name] for name in Entry.__struct_fields__ if name in row}
+    return msgspec.convert(
+        {**facts, "change": _change(row), "text": words.entry_in_words(row)}
+        | {"balance_after": balance_after},
+        Entry,
+    )
+
+
+def _change(row: dict[str, Any]) -> Change:
+    """A debit takes from available and reserved; debt is what is owed, so there it adds."""
+
+    def moved(account: str) -> int:
+        sign = int(row["credit"] == account) - int(row["debit"] == account)
+        return sign * int(row["amount"])
+
+    return Change(moved("available"), moved("reserved"), -moved("debt"))
+
+
+def _balance_before(entry: Entry) -> Balance | None:
+    balance, change = entry.balance_after, entry.change
+    if balance is None:
+        return None
+    return Balance(
+        balance.available - change.available,
+        balance.reserved - change.reserved,
+        balance.debt - change.debt,
+    )

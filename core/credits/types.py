@@ -1,0 +1,194 @@
+"""What money looks like from outside: balances, lots, ledger entries, and one run explained."""
+
+import uuid
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+
+class EntryKind(StrEnum):
+    GRANT = "grant"
+    RESERVE = "reserve"
+    CONFIRM = "confirm"
+    REFUND = "refund"
+    EXPIRE = "expire"
+    REVERSE = "reverse"
+    ADJUST = "adjust"
+
+
+class Source(StrEnum):
+    PURCHASE = "purchase"
+    SIGNUP = "signup"
+    PROMO = "promo"
+    GIFT = "gift"
+    REFERRAL = "referral"
+    ADJUSTMENT = "adjustment"
+
+
+class Purpose(StrEnum):
+    RUN = "run"
+    LATE_IMAGE = "late_image"
+    BATCH = "batch"
+
+
+class Balance(msgspec.Struct, frozen=True):
+    """Units: whole credits. `available` is what can be spent now."""
+
+    available: int
+    reserved: int
+    debt: int
+
+
+class Lot(msgspec.Struct, frozen=True):
+    """Credits that came in together and expire together."""
+
+    id: uuid.UUID
+    source: Source
+    granted: int
+    remaining: int
+    expires_at: datetime | None
+    created_at: datetime
+
+
+class Overview(msgspec.Struct, frozen=True):
+    """`lots` stand in the order in which they are spent."""
+
+    balance: Balance
+    lots: list[Lot]
+
+
+class Change(msgspec.Struct, frozen=True):
+    """What an entry did to each of the three figures of a balance."""
+
+    available: int
+    reserved: int
+    debt: int
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One immutable line of the ledger, seen from the user's side."""
+
+    id: int
+    kind: EntryKind
+    amount: int
+    debit: str
+    credit: str
+    change: Change
+    lot_id: uuid.UUID | None
+    source: Source | None
+    lot_expires_at: datetime | None
+    reservation_id: uuid.UUID | None
+    generation_id: uuid.UUID | None
+    operation: str | None
+    reference: str | None
+    actor: str
+    note: str | None
+    idempotency_key: str
+    created_at: datetime
+    text: str
+    balance_after: Balance | None = None
+
+
+class Position(msgspec.Struct, frozen=True):
+    """Where a list goes on: below this entry, whose balance before it was `balance`."""
+
+    entry_id: int
+    balance: Balance | None
+
+
+class EntryPage(msgspec.Struct, frozen=True):
+    """Newest first. `balance_after` of an entry is known in an unfiltered list only."""
+
+    entries: list[Entry]
+    next: Position | None
+
+
+class EntryFilters(msgspec.Struct, frozen=True):
+    kinds: tuple[EntryKind, ...] = ()
+    generation_id: uuid.UUID | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.kinds and self.generation_id is None
+
+
+class LineKind(StrEnum):
+    MONEY = "money"
+    PROVIDER = "provider"
+    STATE = "state"
+
+
+class Outcome(StrEnum):
+    """What became of the money of a run."""
+
+    RESERVED = "reserved"
+    CHARGED = "charged"
+    REFUNDED = "refunded"
+
+
+class MoneyFacts(msgspec.Struct, frozen=True, kw_only=True):
+    entry_id: int
+    kind: EntryKind
+    amount: int
+    debit: str
+    credit: str
+    lot_id: uuid.UUID | None
+    source: Source | None
+    lot_expires_at: datetime | None
+    extended_from: datetime | None
+
+
+class CallFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """One POST to the provider. `billable_units` is the provider's own figure, as text."""
+
+    call_id: uuid.UUID
+    endpoint: str
+    step: int
+    attempt: int
+    is_resubmission: bool
+    state: str
+    http_status: int | None
+    error_type: str | None
+    billable_units: str | None
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that happened, in words, with the facts that the words come from."""
+
+    at: datetime
+    kind: LineKind
+    text: str
+    money: MoneyFacts | None = None
+    call: CallFacts | None = None
+    state: str | None = None
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that one run cost, gave back and asked of the provider. Units: whole credits."""
+
+    generation_id: uuid.UUID
+    operation: str
+    lane: str
+    state: str
+    cost_credits: int
+    outcome: Outcome
+    reserved: int
+    charged: int
+    refunded: int
+    provider_calls: int
+    resubmissions: int
+    billable_units: str | None
+    summary: str
+    lines: list[Line]
+
+
+class RunRows(msgspec.Struct, frozen=True):
+    """The rows of one run, as the queries return them."""
+
+    generation: dict[str, Any]
+    transfers: list[dict[str, Any]]
+    calls: list[dict[str, Any]]
+    events: list[dict[str, Any]]
+    late_image: dict[str, Any] | None
