@@ -158,7 +158,7 @@ def own_stack(test_run: Run, request: pytest.FixtureRequest) -> Iterator[LocalSt
         if request.node.get_closest_marker("drift") is None:
             with psycopg.connect(stack.postgres.url(), row_factory=dict_row) as conn:
                 _assert_balanced(conn.execute("select * from app.reconcile()").fetchall())
-    stack.postgres.remove()
+    stack.remove()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -64,6 +65,12 @@ class LocalStack:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+    def remove(self) -> None:
+        """Stop, and delete the data. For temporary stacks; deleting the folder is not enough."""
+        self.stop()
+        self.postgres.remove()
+        shutil.rmtree(self.state_dir, ignore_errors=True)
 
     def environ(self) -> dict[str, str]:
         """The variables of core.settings that these two servers answer."""

@@ -180,8 +180,10 @@ class EmbeddedPostgres:
         parent = Path("/var/tmp")  # noqa: S108  the folder made below is new, random and ours
         if not parent.is_dir():
             parent = Path(tempfile.gettempdir())
+        _sweep_orphans(parent)
         moved = Path(tempfile.mkdtemp(prefix="jewelshot-", dir=parent))
         moved.chmod(0o711)
+        (moved / "belongs-to").write_text(f"{self.data_dir}\n")
         (self.data_dir / "moved-to").write_text(f"{moved}\n")
         return moved
 
@@ -280,6 +282,25 @@ class EmbeddedPostgres:
         if self._process is not None:
             self._process.wait(timeout=30)
             self._process = None
+
+
+def _sweep_orphans(parent: Path) -> None:
+    """Delete homes whose data directory was temporary and is gone, deleted without `remove`."""
+    temporary = Path(tempfile.gettempdir()).resolve()
+    for note in parent.glob("jewelshot-*/belongs-to"):
+        if note.parent.stat().st_uid != os.geteuid():
+            continue
+        owner = Path(note.read_text().strip())
+        if temporary not in owner.parents or owner.exists():
+            continue
+        running = process.find_server(
+            note.parent / "data" / "postmaster.pid",
+            program="postgres",
+            directory=note.parent / "data",
+        )
+        if running is not None:
+            process.end(running, signal.SIGQUIT, patience_seconds=10)
+        shutil.rmtree(note.parent, ignore_errors=True)
 
 
 def _is_ready(pid_file: Path, pid: int) -> bool:

@@ -1,6 +1,7 @@
 """The local servers: restarts, crashes, odd places, two at once."""
 
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -115,5 +116,12 @@ def test_as_root_a_private_folder_stays_private(test_run: Run) -> None:
     moved = Path((folder / "moved-to").read_text().strip())
     assert _one(server.url(), "select 1") == 1
     assert stat.S_IMODE(private.stat().st_mode) == 0o700
-    server.remove()
+    server.stop()
+
+    # Whoever deletes a temporary folder by hand leaves the data; the next one to move sweeps.
+    shutil.rmtree(private)
+    private.mkdir(mode=0o700)
+    again = EmbeddedPostgres(private / "other", durable=False)
+    again.start()
     assert not moved.exists()
+    again.remove()
