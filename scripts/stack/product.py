@@ -21,7 +21,7 @@ from scripts.sandbox.supabase.config import SupabaseConfig
 from scripts.stack.errors import StackError
 from scripts.stack.local import DEFAULT_STATE_DIR, LocalStack
 from scripts.stack.passwords import Passwords
-from scripts.stack.ports import LOOPBACK, free_port
+from scripts.stack.ports import LOOPBACK, RememberedPorts
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_SECONDS = 60
@@ -177,8 +177,10 @@ class Product:
 
     def _start_children(self) -> None:
         (self.state_dir / "logs").mkdir(exist_ok=True)
-        supabase_port, fal_port = free_port(), free_port()
-        api_port = self._api_port or free_port()
+        # The same ports again where they are free: tokens and signed URLs name their server.
+        ports = RememberedPorts(self.state_dir / "ports.json")
+        supabase_port, fal_port = ports.get("supabase"), ports.get("fal")
+        api_port = ports.get("api", self._api_port)
         self.api_url = f"http://{LOOPBACK}:{api_port}"
         self.supabase_url = f"http://{LOOPBACK}:{supabase_port}"
         self.fal_url = f"http://{LOOPBACK}:{fal_port}"
