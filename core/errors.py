@@ -117,7 +117,7 @@ class UnsupportedMediaError(DomainError):
 
 
 class PayloadTooLargeError(DomainError):
-    """Fields: limit_bytes or limit_pixels, reason."""
+    """Fields: limit_bytes or limit_pixels, reason, detail."""
 
 
 class RetryableError(Exception):

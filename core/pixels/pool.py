@@ -22,22 +22,22 @@ R = TypeVar("R")
 _TASKS_PER_PROCESS: Final = 100
 """Then a fresh process: memory that codecs and the allocator kept goes back to the system."""
 _MEMORY_BYTES: Final = 3 * 1024**3
-"""Address space of one process. 50 MP as RGBA are 200 MB; a cut-out of that size holds five or
-six such copies at its peak (measured 1.4 GB)."""
+"""Address space of one process. The largest honest case, a cut-out of 50 MP, measured 1.1 GB."""
 _SECONDS: Final = 60
-"""The slowest honest case, a cut-out of 50 MP, takes about 15 s on one slow core."""
+"""The slowest honest case, a cut-out of 50 MP, measured 10 s on a busy machine."""
 
 
 class _Slot:
     """One process, started at its first task and replaced when used up or dead."""
 
-    def __init__(self, memory_bytes: int) -> None:
+    def __init__(self, memory_bytes: int, tasks_max: int) -> None:
         self._memory_bytes = memory_bytes
+        self._tasks_max = tasks_max
         self._tasks = 0
         self._executor: ProcessPoolExecutor | None = None
 
     def executor(self) -> ProcessPoolExecutor:
-        if self._executor is None or self._tasks >= _TASKS_PER_PROCESS:
+        if self._executor is None or self._tasks >= self._tasks_max:
             self.retire()
             self._executor = ProcessPoolExecutor(
                 max_workers=1,
@@ -49,8 +49,12 @@ class _Slot:
         return self._executor
 
     def retire(self) -> None:
-        """Let the process go; a task that still runs there ends on its own or by its alarm."""
+        """End the process, whatever it does: nobody waits for its result any more."""
         if self._executor is not None:
+            # Public only from Python 3.14 on (kill_workers); without it the exit of the whole
+            # worker would wait for a task that was cancelled.
+            for process in list((self._executor._processes or {}).values()):  # noqa: SLF001  as said
+                process.kill()
             self._executor.shutdown(wait=False, cancel_futures=True)
         self._executor, self._tasks = None, 0
 
@@ -64,11 +68,16 @@ class PixelPool:
     """`await pool.run(normalise, data)` from any coroutine of one event loop."""
 
     def __init__(
-        self, processes: int, *, seconds: int = _SECONDS, memory_bytes: int = _MEMORY_BYTES
+        self,
+        processes: int,
+        *,
+        seconds: int = _SECONDS,
+        memory_bytes: int = _MEMORY_BYTES,
+        tasks_per_process: int = _TASKS_PER_PROCESS,
     ) -> None:
         assert processes >= 1
         self._seconds = seconds
-        self._slots = [_Slot(memory_bytes) for _ in range(processes)]
+        self._slots = [_Slot(memory_bytes, tasks_per_process) for _ in range(processes)]
         self._free: asyncio.LifoQueue[_Slot] = asyncio.LifoQueue()
         for slot in self._slots:
             self._free.put_nowait(slot)

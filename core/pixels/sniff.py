@@ -17,6 +17,7 @@ from core.pixels.formats.base import Colour, ImageFormat, Layout, refuse
 from core.pixels.limits import (
     BOMB_PIXELS_MIN,
     BOMB_RATIO,
+    BOMB_RATIO_MODERN,
     BYTES_MAX,
     PIXELS_MAX,
     SIDE_MAX,
@@ -237,7 +238,9 @@ def _check_dimensions(layout: Layout, size_bytes: int) -> None:
         )
     channels = (1 if layout.colour in {Colour.GRAY, Colour.PALETTE} else 3) + layout.has_alpha
     decoded = width * height * channels * max(1, layout.bit_depth // 8)
-    if width * height > BOMB_PIXELS_MIN and decoded > size_bytes * BOMB_RATIO:
+    modern = layout.format in {ImageFormat.WEBP, ImageFormat.HEIC}
+    ratio = BOMB_RATIO_MODERN if modern else BOMB_RATIO
+    if width * height > BOMB_PIXELS_MIN and decoded > size_bytes * ratio:
         raise PayloadTooLargeError(
             reason="decompression_bomb",
             limit_pixels=PIXELS_MAX,

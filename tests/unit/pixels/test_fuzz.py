@@ -53,14 +53,14 @@ def _mutated(draw: st.DrawFn) -> bytes:
     return bytes(data)
 
 
-@settings(max_examples=600, deadline=2_000, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(_mutated())
 def test_inspect_on_damaged_files(data: bytes) -> None:
     with contextlib.suppress(*_REFUSALS):
         sniff.inspect(data)
 
 
-@settings(max_examples=600, deadline=2_000)
+@settings(max_examples=600, deadline=None)
 @given(st.sampled_from(_STARTS), st.binary(max_size=400))
 def test_inspect_on_noise(start: bytes, noise: bytes) -> None:
     with contextlib.suppress(*_REFUSALS):

@@ -125,11 +125,21 @@ def test_too_many_bytes() -> None:
     assert caught.value.fields["limit_bytes"] == BYTES_MAX
 
 
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp"])
+def test_one_piece_on_white_is_no_bomb(kind: str) -> None:
+    """The commonest studio photo of the trade, and the emptiest."""
+    image = Image.new("RGB", (4_000, 3_000), (255, 255, 255))
+    image.paste(images.decode(images.sample()).resize((700, 700)), (1_600, 1_000))
+    assert sniff.inspect(images.encode(image, kind)).width == 4_000
+
+
 def test_too_many_pixels_and_bombs() -> None:
     assert reason_of(images.png_header(100_000, 100_000)) == "too_many_pixels"
     assert reason_of(images.png_header(7_072, 7_072)) == "too_many_pixels"
     assert reason_of(images.png_header(200, 40_000)) == "too_many_pixels"
     assert reason_of(images.encode(Image.new("L", (7_000, 7_000)), "png")) == "decompression_bomb"
+    solid = Image.new("RGB", (4_000, 3_000))
+    assert reason_of(images.encode(solid, "webp", lossless=True)) == "decompression_bomb"
     jpeg = images.encode(images.photo(), "jpeg")
     at = jpeg.index(b"\xff\xc0") + 5
     swollen = jpeg[:at] + struct.pack(">HH", 7_000, 7_000) + jpeg[at + 4 :]
