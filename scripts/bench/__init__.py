@@ -1,0 +1,1 @@
+"""The budgets of the design, measured on this machine as ratios within one run."""
