@@ -87,20 +87,22 @@ def _header_value(value: str) -> Message:
 
 
 def _split_parts(body: bytes, boundary: str) -> list[tuple[dict[str, str], bytes]]:
-    delimiter = b"\r\n--" + boundary.encode()
+    """Headers and content of each part. By offsets: a file is searched once and copied once."""
+    opening, delimiter = b"--" + boundary.encode(), b"\r\n--" + boundary.encode()
     parts = []
-    for chunk in (b"\r\n" + body).split(delimiter)[1:]:
-        if chunk.startswith(b"--"):
+    at = body.find(opening) + len(opening)
+    while at >= len(opening) and body[at : at + 2] == b"\r\n":
+        head_end = body.find(b"\r\n\r\n", at)
+        end = body.find(delimiter, head_end) if head_end >= 0 else -1
+        if end < 0:
             break
-        head, separator, content = chunk.removeprefix(b"\r\n").partition(b"\r\n\r\n")
-        if not separator:
-            continue
-        lines = head.decode("utf-8", errors="replace").split("\r\n")
+        lines = body[at + 2 : head_end].decode("utf-8", errors="replace").split("\r\n")
         headers = {
             name.strip().lower(): value.strip()
             for name, _, value in (line.partition(":") for line in lines)
         }
-        parts.append((headers, content))
+        parts.append((headers, body[head_end + 4 : end]))
+        at = end + len(delimiter)
     return parts
 
 
