@@ -34,8 +34,10 @@ _TAGS = [
     Tag(name="Me", description="The signed-in person."),
     Tag(name="Uploads", description="Photos: send, look, delete."),
     Tag(name="Operations", description="What can be done to a photo, and what it costs."),
+    Tag(name="Generations", description="Runs of an operation: start, watch, cancel, results."),
     Tag(name="Credits", description="Balance, ledger, and what a generation cost, explained."),
     Tag(name="Admin", description="For admins with a second factor, or the break-glass key."),
+    Tag(name="Webhooks", description="What providers tell us; signed by them."),
     Tag(name="Health", description="For load balancers and monitoring."),
     Tag(name="Problems", description="What the error types mean."),
 ]

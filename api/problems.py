@@ -12,7 +12,7 @@ import msgspec
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Example
 
-from api.schemas.problems import FieldError, Problem
+from api.schemas.problems import FieldError, ProblemDetails
 from core import errors
 
 MEDIA_TYPE = "application/problem+json"
@@ -329,7 +329,7 @@ def raises(
 
 def _response_spec(kinds: list[ProblemKind]) -> ResponseSpec:
     return ResponseSpec(
-        data_container=Problem,
+        data_container=ProblemDetails,
         generate_examples=False,
         description=" / ".join(kind.title for kind in kinds),
         media_type=MEDIA_TYPE,

@@ -19,7 +19,7 @@ class FieldError(msgspec.Struct, frozen=True):
     detail: str
 
 
-class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A problem document. Further members depend on the type and are shown in the examples."""
 
     type: Annotated[

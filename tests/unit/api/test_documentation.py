@@ -12,7 +12,7 @@ from litestar.handlers import HTTPRouteHandler
 from api import problems
 from api.app import create_app
 from api.schemas.common import decode_cursor, encode_cursor
-from api.schemas.problems import Problem
+from api.schemas.problems import ProblemDetails
 from core.errors import InvalidInputError
 from core.ids import new_id
 from core.settings import Settings
@@ -67,7 +67,7 @@ def test_every_operation_has_its_problems(document: dict[str, Any]) -> None:
             (media_type,) = answer["content"]
             assert media_type == problems.MEDIA_TYPE, (path, method, status)
             content = answer["content"][media_type]
-            assert content["schema"] == {"$ref": "#/components/schemas/Problem"}
+            assert content["schema"] == {"$ref": "#/components/schemas/ProblemDetails"}
             for slug, example in content["examples"].items():
                 assert problems.KINDS[slug].status == int(status)
                 assert set(example) <= {"summary", "description", "value"}
@@ -81,11 +81,11 @@ def test_security_schemes_exist(document: dict[str, Any]) -> None:
 
 
 def test_problem_examples_fit_the_schema(document: dict[str, Any]) -> None:
-    schema = {"$ref": "#/components/schemas/Problem", "components": document["components"]}
+    schema = {"$ref": "#/components/schemas/ProblemDetails", "components": document["components"]}
     for kind in problems.KINDS.values():
         jsonschema.validate(problems.example(kind), schema)
-    assert "Problem" in document["components"]["schemas"]
-    assert Problem.__struct_fields__[0] == "type"
+    assert "ProblemDetails" in document["components"]["schemas"]
+    assert ProblemDetails.__struct_fields__[0] == "type"
 
 
 def test_every_documented_route_is_reachable(app: Litestar, document: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from litestar.params import FromQuery, JSONBody
 from structlog.testing import capture_logs
 
 from api import problems
-from api.schemas.problems import Problem
+from api.schemas.problems import ProblemDetails
 from core import errors
 from core.settings import Settings
 from tests.unit.api.support import offline_client
@@ -23,7 +23,9 @@ def _subclasses(cls: type[errors.DomainError]) -> list[type[errors.DomainError]]
 
 
 def test_every_domain_error_has_a_row() -> None:
-    assert set(_subclasses(errors.DomainError)) == set(problems.BY_ERROR)
+    assert set(errors.DomainError.__subclasses__()) == set(problems.BY_ERROR)
+    for cls in _subclasses(errors.DomainError):
+        assert problems.kind_of(cls()) is not problems.INTERNAL
 
 
 def test_slugs_name_one_kind_each() -> None:
@@ -33,7 +35,7 @@ def test_slugs_name_one_kind_each() -> None:
 
 @pytest.mark.parametrize("kind", problems.KINDS.values(), ids=lambda kind: kind.slug)
 def test_examples_are_problems_without_gaps(kind: problems.ProblemKind) -> None:
-    example = msgspec.convert(problems.example(kind), Problem)
+    example = msgspec.convert(problems.example(kind), ProblemDetails)
     assert example.status == kind.status
     assert "?" not in example.detail
 

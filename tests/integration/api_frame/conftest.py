@@ -1,0 +1,101 @@
+"""The application over real servers, with the stand-in of Supabase behind it."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+import msgspec
+import pytest
+
+from core.settings import Settings
+from scripts.sandbox.mailbox import Mailbox
+from scripts.sandbox.supabase.app import create_app as create_sandbox
+from scripts.sandbox.supabase.config import SupabaseConfig
+from tests.support.api import api_client
+from tests.support.database import TestDatabase
+from tests.support.settings import NOWHERE
+from tests.support.tokens import TokenIssuer
+
+PASSWORD = "correct horse battery"
+
+
+class Shop(msgspec.Struct):
+    """The API's client, and the mailbox that its people read."""
+
+    client: httpx.AsyncClient
+    mailbox: Mailbox
+    sandbox: Any
+
+    async def sign_up(self, email: str) -> None:
+        response = await self.client.post(
+            "/v1/auth/sign-up", json={"email": email, "password": PASSWORD}
+        )
+        assert response.status_code == 200, response.text
+
+    def token_hash(self, email: str) -> str:
+        return str(self.mailbox.latest(to=email).data["token_hash"])
+
+    def code(self, email: str) -> str:
+        return str(self.mailbox.latest(to=email).data["token"])
+
+    async def join(self, email: str) -> dict[str, Any]:
+        """Sign up and confirm; the session."""
+        await self.sign_up(email)
+        response = await self.client.post(
+            "/v1/auth/confirm", json={"token_hash": self.token_hash(email), "type": "email"}
+        )
+        assert response.status_code == 200, response.text
+        session: dict[str, Any] = response.json()["session"]
+        return session
+
+
+StartShop = Callable[..., "contextlib.AbstractAsyncContextManager[Shop]"]
+
+
+@pytest.fixture
+def issuer() -> TokenIssuer:
+    return TokenIssuer(NOWHERE)
+
+
+@pytest.fixture
+def start_shop(
+    database: TestDatabase, make_settings: Callable[..., Settings], tmp_path: Path
+) -> StartShop:
+    """Keyword arguments: fields of the sandbox's configuration; `settings`: of ours."""
+
+    @contextlib.asynccontextmanager
+    async def start(settings: dict[str, Any] | None = None, **sandbox: Any) -> AsyncIterator[Shop]:
+        ours = make_settings(**(settings or {}))
+        config = SupabaseConfig(
+            base_url=ours.supabase_url,
+            site_url="http://127.0.0.1:3000",
+            redirect_allow_list=("http://127.0.0.1:8000/**",),
+            data_dir=tmp_path / "supabase",
+            auth_database_url=database.url("supabase_auth_admin"),
+            storage_database_url=database.url("supabase_storage_admin"),
+            publishable_key=ours.supabase_publishable_key.get_secret_value(),
+            secret_key=ours.supabase_secret_key.get_secret_value(),
+            password_cost_log2=4,
+            auth_pool_size=2,
+            storage_pool_size=1,
+            **sandbox,
+        )
+        mailbox = Mailbox()
+        app = create_sandbox(config, mailbox=mailbox)
+        transport = httpx.ASGITransport(cast("Any", app))
+        async with app.lifespan(), api_client(ours, transport=transport) as client:
+            yield Shop(client, mailbox, app)
+
+    return start
+
+
+@pytest.fixture
+async def shop(start_shop: StartShop) -> AsyncIterator[Shop]:
+    async with start_shop() as started:
+        yield started
+
+
+def bearer(session: dict[str, Any]) -> dict[str, str]:
+    return {"Authorization": f"Bearer {session['access_token']}"}

@@ -1,0 +1,113 @@
+"""Alive, ready, and the figures."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from core.settings import Settings
+from scripts.stack import LocalStack
+from tests.support.api import api_client
+from tests.support.database import TestDatabase
+from tests.support.settings import NOWHERE
+
+
+def _add_worker_and_account(database: TestDatabase) -> None:
+    database.rows(
+        "insert into app.worker_heartbeats (worker_id, host, pid)"
+        " values (gen_random_uuid(), 'here', 1)"
+    )
+    database.rows("insert into app.provider_accounts (name, slots) values ('default', 2)")
+
+
+async def test_degraded_until_somebody_works(settings: Settings, database: TestDatabase) -> None:
+    async with api_client(settings) as client:
+        assert (await client.get("/healthz")).json() == {"status": "ok"}
+        ready = await client.get("/readyz")
+        checks = ready.json()["checks"]
+        assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+        assert checks["database"]["status"] == "ok"
+        assert checks["migrations"]["status"] == "ok"
+        assert checks["redis"]["status"] == "ok"
+        assert checks["workers"]["status"] == "degraded"
+        assert checks["provider_accounts"]["status"] == "degraded"
+        _add_worker_and_account(database)
+        ready = await client.get("/readyz")
+        assert ready.json()["status"] == "ok", ready.text
+
+
+async def test_redis_away_degrades_and_slows_nobody(
+    make_settings: Callable[..., Settings], database: TestDatabase
+) -> None:
+    _add_worker_and_account(database)
+    async with api_client(make_settings(redis_url="redis://127.0.0.1:9/0")) as client:
+        ready = await client.get("/readyz")
+        assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+        assert ready.json()["checks"]["redis"]["status"] == "degraded"
+        await client.get("/problems")
+        started = time.perf_counter()
+        answers = [await client.get("/problems") for _ in range(20)]
+        assert time.perf_counter() - started < 2
+        assert all("ratelimit" in answer.headers for answer in answers)
+
+
+async def test_a_schema_behind_the_code_is_down(settings: Settings, database: TestDatabase) -> None:
+    database.rows(
+        "delete from supabase_migrations.schema_migrations where version ="
+        " (select max(version) from supabase_migrations.schema_migrations)"
+    )
+    async with api_client(settings) as client:
+        ready = await client.get("/readyz")
+    assert (ready.status_code, ready.json()["checks"]["migrations"]["status"]) == (503, "down")
+
+
+async def test_without_a_database_it_is_down_but_alive(
+    own_stack: LocalStack, make_settings: Callable[..., Settings]
+) -> None:
+    settings = make_settings(database_url=own_stack.environ()["DATABASE_URL"])
+    async with api_client(settings) as client:
+        assert (await client.get("/readyz")).status_code == 200
+        own_stack.postgres.stop()
+        assert (await client.get("/healthz")).status_code == 200
+        ready = await client.get("/readyz")
+        assert (ready.status_code, ready.json()["status"]) == (503, "down")
+        metrics = await client.get("/metrics")
+        assert metrics.status_code == 200
+        assert "jewelshot_http_requests_total" in metrics.text
+        own_stack.postgres.start()
+        assert (await client.get("/readyz")).status_code == 200
+
+
+async def test_metrics_are_prometheus_text(settings: Settings, database: TestDatabase) -> None:
+    _add_worker_and_account(database)
+    database.rows(
+        "insert into app.metric_counters (name, labels, value)"
+        " values ('jewelshot_provider_errors_total', %s, 3)",
+        ('{"account": "with \\"quotes\\""}',),
+    )
+    async with api_client(settings) as client:
+        await client.get("/nowhere/at/all")
+        await client.request("PURGE-1", "/healthz")
+        text = (await client.get("/metrics")).text
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    requests = families["jewelshot_http_requests"].samples
+    labels = [sample.labels for sample in requests]
+    assert {"method": "GET", "route": "(none)", "status": "404"} in labels
+    assert "OTHER" in {label["method"] for label in labels if "method" in label}
+    assert families["jewelshot_outbox_lag_seconds"].samples[0].value >= 0
+    assert families["jewelshot_workers"].samples[0].value == 1
+    errors = families["jewelshot_provider_errors"].samples[0]
+    assert (errors.labels, errors.value) == ({"account": 'with "quotes"'}, 3)
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [({}, 401), ({"authorization": "Bearer no"}, 401), ({"authorization": "Bearer m-token"}, 200)],
+)
+async def test_metrics_may_need_a_token(
+    header: dict[str, str], status: int, make_settings: Callable[..., Settings]
+) -> None:
+    settings = make_settings(metrics_token="m-token", supabase_url=NOWHERE)
+    async with api_client(settings) as client:
+        assert (await client.get("/metrics", headers=header)).status_code == status
