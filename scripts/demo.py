@@ -243,7 +243,7 @@ def run_demo(photo: Path) -> int:
     _write_input(photo)
     with tempfile.TemporaryDirectory(prefix="jewelshot-demo-") as folder:
         say("Starting PostgreSQL, Valkey, the sandbox, the API and a worker on free ports.")
-        with Product(Path(folder) / "state", durable=False) as product:
+        with Product(Path(folder) / "state", durable=False, temporary=True) as product:
             say(f"  Up in {time.monotonic() - started:.1f} s: API at {product.api_url}")
             generations, totals = asyncio.run(use_product(product, photo))
             ledger = asyncio.run(prove_ledger(product))

@@ -87,13 +87,17 @@ class Child:
 
 
 class Product:
-    """The stack of `state_dir`, started in order. `settings` are extra environment variables."""
+    """The stack of `state_dir`, started in order. `settings` are extra environment variables.
+
+    `temporary`: stopping it deletes its data.
+    """
 
     def __init__(
         self,
         state_dir: Path = DEFAULT_STATE_DIR,
         *,
         durable: bool = True,
+        temporary: bool = False,
         settings: Mapping[str, str] | None = None,
         fal_arguments: Sequence[str] = (),
         workers: int = 1,
@@ -101,6 +105,7 @@ class Product:
     ) -> None:
         self.stack = LocalStack(state_dir, durable=durable)
         self.state_dir = self.stack.state_dir
+        self._is_temporary = temporary
         self._settings = dict(settings or {})
         self._fal_arguments = list(fal_arguments)
         self._worker_count = workers
@@ -137,7 +142,10 @@ class Product:
         for child in (*self.workers, self.api, self.fal, self.supabase):
             child.stop()
         self.workers.clear()
-        self.stack.stop()
+        if self._is_temporary:
+            self.stack.remove()
+        else:
+            self.stack.stop()
 
     def environ(self) -> dict[str, str]:
         """The environment of API and workers: the variables of `.env.example`."""
