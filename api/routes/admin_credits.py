@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 from litestar import Router, get, post
-from litestar.params import FromPath, FromQuery, HeaderParameter, QueryParameter
+from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
 
 from api import security
 from api.deps import CurrentAdmin, Db
@@ -160,7 +160,7 @@ async def adjust_credits(
     admin: CurrentAdmin,
     db: Db,
     user_id: FromPath[uuid.UUID],
-    data: CreateAdjustment,
+    data: JSONBody[CreateAdjustment],
     idempotency_key: IdempotencyKey,
 ) -> AdjustmentView:
     async def work(conn: Connection) -> Balance:
