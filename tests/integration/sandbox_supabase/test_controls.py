@@ -18,7 +18,7 @@ from scripts.sandbox.guard import (
 from scripts.sandbox.supabase.app import create_app
 from scripts.sandbox.supabase.config import SupabaseConfig, encode_config
 from scripts.sandbox.supabase.serve import free_port
-from tests.integration.sandbox_supabase.conftest import PASSWORD, PUBLISHABLE, Sandbox
+from tests.integration.sandbox_supabase.conftest import PASSWORD, PUBLISHABLE, SECRET, Sandbox
 
 
 async def test_the_mailbox_is_read_and_emptied_over_http(sandbox: Sandbox) -> None:
@@ -96,8 +96,12 @@ def test_a_process_serves_and_stops_on_sigterm(
         assert process.stdout.readline() == f"ready http://127.0.0.1:{port}\n"
         with httpx.Client(base_url=config.base_url, headers={"apikey": PUBLISHABLE}) as client:
             assert client.get("/auth/v1/health").is_success
-            encoded = client.get("/storage/v1/object/public/b/a%20b//c")
-            assert encoded.json()["code"] == "NoSuchBucket"
+            storage, service = "/storage/v1", {"apikey": SECRET}
+            client.post(f"{storage}/bucket", json={"name": "b"}, headers=service)
+            path = f"{storage}/object/b/a%20b//c/"
+            stored = client.post(path, content=b"x" * 2_000_000, headers=service)
+            assert stored.json()["Key"] == "b/a b//c/"  # the server leaves the path as it came
+            assert len(client.get(path, headers=service).content) == 2_000_000
             body = {"email": "process@example.com", "password": PASSWORD}
             assert client.post("/auth/v1/signup", json=body).json()["identities"]
         process.send_signal(signal.SIGTERM)
