@@ -98,8 +98,17 @@ def fingerprint(secret: str) -> str:
 
 
 class FalClient:
-    def __init__(self, settings: Settings, http: httpx.AsyncClient) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        http: httpx.AsyncClient,
+        *,
+        connect_seconds: float = CONNECT_SECONDS,
+        look_seconds: float = LOOK_SECONDS,
+    ) -> None:
         self._http = http
+        self._connect_seconds = connect_seconds
+        self._look_seconds = look_seconds
         self._queue_url = settings.fal_queue_url
         self._submit_seconds = settings.fal_submit_timeout_seconds
         self._keys: dict[str, FalKey] = {
@@ -262,7 +271,9 @@ class FalClient:
             return Unreachable(reason="the key is not in this process's environment")
         headers = {"Authorization": self._authorization(fingerprint)}
         try:
-            return await self._send(method, own_url, headers=headers, read_seconds=LOOK_SECONDS)
+            return await self._send(
+                method, own_url, headers=headers, read_seconds=self._look_seconds
+            )
         except (httpx.HTTPError, TimeoutError, _AnswerTooLongError) as error:
             return Unreachable(reason=_words(error))
 
@@ -307,9 +318,10 @@ class FalClient:
         content: bytes | None = None,
     ) -> Reply:
         """One request, its whole answer. Bounded in time and size whatever the other side does."""
-        timeout = httpx.Timeout(read_seconds, connect=CONNECT_SECONDS, pool=CONNECT_SECONDS)
+        connect_seconds = self._connect_seconds
+        timeout = httpx.Timeout(read_seconds, connect=connect_seconds, pool=connect_seconds)
         async with (
-            asyncio.timeout(read_seconds + 2 * CONNECT_SECONDS),
+            asyncio.timeout(read_seconds + 2 * connect_seconds),
             self._http.stream(
                 method,
                 url,

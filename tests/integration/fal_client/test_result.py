@@ -1,0 +1,283 @@
+"""What the result's HTTP code means for the work and the money."""
+
+import asyncio
+import json
+from decimal import Decimal
+from typing import Any
+
+import httpx
+import pytest
+
+from core.generations.fal import (
+    Completed,
+    Failure,
+    FalClient,
+    InProgress,
+    InQueue,
+    Output,
+    ResultOutcome,
+    StillRunning,
+    Unreachable,
+)
+from scripts.sandbox.fal.errors import FLAT_ERRORS, LISTED_STATUS, MESSAGES
+from tests.integration.fal_client.support import (
+    CUTOUT,
+    EDIT,
+    FINGERPRINT,
+    Behaviour,
+    Fal,
+    fal_settings,
+    resets,
+    says,
+    stays_silent,
+    wire,
+)
+
+RETRYABLE = {
+    "request_timeout",
+    "startup_timeout",
+    "runner_scheduling_failure",
+    "runner_connection_timeout",
+    "runner_disconnected",
+    "runner_connection_refused",
+    "runner_connection_error",
+    "runner_incomplete_response",
+    "runner_server_error",
+    "internal_error",
+    "internal_server_error",
+    "generation_timeout",
+    "downstream_service_error",
+    "downstream_service_unavailable",
+}
+CANCELLED = {"client_cancelled", "client_disconnected"}
+REFUSALS = {
+    "bad_request",
+    "content_policy_violation",
+    "image_load_error",
+    "file_download_error",
+    "image_too_small",
+    "image_too_large",
+    "file_too_large",
+    "unsupported_image_format",
+    "face_detection_error",
+    "feature_not_supported",
+    "greater_than_equal",
+    "missing",
+}
+ALL_TYPES = {*FLAT_ERRORS, *LISTED_STATUS, *MESSAGES, *REFUSALS}
+
+
+async def test_an_output_with_its_bill(fal: Fal) -> None:
+    outcome = await fal.ended(EDIT)
+    assert isinstance(outcome, Output)
+    assert outcome.payload["images"][0]["url"].startswith("http://127.0.0.1")
+    assert (outcome.billable_units, outcome.http_status) == (Decimal(1), 200)
+
+
+@pytest.mark.parametrize("error_type", sorted(ALL_TYPES))
+async def test_every_error_type_is_sorted(fal: Fal, error_type: str) -> None:
+    await fal.fault("result_error", type=error_type)
+    outcome = await fal.ended()
+    assert isinstance(outcome, Failure), outcome
+    assert (outcome.error_type, outcome.is_retryable, outcome.is_refusal, outcome.is_cancelled) == (
+        error_type,
+        error_type in RETRYABLE,
+        error_type in REFUSALS,
+        error_type in CANCELLED,
+    )
+    assert outcome.reason.endswith(".")
+    assert outcome.billable_units == 0
+    assert not outcome.is_start_timeout
+
+
+async def test_a_refused_text_or_photo(fal: Fal) -> None:
+    body = {"prompt": "forbidden-content", "image_urls": ["https://example.com/a.jpg"]}
+    outcome = await fal.ended(EDIT, body=body)
+    assert isinstance(outcome, Failure)
+    assert (outcome.http_status, outcome.error_type) == (422, "content_policy_violation")
+    assert outcome.is_refusal
+    assert outcome.detail is not None
+    assert outcome.detail.startswith("body.prompt: ")
+
+
+async def test_input_that_the_model_does_not_take(fal: Fal) -> None:
+    outcome = await fal.ended(CUTOUT, body={"model": "none"})
+    assert isinstance(outcome, Failure)
+    assert (outcome.http_status, outcome.is_refusal, outcome.is_retryable) == (422, True, False)
+
+
+async def test_not_yet(fal: Fal) -> None:
+    await fal.tune(model_seconds=60, account_limit=1)
+    running, waiting = await fal.accepted(), await fal.accepted()
+    client = fal.client
+    assert await fal.result(running) == StillRunning()
+    assert await fal.result(waiting) == StillRunning()
+    status = await client.status(fingerprint=FINGERPRINT, status_url=running.status_url)
+    assert status == InProgress()
+    status = await client.status(fingerprint=FINGERPRINT, status_url=waiting.status_url)
+    assert status == InQueue(position=0)
+
+
+async def test_not_started_in_our_time_surely_never_ran(fal: Fal) -> None:
+    await fal.tune(model_seconds=60, account_limit=1)
+    await fal.accepted()
+    call = await fal.accepted(start_timeout_seconds=1.5)
+    await fal.completed(call)
+    outcome = await fal.result(call)
+    assert isinstance(outcome, Failure)
+    assert (outcome.http_status, outcome.is_start_timeout, outcome.is_retryable) == (
+        504,
+        True,
+        False,
+    )
+
+
+@pytest.mark.parametrize("is_html", [True, False])
+async def test_the_gateways_own_fault_is_not_the_requests(fal: Fal, is_html: bool) -> None:
+    """The image is there: to take it for a failure would be to buy it twice."""
+    await fal.fault("result_5xx", count=2, html=is_html)
+    call = await fal.accepted()
+    await fal.completed(call)
+    for _ in range(2):
+        assert isinstance(await fal.result(call), Unreachable)
+    assert isinstance(await fal.result(call), Output)
+
+
+async def test_a_request_that_fal_has_lost(fal: Fal) -> None:
+    await fal.fault("lost_request", seconds=0.01)
+    call = await fal.accepted()
+    async with asyncio.timeout(5):
+        while True:
+            outcome = await fal.result(call)
+            if outcome != StillRunning():
+                break
+            await asyncio.sleep(0.01)
+    assert isinstance(outcome, Failure)
+    assert (outcome.http_status, outcome.error_type, outcome.is_retryable) == (
+        404,
+        "not_found",
+        True,
+    )
+
+
+async def test_a_cancelled_request(fal: Fal) -> None:
+    await fal.tune(model_seconds=60)
+    call = await fal.accepted()
+    await fal.client.cancel(fingerprint=FINGERPRINT, cancel_url=call.cancel_url)
+    outcome = await fal.result(call)
+    assert isinstance(outcome, Failure)
+    assert (outcome.http_status, outcome.is_cancelled, outcome.is_retryable) == (499, True, False)
+
+
+async def _result(http: httpx.AsyncClient, behaviour: Behaviour) -> ResultOutcome:
+    async with wire(behaviour) as server:
+        client = FalClient(fal_settings(server.base_url), http)
+        return await client.result(
+            fingerprint=FINGERPRINT,
+            response_url=f"{server.base_url}/fal-ai/birefnet/requests/r-1",
+        )
+
+
+NOT_ABOUT_THE_REQUEST = [
+    pytest.param(401, b'{"detail": "no"}', {}, "breaker", id="401"),
+    pytest.param(403, b'{"detail": "User is locked."}', {}, "breaker", id="403"),
+    pytest.param(429, b'{"detail": "slow"}', {"retry_after": "9"}, "cooldown", id="429"),
+    pytest.param(302, b"", {"location": "https://example.com"}, "none", id="redirect"),
+    pytest.param(404, b"<html>nginx</html>", {}, "none", id="404 page"),
+    pytest.param(503, b"<html>nginx</html>", {}, "none", id="503 page"),
+    pytest.param(200, b"<html>welcome</html>", {}, "none", id="200 page"),
+    pytest.param(200, b'{"images": [', {}, "none", id="half"),
+    pytest.param(200, b"[1]", {}, "none", id="list"),
+]
+
+
+@pytest.mark.parametrize(("status", "body", "headers", "effect"), NOT_ABOUT_THE_REQUEST)
+async def test_an_answer_that_says_nothing_of_the_request(
+    plain_http: httpx.AsyncClient,
+    status: int,
+    body: bytes,
+    headers: dict[str, str],
+    effect: str,
+) -> None:
+    outcome = await _result(plain_http, says(status, body, **headers))
+    assert isinstance(outcome, Unreachable), outcome
+    assert (outcome.http_status, outcome.account_effect) == (status, effect)
+    assert outcome.retry_after_seconds == (9 if "retry_after" in headers else None)
+
+
+@pytest.mark.parametrize("behaviour", [resets, stays_silent])
+async def test_no_answer(behaviour: Behaviour) -> None:
+    async with wire(behaviour) as server, httpx.AsyncClient() as http:
+        client = FalClient(fal_settings(server.base_url), http, look_seconds=0.2)
+        outcome = await client.result(
+            fingerprint=FINGERPRINT, response_url=f"{server.base_url}/a/b/requests/c"
+        )
+    assert isinstance(outcome, Unreachable)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (404, {"detail": "Path /x not found"}, ("path_not_found", False)),
+        (404, {"status": "NOT_FOUND"}, ("not_found", True)),
+        (418, {"detail": "unheard of"}, (None, False)),
+        (422, {"detail": [{"type": "brand_new_type", "msg": "?"}]}, ("brand_new_type", False)),
+        (422, {"detail": "plain words"}, (None, False)),
+        (
+            422,
+            {"detail": [{"type": "missing"}, {"type": "content_policy_violation"}]},
+            ("content_policy_violation", False),
+        ),
+        (400, {"detail": "Bad", "error_type": "bad_request"}, ("bad_request", False)),
+    ],
+)
+async def test_the_requests_own_end(
+    plain_http: httpx.AsyncClient, status: int, body: Any, expected: tuple[str | None, bool]
+) -> None:
+    outcome = await _result(plain_http, says(status, json.dumps(body).encode()))
+    assert isinstance(outcome, Failure), outcome
+    assert (outcome.error_type, outcome.is_retryable) == expected
+
+
+async def test_runners_put_a_bill_on_their_answers(plain_http: httpx.AsyncClient) -> None:
+    """So a 429 or 403 with one is the model's, not the gateway's."""
+    outcome = await _result(plain_http, says(429, b"{}", x_fal_billable_units="0"))
+    assert isinstance(outcome, Failure)
+    assert (outcome.is_retryable, outcome.account_effect) == (True, "cooldown")
+
+
+@pytest.mark.parametrize(
+    ("result_status", "status_body", "expected"),
+    [
+        (400, {"status": "IN_PROGRESS"}, StillRunning),
+        (400, {"status": "COMPLETED"}, Failure),
+        (500, {"status": "IN_QUEUE"}, StillRunning),
+        (500, {"status": "COMPLETED", "error": "boom", "error_type": "internal_error"}, Failure),
+        (500, {"status": "COMPLETED"}, Unreachable),
+        (502, {"detail": "no status"}, Unreachable),
+    ],
+)
+async def test_the_status_decides_where_the_result_is_unclear(
+    result_status: int, status_body: dict[str, Any], expected: type
+) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/status"):
+            return httpx.Response(200, json=status_body)
+        return httpx.Response(result_status, json={"detail": "unclear"})
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
+        client = FalClient(fal_settings(), http)
+        for suffix in ("", "/response"):
+            outcome = await client.result(
+                fingerprint=FINGERPRINT,
+                response_url=f"{fal_settings().fal_queue_url}/a/b/requests/c{suffix}",
+            )
+            assert isinstance(outcome, expected), outcome
+
+
+async def test_a_hint_of_the_end_is_told(fal: Fal) -> None:
+    await fal.fault("result_error", type="runner_disconnected")
+    call = await fal.accepted()
+    assert await fal.completed(call) == Completed(
+        error="Runner disconnected", error_type="runner_disconnected"
+    )
