@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from litestar import Request, Response, Router, delete, get, post
 from litestar.datastructures import ResponseHeader
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import FromPath, FromQuery, HeaderParameter, QueryParameter
+from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
 
 from api import multipart, security
 from api.deps import AllServices, CurrentUser, User, parse_prefer_wait
@@ -141,7 +141,7 @@ async def start_direct_upload(
     request: AnyRequest,
     user: CurrentUser,
     services: AllServices,
-    data: StartDirectUpload,
+    data: JSONBody[StartDirectUpload],
     idempotency_key: IdempotencyKey = None,
 ) -> Response[DirectUploadView]:
     direct = await service.start_direct(

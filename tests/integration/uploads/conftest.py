@@ -1,0 +1,235 @@
+"""The API, the storage stand-in and the worker's wrapper in one process, on a real database."""
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+import pytest
+import redis.asyncio
+
+from core.changes import ChangePublisher
+from core.db import Database
+from core.generations.fal import FalClient
+from core.outbox import TaskQueue
+from core.pixels.pool import PixelPool
+from core.settings import Settings
+from core.storage.supabase import SupabaseStorage
+from core.work import WorkerContext
+from scripts.sandbox.supabase.app import create_app
+from scripts.sandbox.supabase.config import SupabaseConfig
+from scripts.seed import ensure_buckets
+from tests.support.api import api_client
+from tests.support.database import TestDatabase
+from worker import tasks
+
+BASE_URL = "http://127.0.0.1:54321"
+SECRET = "sb_secret_test"
+PUBLISHABLE = "sb_publishable_test"
+PASSWORD = "correct horse"
+
+
+class Person:
+    """A signed-in user of the API."""
+
+    def __init__(self, client: httpx.AsyncClient, user_id: str, token: str) -> None:
+        self.client = client
+        self.id = user_id
+        self.headers = {"Authorization": f"Bearer {token}"}
+
+    async def send(
+        self,
+        data: bytes,
+        name: str | None = "ring.jpg",
+        *,
+        content_type: str = "application/octet-stream",
+        wait: int | None = None,
+        key: str | None = None,
+    ) -> httpx.Response:
+        headers = dict(self.headers)
+        if wait is not None:
+            headers["Prefer"] = f"wait={wait}"
+        if key is not None:
+            headers["Idempotency-Key"] = key
+        return await self.client.post(
+            "/v1/uploads", files={"file": (name, data, content_type)}, headers=headers
+        )
+
+    async def start_direct(
+        self, data: bytes, name: str = "ring.jpg", content_type: str = "image/jpeg", **more: Any
+    ) -> httpx.Response:
+        body = {"file_name": name, "content_type": content_type, "size_bytes": len(data)}
+        return await self.client.post("/v1/uploads/direct", json=body | more, headers=self.headers)
+
+    async def complete(self, upload_id: str, *, wait: int | None = None) -> httpx.Response:
+        headers = dict(self.headers)
+        if wait is not None:
+            headers["Prefer"] = f"wait={wait}"
+        return await self.client.post(f"/v1/uploads/{upload_id}/complete", headers=headers)
+
+    async def get(self, path: str) -> httpx.Response:
+        return await self.client.get(path, headers=self.headers)
+
+    async def delete(self, upload_id: str) -> httpx.Response:
+        return await self.client.delete(f"/v1/uploads/{upload_id}", headers=self.headers)
+
+
+class World:
+    """Everything a test of uploads looks at."""
+
+    def __init__(
+        self,
+        *,
+        client: httpx.AsyncClient,
+        storage_client: httpx.AsyncClient,
+        database: TestDatabase,
+        objects: Path,
+        ctx: WorkerContext,
+    ) -> None:
+        self.client = client
+        self.storage_client = storage_client
+        self.database = database
+        self.objects = objects
+        self.ctx = ctx
+
+    async def person(self, email: str = "ada@example.com") -> Person:
+        keys = {"apikey": SECRET, "Authorization": f"Bearer {SECRET}"}
+        made = await self.storage_client.post(
+            "/auth/v1/admin/users",
+            json={"email": email, "password": PASSWORD, "email_confirm": True},
+            headers=keys,
+        )
+        session = await self.storage_client.post(
+            "/auth/v1/token?grant_type=password",
+            json={"email": email, "password": PASSWORD},
+            headers={"apikey": PUBLISHABLE},
+        )
+        return Person(self.client, made.json()["id"], session.json()["access_token"])
+
+    async def put(self, direct: dict[str, Any], data: bytes) -> httpx.Response:
+        return await self.storage_client.put(direct["url"], content=data, headers=direct["headers"])
+
+    async def fault(self, **fault: Any) -> None:
+        answer = await self.storage_client.post("/__control/faults", json=fault)
+        answer.raise_for_status()
+
+    def stored_keys(self) -> list[str]:
+        return [row["name"] for row in self.database.rows("select name from storage.objects")]
+
+    def stored_files(self) -> list[Path]:
+        return [path for path in self.objects.rglob("*") if path.is_file()]
+
+    def uploads(self) -> list[dict[str, Any]]:
+        return self.database.rows("select * from app.uploads order by created_at")
+
+    def task_jobs(self) -> list[str]:
+        return [row["job"] for row in self.database.rows("select job from app.outbox order by job")]
+
+    def nothing_is_left(self) -> bool:
+        return not (self.stored_keys() or self.stored_files() or self.uploads())
+
+    async def work(self) -> list[str]:
+        """Run every task that is due soon, as a worker would; what became of each."""
+        outcomes: list[str] = []
+        while due := self.database.rows(
+            "select id from app.outbox where due_at < now() + interval '5 s'"
+            " and lease_until is null order by created_at"
+        ):
+            outcomes += [await tasks.execute(self.ctx, row["id"]) for row in due]
+        return outcomes
+
+    @contextlib.asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        """A worker beside the requests of the block."""
+
+        async def forever() -> None:
+            while True:
+                await self.work()
+                await asyncio.sleep(0.02)
+
+        task = asyncio.create_task(forever())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture(scope="session")
+def pixels() -> Iterator[PixelPool]:
+    """One process for all tests: starting it is the slow part."""
+    pool = PixelPool(1)
+    yield pool
+    asyncio.run(pool.close())
+
+
+@pytest.fixture
+def supabase_config(database: TestDatabase, tmp_path: Path) -> SupabaseConfig:
+    return SupabaseConfig(
+        base_url=BASE_URL,
+        site_url="http://127.0.0.1:3000",
+        data_dir=tmp_path / "supabase",
+        auth_database_url=database.url("supabase_auth_admin"),
+        storage_database_url=database.url("supabase_storage_admin"),
+        publishable_key=PUBLISHABLE,
+        secret_key=SECRET,
+        password_cost_log2=4,
+        upload_bytes_max=60_000_000,
+    )
+
+
+@pytest.fixture
+async def world(
+    supabase_config: SupabaseConfig,
+    database: TestDatabase,
+    db_worker: Database,
+    make_settings: Callable[..., Settings],
+    pixels: PixelPool,
+) -> AsyncIterator[World]:
+    app = create_app(supabase_config)
+    settings = make_settings(supabase_url=BASE_URL, rate_limits_enabled=False)
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(app.lifespan())
+        wire = httpx.ASGITransport(cast("Any", app))
+        client = await stack.enter_async_context(api_client(settings, transport=wire))
+        http = await stack.enter_async_context(httpx.AsyncClient(transport=wire, base_url=BASE_URL))
+        await ensure_buckets(settings, http)
+        connection = redis.asyncio.Redis.from_url(settings.redis_url.get_secret_value())
+        stack.push_async_callback(connection.aclose)
+        queue = TaskQueue(settings)
+        stack.push_async_callback(queue.close)
+        ctx = WorkerContext(
+            settings=settings,
+            db=db_worker,
+            queue=queue,
+            changes=ChangePublisher(settings, connection),
+            http=http,
+            fal=FalClient(settings, http),
+            storage=SupabaseStorage(settings, http),
+            pixels=pixels,
+        )
+        yield World(
+            client=client,
+            storage_client=http,
+            database=database,
+            objects=supabase_config.data_dir / "objects",
+            ctx=ctx,
+        )
+
+
+@pytest.fixture
+async def ada(world: World) -> Person:
+    return await world.person()
+
+
+@pytest.fixture
+async def bob(world: World) -> Person:
+    return await world.person("bob@example.com")
+
+
+@pytest.fixture
+def some_id() -> str:
+    return str(uuid.uuid4())

@@ -1,0 +1,297 @@
+"""POST /v1/uploads and what is shown of an upload afterwards."""
+
+import asyncio
+import json
+import uuid
+from typing import Any
+
+import httpx
+
+from tests.integration.uploads.conftest import Person, World
+from tests.integration.uploads.files import JPEG, PNG, REFUSED
+from tests.unit.pixels import images
+
+BOUNDARY = "frontier"
+
+
+async def _post_raw(
+    person: Person, body: bytes, content_type: str = f"multipart/form-data; boundary={BOUNDARY}"
+) -> httpx.Response:
+    return await person.client.post(
+        "/v1/uploads", content=body, headers=person.headers | {"Content-Type": content_type}
+    )
+
+
+def _part(disposition: str, data: bytes, *more: str) -> bytes:
+    lines = [f"Content-Disposition: form-data; {disposition}", *more]
+    head = f"--{BOUNDARY}\r\n" + "\r\n".join(lines) + "\r\n\r\n"
+    return head.encode() + data + b"\r\n"
+
+
+END = f"--{BOUNDARY}--\r\n".encode()
+
+
+async def test_a_bad_file_is_told_what_is_wrong_and_leaves_nothing(
+    world: World, ada: Person
+) -> None:
+    for name, (data, file_name, status, reason) in REFUSED.items():
+        answer = await ada.send(data, file_name)
+        problem = answer.json()
+        assert (answer.status_code, problem["reason"]) == (status, reason), name
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert len(problem["detail"]) > 30
+        assert world.nothing_is_left(), name
+        assert world.task_jobs() == [], name
+
+
+async def test_every_format_becomes_ready(world: World, ada: Person) -> None:
+    for kind in images.FORMATS:
+        await _becomes_ready(world, ada, kind)
+    assert len(world.stored_keys()) == 3 * len(images.FORMATS)
+    assert world.task_jobs() == []
+
+
+async def _becomes_ready(world: World, ada: Person, kind: str) -> None:
+    data = images.encode(images.photo(640, 480), kind)
+    async with world.working():
+        answer = await ada.send(data, f"ring.{kind}", wait=20)
+    upload = answer.json()
+    assert answer.status_code == 201, upload
+    assert answer.headers["location"] == f"/v1/uploads/{upload['id']}"
+    assert answer.headers["preference-applied"] == "wait=20"
+    assert "retry-after" not in answer.headers
+    assert (upload["state"], upload["source_format"]) == ("ready", kind)
+    assert (upload["width"], upload["height"]) == (640, 480)
+    assert upload["size_bytes"] == len(data)
+    photo = await world.storage_client.get(upload["photo_url"])
+    assert images.decode(photo.content).size == (640, 480)
+    thumbnail = await world.storage_client.get(upload["thumbnail_url"])
+    assert max(images.decode(thumbnail.content).size) == 512
+    folder = f"{ada.id}/{upload['id']}/"
+    assert len([key for key in world.stored_keys() if key.startswith(folder)]) == 3
+
+
+async def test_without_wait_it_is_accepted_and_shown_later(world: World, ada: Person) -> None:
+    secret = "SECRET-MAKER"
+    exif = images.exif_with_location(secret)
+    data = images.encode(images.photo(), "jpeg", exif=exif)
+    answer = await ada.send(data, "C:\\photos\\My rïng.jpg")
+    assert answer.status_code == 202
+    assert answer.headers["retry-after"] == "1"
+    assert answer.json()["state"] == "stored"
+    assert answer.json()["thumbnail_url"] is None
+    assert world.task_jobs() == ["upload.normalise"]
+
+    assert await world.work() == ["done"]
+    upload = (await ada.get(answer.headers["location"])).json()
+    assert upload["state"] == "ready"
+    assert upload["file_name"] == "My rïng.jpg"
+    assert upload["notes"][:2] == ["removed location", "removed camera data"]
+    photo = await world.storage_client.get(upload["photo_url"])
+    assert secret.encode() not in photo.content
+    assert images.decode(photo.content).getexif() == {}
+
+
+async def test_what_only_decoding_finds_is_rejected_and_erased(world: World, ada: Person) -> None:
+    async with world.working():
+        answer = await ada.send(_undecodable(), "ring.png", wait=20)
+    problem = answer.json()
+    assert (answer.status_code, problem["reason"]) == (422, "corrupt")
+    assert "damaged" in problem["detail"]
+    await world.work()
+    assert world.stored_keys() == []
+    assert world.stored_files() == []
+    shown = (await ada.get(f"/v1/uploads/{problem['upload_id']}")).json()
+    assert shown["state"] == "rejected"
+    assert shown["problem"] == {"code": "corrupt", "detail": problem["detail"]}
+    assert (await ada.delete(problem["upload_id"])).status_code == 204
+    assert world.nothing_is_left()
+
+
+def _undecodable() -> bytes:
+    """A PNG whose structure is whole and whose compressed pixels are noise."""
+    noise = bytes(range(256)) * 8
+    header = images.png_header(200, 200)[:33]
+    return header + images.png_chunk(b"IDAT", noise) + images.png_chunk(b"IEND", b"")
+
+
+async def test_wait_ends_with_the_time(world: World, ada: Person) -> None:
+    answer = await ada.send(JPEG, wait=1)
+    assert answer.status_code == 202
+    assert answer.headers["preference-applied"] == "wait=1"
+    assert answer.json()["state"] == "stored"
+    await world.work()
+
+
+async def test_the_form_is_read_strictly_and_survives_anything(world: World, ada: Person) -> None:
+    whole = _part('name="file"; filename="ring.jpg"', JPEG)
+    bad: list[tuple[bytes, int]] = [
+        (b"", 400),
+        (END, 400),
+        (b"not a form at all", 400),
+        (whole, 400),
+        (_part('name="photo"; filename="ring.jpg"', JPEG) + END, 400),
+        (whole + whole + END, 400),
+        (_part('name="file"; filename="ring.jpg"', b"\xff\xfe\xfd") + END, 415),
+        (
+            _part('name="file"', b"\xff\xfe\xfd", "Content-Type: text/plain; charset=nope") + END,
+            415,
+        ),
+        (_part('name="note"', b"x") * 40 + whole + END, 400),
+    ]
+    for body, status in bad:
+        answer = await _post_raw(ada, body)
+        assert answer.status_code == status, (body[:200], answer.json())
+    for content_type in ("multipart/form-data", "multipart/form-data; boundary=", "image/jpeg"):
+        answer = await _post_raw(ada, whole + END, content_type)
+        assert answer.status_code in {400, 415}, answer.json()
+    assert world.nothing_is_left()
+
+
+async def test_a_part_without_a_name_or_type_is_taken_by_its_bytes(
+    world: World, ada: Person
+) -> None:
+    answer = await _post_raw(ada, _part('name="note"', b"hi") + _part('name="file"', JPEG) + END)
+    assert answer.status_code == 202, answer.json()
+    assert answer.json()["file_name"] is None
+    await world.work()
+
+
+async def test_a_body_of_any_length_is_refused_with_the_limit(ada: Person) -> None:
+    headers = ada.headers | {
+        "Content-Type": f"multipart/form-data; boundary={BOUNDARY}",
+        "Content-Length": "900000000",
+    }
+    answer = await ada.client.post("/v1/uploads", content=b"x", headers=headers)
+    assert answer.status_code == 413
+    assert answer.json()["limit_bytes"] == 25_000_000
+
+
+async def test_nobody_unknown_may_send(world: World) -> None:
+    answer = await world.client.post("/v1/uploads", files={"file": ("ring.jpg", JPEG)})
+    assert answer.status_code == 401
+    assert (await world.client.get("/v1/uploads")).status_code == 401
+    assert world.nothing_is_left()
+
+
+async def test_the_first_request_of_a_person_opens_their_account(world: World, ada: Person) -> None:
+    assert (await ada.send(JPEG)).status_code == 202
+    rows = world.database.rows("select id from app.users")
+    assert [row["id"] for row in rows] == [uuid.UUID(ada.id)]
+    await world.work()
+
+
+async def test_a_store_that_is_away_is_said_and_leaves_nothing(world: World, ada: Person) -> None:
+    await world.fault(path_contains="/object/", times=None)
+    answer = await ada.send(JPEG)
+    assert answer.status_code == 503
+    assert int(answer.headers["retry-after"]) >= 1
+    assert "Fault" not in answer.text
+    assert world.uploads() == []
+    await world.storage_client.delete("/__control/faults")
+    assert await world.work() == ["done"]
+    assert world.nothing_is_left()
+
+
+async def test_bytes_whose_answer_was_lost_are_erased(world: World, ada: Person) -> None:
+    await world.fault(path_contains="/object/uploads/", when="after", times=2)
+    assert (await ada.send(JPEG)).status_code == 503
+    await world.work()
+    assert world.nothing_is_left()
+
+
+async def test_an_upload_is_shown_while_the_store_is_away(world: World, ada: Person) -> None:
+    async with world.working():
+        made = (await ada.send(JPEG, wait=20)).json()
+    await world.fault(path_contains="/object/sign", times=None)
+    shown = await ada.get(f"/v1/uploads/{made['id']}")
+    assert shown.status_code == 200
+    assert (shown.json()["state"], shown.json()["thumbnail_url"]) == ("ready", None)
+
+
+async def test_the_list_pages_newest_first_and_shows_own_only(
+    world: World, ada: Person, bob: Person
+) -> None:
+    sent = [(await ada.send(JPEG, f"{number}.jpg")).json()["id"] for number in range(5)]
+    theirs = (await bob.send(JPEG)).json()["id"]
+    seen: list[str] = []
+    path: str | None = "/v1/uploads?limit=2"
+    while path is not None:
+        page: dict[str, Any] = (await ada.get(path)).json()
+        seen += [item["id"] for item in page["items"]]
+        cursor = page["next_cursor"]
+        path = f"/v1/uploads?limit=2&cursor={cursor}" if cursor else None
+    assert seen == sent[::-1]
+    assert (await ada.get("/v1/uploads?state=ready")).json() == {"items": [], "next_cursor": None}
+    assert len((await ada.get("/v1/uploads?state=stored")).json()["items"]) == 5
+    for bad in ("cursor=nonsense", "limit=0", "limit=101", "state=lost"):
+        assert (await ada.get(f"/v1/uploads?{bad}")).status_code in {400, 422}, bad
+    for call in (ada.get(f"/v1/uploads/{theirs}"), ada.delete(theirs), ada.complete(theirs)):
+        assert (await call).status_code == 404
+    assert (await bob.get(f"/v1/uploads/{theirs}")).status_code == 200
+    await world.work()
+
+
+async def test_an_upload_can_be_deleted_until_it_is_used(world: World, ada: Person) -> None:
+    stored = (await ada.send(JPEG)).json()["id"]
+    answer = await ada.delete(stored)
+    assert (answer.status_code, answer.json()["reason"]) == (409, "upload_in_work")
+    await world.work()
+    _use(world, ada, stored)
+    answer = await ada.delete(stored)
+    assert (answer.status_code, answer.json()["reason"]) == (409, "upload_in_use")
+    assert len(world.stored_keys()) == 3
+
+    other = (await ada.send(PNG, "other.png")).json()["id"]
+    await world.work()
+    assert (await ada.delete(other)).status_code == 204
+    assert (await ada.delete(other)).status_code == 404
+    assert await world.work() == ["done"]
+    assert {key.split("/")[1] for key in world.stored_keys()} == {stored}
+    assert len(world.stored_files()) == 3
+
+
+def _use(world: World, person: Person, upload_id: str) -> None:
+    claims = json.dumps({"sub": person.id, "role": "authenticated"})
+    world.database.rows(
+        "with claims as materialized ("
+        " select set_config('request.jwt.claims', %s, false))"
+        " select app.start_generation(%s, 'cutout', %s, '{}') from claims",
+        [claims, str(uuid.uuid4()), upload_id],
+    )
+    world.database.rows("delete from app.outbox where job = 'generation.dispatch'")
+
+
+async def test_an_idempotency_key_makes_one_upload(world: World, ada: Person) -> None:
+    first = await ada.send(JPEG, key="once")
+    again = await ada.send(JPEG, key="once")
+    assert first.json()["id"] == again.json()["id"]
+    other = await ada.send(PNG, "ring.png", key="once")
+    assert (other.status_code, other.json()["type"].rpartition("/")[2]) == (
+        422,
+        "idempotency-mismatch",
+    )
+    renamed = await ada.send(JPEG, "other.jpg", key="once")
+    assert renamed.status_code == 422
+    assert len(world.uploads()) == 1
+    await world.work()
+    ready = await ada.send(JPEG, key="once", wait=5)
+    assert (ready.status_code, ready.json()["state"]) == (201, "ready")
+
+
+async def test_twenty_clients_with_one_key_make_one_upload(world: World, ada: Person) -> None:
+    async def send() -> str:
+        for _ in range(40):
+            answer = await ada.send(JPEG, key="race")
+            if answer.status_code == 202:
+                return str(answer.json()["id"])
+            assert answer.status_code == 409, answer.json()
+            await asyncio.sleep(0.05)
+        raise AssertionError("never answered")
+
+    ids = await asyncio.gather(*(send() for _ in range(20)))
+    assert len(set(ids)) == 1
+    await world.work()
+    assert len(world.uploads()) == 1
+    assert len(world.stored_keys()) == 3
+    assert len(world.stored_files()) == 3

@@ -1,0 +1,70 @@
+"""Keys and names of uploads."""
+
+import uuid
+
+import pytest
+
+from core.errors import UnsupportedMediaError
+from core.pixels.formats.base import ImageFormat
+from core.pixels.sniff import CONTENT_TYPES
+from core.uploads.types import (
+    DECLARABLE,
+    EXTENSIONS,
+    clean_file_name,
+    declared_extension,
+    every_key,
+    normal_key,
+    original_key,
+    problem_of,
+    thumbnail_key,
+)
+
+USER = uuid.UUID("0192f3a1-b2c3-7d4e-8f90-a1b2c3d4e5f6")
+UPLOAD = uuid.UUID("0192f3a1-b2c3-7d4e-8f90-000000000001")
+
+
+def test_every_key_that_is_ever_written_is_erased() -> None:
+    keys = set(every_key(USER, UPLOAD))
+    assert {original_key(USER, UPLOAD, extension) for extension in DECLARABLE.values()} <= keys
+    assert {original_key(USER, UPLOAD, EXTENSIONS[kind]) for kind in ImageFormat} <= keys
+    for extension in ("jpg", "png"):
+        assert normal_key(USER, UPLOAD, extension) in keys
+    for extension in ("jpg", "webp"):
+        assert thumbnail_key(USER, UPLOAD, extension) in keys
+    assert all(key.startswith(f"{USER}/{UPLOAD}/") for key in keys)
+
+
+def test_every_format_can_be_declared() -> None:
+    for kind, content_type in CONTENT_TYPES.items():
+        assert declared_extension(f"{content_type.upper()}; q=1") == EXTENSIONS[kind]
+    with pytest.raises(UnsupportedMediaError):
+        declared_extension("image/gif")
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (None, None),
+        ("", None),
+        ("ring.jpg", "ring.jpg"),
+        ("C:\\photos\\ring.jpg", "ring.jpg"),
+        ("../../etc/passwd", "passwd"),
+        ("/", None),
+        ("a\x00b\n\u202ec.jpg", "abc.jpg"),
+        ("Bague dorée ✨.jpg", "Bague dorée ✨.jpg"),
+    ],
+)
+def test_a_file_name_is_its_last_printable_part(given: str | None, kept: str | None) -> None:
+    assert clean_file_name(given) == kept
+
+
+def test_a_long_name_keeps_its_ending() -> None:
+    kept = clean_file_name("r" * 400 + ".jpeg")
+    assert kept is not None
+    assert len(kept) <= 255
+    assert kept.endswith(".jpeg")
+
+
+def test_a_problem_always_has_words() -> None:
+    assert problem_of({}).detail
+    assert problem_of({"reason": "cmyk", "detail": "It is in CMYK."}).code == "cmyk"
