@@ -7,6 +7,8 @@ import functools
 import io
 import math
 import os
+import threading
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -81,6 +83,15 @@ def prepare_process() -> None:
     """Low priority: the machine is shared with what is under test."""
     cv2.setNumThreads(min(2, os.cpu_count() or 1))
     os.nice(5)
+    watch = threading.Thread(target=_die_with_parent, args=(os.getppid(),), daemon=True)
+    watch.start()
+
+
+def _die_with_parent(parent: int) -> None:
+    """A killed server cannot stop its pool; the pool notices."""
+    while os.getppid() == parent:
+        time.sleep(2)
+    os._exit(0)
 
 
 def render(job: RenderJob) -> RenderResult:

@@ -6,6 +6,7 @@ import multiprocessing
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import msgspec
@@ -45,6 +46,9 @@ class Renderer:
         try:
             loop = asyncio.get_running_loop()
             result = await loop.run_in_executor(self._started_pool(), render, job)
+        except BrokenProcessPool:
+            self._pool = None  # the next job starts a new one
+            raise
         finally:
             self._running.pop(key, None)
         self._remember(key, result)
