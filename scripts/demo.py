@@ -158,7 +158,7 @@ async def _make(
         )
     else:
         say(f"    {done['problem']['detail']}")
-    # EXPLAIN await _explain(shopper, done)
+    await _explain(shopper, done)
     return {
         "id": done["id"],
         "operation": done["operation"],

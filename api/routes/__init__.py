@@ -4,6 +4,7 @@ from litestar import Router
 
 from api.routes import (
     admin_credits,
+    admin_work,
     assets,
     auth,
     confirm_page,
@@ -20,6 +21,7 @@ from api.routes import (
 
 ROUTERS: list[Router] = [
     admin_credits.router,
+    admin_work.router,
     assets.router,
     auth.router,
     confirm_page.router,
