@@ -70,7 +70,11 @@ UPSCALERS = [
 @pytest.mark.parametrize("endpoint", EDITS)
 def test_every_shape_suits_every_editor(endpoint: str) -> None:
     for ratio, resolution, seed in itertools.product(RATIOS, ["1K", "2K"], [None, 7]):
-        params = {"prompt": "on a shell", "aspect_ratio": ratio, "resolution": resolution}
+        params: dict[str, Any] = {
+            "prompt": "on a shell",
+            "aspect_ratio": ratio,
+            "resolution": resolution,
+        }
         if seed is not None:
             params["seed"] = seed
         body = body_of("instruction_edit", endpoint, params, num_images=1)
