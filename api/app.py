@@ -1,7 +1,7 @@
 """The application: routes, guards and middleware around one set of services.
 
-Layers from the outside in: Edge (id, log line, headers), Cors, Litestar's routing, Gate (caller and
-rate limits), the handler.
+Layers from the outside in: Edge (id, log line, headers), Cors, Drain (unread bodies), Litestar's
+routing, Gate (caller and rate limits), the handler.
 """
 
 import os
@@ -18,6 +18,7 @@ from api.exception_handlers import ProblemHandlers
 from api.metrics import HttpMetrics
 from api.middleware.clients import ClientAddress
 from api.middleware.cors import Cors
+from api.middleware.drain import Drain
 from api.middleware.edge import Edge
 from api.middleware.gate import Gate
 from api.openapi import docs_router, openapi_config
@@ -61,7 +62,7 @@ def create_app(
         debug=False,
     )
     app.asgi_handler = Edge(
-        Cors(app.asgi_handler, origins=settings.cors_allowed_origins),
+        Cors(Drain(app.asgi_handler), origins=settings.cors_allowed_origins),
         clients=ClientAddress(settings.trusted_proxies),
         metrics=metrics,
         https=settings.public_base_url.startswith("https://"),
