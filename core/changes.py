@@ -64,9 +64,11 @@ class ChangeHub:
         self._reader = asyncio.create_task(self._read(), name="change hub")
 
     async def close(self) -> None:
-        if self._reader is not None:
+        # redis-py swallows a cancellation that comes while it connects (measured: 25 of 300 with
+        # 8.1), and the reader would then wait for ever: cancel until it has ended.
+        while self._reader is not None and not self._reader.done():
             self._reader.cancel()
-            await asyncio.gather(self._reader, return_exceptions=True)
+            await asyncio.wait([self._reader], timeout=0.1)
 
     @contextlib.contextmanager
     def watch(self, generation_id: uuid.UUID) -> Iterator[asyncio.Event]:
