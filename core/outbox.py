@@ -61,7 +61,7 @@ def queue_name(settings: Settings, queue: str) -> str:
     return f"{settings.redis_prefix}-{queue}"
 
 
-def connect_redis(settings: Settings, *, timeout_seconds: float = 1.0) -> "redis.Redis[bytes]":
+def connect_redis(settings: Settings, *, timeout_seconds: float = 1.0) -> redis.Redis:
     """Synchronous client that fails at once: a refused port must not hold anybody for seconds."""
     return redis.Redis.from_url(
         settings.redis_url.get_secret_value(),
@@ -179,9 +179,7 @@ async def complete(conn: Connection, lease_token: uuid.UUID) -> bool:
 
 async def bury(conn: Connection, lease_token: uuid.UUID, error: str) -> dict[str, Any] | None:
     """Makes a dead letter and ends its subject; returns the generation's change, if one ended."""
-    row = await fetch_one(
-        conn, "select app.bury_task(%s, %s) as change", (lease_token, error)
-    )
+    row = await fetch_one(conn, "select app.bury_task(%s, %s) as change", (lease_token, error))
     return row["change"] if row else None
 
 

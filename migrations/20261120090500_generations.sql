@@ -461,13 +461,13 @@ begin
     raise exception 'no such generation'
       using errcode = 'JS404', detail = '{"kind": "generation"}';
   end if;
-  perform app.complete_task(p_lease_token);
   perform app.lock_account(v_generation.user_id);
   select *
   into v_generation
   from app.generations
   where id = p_id
   for no key update;
+  perform app.complete_task(p_lease_token);
   if v_call_id is not null then
     perform app.end_call(v_call_id, p_facts -> 'call');
   end if;

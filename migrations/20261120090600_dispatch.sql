@@ -1,5 +1,6 @@
 -- From ticket to end: who is served next, what the provider answered, and what the sweep decides.
--- Order of locks: account, generation, call; a ticket locks a provider account and then takes
+-- Order of locks: account, generation, call, task (a task's row is waited for by whoever adds the
+-- same one, so it comes last); a ticket locks a provider account and then takes
 -- generations by skip locked, so it waits for nobody who waits for it.
 
 -- The keys of a process's environment: [{name, fingerprint, account}]. Replay: the same rows.
@@ -304,10 +305,10 @@ begin
 end $$;
 
 -- Surely not accepted: the slot is free again and the generation waits for another ticket.
--- p_counts: whether this was an attempt (a fault of the request's path, not of our budget).
+-- That is not an attempt: only the deadline ends it.
 -- Locks: generation, call. Replay: an ended call changes nothing. Returns the change or null.
 create function app.record_not_accepted(
-  p_call_id uuid, p_call jsonb, p_delay_seconds double precision, p_counts boolean
+  p_call_id uuid, p_call jsonb, p_delay_seconds double precision
 )
   returns jsonb
   language plpgsql
@@ -326,8 +327,7 @@ begin
   perform app.end_call(p_call_id, p_call);
   update app.generations
   set state = 'queued',
-    available_at = now() + make_interval(secs => p_delay_seconds),
-    attempts = attempts + p_counts::integer
+    available_at = now() + make_interval(secs => p_delay_seconds)
   where id = v_generation.id
     and current_call_id = p_call_id
     and state in ('submitting', 'uncertain')
@@ -517,8 +517,8 @@ create function app.close_call(p_call_id uuid, p_lease_token uuid, p_call jsonb)
   set search_path = ''
 as $$
 begin
-  perform app.complete_task(p_lease_token);
   perform app.end_call(p_call_id, p_call);
+  perform app.complete_task(p_lease_token);
 end $$;
 
 -- The provider says it is not done after all: back to running, the task is done.
@@ -534,18 +534,18 @@ as $$
 declare
   v_generation app.generations;
 begin
-  perform app.complete_task(p_lease_token);
-  update app.provider_calls
-  set next_poll_at = coalesce(next_poll_at, now() + make_interval(secs => p_poll_seconds))
-  where id = p_call_id
-    and state in ('accepted', 'abandoned');
   update app.generations
   set state = 'running'
   where current_call_id = p_call_id
     and id = (select generation_id from app.provider_calls where id = p_call_id)
     and state = 'collecting'
   returning * into v_generation;
-  return case when found then app.generation_change(v_generation) end;
+  update app.provider_calls
+  set next_poll_at = coalesce(next_poll_at, now() + make_interval(secs => p_poll_seconds))
+  where id = p_call_id
+    and state in ('accepted', 'abandoned');
+  perform app.complete_task(p_lease_token);
+  return case when v_generation.id is not null then app.generation_change(v_generation) end;
 end $$;
 
 -- Surely failed: ends the call, and queues the generation for another attempt when it has one
@@ -577,8 +577,8 @@ begin
   then
     return null;
   end if;
-  perform app.complete_task(p_lease_token);
   perform app.end_call(p_call_id, p_call);
+  perform app.complete_task(p_lease_token);
   update app.generations
   set state = 'queued',
     attempts = attempts + 1,
@@ -603,7 +603,6 @@ declare
   v_generation app.generations;
   v_call app.provider_calls;
 begin
-  perform app.complete_task(p_lease_token);
   select *
   into v_call
   from app.provider_calls
@@ -614,6 +613,7 @@ begin
   where id = v_call.generation_id
   for no key update;
   perform app.end_call(p_call_id, p_call);
+  perform app.complete_task(p_lease_token);
   if v_generation.finished_at is not null or v_generation.step <> v_call.step then
     return null;
   end if;
@@ -967,8 +967,7 @@ alter function app.fair_queue(smallint, integer) owner to jewelshot_ledger;
 alter function app.take_tickets(text[], integer, double precision) owner to jewelshot_ledger;
 alter function app.record_accepted(uuid, text, text, text, text, double precision)
   owner to jewelshot_ledger;
-alter function app.record_not_accepted(uuid, jsonb, double precision, boolean)
-  owner to jewelshot_ledger;
+alter function app.record_not_accepted(uuid, jsonb, double precision) owner to jewelshot_ledger;
 alter function app.record_ambiguous(uuid, text, double precision) owner to jewelshot_ledger;
 alter function app.receive_fal_webhook(uuid, text, text) owner to jewelshot_ledger;
 alter function app.ensure_collect(uuid) owner to jewelshot_ledger;
@@ -995,7 +994,7 @@ grant execute on function
   app.sync_provider_keys(jsonb, integer),
   app.take_tickets(text[], integer, double precision),
   app.record_accepted(uuid, text, text, text, text, double precision),
-  app.record_not_accepted(uuid, jsonb, double precision, boolean),
+  app.record_not_accepted(uuid, jsonb, double precision),
   app.record_ambiguous(uuid, text, double precision),
   app.ensure_collect(uuid),
   app.begin_collect(uuid, boolean),

@@ -5,16 +5,15 @@ Both live on the account's row, so every process sees them; a probe closes the b
 
 import random
 import uuid
-from typing import Literal
 
 import structlog
 
 from core.db import Connection, fetch_one
+from core.generations.fal_types import AccountEffect, Unreachable
 from core.settings import Settings
+from core.work import WorkerContext
 
 log = structlog.get_logger()
-
-AccountEffect = Literal["none", "cooldown", "breaker"]
 
 # The later of two cooldowns wins, so a slow answer cannot shorten a newer one.
 _COOL_DOWN = """
@@ -63,3 +62,19 @@ async def note_effect(
             failures=row["breaker_failures"],
             reason=reason,
         )
+
+
+async def note_unreachable(ctx: WorkerContext, account_id: uuid.UUID, outcome: Unreachable) -> None:
+    """A look that was refused says as much about the account as a refused submit."""
+    if outcome.account_effect == "none":
+        return
+    await ctx.db.run(
+        lambda conn: note_effect(
+            conn,
+            account_id,
+            outcome.account_effect,
+            settings=ctx.settings,
+            reason=outcome.reason,
+            retry_after_seconds=outcome.retry_after_seconds,
+        )
+    )

@@ -58,7 +58,11 @@ async def collect(ctx: WorkerContext, task: Task) -> None:
     )
     match outcome:
         case fal.Unreachable():
-            raise RetryableError(f"result unreachable: {outcome.reason}")
+            await accounts.note_unreachable(ctx, found.account_id, outcome)
+            raise RetryableError(
+                f"result unreachable: {outcome.reason}",
+                retry_after_seconds=outcome.retry_after_seconds,
+            )
         case fal.StillRunning():
             change = await ctx.db.run(
                 lambda conn: queries.resume_running(
@@ -254,6 +258,8 @@ async def _download(ctx: WorkerContext, task: Task, found: Collection, output: f
     try:
         image = adapters.read_output(found.provider_step, output.payload)
     except adapters.NoImageError as error:
+        if error.flagged:
+            raise _OutputRefusedError("flagged", problems.OUTPUT_FLAGGED) from error
         raise _OutputRefusedError("no_image", problems.NO_IMAGE) from error
     if image.flagged:
         raise _OutputRefusedError("flagged", problems.OUTPUT_FLAGGED)
@@ -371,7 +377,8 @@ async def cancel_call(ctx: WorkerContext, task: Task) -> None:
             raise RetryableError(f"cancel unreachable: {outcome.reason}")
 
     async def work(conn: Connection) -> None:
-        await outbox.complete(conn, task.lease_token)
+        # The call before the task, in the order in which the SQL functions lock.
         await queries.poll_now(conn, call_id)
+        await outbox.complete(conn, task.lease_token)
 
     await ctx.db.run(work)

@@ -15,10 +15,15 @@ from core import errors, outbox
 from core.catalog import params as catalog_params
 from core.db import Connection
 from core.generations import accounts, adapters, problems, queries
-from core.generations.fal_types import Accepted, Ambiguous, NotAccepted, SubmitOutcome
+from core.generations.fal_types import (
+    Accepted,
+    Ambiguous,
+    NotAccepted,
+    SubmitOutcome,
+    UploadError,
+)
 from core.generations.types import CallEnd, CallState, Ticket
 from core.outbox import Task
-from core.settings import is_loopback
 from core.work import WorkerContext
 
 log = structlog.get_logger()
@@ -109,6 +114,8 @@ async def _post(ctx: WorkerContext, ticket: Ticket) -> SubmitOutcome:
         return _not_sent("out_of_time")
     try:
         image_url = await _input_url(ctx, ticket)
+    except UploadError as error:
+        return _not_sent("provider_storage_unavailable", error)
     except (errors.RetryableError, errors.TemporarilyUnavailableError):
         return _not_sent("storage_unavailable")
     body = adapters.build_body(
@@ -136,10 +143,7 @@ async def _input_url(ctx: WorkerContext, ticket: Ticket) -> str:
         if ticket.step == 0
         else ctx.settings.storage_bucket_results
     )
-    is_reachable = not is_loopback(ctx.settings.supabase_url) or is_loopback(
-        ctx.settings.fal_queue_url
-    )
-    if is_reachable:
+    if not ctx.fal.needs_upload:
         return await ctx.storage.sign(bucket, ticket.input_key, _INPUT_URL_SECONDS)
     data = await ctx.storage.get(bucket, ticket.input_key)
     extension = ticket.input_key.rpartition(".")[2]
@@ -151,15 +155,15 @@ async def _input_url(ctx: WorkerContext, ticket: Ticket) -> str:
     )
 
 
-def _not_sent(reason: str) -> NotAccepted:
+def _not_sent(reason: str, error: UploadError | None = None) -> NotAccepted:
+    """No POST was made; `error` may say why the account should pause."""
     return NotAccepted(
         reason=reason,
         http_status=None,
         error_type=reason,
-        detail=None,
-        retry_after_seconds=None,
-        account_effect="none",
-        counts_as_attempt=False,
+        detail=None if error is None else str(error),
+        retry_after_seconds=None if error is None else error.retry_after_seconds,
+        account_effect="none" if error is None else error.account_effect,
         is_final=False,
     )
 

@@ -350,7 +350,6 @@ def _never_sent(error: httpx.HTTPError) -> NotAccepted:
         retry_after_seconds=None,
         # The host is away for every key of the account; a generation is not to blame.
         account_effect="cooldown",
-        counts_as_attempt=False,
         is_final=False,
     )
 

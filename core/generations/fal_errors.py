@@ -187,18 +187,17 @@ def is_ingress_page(reply: Reply) -> bool:
 class _Refusal(msgspec.Struct, frozen=True):
     reason: str
     account_effect: AccountEffect = "none"
-    counts_as_attempt: bool = True
     is_final: bool = False
 
 
 def _refusal_of(reply: Reply) -> _Refusal | None:
     match reply.status:
         case 401:
-            found = _Refusal("unauthorized", "breaker", counts_as_attempt=False)
+            found = _Refusal("unauthorized", "breaker")
         case 402 | 403:
-            found = _Refusal("locked", "breaker", counts_as_attempt=False)
+            found = _Refusal("locked", "breaker")
         case 429:
-            found = _Refusal("rate_limited", "cooldown", counts_as_attempt=False)
+            found = _Refusal("rate_limited", "cooldown")
         case status if status in _TRY_AGAIN_STATUSES:
             found = _Refusal("try_again")
         case status if 300 <= status < 400:
@@ -226,7 +225,6 @@ def submit_refused(reply: Reply) -> NotAccepted | Ambiguous:
         detail=fault.detail,
         retry_after_seconds=retry_after_seconds(reply),
         account_effect=refusal.account_effect,
-        counts_as_attempt=refusal.counts_as_attempt,
         is_final=refusal.is_final,
     )
 

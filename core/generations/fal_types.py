@@ -38,7 +38,6 @@ class NotAccepted(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     detail: str | None
     retry_after_seconds: float | None
     account_effect: AccountEffect
-    counts_as_attempt: bool
     is_final: bool
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import structlog
 
 from core.db import Connection
+from core.generations import accounts, problems, queries
 from core.generations import fal_types as fal
-from core.generations import problems, queries
 from core.generations.types import CallEnd, CallState, Role
 from core.outbox import DueTask
 from core.work import WorkerContext
@@ -48,6 +48,7 @@ async def _look(ctx: WorkerContext, call: dict[str, Any]) -> None:
             await _lost(ctx, call["id"])
         case fal.Unreachable():
             log.info("provider.status_unreachable", call_id=str(call["id"]), reason=outcome.reason)
+            await accounts.note_unreachable(ctx, call["account_id"], outcome)
         case _:
             pass
 

@@ -53,7 +53,7 @@ async def record_not_accepted(
 ) -> Change | None:
     return await _change(
         conn,
-        "select app.record_not_accepted(%s, %s, %s, false)",
+        "select app.record_not_accepted(%s, %s, %s)",
         (call_id, _facts(end), delay_seconds),
     )
 

@@ -116,7 +116,7 @@ REFUSALS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         {},
         {"reason": "unauthorized", "http_status": 401, "account_effect": "breaker"},
     ),
-    ("submit_html_error", {"status": 502}, {"reason": "ingress", "counts_as_attempt": True}),
+    ("submit_html_error", {"status": 502}, {"reason": "ingress", "is_final": False}),
     ("submit_html_error", {"status": 503}, {"reason": "ingress", "account_effect": "none"}),
     ("submit_html_error", {"status": 504}, {"reason": "ingress", "is_final": False}),
     (
@@ -139,7 +139,7 @@ async def test_surely_not_accepted(
     assert isinstance(outcome, NotAccepted)
     assert {name: getattr(outcome, name) for name in expected} == expected
     if outcome.account_effect != "none":
-        assert (outcome.counts_as_attempt, outcome.is_final) == (False, False)
+        assert not outcome.is_final
     assert len(fal.sent) == 1
     assert await fal.paid_calls() == []
 
@@ -230,11 +230,7 @@ async def test_nobody_listens(plain_http: httpx.AsyncClient) -> None:
         None,
         "ConnectError",
     )
-    assert (outcome.account_effect, outcome.counts_as_attempt, outcome.is_final) == (
-        "cooldown",
-        False,
-        False,
-    )
+    assert (outcome.account_effect, outcome.is_final) == ("cooldown", False)
 
 
 async def test_no_connection_free_in_the_pool_was_never_sent() -> None:
