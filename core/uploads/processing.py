@@ -4,7 +4,6 @@ Bytes are written before the row says `ready`, under keys that every attempt wri
 erased only after the row says that they are not wanted.
 """
 
-import asyncio
 import uuid
 from typing import Any, Final
 
@@ -113,10 +112,8 @@ async def _store(tools: ProcessingTools, upload: Upload, image: NormalisedImage)
     thumbnail = thumbnail_key(
         upload.user_id, upload.id, _THUMBNAIL_EXTENSIONS[image.thumbnail_content_type]
     )
-    await asyncio.gather(
-        tools.storage.put(tools.bucket, normal, image.data, image.content_type),
-        tools.storage.put(tools.bucket, thumbnail, image.thumbnail, image.thumbnail_content_type),
-    )
+    await tools.storage.put(tools.bucket, normal, image.data, image.content_type)
+    await tools.storage.put(tools.bucket, thumbnail, image.thumbnail, image.thumbnail_content_type)
     return Verdict(
         UploadState.READY,
         {
