@@ -58,7 +58,8 @@ create function app.is_admin()
   stable
   set search_path = ''
 as $$
-  select app.claims() -> 'app_metadata' ->> 'role' = 'admin' and app.claims() ->> 'aal' = 'aal2'
+  select coalesce(
+    app.claims() -> 'app_metadata' ->> 'role' = 'admin' and app.claims() ->> 'aal' = 'aal2', false)
 $$;
 
 grant execute on function app.claims(), app.current_user_id(), app.is_admin()

@@ -1,4 +1,3 @@
-drop function app.transfer_digest(app.ledger_transfers);
 drop table app.ledger_transfers;
 drop function app.seal_transfer();
 drop table app.reservation_lots;

@@ -1,0 +1,283 @@
+"""Money for tests: people, grants and moves through the real functions, and moved clocks."""
+
+import contextlib
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+import psycopg
+from psycopg.rows import DictRow, dict_row
+
+from tests.support.database import TestDatabase
+
+Conn = psycopg.Connection[DictRow]
+Figures = tuple[int, int, int]
+
+LOCK_TIMEOUT = "10s"  # a deadlock or a lost lock fails a test instead of hanging it
+
+
+class Refusal(msgspec.Struct):
+    """What a refused statement said, filled in when the block ends."""
+
+    detail: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+@contextlib.contextmanager
+def refused(sqlstate: str) -> Iterator[Refusal]:
+    refusal = Refusal()
+    try:
+        yield refusal
+    except psycopg.Error as error:
+        assert error.sqlstate == sqlstate, error
+        if error.diag.message_detail and sqlstate.startswith("JS"):
+            refusal.detail = msgspec.json.decode(error.diag.message_detail)
+        return
+    raise AssertionError(f"nothing was refused with {sqlstate}")
+
+
+def connect(url: str) -> Conn:
+    return psycopg.connect(
+        url, autocommit=True, row_factory=dict_row, options=f"-c lock_timeout={LOCK_TIMEOUT}"
+    )
+
+
+@contextlib.contextmanager
+def scoped(conn: Conn, role: str, claims: dict[str, Any]) -> Iterator[Conn]:
+    """One transaction as `role` with verified `claims`, as the API opens it."""
+    with conn.transaction():
+        conn.execute(
+            "select set_config('role', %s, true), set_config('request.jwt.claims', %s, true)",
+            (role, msgspec.json.encode(claims).decode()),
+        )
+        yield conn
+
+
+def user_claims(user_id: uuid.UUID) -> dict[str, Any]:
+    return {"sub": str(user_id), "role": "authenticated", "aal": "aal1"}
+
+
+def admin_claims(admin_id: uuid.UUID | None = None, *, aal: str = "aal2") -> dict[str, Any]:
+    return {
+        "sub": str(admin_id or uuid.uuid4()),
+        "role": "authenticated",
+        "aal": aal,
+        "app_metadata": {"role": "admin"},
+    }
+
+
+def race(url: str, works: Sequence[Callable[[Conn], Any]]) -> list[Any]:
+    """Run all at the same moment, each on its own connection; results or the errors they raised."""
+    barrier = threading.Barrier(len(works))
+
+    def run(work: Callable[[Conn], Any]) -> Any:
+        with connect(url) as conn:
+            barrier.wait(timeout=60)
+            try:
+                return work(conn)
+            except psycopg.Error as error:
+                return error
+
+    with ThreadPoolExecutor(len(works)) as pool:
+        return list(pool.map(run, works))
+
+
+def states(results: Sequence[Any]) -> list[str]:
+    """SQLSTATE of each error, 'ok' for everything else."""
+    return [
+        (result.sqlstate or "none") if isinstance(result, psycopg.Error) else "ok"
+        for result in results
+    ]
+
+
+class Ledger:
+    """The money functions of one database, called as a superuser: the definer's rights hold."""
+
+    def __init__(self, database: TestDatabase) -> None:
+        self.database = database
+        self.url = database.superuser_url
+
+    # --- people and photos -------------------------------------------------------------------
+
+    def user(self, amount: int = 0, **terms: Any) -> uuid.UUID:
+        """Somebody with an account, and with one lot if `amount` is given."""
+        user_id = uuid.uuid4()
+        self.database.rows("insert into app.users (id) values (%s)", (user_id,))
+        self.database.rows("insert into app.credit_accounts (user_id) values (%s)", (user_id,))
+        if amount:
+            self.grant(user_id, amount, **terms)
+        return user_id
+
+    def verified(self, email: str, *, is_confirmed: bool = True) -> uuid.UUID:
+        """Somebody that Supabase Auth knows, without an account."""
+        user_id = uuid.uuid4()
+        self.database.rows(
+            "insert into auth.users (id, aud, role, email, email_confirmed_at, created_at)"
+            " values (%s, 'authenticated', 'authenticated', %s, case when %s then now() end, now())",
+            (user_id, email, is_confirmed),
+        )
+        return user_id
+
+    def upload(self, user_id: uuid.UUID) -> uuid.UUID:
+        upload_id = uuid.uuid4()
+        self.database.rows(
+            "insert into app.uploads"
+            " (id, user_id, state, storage_key, normal_key, pixel_sha256, content_type)"
+            " values (%s, %s, 'ready', 'in.jpg', 'normal.png', 'abc', 'image/png')",
+            (upload_id, user_id),
+        )
+        return upload_id
+
+    # --- moves -------------------------------------------------------------------------------
+
+    def value(self, query: str, *params: Any) -> Any:
+        (value,) = self.database.row(query, params).values()
+        return value
+
+    def grant(
+        self,
+        user_id: uuid.UUID,
+        amount: int,
+        *,
+        source: str = "purchase",
+        key: str | None = None,
+        lives: str | None = None,
+        reference: str | None = None,
+    ) -> uuid.UUID:
+        """`lives`: an interval, as in '3 days'."""
+        lot_id: uuid.UUID = self.value(
+            "select app.grant_credits(%s, %s, %s, %s, now() + %s::interval, %s)",
+            user_id,
+            amount,
+            source,
+            key or f"test:{uuid.uuid4()}",
+            lives,
+            reference,
+        )
+        return lot_id
+
+    def reserve(
+        self, user_id: uuid.UUID, amount: int, subject_id: uuid.UUID | None = None
+    ) -> uuid.UUID:
+        """A reservation without a generation; its subject."""
+        subject = subject_id or uuid.uuid4()
+        self.value("select app.reserve(%s, %s, 'batch', %s)", user_id, amount, subject)
+        return subject
+
+    def confirm(self, user_id: uuid.UUID, subject_id: uuid.UUID) -> bool:
+        return bool(self.value("select app.confirm(%s, 'batch', %s)", user_id, subject_id))
+
+    def refund(self, user_id: uuid.UUID, subject_id: uuid.UUID) -> bool:
+        return bool(self.value("select app.refund(%s, 'batch', %s)", user_id, subject_id))
+
+    def reverse(
+        self, user_id: uuid.UUID, amount: int, key: str, reference: str | None = None
+    ) -> int:
+        return int(
+            self.value(
+                "select app.reverse_credits(%s, %s, %s, %s)", user_id, amount, key, reference
+            )
+        )
+
+    def adjust(
+        self, user_id: uuid.UUID, amount: int, key: str, reason: str = "goodwill"
+    ) -> dict[str, int]:
+        with (
+            connect(self.database.api_url) as conn,
+            scoped(conn, "jewelshot_admin", admin_claims()),
+        ):
+            row = conn.execute(
+                "select app.adjust_credits(%s, %s, %s, %s) as balance",
+                (user_id, amount, reason, key),
+            ).fetchone()
+        assert row is not None
+        balance: dict[str, int] = row["balance"]
+        return balance
+
+    def expire(self, accounts_max: int = 100) -> int:
+        return int(self.value("select app.expire_credits(%s)", accounts_max))
+
+    def start(
+        self, user_id: uuid.UUID, upload_id: uuid.UUID, operation: str = "packshot"
+    ) -> uuid.UUID:
+        with connect(self.database.api_url) as conn:
+            return start_generation(conn, user_id, upload_id, operation)
+
+    def finish(self, generation_id: uuid.UUID, outcome: str) -> dict[str, Any]:
+        change: dict[str, Any] = self.value(
+            "select app.finish_generation(%s, null, %s, %s::jsonb)",
+            generation_id,
+            outcome,
+            '{"result": {"storage_key": "out.png"}}'
+            if outcome == "succeeded"
+            else '{"problem": {"code": "test", "detail": "The model refused."}}',
+        )
+        return change
+
+    # --- the clock ---------------------------------------------------------------------------
+
+    def travel(self, user_id: uuid.UUID, interval: str) -> None:
+        """`interval` passes for the user's lots: each expires so much earlier, proof and all."""
+        with connect(self.url) as conn, conn.transaction():
+            conn.execute("set local session_replication_role = replica")  # no guards
+            conn.execute(
+                "update app.credit_lots set expires_at = expires_at - %s::interval"
+                " where user_id = %s",
+                (interval, user_id),
+            )
+            conn.execute(
+                "create temporary table proof on commit drop as"
+                " select distinct on (lot_id) * from app.ledger_transfers"
+                " where user_id = %s and lot_id is not null and kind in ('grant', 'refund')"
+                " order by lot_id, id desc",
+                (user_id,),
+            )
+            conn.execute("delete from app.ledger_transfers where id in (select id from proof)")
+            conn.execute(
+                "update proof set lot_expires_at = lot_expires_at - %s::interval", (interval,)
+            )
+            conn.execute("set local session_replication_role = origin")  # sealed again
+            conn.execute(
+                "insert into app.ledger_transfers overriding system value select * from proof"
+            )
+
+    # --- looks -------------------------------------------------------------------------------
+
+    def balance(self, user_id: uuid.UUID) -> Figures:
+        row = self.database.row(
+            "select available, reserved, debt from app.credit_accounts where user_id = %s",
+            (user_id,),
+        )
+        return row["available"], row["reserved"], row["debt"]
+
+    def remaining(self, lot_id: uuid.UUID) -> int:
+        return int(self.value("select remaining from app.credit_lots where id = %s", lot_id))
+
+    def transfers(self, user_id: uuid.UUID) -> list[tuple[str, str, str, int]]:
+        """(kind, debit, credit, amount) of each line, oldest first."""
+        return [
+            (row["kind"], row["debit"], row["credit"], row["amount"])
+            for row in self.database.rows(
+                "select kind, debit, credit, amount from app.ledger_transfers"
+                " where user_id = %s order by id",
+                (user_id,),
+            )
+        ]
+
+
+def start_generation(
+    conn: Conn,
+    user_id: uuid.UUID,
+    upload_id: uuid.UUID,
+    operation: str = "packshot",
+    generation_id: uuid.UUID | None = None,
+) -> uuid.UUID:
+    """Through the one door of users. `conn` signs in as the API."""
+    new_id = generation_id or uuid.uuid4()
+    with scoped(conn, "authenticated", user_claims(user_id)):
+        conn.execute(
+            "select app.start_generation(%s, %s, %s, '{}')", (new_id, operation, upload_id)
+        )
+    return new_id
