@@ -186,7 +186,6 @@ refuse_change           | -
 require_positive        | -
 seal_transfer           | -
 start_answer            | jewelshot_ledger
-transfer_digest         | jewelshot_ledger
 """
 
 # Whom each of our roles may act as.
