@@ -21,7 +21,7 @@ from api.middleware.cors import Cors
 from api.middleware.drain import Drain
 from api.middleware.edge import Edge
 from api.middleware.gate import Gate
-from api.openapi import docs_router, openapi_config
+from api.openapi import StrictStructs, docs_router, openapi_config
 from api.routes import ROUTERS
 from api.services import Services, build_services
 from core import log
@@ -48,6 +48,7 @@ def create_app(
         middleware=[_gate(services)],
         exception_handlers=ProblemHandlers(settings.public_base_url).handlers,
         openapi_config=openapi_config(settings),
+        plugins=[StrictStructs()],
         state=State(
             {
                 "services": services,

@@ -134,6 +134,8 @@ def _field_error(entry: Mapping[str, Any]) -> FieldError:
     source = getattr(entry.get("source"), "value", "body")
     key = str(entry.get("key", "") or "")
     if source == "body":
+        if key == "data":  # the handler's name for the body as a whole
+            key = ""
         parts = [part for part in key.replace("[", ".").replace("]", "").split(".") if part]
         pointer = "#" + "".join(f"/{part}" for part in parts)
     else:

@@ -1,10 +1,10 @@
 """/v1/auth: the door of Supabase Auth, with our limits, problems and the account behind it."""
 
 import uuid
-from typing import Any
+from typing import Annotated, Any
 
 from litestar import Request, Router, delete, post, put
-from litestar.params import FromPath, JSONBody
+from litestar.params import FromPath, JSONBody, QueryParameter
 
 from api import context, security
 from api.deps import (
@@ -143,15 +143,21 @@ async def refresh_session(
     summary="End this session, or others",
     description="Access tokens that were issued stay valid until they expire.",
     security=security.BEARER,
-    responses=_USER_ERRORS,
+    responses=raises(NotAllowedError),
 )
 async def sign_out(
     request: AnyRequest,
     user: CurrentUser,  # noqa: ARG001  asking for it is what makes the route need a sign-in
     auth: Auth,
-    data: JSONBody[schemas.SignOut | None] = None,
+    which: Annotated[
+        schemas.SignOutScope,
+        QueryParameter(
+            name="scope",
+            description="`local`: this session; `others`: all but this one; `global`: all.",
+        ),
+    ] = "local",
 ) -> None:
-    await auth.sign_out(bearer_token(request), data.scope if data else "local")
+    await auth.sign_out(bearer_token(request), which)
 
 
 @post(

@@ -35,6 +35,7 @@ TokenHash = Annotated[
 ]
 OneTimeCode = Annotated[str, Meta(pattern=r"^[0-9]{6,10}$", examples=["305805"])]
 RefreshToken = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,512}$", examples=["v2h7k3n5q9xw"])]
+SignOutScope = Literal["local", "others", "global"]
 LinkType = Literal["email", "signup", "invite", "magiclink", "recovery", "email_change"]
 
 
@@ -63,12 +64,6 @@ class Confirm(_Request, frozen=True):
 
 class Refresh(_Request, frozen=True):
     refresh_token: RefreshToken
-
-
-class SignOut(_Request, frozen=True):
-    """`local`: this session; `others`: all but this one; `global`: all."""
-
-    scope: Literal["local", "others", "global"] = "local"
 
 
 class Recover(_Request, frozen=True):

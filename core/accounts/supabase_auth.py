@@ -79,8 +79,6 @@ _REFUSALS: dict[str, tuple[type[DomainError], dict[str, Any]]] = {
     "weak_password": (InvalidInputError, {"field": "password"}),
     "same_password": (InvalidInputError, {"field": "password"}),
     "email_address_invalid": (InvalidInputError, {"field": "email"}),
-    "validation_failed": (InvalidInputError, {"field": "body"}),
-    "bad_json": (InvalidInputError, {"field": "body"}),
     "mfa_factor_not_found": (NotFoundError, {"kind": "factor"}),
 }
 _MAIL_LIMITS = frozenset({"over_email_send_rate_limit", "over_request_rate_limit"})
@@ -121,7 +119,7 @@ class SupabaseAuth:
         self._http = http
 
     async def sign_up(self, email: str, password: str) -> SignedUp:
-        async with self._client() as client:
+        async with self._client(checks="email") as client:
             answer = await client.sign_up(
                 {
                     "email": email,
@@ -165,11 +163,11 @@ class SupabaseAuth:
                     raise
 
     async def recover(self, email: str) -> None:
-        async with self._client() as client:
+        async with self._client(checks="email") as client:
             await client.reset_password_for_email(email, {"redirect_to": self._confirm_url})
 
     async def resend_confirmation(self, email: str) -> None:
-        async with self._client() as client:
+        async with self._client(checks="email") as client:
             await client.resend(
                 {
                     "type": "signup",
@@ -232,9 +230,11 @@ class SupabaseAuth:
 
     @contextlib.asynccontextmanager
     async def _client(
-        self, storage: AsyncMemoryStorage | None = None
+        self, storage: AsyncMemoryStorage | None = None, *, checks: str = "body"
     ) -> AsyncIterator[AsyncGoTrueClient]:
         """Implicit flow: the PKCE verifier would live in this object and die with the request.
+
+        `checks` is the field that a failed validation is about.
 
         Raises: DomainError for whatever the service refuses.
         """
@@ -251,7 +251,7 @@ class SupabaseAuth:
         try:
             yield client
         except AuthError as error:
-            raise _refusal(error) from error
+            raise _refusal(error, checks) from error
         except (httpx.HTTPError, ValueError) as error:  # pydantic raises ValueErrors
             log.warning("auth.bad_answer", error=type(error).__name__)
             raise TemporarilyUnavailableError(what="sign-in service") from error
@@ -286,11 +286,13 @@ class SupabaseAuth:
             yield client
 
 
-def _refusal(error: AuthError) -> DomainError:
+def _refusal(error: AuthError, checks: str) -> DomainError:
     code = error.code or ""
     status = getattr(error, "status", 0)
     if code in _MAIL_LIMITS:
         return RateLimitedError(retry_after_seconds=_MAIL_RETRY_SECONDS, policy="sign-in service")
+    if code in {"validation_failed", "bad_json"}:
+        return InvalidInputError(field=checks, reason=code)
     refusal = _REFUSALS.get(code)
     if refusal is not None:
         cls, fields = refusal

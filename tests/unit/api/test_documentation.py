@@ -73,6 +73,12 @@ def test_every_operation_has_its_problems(document: dict[str, Any]) -> None:
                 assert set(example) <= {"summary", "description", "value"}
 
 
+def test_strict_bodies_say_so(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    assert schemas["SignUp"]["additionalProperties"] is False
+    assert "additionalProperties" not in schemas["ProblemDetails"]
+
+
 def test_security_schemes_exist(document: dict[str, Any]) -> None:
     known = set(document["components"]["securitySchemes"])
     for path, _, operation in _operations(document):
