@@ -81,6 +81,7 @@ _REFUSALS: dict[str, tuple[type[DomainError], dict[str, Any]]] = {
     "email_address_invalid": (InvalidInputError, {"field": "email"}),
     "mfa_factor_not_found": (NotFoundError, {"kind": "factor"}),
 }
+_MALFORMED = frozenset({"validation_failed", "bad_json"})
 _MAIL_LIMITS = frozenset({"over_email_send_rate_limit", "over_request_rate_limit"})
 
 
@@ -288,22 +289,25 @@ class SupabaseAuth:
 
 def _refusal(error: AuthError, checks: str) -> DomainError:
     code = error.code or ""
-    status = getattr(error, "status", 0)
     if code in _MAIL_LIMITS:
         return RateLimitedError(retry_after_seconds=_MAIL_RETRY_SECONDS, policy="sign-in service")
-    if code in {"validation_failed", "bad_json"}:
+    if code in _MALFORMED:
         return InvalidInputError(field=checks, reason=code)
     refusal = _REFUSALS.get(code)
-    if refusal is not None:
-        cls, fields = refusal
-        named = {} if cls is NotFoundError else {"reason": code}
-        reasons = getattr(error, "reasons", None)
-        return cls(**fields, **named, **({"reasons": list(reasons)} if reasons else {}))
+    if refusal is None:
+        return _unknown_refusal(error)
+    cls, fields = refusal
+    named = {} if cls is NotFoundError else {"reason": code}
+    reasons = getattr(error, "reasons", None)
+    return cls(**fields, **named, **({"reasons": list(reasons)} if reasons else {}))
+
+
+def _unknown_refusal(error: AuthError) -> DomainError:
     if isinstance(error, AuthSessionMissingError):
         return BadCredentialsError(reason="session_not_found")
-    log.error("auth.refused", code=code, status=status, error=type(error).__name__)
-    unavailable = isinstance(error, AuthRetryableError | AuthUnknownError) or status >= 500
-    if unavailable or status == 0:
+    status = getattr(error, "status", 0)
+    log.error("auth.refused", code=error.code, status=status, error=type(error).__name__)
+    if isinstance(error, AuthRetryableError | AuthUnknownError) or not 400 <= status < 500:
         return TemporarilyUnavailableError(what="sign-in service")
     if status == 401:
         return BadCredentialsError(reason="refused")
