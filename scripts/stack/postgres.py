@@ -133,6 +133,15 @@ class EmbeddedPostgres:
     def is_running(self) -> bool:
         return self._find(self._home() / "data") is not None
 
+    def attach(self) -> bool:
+        """Learn the port of a server that another process started; False if none runs."""
+        pgdata = self._home() / "data"
+        if self._find(pgdata) is None:
+            return False
+        # The fourth line is the port (miscadmin.h).
+        self._port = int((pgdata / "postmaster.pid").read_text().splitlines()[3])
+        return True
+
     def remove(self) -> None:
         """Stop and delete everything, wherever it had to be put."""
         self.stop("immediate")
