@@ -6,6 +6,7 @@ cost more than the server that it measures.
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -38,28 +39,38 @@ def request(method: str, path: str, *, token: str, body: bytes = b"") -> bytes:
 
 
 async def closed_loop(
-    host: str, port: int, requests: Sequence[RequestOf], *, seconds: float
+    host: str,
+    port: int,
+    requests: Sequence[RequestOf],
+    *,
+    seconds: float = float("inf"),
+    count: int | None = None,
 ) -> Load:
-    """One connection for each of `requests`, which are asked for the n-th request of theirs."""
-    statuses: dict[int, int] = {}
+    """One connection for each of `requests`, which are asked for the n-th request of theirs.
+
+    Ends after `seconds`, or when `count` requests have been answered.
+    """
+    statuses: Counter[int] = Counter()
     latencies: list[float] = []
     started = time.perf_counter()
     until = started + seconds
+    sent_count = 0
 
     async def connection(make: RequestOf) -> None:
+        nonlocal sent_count
         reader, writer = await asyncio.open_connection(host, port)
         number = 0
-        while (sent := time.perf_counter()) < until:
+        while (sent := time.perf_counter()) < until and (count is None or sent_count < count):
+            sent_count += 1
             writer.write(make(number))
-            status = await _read_answer(reader)
+            statuses[await _read_answer(reader)] += 1
             latencies.append((time.perf_counter() - sent) * 1000)
-            statuses[status] = statuses.get(status, 0) + 1
             number += 1
         writer.close()
         await writer.wait_closed()
 
     await asyncio.gather(*(connection(make) for make in requests))
-    return Load(time.perf_counter() - started, statuses, sorted(latencies))
+    return Load(time.perf_counter() - started, dict(statuses), sorted(latencies))
 
 
 async def _read_answer(reader: asyncio.StreamReader) -> int:
