@@ -172,8 +172,9 @@ create policy idempotency_keys_writer on app.idempotency_keys to jewelshot_ledge
 create policy idempotency_keys_worker on app.idempotency_keys to jewelshot_worker using (true);
 
 -- What an earlier request with this key answered, or null: then the caller holds the key until
--- its transaction ends. Locks: one advisory lock, tried, never waited for. Errors: JS401,
--- JS431 (being executed now), JS432 (another body).
+-- its transaction ends. An answer that exists is read without the lock, so that those who were
+-- told to come back do not turn each other away. Locks: one advisory lock, tried, never waited
+-- for. Errors: JS401, JS431 (being executed now), JS432 (another body).
 create function app.idempotency_begin(p_route text, p_key text, p_body_sha256 bytea)
   returns jsonb
   language plpgsql
@@ -187,20 +188,24 @@ begin
   if v_user_id is null then
     raise exception 'no identity' using errcode = 'JS401';
   end if;
-  if not pg_try_advisory_xact_lock(
-    hashtextextended(v_user_id || ' ' || p_route || ' ' || p_key, 0))
-  then
-    raise exception 'the same request is being executed'
-      using errcode = 'JS431', detail = '{"retry_after_seconds": 1}';
-  end if;
-  select *
-  into v_stored
-  from app.idempotency_keys
-  where user_id = v_user_id
-    and route = p_route
-    and key = p_key
-    and expires_at > now();
-  if not found then
+  for v_look in 1..2 loop
+    select *
+    into v_stored
+    from app.idempotency_keys
+    where user_id = v_user_id
+      and route = p_route
+      and key = p_key
+      and expires_at > now();
+    exit when found or v_look = 2;
+    if not pg_try_advisory_xact_lock(
+      hashtextextended(v_user_id || ' ' || p_route || ' ' || p_key, 0))
+    then
+      raise exception 'the same request is being executed'
+        using errcode = 'JS431', detail = '{"retry_after_seconds": 1}';
+    end if;
+    -- Whoever held the lock may have committed since the first look.
+  end loop;
+  if v_stored.user_id is null then
     return null;
   end if;
   if v_stored.body_sha256 <> p_body_sha256 then
