@@ -51,7 +51,7 @@ class TestDatabase:
         if self._conn is None or self._conn.closed:
             self._conn = psycopg.connect(self.superuser_url, autocommit=True, row_factory=dict_row)
         cursor = self._conn.execute(query.encode(), params or None)
-        return cursor.fetchall() if cursor.description else []
+        return [] if cursor.description is None else cursor.fetchall()
 
     def row(self, query: str, params: Sequence[Any] | dict[str, Any] = ()) -> DictRow:
         """As `rows`, for a query that has exactly one."""
