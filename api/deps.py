@@ -25,7 +25,12 @@ from api.services import Services
 from core.accounts.supabase_auth import SupabaseAuth
 from core.accounts.tokens import Claims
 from core.db import Database, Scope, admin_scope, user_scope
-from core.errors import BadCredentialsError, NotAllowedError, RateLimitedError
+from core.errors import (
+    BadCredentialsError,
+    NoIdentityError,
+    NotAllowedError,
+    RateLimitedError,
+)
 from core.ratelimit import Limit, RateLimiter, parse_limit
 from core.settings import Settings
 
@@ -77,7 +82,7 @@ AllServices: TypeAlias = NamedDependency[SkipValidation[Services]]  # services
 
 
 def provide_user(request: AnyRequest) -> User:
-    """Raises: BadCredentialsError."""
+    """Raises: NoIdentityError without a token, BadCredentialsError for a bad one."""
     known = context.of(request)
     return User(
         claims=require_claims(known),
@@ -89,7 +94,7 @@ def provide_user(request: AnyRequest) -> User:
 def require_claims(known: context.RequestContext) -> Claims:
     if known.claims is not None:
         return known.claims
-    raise known.refusal or BadCredentialsError(reason="no_token")
+    raise known.refusal or NoIdentityError(reason="no_token")
 
 
 def bearer_token(request: AnyRequest) -> str:

@@ -23,7 +23,11 @@ LinkType = Literal["email", "signup", "invite", "magiclink", "recovery", "email_
 # After these the person needs a password of their own.
 _ASKS_PASSWORD = frozenset({"recovery", "invite"})
 _WORDS: dict[str, tuple[str, str, str]] = {
-    "recovery": ("Choose a new password", "Choose a new password for your account.", ""),
+    "recovery": (
+        "Choose a new password",
+        "Eight characters at least; a few words are better than one.",
+        "",
+    ),
     "invite": ("Welcome to Jewelshot", "Choose a password to finish your account.", ""),
     "magiclink": ("Sign in", "Press the button to sign in.", "Sign in"),
     "email_change": (

@@ -51,6 +51,7 @@ async def test_a_user_brings_their_scope(settings: Settings, issuer: TokenIssuer
         assert answer == {"role": "authenticated", "sub": str(user_id), "ip": "203.0.113.7"}
         nobody = await client.get("/who")
         assert (nobody.status_code, nobody.json()["reason"]) == (401, "no_token")
+        assert nobody.json()["type"].endswith("/unauthenticated")
         assert nobody.headers["www-authenticate"].startswith("Bearer")
         basic = await client.get("/who", headers={"authorization": "Basic YTpi"})
         assert basic.json()["reason"] == "no_token"
