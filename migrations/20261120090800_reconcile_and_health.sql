@@ -149,7 +149,7 @@ as $$
   select 'transfer_altered', 'ledger_transfers', transfer.id::text,
     to_jsonb(transfer) - 'digest'
   from app.ledger_transfers as transfer
-  where transfer.digest <> sha256(convert_to(concat(
+  where transfer.digest is distinct from sha256(convert_to(concat(
     transfer.id, '|', transfer.kind, '|', transfer.debit, '|', transfer.credit, '|',
     transfer.amount, '|', transfer.user_id, '|', transfer.lot_id, '|', transfer.reservation_id,
     '|', transfer.subject_id, '|', quote_literal(transfer.idempotency_key),
@@ -204,8 +204,9 @@ as $$
     or lot.expires_at is distinct from posted.expires_at
     or lot.reference is distinct from posted.reference
     or lot.created_at is distinct from posted.created_at
-    or posted.grant_key not in (
+    or (posted.grant_key in (
       'grant:' || lot.idempotency_key || ':available', 'grant:' || lot.idempotency_key || ':debt')
+    ) is not true
     or posted.debit is distinct from case lot.source
       when 'purchase' then 'sales' when 'adjustment' then 'adjustments' else lot.source end
 
@@ -232,7 +233,8 @@ as $$
     or starts_with(posted.reserve_key,
       'reserve:' || reservation.purpose || ':' || reservation.subject_id || ':') is not true
     or posted.confirmed is distinct from
-      case reservation.state when 'confirmed' then reservation.amount else 0 end
+      case reservation.state when 'confirmed' then reservation.amount
+        when 'refunded' then 0 when 'pending' then 0 end
     or posted.refunded is distinct from
       case reservation.state when 'refunded' then reservation.amount else 0 end
 

@@ -31,7 +31,8 @@ def refused(sqlstate: str) -> Iterator[Refusal]:
     try:
         yield refusal
     except psycopg.Error as error:
-        assert error.sqlstate == sqlstate, error
+        if error.sqlstate != sqlstate:
+            raise
         if error.diag.message_detail and sqlstate.startswith("JS"):
             refusal.detail = msgspec.json.decode(error.diag.message_detail)
         return
@@ -115,7 +116,8 @@ class Ledger:
         user_id = uuid.uuid4()
         self.database.rows(
             "insert into auth.users (id, aud, role, email, email_confirmed_at, created_at)"
-            " values (%s, 'authenticated', 'authenticated', %s, case when %s then now() end, now())",
+            " values (%s, 'authenticated', 'authenticated', %s, case when %s then now() end,"
+            " now())",
             (user_id, email, is_confirmed),
         )
         return user_id
@@ -206,6 +208,11 @@ class Ledger:
             return start_generation(conn, user_id, upload_id, operation)
 
     def finish(self, generation_id: uuid.UUID, outcome: str) -> dict[str, Any]:
+        """The end of a generation that waits in the queue, without a provider call."""
+        if outcome == "succeeded":
+            self.database.rows(
+                "update app.generations set state = 'collecting' where id = %s", (generation_id,)
+            )
         change: dict[str, Any] = self.value(
             "select app.finish_generation(%s, null, %s, %s::jsonb)",
             generation_id,
