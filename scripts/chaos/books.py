@@ -1,0 +1,156 @@
+"""Both books after a run: our database and the provider's own ledger, read once, changed never."""
+
+import asyncio
+import time
+import uuid
+from typing import Any
+
+import httpx
+import msgspec
+import psycopg
+from psycopg.rows import DictRow, dict_row
+
+from core.credits.reconcile import Drift, reconcile
+from core.db import Database
+from scripts.stack.product import Product
+
+Row = DictRow
+
+_GENERATIONS = """
+select generation.id, generation.user_id, generation.upload_id, generation.operation,
+  generation.lane, generation.params, generation.state, generation.created_at,
+  generation.deadline_at, generation.finished_at, generation.retry_of, generation.result,
+  generation.problem, generation.cost_credits, generation.resubmissions,
+  generation.cancel_requested_at, reservation.state as money,
+  (select count(*) from app.ledger_transfers as transfer
+    where transfer.subject_id = generation.id and transfer.kind = 'confirm') as confirms,
+  (select coalesce(sum(amount), 0) from app.ledger_transfers as transfer
+    where transfer.subject_id = generation.id and transfer.kind = 'confirm') as confirmed,
+  (select coalesce(sum(amount), 0) from app.ledger_transfers as transfer
+    where transfer.subject_id = generation.id and transfer.kind = 'refund') as refunded
+from app.generations as generation
+left join app.reservations as reservation
+  on reservation.subject_id = generation.id and reservation.purpose = 'run'
+order by generation.created_at
+"""
+
+_CALLS = """
+select id, generation_id, step, attempt, endpoint, state, is_resubmission, request_id, status_url,
+  error_type, error_detail, http_status, billable_units, created_at, accepted_at, ended_at,
+  next_poll_at
+from app.provider_calls
+order by created_at
+"""
+
+_DEAD_LETTERS = "select id, job, args, attempts, error from app.dead_letters order by died_at"
+_LATE = "select generation_id, call_id, bought_as from app.late_images"
+
+# What is still to come: nothing of it may stay.
+_PENDING = """
+select
+  (select count(*) from app.outbox) as tasks,
+  (select count(*) from app.provider_calls
+    where state in ('submitting', 'accepted', 'ambiguous')) as slots,
+  (select count(*) from app.provider_calls
+    where state = 'abandoned' and next_poll_at is not null) as looks,
+  (select count(*) from app.generations where finished_at is null) as generations
+"""
+
+
+class Books(msgspec.Struct, frozen=True):
+    generations: list[Row]
+    calls: list[Row]
+    dead_letters: list[Row]
+    late_images: list[Row]
+    pending: Row
+    leftovers: list[Row]
+    paid_calls: list[dict[str, Any]]
+    paid_totals: dict[str, Any]
+    drift: list[Drift]
+    events: int
+
+
+async def read(product: Product) -> Books:
+    paid = await asyncio.to_thread(_read_ledger, product)
+    return Books(
+        **await asyncio.to_thread(_read_database, product),
+        paid_calls=paid["calls"],
+        paid_totals=paid["totals"],
+        drift=await find_drift(product),
+    )
+
+
+async def find_drift(product: Product) -> list[Drift]:
+    database = Database(product.environ()["MIGRATION_DATABASE_URL"], pool_size=1, name="chaos")
+    await database.open()
+    try:
+        return await database.run(reconcile)
+    finally:
+        await database.close()
+
+
+async def wait_until_closed(product: Product, *, seconds: float) -> None:
+    """Until nothing is pending, at most so long; what is left then shows in the books."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if not any((await asyncio.to_thread(pending, product)).values()):
+            return
+        await asyncio.sleep(0.5)
+
+
+def pending(product: Product) -> Row:
+    with _connect(product) as conn:
+        row = conn.execute(_PENDING).fetchone()
+    assert row is not None
+    return row
+
+
+def read_late_images(product: Product) -> list[Row]:
+    with _connect(product) as conn:
+        return conn.execute(_LATE).fetchall()
+
+
+def set_deadlines(product: Product, deadline_seconds: int, uncertain_seconds: int) -> None:
+    """Of every operation, for this database: minutes where the catalogue has more."""
+    with _connect(product) as conn:
+        conn.execute(
+            "update app.operations set deadline_seconds = %s, uncertain_seconds = %s",
+            (deadline_seconds, uncertain_seconds),
+        )
+
+
+def normal_key(product: Product, upload_id: uuid.UUID) -> str:
+    """Where the photo that the models see is stored."""
+    with _connect(product) as conn:
+        row = conn.execute(
+            "select normal_key from app.uploads where id = %s", (upload_id,)
+        ).fetchone()
+    assert row is not None
+    return str(row["normal_key"])
+
+
+def _connect(product: Product) -> psycopg.Connection[Row]:
+    return psycopg.connect(product.stack.postgres.url(), row_factory=dict_row)
+
+
+def _read_database(product: Product) -> dict[str, Any]:
+    with _connect(product) as conn:
+        events = conn.execute("select count(*) as events from app.ledger_transfers").fetchone()
+        still = conn.execute(_PENDING).fetchone()
+        assert events is not None
+        return {
+            "generations": conn.execute(_GENERATIONS).fetchall(),
+            "calls": conn.execute(_CALLS).fetchall(),
+            "dead_letters": conn.execute(_DEAD_LETTERS).fetchall(),
+            "late_images": conn.execute(_LATE).fetchall(),
+            "pending": still,
+            "leftovers": conn.execute("select * from app.outbox limit 20").fetchall(),
+            "events": events["events"],
+        }
+
+
+def _read_ledger(product: Product) -> dict[str, Any]:
+    reply = httpx.get(f"{product.fal_url}/__control/ledger", timeout=30)
+    reply.raise_for_status()
+    ledger: dict[str, Any] = reply.json()
+    return ledger

@@ -1,0 +1,160 @@
+"""What one run is: its size and times, the settings of the product, and what is ordered."""
+
+import math
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from scripts.sandbox.fal.faults import FaultKind
+
+KILL_SECONDS = 2.0
+WORKERS_MIN = 3
+# A worker that lives as long as this after its start gets something done.
+USEFUL_SECONDS = 5.0
+FLUSHES, API_KILLS, DATABASE_RESTARTS = 3, 2, 1
+FAULT_RATE = 0.3
+PEOPLE = 6
+# One account a pair of keys; a locked account must not stop the other.
+FAL_KEYS = {
+    "FAL_AI_KEY_1": ("chaos-one:first-key", "east"),
+    "FAL_AI_KEY_2": ("chaos-two:second-key", "east"),
+    "FAL_AI_KEY_3": ("chaos-three:third-key", "west"),
+}
+SLOTS = 24
+SWEEP_SECONDS = 2.0
+JWT_SECRET = "chaos-only-secret-of-the-local-sandbox-0123456789"  # noqa: S105  a sandbox's own
+
+SHARES = {"cutout": 34, "packshot": 28, "scene": 20, "upscale": 10, "scene_hd": 8}
+PRESETS = ("marble", "velvet", "daylight", "dark_cards", "botanical")
+
+# Faults that would otherwise last longer than a compressed run.
+FAULT_ARGS: Mapping[FaultKind, dict[str, Any]] = {
+    FaultKind.DELAY_SUBMIT: {"seconds": 3},
+    FaultKind.DELAY_RUN: {"seconds": 6},
+    FaultKind.RATE_LIMITED: {"retry_after": 2},
+    FaultKind.WEBHOOK_LATE: {"seconds": 8},
+    FaultKind.WEBHOOK_REORDERED: {"timeout": 5},
+    FaultKind.RESULT_ERROR: {"status": 500},
+}
+
+
+class Order(msgspec.Struct, frozen=True):
+    """One generation that a person will ask for, `at` seconds after the start."""
+
+    at: float
+    operation: str
+    params: dict[str, Any]
+    priority: str
+    # Seconds after the answer; None: never.
+    cancel_after: float | None
+    is_sent_twice: bool
+    is_tried_again: bool
+
+
+class Plan(msgspec.Struct, frozen=True):
+    n: int
+    seed: int
+    window_seconds: float
+    deadline_seconds: int
+    uncertain_seconds: int
+    grace_seconds: float
+    lease_seconds: float
+    submit_seconds: float
+    people: int
+    workers: int
+    orders: tuple[tuple[Order, ...], ...]
+
+    @property
+    def seconds_max(self) -> float:
+        """After the last order everything ends within its deadline; then the books are closed."""
+        return self.window_seconds + self.deadline_seconds + 60
+
+    def settings(self) -> dict[str, str]:
+        """Variables of API and workers that differ from the product's defaults."""
+        values = {
+            "SUPABASE_JWT_SECRET": JWT_SECRET,
+            "RATE_LIMIT_USER": "100000/minute",
+            "RATE_LIMIT_IP": "100000/minute",
+            "FAL_ACCOUNT_SLOTS": str(SLOTS),
+            "FAL_SUBMIT_TIMEOUT_SECONDS": str(self.submit_seconds),
+            "FAL_AMBIGUOUS_GRACE_SECONDS": str(self.grace_seconds),
+            "FAL_BREAKER_SECONDS": "2",
+            "FAL_COOLDOWN_SECONDS": "1",
+            "FAL_POLL_FIRST_SECONDS": "3",
+            "FAL_POLL_SECONDS_MAX": "5",
+            "TASK_LEASE_SECONDS": str(self.lease_seconds),
+            "SWEEP_TICK_SECONDS": str(SWEEP_SECONDS),
+        }
+        for name, (key, account) in FAL_KEYS.items():
+            values |= {name: key, f"{name}_ACCOUNT": account}
+        return values
+
+    def fal_arguments(self) -> list[str]:
+        arguments = ["--account-limit", str(SLOTS), "--model-seconds", "1"]
+        for key, account in FAL_KEYS.values():
+            arguments += ["--key", f"{key}={account}"]
+        return arguments
+
+
+def make_plan(n: int, seed: int, *, start_seconds: float) -> Plan:
+    """Two orders a second is what two idle cores carry while workers are being killed.
+
+    `start_seconds`: how long a worker needs to start here. On a slower or busier machine there are
+    more workers, each killed as seldom as it takes to be of use, and fewer orders a second.
+    """
+    slowness = min(2.0, max(1.0, start_seconds / 2))
+    dice = random.Random(seed)  # noqa: S311  a repeatable run, not a secret
+    people = max(2, min(PEOPLE, n // 4))
+    window = max(12.0, n * 0.5 * slowness)
+    is_small = n < 100
+    retries = max(1, n * 3 // 100)
+    orders: list[list[Order]] = [[] for _ in range(people)]
+    again = set(dice.sample(range(n - retries), retries))
+    for number in range(n - retries):
+        at = window * number / (n - retries)
+        orders[number % people].append(_order(dice, at, is_tried_again=number in again))
+    return Plan(
+        n=n,
+        seed=seed,
+        window_seconds=window,
+        deadline_seconds=round((50 if is_small else 150) * slowness),
+        uncertain_seconds=round((15 if is_small else 40) * slowness),
+        grace_seconds=4 if is_small else 10,
+        lease_seconds=5 if is_small else 10,
+        submit_seconds=7 if is_small else 10,
+        people=people,
+        workers=max(WORKERS_MIN, math.ceil((start_seconds + USEFUL_SECONDS) / KILL_SECONDS)),
+        orders=tuple(tuple(each) for each in orders),
+    )
+
+
+def _order(dice: random.Random, at: float, *, is_tried_again: bool) -> Order:
+    operation = dice.choices(list(SHARES), weights=list(SHARES.values()))[0]
+    return Order(
+        at=at,
+        operation=operation,
+        params=_params(dice, operation),
+        priority="batch" if dice.random() < 0.3 else "interactive",
+        cancel_after=dice.uniform(0, 4) if dice.random() < 0.05 and not is_tried_again else None,
+        is_sent_twice=dice.random() < 0.08,
+        is_tried_again=is_tried_again,
+    )
+
+
+def _params(dice: random.Random, operation: str) -> dict[str, Any]:
+    match operation:
+        case "packshot":
+            return {
+                "size": dice.choice([1024, 1200]),
+                "shadow": dice.choice(["none", "soft"]),
+                "aspect_ratio": dice.choice(["1:1", "4:5"]),
+                "margin_percent": dice.choice([5, 8, 12]),
+            }
+        case "scene" | "scene_hd":
+            return {"preset": dice.choice(PRESETS), "aspect_ratio": "1:1"}
+        case "upscale":
+            return {"factor": dice.choice([1.5, 2])}
+        case _:
+            return {}
