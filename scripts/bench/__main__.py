@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from scripts.bench import delays, in_flight, pipeline, stage, submission
+from scripts.bench import delays, growth, in_flight, pipeline, stage, submission
 from scripts.stack.errors import StackError
 
 Measure = Callable[[Path], dict[str, Any]]
@@ -25,6 +25,7 @@ MEASURES: dict[str, Measure] = {
     "delays": delays.measure,
     "in_flight": in_flight.measure,
     "pipeline": pipeline.measure,
+    "growth": growth.measure,
 }
 
 
