@@ -1,0 +1,342 @@
+"""The house keeps its shape: who may import whom, where a transaction ends, words that SQL and
+Python share, and what no file may say."""
+
+import ast
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from api.schemas.generations import LaneName
+from core import errors, outbox
+from core.credits.types import EntryKind, Purpose, Source
+from core.generations.types import FINISHED_STATES, CallState, GenerationState, Role
+from core.uploads.types import UploadState
+from worker.tasks import REGISTRY
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("api", "core", "worker", "scripts", "tests")
+
+# package | what of ours it may import
+MAY_IMPORT = {
+    "core": {"core"},
+    "api": {"api", "core"},
+    "worker": {"worker", "core"},
+    "scripts": {"scripts", "core", "api", "worker"},
+}
+# package | libraries that belong to another part of the house
+FOREIGN = {
+    "core": {"litestar", "rq", "granian"},
+    "api": {"rq", "psycopg_pool", "fal_client"},
+    "worker": {"litestar", "granian", "psycopg_pool"},
+}
+# The one exception: the client that puts ids on RQ's queues.
+MAY_IMPORT_RQ = {"core.outbox"}
+# Core's nouns that know each other both ways: an operation's steps are a generation's types, and
+# the worker's tools carry the provider's client. Modules have no cycle even there.
+KNOT = {"catalog", "generations", "work"}
+
+# Errors of the driver are the edge's to see; everything else of SQL is core's.
+_SQL_TEXT = re.compile(r"\b(?:from|join|into|update|select) app\.\w")
+_ENDS_TRANSACTION = re.compile(r"\.(commit|rollback)\(|\.transaction\(|\bautocommit\b")
+
+
+def sources(*packages: str) -> Iterator[tuple[str, Path]]:
+    """(dotted module name, path) of every Python file of these packages."""
+    for package in packages:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def imports_in(node: ast.AST) -> Iterator[str]:
+    """Every dotted name that an import below `node` may mean, `a.b` and `a.b.c` both."""
+    for child in ast.walk(node):
+        if isinstance(child, ast.Import):
+            yield from (alias.name for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            assert child.level == 0, "imports are absolute"
+            assert child.module is not None
+            yield child.module
+            yield from (f"{child.module}.{alias.name}" for alias in child.names)
+
+
+def top(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def module_graph(*packages: str) -> dict[str, set[str]]:
+    """Module → modules of these packages that it imports."""
+    modules = {name: path for name, path in sources(*packages) if path.stat().st_size}
+    graph: dict[str, set[str]] = {}
+    for name, path in modules.items():
+        graph[name] = set()
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.Import):
+                graph[name] |= {alias.name for alias in node.names if alias.name in modules}
+            elif isinstance(node, ast.ImportFrom):
+                for alias in node.names:
+                    # A module taken out of its package does not need what the package offers.
+                    wanted = [f"{node.module}.{alias.name}", str(node.module)]
+                    graph[name] |= set([each for each in wanted if each in modules][:1])
+    return graph
+
+
+def knots(graph: Mapping[str, set[str]]) -> list[set[str]]:
+    """Sets of nodes that all reach each other; a node alone is none."""
+    reached: dict[str, set[str]] = {}
+    for start in graph:
+        seen: set[str] = set()
+        waiting = [start]
+        while waiting:
+            for found in graph.get(waiting.pop(), set()) - seen:
+                seen.add(found)
+                waiting.append(found)
+        reached[start] = seen
+    tied = {node: {other for other in reached[node] if node in reached[other]} for node in graph}
+    return [set(group) for group in {frozenset(group) for group in tied.values() if group}]
+
+
+# --- imports ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_imports_point_inwards(package: str) -> None:
+    wrong = [
+        f"{name} imports {found}"
+        for name, path in sources(package)
+        for found in imports_in(tree_of(path))
+        if top(found) in PACKAGES and top(found) not in MAY_IMPORT[package]
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("package", FOREIGN)
+def test_each_part_has_its_own_libraries(package: str) -> None:
+    wrong = [
+        f"{name} imports {found}"
+        for name, path in sources(package)
+        for found in imports_in(tree_of(path))
+        if top(found) in FOREIGN[package]
+        and not (top(found) == "rq" and name in MAY_IMPORT_RQ)
+        and not (top(found) == "psycopg_pool" and name == "core.db")
+    ]
+    assert wrong == []
+
+
+def test_no_import_inside_a_function() -> None:
+    wrong = [
+        f"{name}:{node.lineno} {node.name}"
+        for name, path in sources("api", "core", "worker", "scripts")
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and any(isinstance(child, ast.Import | ast.ImportFrom) for child in ast.walk(node))
+    ]
+    assert wrong == []
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    assert knots(module_graph("api", "core", "worker", "scripts")) == []
+
+
+def test_nouns_of_core_stand_in_one_order() -> None:
+    nouns: defaultdict[str, set[str]] = defaultdict(set)
+    for name, found in module_graph("core").items():
+        noun = name.split(".")[1]
+        nouns[noun] |= {other.split(".")[1] for other in found if other != "core"} - {noun}
+    assert knots(nouns) in ([], [KNOT])
+
+
+def test_a_cycle_would_be_seen() -> None:
+    assert knots({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [{"a", "b", "c"}]
+
+
+# --- transactions ----------------------------------------------------------------------------
+
+
+def test_transactions_end_in_core_db_only() -> None:
+    wrong = [
+        f"{name}: {line.strip()}"
+        for name, path in sources("api", "core", "worker")
+        if name != "core.db"
+        for line in path.read_text().splitlines()
+        if _ENDS_TRANSACTION.search(line)
+    ]
+    assert wrong == []
+
+
+def test_no_route_speaks_sql() -> None:
+    wrong = [
+        f"{name}:{node.lineno} {node.value[:60]!r}"
+        for name, path in sources("api")
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and _SQL_TEXT.search(node.value)
+    ]
+    assert wrong == []
+
+
+# --- migrations ------------------------------------------------------------------------------
+
+
+@cache
+def migrations_text() -> str:
+    paths = sorted((ROOT / "migrations").glob("*.sql"))
+    assert paths
+    return "\n".join(path.read_text() for path in paths)
+
+
+def test_each_migration_has_a_way_back_and_each_way_back_a_migration() -> None:
+    there = {path.name for path in (ROOT / "migrations").glob("*.sql")}
+    back = {path.name for path in (ROOT / "migrations" / "down").glob("*.sql")}
+    assert there == back
+    assert all(re.fullmatch(r"\d{14}_[a-z0-9_]+\.sql", name) for name in there)
+
+
+def allowed_by(constraint: str) -> set[str]:
+    """The words of `check (column in ('a', 'b'))` in the constraint's newest definition."""
+    found = re.findall(
+        rf"constraint {constraint}\s+check \(\w+ in \(([^()]*)\)\)", migrations_text()
+    )
+    assert found, f"no constraint {constraint}"
+    return set(re.findall(r"'([^']*)'", found[-1]))
+
+
+@pytest.mark.parametrize(
+    ("words", "constraint"),
+    [
+        (GenerationState, "generations_state"),
+        (CallState, "provider_calls_state"),
+        (UploadState, "uploads_state"),
+        (EntryKind, "ledger_transfers_kind"),
+        (Source, "credit_lots_source"),
+        (Purpose, "reservations_purpose"),
+    ],
+)
+def test_words_of_python_and_sql_are_the_same(words: type[StrEnum], constraint: str) -> None:
+    assert {word.value for word in words} == allowed_by(constraint)
+
+
+def test_other_shared_words_are_the_same() -> None:
+    assert set(outbox.QUEUES) == allowed_by("outbox_queue")
+    lanes = set(get_args(LaneName))
+    assert lanes == allowed_by("operations_lane") == allowed_by("generations_lane")
+    finished = re.search(r"constraint generations_finished check \(\s+\(state in \(([^()]*)\)\) = ",
+                         migrations_text())  # fmt: skip
+    assert finished is not None
+    assert set(re.findall(r"'(\w+)'", finished.group(1))) == FINISHED_STATES
+    roles = re.search(r"v_role := case(.*?)end;", migrations_text(), re.DOTALL)
+    assert roles is not None
+    assert set(re.findall(r"(?:then|else) '(\w+)'", roles.group(1))) == set(Role)
+
+
+def test_every_state_of_the_database_is_a_strenum() -> None:
+    """A new `<table>_state` constraint has to be named above, or here as nobody's in Python."""
+    only_sql = {"reservations_state"}
+    known = {"generations_state", "provider_calls_state", "uploads_state"}
+    named = set(re.findall(r"constraint (\w+_state)\s+check", migrations_text()))
+    assert named - {"provider_accounts_breaker_state"} == known | only_sql
+
+
+def test_every_job_that_sql_names_is_registered() -> None:
+    named = set(re.findall(r"app\.add_task\(\s*'([\w.]+)'", migrations_text()))
+    schedules = re.search(
+        r"insert into app\.schedules \(name, job, every_seconds\)\s+values([^;]*);",
+        migrations_text(),
+    )
+    assert schedules is not None
+    named |= set(re.findall(r"\('[\w.]+', '([\w.]+)', \d+\)", schedules.group(1)))
+    assert named
+    assert named <= set(REGISTRY)
+
+
+def test_every_sqlstate_of_ours_has_an_error() -> None:
+    raised = set(re.findall(r"errcode = '(JS\d{3})'", migrations_text()))
+    known = {
+        found.sqlstate
+        for found in vars(errors).values()
+        if isinstance(found, type) and issubclass(found, errors.DomainError)
+    }
+    assert raised
+    # JS500 is a mistake of ours: an append-only table, a key reused. Nobody catches it.
+    assert raised - {"JS500"} <= known
+
+
+# --- words -----------------------------------------------------------------------------------
+
+_TEXT = {".py", ".sql", ".md", ".toml", ".lock", ".txt", ".json", ".html", ".js", ".css", ".svg"}
+_NAMES = {"Makefile", "run", ".env.example", ".gitignore"}
+
+
+def own_files() -> Iterator[tuple[str, str]]:
+    """(path, text) of what belongs to the repository, as .gitignore draws the line."""
+    ignored = {
+        line.rstrip("/") for line in (ROOT / ".gitignore").read_text().splitlines() if line
+    } | {".git"}
+    waiting = [ROOT]
+    while waiting:
+        for path in sorted(waiting.pop().iterdir()):
+            if path.name in ignored or path.is_symlink():
+                continue
+            if path.is_dir():
+                waiting.append(path)
+            elif path.suffix in _TEXT or path.name in _NAMES:
+                yield str(path.relative_to(ROOT)), path.read_text(errors="replace")
+
+
+# In parts, so that this file does not say what no file may say.
+REGISTRY_HOSTS = tuple(
+    ".".join(parts)
+    for parts in (
+        ("pypi", "org"),
+        ("pythonhosted", "org"),
+        ("npmjs", "org"),
+        ("npmjs", "com"),
+        ("yarnpkg", "com"),
+        ("debian", "org"),
+        ("ubuntu", "com"),
+        ("crates", "io"),
+        ("rubygems", "org"),
+        ("proxy", "golang", "org"),
+    )
+)
+_TRACKER = re.compile(
+    r"\b(?:TO" r"DO|FIX" r"ME|XX" r"X)\b"
+    r"|\b(?:issue|ticket|pull request|pr)\s*#\s*\d"
+    r"|\bissue\s+\d+\b|\b(?:closes|fixes|resolves)\s+#\d",
+    re.IGNORECASE,
+)  # fmt: skip
+
+
+def test_no_file_names_a_package_registry() -> None:
+    wrong = [
+        f"{name}: {host}" for name, text in own_files() for host in REGISTRY_HOSTS if host in text
+    ]
+    assert wrong == []
+
+
+def test_no_file_speaks_of_a_tracker_or_leaves_work_for_later() -> None:
+    wrong = [
+        f"{name}: {found.group()!r}"
+        for name, text in own_files()
+        if not name.endswith((".lock", ".json"))
+        for found in _TRACKER.finditer(text)
+    ]
+    assert wrong == []
+
+
+def test_the_files_that_are_searched_are_the_repository() -> None:
+    names = {name for name, _ in own_files()}
+    assert {"README.md", "Makefile", ".ci/run", "requirements.lock", "core/db.py"} <= names
+    assert not any(name.startswith((".venv", ".state")) for name in names)
