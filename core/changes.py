@@ -21,6 +21,10 @@ from core.settings import Settings
 log = structlog.get_logger()
 
 
+class _Heard(msgspec.Struct, frozen=True):
+    generation_id: str
+
+
 def channel(settings: Settings) -> str:
     return f"{settings.redis_prefix}:changes"
 
@@ -48,10 +52,12 @@ class ChangeHub:
     """One subscription a process; whoever waits for a generation is woken by its id.
 
     While Redis is away nobody is woken and every waiter looks for itself, each
-    `LOOK_SECONDS`: slower, never wrong.
+    `look_seconds`: slower, never wrong. A message may also be lost while it is there, so every
+    waiter looks now and then.
     """
 
-    LOOK_SECONDS = 1.0
+    _LOOK_SECONDS = 1.0
+    _LOOK_SECONDS_CONNECTED = 5.0
     _RECONNECT_SECONDS = 1.0
 
     def __init__(self, settings: Settings, connection: redis.asyncio.Redis) -> None:
@@ -59,6 +65,12 @@ class ChangeHub:
         self._connection = connection
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._reader: asyncio.Task[None] | None = None
+        self._is_connected = False
+
+    @property
+    def look_seconds(self) -> float:
+        """How long a waiter may wait for a wake-up before it looks for itself."""
+        return self._LOOK_SECONDS_CONNECTED if self._is_connected else self._LOOK_SECONDS
 
     async def open(self) -> None:
         self._reader = asyncio.create_task(self._read(), name="change hub")
@@ -87,20 +99,24 @@ class ChangeHub:
             try:
                 async with self._connection.pubsub() as subscription:
                     await subscription.subscribe(self._channel)
-                    self._wake_all()  # what changed meanwhile was not heard
                     async for message in subscription.listen():
-                        if message["type"] == "message":
+                        if message["type"] == "subscribe":
+                            self._is_connected = True
+                            self._wake_all()  # what changed meanwhile was not heard
+                        elif message["type"] == "message":
                             self._wake(message["data"])
             except (RedisError, OSError) as error:
                 log.info("changes.subscription_lost", error=type(error).__name__)
+            self._is_connected = False
+            self._wake_all()  # from now on they look for themselves
             await asyncio.sleep(self._RECONNECT_SECONDS)
 
     def _wake(self, data: bytes) -> None:
         try:
-            generation_id = msgspec.json.decode(data)["generation_id"]
-        except (msgspec.DecodeError, KeyError, TypeError):
+            heard = msgspec.json.decode(data, type=_Heard)
+        except msgspec.MsgspecError:
             return
-        for changed in self._waiting.get(generation_id, ()):
+        for changed in self._waiting.get(heard.generation_id, ()):
             changed.set()
 
     def _wake_all(self) -> None:

@@ -93,6 +93,7 @@ class Settings(BaseSettings):
     storage_bucket_uploads: str = "uploads"
     storage_bucket_results: str = "results"
     signed_url_seconds: int = Field(default=3600, ge=60, le=604_800)
+    event_heartbeat_seconds: float = Field(default=15, gt=0)
 
     public_base_url: str
     site_url: str | None = None

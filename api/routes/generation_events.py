@@ -5,13 +5,14 @@ pool, and a lost wake-up costs one look a second.
 """
 
 import asyncio
+import contextlib
 import time
 import uuid
-from collections.abc import AsyncIterator
-from typing import Annotated
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated, Any
 
 import msgspec
-from litestar import get
+from litestar import Response, get
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, HeaderParameter
 from litestar.response import ServerSentEvent
@@ -27,8 +28,8 @@ from core.errors import NotFoundError, QuotaError
 from core.generations import service
 from core.generations.service import Generation
 
-HEARTBEAT_SECONDS = 15.0
 STREAMS_PER_USER_MAX = 20
+_VERSION_DIGITS_MAX = 18  # a bigint
 
 LastEventId = Annotated[
     str | None,
@@ -65,7 +66,7 @@ async def wait_until_finished(
             left = until - time.monotonic()
             if generation.is_finished or left <= 0:
                 return generation
-            await _wait(changed, min(left, services.hub.LOOK_SECONDS))
+            await _wait(changed, min(left, services.hub.look_seconds))
 
 
 @get(
@@ -73,8 +74,9 @@ async def wait_until_finished(
     operation_id="stream_generation_events",
     summary="Follow a generation (server-sent events)",
     description="A snapshot on connect, then each change; the event's id is the generation's"
-    " `version`, its data the generation. A comment every 15 s keeps the line open. The stream"
-    " ends with the generation, or with the access token.",
+    " `version`, its data the generation. A comment now and then keeps the line open. The stream"
+    " ends with the generation, or with the access token. Who comes back with a `Last-Event-ID`"
+    " that was the last there is gets `204`, which tells an EventSource not to come back.",
     tags=["Generations"],
     security=security.BEARER,
     responses={
@@ -85,6 +87,9 @@ async def wait_until_finished(
             media_type="text/event-stream",
             generate_examples=False,
         ),
+        204: ResponseSpec(
+            None, description="It has ended, and you have seen that", generate_examples=False
+        ),
     },
 )
 async def stream_generation_events(
@@ -92,48 +97,65 @@ async def stream_generation_events(
     services: AllServices,
     generation_id: FromPath[uuid.UUID],
     last_event_id: LastEventId = None,
-) -> ServerSentEvent:
+) -> Response[Any]:
     first = await _read(services, user.scope, generation_id)
-    seen = int(last_event_id) if last_event_id and last_event_id.isdecimal() else 0
-    _count(services, user, +1)
+    seen = _read_event_id(last_event_id)
+    if first.is_finished and first.version <= seen:
+        return Response(None, status_code=204)
+    if _is_full(services, user.claims.user_id):
+        raise QuotaError(reason="event_streams", limit=STREAMS_PER_USER_MAX)
     return ServerSentEvent(
         _events(services, user, first, seen=seen),
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
 
 
-def _count(services: Services, user: User, change: int) -> None:
-    """Raises: QuotaError above the number of streams that one person may hold open here."""
-    held = services.streams[user.claims.user_id] + change
-    if held > STREAMS_PER_USER_MAX:
-        raise QuotaError(reason="event_streams", limit=STREAMS_PER_USER_MAX)
-    if held:
-        services.streams[user.claims.user_id] = held
-    else:
-        services.streams.pop(user.claims.user_id, None)
+def _read_event_id(last_event_id: str | None) -> int:
+    """A version, or 0 for what is none: then everything is news."""
+    known = last_event_id or ""
+    is_version = len(known) <= _VERSION_DIGITS_MAX and known.isascii() and known.isdecimal()
+    return int(known) if is_version else 0
+
+
+def _is_full(services: Services, user_id: uuid.UUID) -> bool:
+    """Whether a person holds as many streams open here as one may."""
+    return services.streams[user_id] >= STREAMS_PER_USER_MAX
+
+
+@contextlib.contextmanager
+def _counted(services: Services, user_id: uuid.UUID) -> Iterator[None]:
+    services.streams[user_id] += 1
+    try:
+        yield
+    finally:
+        services.streams[user_id] -= 1
+        if services.streams[user_id] <= 0:
+            del services.streams[user_id]
 
 
 async def _events(
     services: Services, user: User, first: Generation, *, seen: int
 ) -> AsyncIterator[ServerSentEventMessage]:
-    quiet_since = time.monotonic()
+    """Counted from its first step on: a client that left before that leaves nothing behind."""
+    if _is_full(services, user.claims.user_id):
+        return  # others were quicker; who connects again is told 429
+    heartbeat_seconds = services.settings.event_heartbeat_seconds
     generation = first
-    try:
-        with services.hub.watch(first.id) as changed:
-            while time.time() < user.claims.expires_at:
-                if generation.version > seen:
-                    seen = generation.version
-                    quiet_since = time.monotonic()
-                    yield _message(generation)
-                elif time.monotonic() - quiet_since >= HEARTBEAT_SECONDS:
-                    quiet_since = time.monotonic()
-                    yield ServerSentEventMessage(data=None, comment="heartbeat")
-                if generation.is_finished:
-                    return
-                await _wait(changed, services.hub.LOOK_SECONDS)
-                generation = await _read(services, user.scope, first.id)
-    finally:
-        _count(services, user, -1)
+    with _counted(services, user.claims.user_id), services.hub.watch(first.id) as changed:
+        quiet_since = time.monotonic()
+        yield ServerSentEventMessage(data=None, comment="hello")
+        while time.time() < user.claims.expires_at:
+            if generation.version > seen:
+                seen = generation.version
+                quiet_since = time.monotonic()
+                yield _message(generation)
+            elif time.monotonic() - quiet_since >= heartbeat_seconds:
+                quiet_since = time.monotonic()
+                yield ServerSentEventMessage(data=None, comment="heartbeat")
+            if generation.is_finished:
+                return
+            await _wait(changed, min(services.hub.look_seconds, heartbeat_seconds))
+            generation = await _read(services, user.scope, first.id)
 
 
 def _message(generation: Generation) -> ServerSentEventMessage:
