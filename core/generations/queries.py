@@ -179,9 +179,14 @@ set polls = polls + 1,
       now() + make_interval(secs => least(%(most)s, power(2, least(polls, 10)))) end
 where id in (
   select id
-  from app.provider_calls
+  from app.provider_calls as call
   where next_poll_at <= now()
     and key_fingerprint = any (%(fingerprints)s)
+    and not exists (
+      select
+      from app.outbox
+      where job = 'provider_call.collect'
+        and dedupe_key = call.id::text)
   order by next_poll_at
   limit %(limit)s
   for update skip locked
@@ -194,7 +199,10 @@ returning id, generation_id, account_id, key_fingerprint, endpoint, request_id, 
 async def claim_polls(
     conn: Connection, fingerprints: list[str], *, seconds_max: float, limit: int
 ) -> list[dict[str, Any]]:
-    """Calls whose look is due, each already put off to its next one. Given up after a day."""
+    """Calls whose look is due, each already put off to its next one. Given up after a day.
+
+    Not those whose result is wanted already: under load that was half of a worker's work.
+    """
     return await fetch_all(
         conn,
         _CLAIM_POLLS,
