@@ -260,7 +260,7 @@ create function app.guard_generation_state()
 as $$
 begin
   if new.state <> old.state and not (new.state = any (case old.state
-    when 'queued' then array['submitting', 'collecting', 'failed', 'cancelled']
+    when 'queued' then array['submitting', 'running', 'collecting', 'failed', 'cancelled']
     when 'submitting' then
       array['running', 'queued', 'uncertain', 'collecting', 'failed', 'cancelled']
     when 'running' then array['collecting', 'uncertain', 'queued', 'failed', 'cancelled']
@@ -439,7 +439,8 @@ $$;
 -- p_outcome: succeeded | failed | cancelled. p_facts: {call_id, call: {state, http_status, ...},
 -- result: {...} when succeeded, problem: {...} otherwise}. Returns the change, with `late` true
 -- when the generation had ended before: then no money moves, and an image that comes after a
--- refund is kept as a late image. Locks: account, reservation, lots, generation.
+-- refund is kept as a late image. Null when a call failed that the generation does not wait for:
+-- only the call ends. Locks: account, reservation, lots, generation, call, task.
 -- Errors: JS404, JS430 (lease lost). Replay: a lost lease, or `late`.
 create function app.finish_generation(
   p_id uuid, p_lease_token uuid, p_outcome text, p_facts jsonb
@@ -478,6 +479,9 @@ begin
       on conflict do nothing;
     end if;
     return app.generation_change(v_generation) || '{"late": true}';
+  end if;
+  if p_outcome <> 'succeeded' and v_call_id <> v_generation.current_call_id then
+    return null;
   end if;
   -- A rival that was submitted after an ambiguous answer is not needed any more.
   perform app.add_task(

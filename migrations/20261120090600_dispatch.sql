@@ -89,7 +89,13 @@ begin
   select v_call_id, v_generation.id, v_generation.user_id, v_generation.step,
     (select count(*) + 1 from app.provider_calls where generation_id = v_generation.id),
     p_account_id, p_key_fingerprint, operation.steps -> v_generation.step ->> 'endpoint',
-    sha256(convert_to(v_token, 'utf8')), v_generation.resubmissions > 0,
+    sha256(convert_to(v_token, 'utf8')),
+    exists (
+      select
+      from app.provider_calls
+      where generation_id = v_generation.id
+        and step = v_generation.step
+        and state = 'abandoned'),
     clock_timestamp() + make_interval(secs => p_lease_seconds)
   from app.operations as operation
   where operation.slug = v_generation.operation
@@ -138,6 +144,7 @@ as $$
       and queued.user_id = waiting.user_id
       and queued.available_at <= now()
       and queued.give_up_at > now()
+      and queued.cancel_requested_at is null
     order by queued.available_at
     limit 1
   ) as next
@@ -147,8 +154,10 @@ as $$
 $$;
 
 -- Up to p_limit tickets for the keys a process holds. No slot or no healthy account: none.
--- A half-open account gets one probe. Locks: one provider account at a time, generations by skip
--- locked. Replay: a ticket whose answer was lost is found by the sweep as an expired lease.
+-- A half-open account gets one probe. Locks: the provider accounts of the keys by ascending id
+-- (two processes that served them in the order of their load would wait for each other), then
+-- generations by skip locked. Replay: a ticket whose answer was lost is found by the sweep as an
+-- expired lease.
 create function app.take_tickets(
   p_fingerprints text[], p_limit integer, p_lease_seconds double precision
 )
@@ -158,8 +167,8 @@ create function app.take_tickets(
   set search_path = ''
 as $$
 declare
-  v_account app.provider_accounts;
-  v_account_id uuid;
+  v_account record;
+  v_account_ids uuid[];
   v_free integer;
   v_left integer := p_limit;
   v_key text;
@@ -170,33 +179,32 @@ begin
   ) then
     return;
   end if;
-  for v_account_id in
-    select account.id
+  select array_agg(locked.id)
+  into v_account_ids
+  from (
+    select id
+    from app.provider_accounts
+    where id in (
+      select account_id from app.provider_keys where fingerprint = any (p_fingerprints))
+    order by id
+    for no key update
+  ) as locked;
+  for v_account in
+    select account.id, account.breaker_state, account.slots - used.held as free
     from app.provider_accounts as account
     cross join lateral (
-      select count(*) as held
+      select count(*)::integer as held
       from app.provider_calls as call
       where call.account_id = account.id
         and call.state in ('submitting', 'accepted', 'ambiguous')
     ) as used
-    where used.held < account.slots
+    where account.id = any (v_account_ids)
+      and used.held < account.slots
+      and coalesce(account.cooldown_until, now()) <= now()
+      and (account.breaker_state = 'closed' or account.breaker_until <= now())
     order by used.held::numeric / account.slots, account.id
   loop
-    select *
-    into v_account
-    from app.provider_accounts
-    where id = v_account_id
-      and coalesce(cooldown_until, now()) <= now()
-      and (breaker_state = 'closed' or breaker_until <= now())
-    for no key update;
-    if not found then
-      continue;
-    end if;
-    select v_account.slots - count(*)
-    into v_free
-    from app.provider_calls
-    where account_id = v_account_id
-      and state in ('submitting', 'accepted', 'ambiguous');
+    v_free := v_account.free;
     if v_account.breaker_state <> 'closed' then
       v_free := least(v_free, 1);
     end if;
@@ -217,6 +225,7 @@ begin
       from app.generations
       where id = v_next.generation_id
         and state = 'queued'
+        and cancel_requested_at is null
       for no key update skip locked;
       if not found then
         continue;
@@ -226,29 +235,56 @@ begin
       where fingerprint = (
         select fingerprint
         from app.provider_keys
-        where account_id = v_account_id
+        where account_id = v_account.id
           and fingerprint = any (p_fingerprints)
         order by last_used_at nulls first, fingerprint
         limit 1
       )
       returning fingerprint into v_key;
-      exit when v_key is null;
       insert into app.user_turns (user_id, last_served_at)
       values (v_next.user_id, clock_timestamp())
       on conflict (user_id) do update
       set last_served_at = excluded.last_served_at;
-      return next app.open_call(v_next.generation_id, v_account_id, v_key, p_lease_seconds);
+      return next app.open_call(v_next.generation_id, v_account.id, v_key, p_lease_seconds);
       v_free := v_free - 1;
       v_left := v_left - 1;
       if v_account.breaker_state <> 'closed' then
         update app.provider_accounts
         set breaker_state = 'half_open',
           breaker_until = now() + make_interval(secs => p_lease_seconds)
-        where id = v_account_id;
+        where id = v_account.id;
       end if;
     end loop;
     exit when v_left <= 0;
   end loop;
+end $$;
+
+-- A generation whose call is known to be at the provider. One that already waits to be submitted
+-- once more does not have to be. Expects the lock of the generation. Returns the change or null.
+create function app.note_running(p_generation_id uuid, p_call_id uuid)
+  returns jsonb
+  language plpgsql
+  security definer
+  set search_path = ''
+as $$
+declare
+  v_generation app.generations;
+begin
+  update app.generations
+  set state = 'running',
+    resubmissions = resubmissions - (state = 'queued')::integer,
+    attempts = attempts - (state = 'queued')::integer
+  where id = p_generation_id
+    and current_call_id = p_call_id
+    and state in ('submitting', 'uncertain', 'queued')
+    and gave_up_at is null
+    and exists (
+      select
+      from app.provider_calls
+      where id = p_call_id
+        and state in ('accepted', 'abandoned'))
+  returning * into v_generation;
+  return case when found then app.generation_change(v_generation) end;
 end $$;
 
 -- The provider took the call. Late answers fill only empty fields. Returns the change or null.
@@ -264,7 +300,6 @@ create function app.record_accepted(
 as $$
 declare
   v_generation app.generations;
-  v_before text;
 begin
   select generation.*
   into v_generation
@@ -288,20 +323,14 @@ begin
   set breaker_state = 'closed', breaker_until = null, breaker_reason = null, breaker_failures = 0
   where id = (select account_id from app.provider_calls where id = p_call_id)
     and breaker_state <> 'closed';
-  if v_generation.cancel_requested_at is not null or v_generation.finished_at is not null then
+  if v_generation.cancel_requested_at is not null or v_generation.gave_up_at is not null
+    or v_generation.finished_at is not null
+  then
     perform app.add_task(
       'provider_call.cancel', jsonb_build_object('call_id', p_call_id), 'default',
       p_call_id::text, 0);
   end if;
-  v_before := v_generation.state;
-  update app.generations
-  set state = 'running'
-  where id = v_generation.id
-    and current_call_id = p_call_id
-    and state in ('submitting', 'uncertain')
-    and gave_up_at is null
-  returning * into v_generation;
-  return case when found then app.generation_change(v_generation) end;
+  return app.note_running(v_generation.id, p_call_id);
 end $$;
 
 -- Surely not accepted: the slot is free again and the generation waits for another ticket.
@@ -407,12 +436,7 @@ begin
   if v_call.state not in ('accepted', 'abandoned') then
     return null;
   end if;
-  update app.generations
-  set state = 'running'
-  where id = v_call.generation_id
-    and current_call_id = p_call_id
-    and state in ('submitting', 'uncertain')
-    and gave_up_at is null;
+  perform app.note_running(v_call.generation_id, p_call_id);
   return app.add_task(
     'provider_call.collect', jsonb_build_object('call_id', p_call_id), 'interactive',
     p_call_id::text);
@@ -436,7 +460,7 @@ $$;
 -- Says that a call's result is being fetched. Returns what the collector needs and its `role`:
 -- `current`: the generation waits for this call and is now collecting; `rival`: it is open but was
 -- submitted again, so nothing changes unless p_take_over (the rival has an image in hand);
--- `late`: it has ended or is at another step. Locks: generation. Errors: JS404.
+-- `late`: it has ended or is at another step, or the call has. Locks: generation. Errors: JS404.
 -- Replay: collecting stays collecting.
 create function app.begin_collect(p_call_id uuid, p_take_over boolean default false)
   returns jsonb
@@ -448,6 +472,7 @@ declare
   v_call app.provider_calls;
   v_generation app.generations;
   v_operation app.operations;
+  v_upload app.uploads;
   v_role text;
 begin
   select *
@@ -462,13 +487,23 @@ begin
   from app.generations
   where id = v_call.generation_id
   for no key update;
+  -- Again, now that nobody else can end it.
+  select *
+  into v_call
+  from app.provider_calls
+  where id = p_call_id;
   select *
   into v_operation
   from app.operations
   where slug = v_generation.operation
     and version = v_generation.operation_version;
+  select *
+  into v_upload
+  from app.uploads
+  where id = v_generation.upload_id;
   v_role := case
-    when v_generation.finished_at is not null or v_generation.step <> v_call.step then 'late'
+    when v_generation.finished_at is not null or v_generation.step <> v_call.step
+      or v_call.state not in ('accepted', 'abandoned') then 'late'
     when v_generation.current_call_id = p_call_id or p_take_over then 'current'
     else 'rival' end;
   if v_role = 'current' then
@@ -495,7 +530,9 @@ begin
     'steps', v_operation.steps,
     'params', v_generation.params,
     'input_key', v_generation.input_key,
-    'source_key', (select normal_key from app.uploads where id = v_generation.upload_id),
+    'source_key', v_upload.normal_key,
+    'source_width', v_upload.width,
+    'source_height', v_upload.height,
     'call_state', v_call.state,
     'call_id', v_call.id,
     'call_created_at', v_call.created_at,
@@ -589,7 +626,7 @@ begin
 end $$;
 
 -- A step is done and another follows: the slot goes over to the next call at once.
--- Returns the next call's ticket. Locks: generation, call. Errors: JS430, JS409 when it ended.
+-- Returns the next call's ticket, or null when there is none to make. Locks: generation, call. Errors: JS430, JS409 when it ended.
 create function app.advance_generation(
   p_call_id uuid, p_lease_token uuid, p_call jsonb, p_input_key text,
   p_lease_seconds double precision
@@ -618,8 +655,16 @@ begin
     return null;
   end if;
   update app.generations
-  set step = step + 1, attempts = 0, input_key = p_input_key
-  where id = v_generation.id;
+  set step = step + 1,
+    attempts = 0,
+    input_key = p_input_key,
+    -- Asked to stop between two steps: nothing runs, and the sweep ends what waits cancelled.
+    state = case when cancel_requested_at is null then state else 'queued' end
+  where id = v_generation.id
+  returning * into v_generation;
+  if v_generation.state = 'queued' then
+    return null;
+  end if;
   return app.open_call(
     v_generation.id, v_call.account_id, v_call.key_fingerprint, p_lease_seconds);
 end $$;
@@ -677,6 +722,7 @@ end $$;
 
 -- Calls whose worker vanished in the middle of the POST become ambiguous; ambiguous calls past
 -- their grace free the slot, and their generation is submitted once more, counted, if it may.
+-- A call that outlives its generation's deadline frees its slot; we go on listening.
 -- Locks: generation, call. Returns the changes.
 create function app.sweep_calls(
   p_grace_seconds double precision, p_attempts_max integer, p_limit integer
@@ -746,6 +792,18 @@ begin
       return next app.generation_change(v_generation);
     end if;
   end loop;
+  -- A rival, or a cancelled call, that never ends at the provider: nobody waits for it any more.
+  for v_call in
+    select call.id
+    from app.provider_calls as call
+    join app.generations as generation on generation.id = call.generation_id
+    where call.state = 'accepted'
+      and generation.finished_at is not null
+      and generation.deadline_at < now()
+    limit p_limit
+  loop
+    perform app.end_call(v_call.id, '{"state": "abandoned", "error_type": "deadline"}');
+  end loop;
 end $$;
 
 -- Generations out of time. Never accepted: failed and refunded. Possibly accepted: cancelled at
@@ -770,7 +828,7 @@ begin
         from app.generations
         where state in ('queued', 'submitting', 'running', 'collecting', 'uncertain')
           and give_up_at <= now()
-          and (gave_up_at is null or deadline_at <= now())
+          and (gave_up_at is null or state = 'queued' or deadline_at <= now())
         order by give_up_at
         limit p_limit
       )
@@ -965,6 +1023,7 @@ alter function app.ticket(uuid, text) owner to jewelshot_ledger;
 alter function app.open_call(uuid, uuid, text, double precision) owner to jewelshot_ledger;
 alter function app.fair_queue(smallint, integer) owner to jewelshot_ledger;
 alter function app.take_tickets(text[], integer, double precision) owner to jewelshot_ledger;
+alter function app.note_running(uuid, uuid) owner to jewelshot_ledger;
 alter function app.record_accepted(uuid, text, text, text, text, double precision)
   owner to jewelshot_ledger;
 alter function app.record_not_accepted(uuid, jsonb, double precision) owner to jewelshot_ledger;

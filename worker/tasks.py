@@ -38,6 +38,8 @@ REGISTRY: dict[str, Job] = {
 }
 
 ATTEMPTS_MAX = 8
+# A task that was claimed this often without a word ends its process each time.
+CLAIMS_MAX = 20
 _BACKOFF_SECONDS = 1.0
 _BACKOFF_SECONDS_MAX = 60.0
 
@@ -80,7 +82,10 @@ async def execute(ctx: WorkerContext, task_id: uuid.UUID) -> str:
         return "gone"
     with structlog.contextvars.bound_contextvars(request_id=task.request_id):
         started = time.monotonic()
-        outcome = await _run_job(ctx, task)
+        if task.attempts > CLAIMS_MAX:
+            outcome = await _bury(ctx, task, f"claimed {CLAIMS_MAX} times and never ended")
+        else:
+            outcome = await _run_job(ctx, task)
         log.info(
             "job.finished",
             job=task.job,

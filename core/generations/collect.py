@@ -4,6 +4,7 @@ The HTTP code of the result is the truth. Nothing here is decided twice: the gen
 money and the task's end are one statement, `finish_generation`, under the task's lease.
 """
 
+import asyncio
 import time
 import uuid
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from core.generations.types import (
     CallEnd,
     CallState,
     Collection,
+    GenerationState,
     Problem,
     ResultImage,
     Role,
@@ -37,6 +39,9 @@ _OPEN_CALLS = frozenset({CallState.ACCEPTED, CallState.ABANDONED})
 # A file that is missing this often stays missing: fal's CDN needs seconds, not minutes.
 _DOWNLOAD_ATTEMPTS_MAX = 4
 _RETRY_DELAY_SECONDS = 2.0
+# A provider that is away for longer is looked for at leisure: an image that may be paid for must
+# not become a dead letter while its generation has time.
+_FETCH_ATTEMPTS_MAX = 5
 _THUMBNAIL_EXTENSIONS = {"image/jpeg": "jpg", "image/webp": "webp", "image/png": "png"}
 
 
@@ -59,20 +64,15 @@ async def collect(ctx: WorkerContext, task: Task) -> None:
     match outcome:
         case fal.Unreachable():
             await accounts.note_unreachable(ctx, found.account_id, outcome)
+            if ctx.settings.fal_polling and task.attempts >= _FETCH_ATTEMPTS_MAX:
+                await _look_later(ctx, task, call_id, seconds=ctx.settings.fal_poll_seconds_max)
+                return
             raise RetryableError(
                 f"result unreachable: {outcome.reason}",
                 retry_after_seconds=outcome.retry_after_seconds,
             )
         case fal.StillRunning():
-            change = await ctx.db.run(
-                lambda conn: queries.resume_running(
-                    conn,
-                    call_id,
-                    task.lease_token,
-                    poll_seconds=_RETRY_DELAY_SECONDS,
-                )
-            )
-            await ctx.changes.publish(change)
+            await _look_later(ctx, task, call_id, seconds=_RETRY_DELAY_SECONDS)
             return
         case fal.Failure():
             await _fail(ctx, task, found, outcome)
@@ -80,6 +80,16 @@ async def collect(ctx: WorkerContext, task: Task) -> None:
             await _deliver(ctx, task, found, outcome)
     _observe(ctx, found, seconds=time.monotonic() - started)
     ctx.dispatch_wanted.set()
+
+
+async def _look_later(
+    ctx: WorkerContext, task: Task, call_id: uuid.UUID, *, seconds: float
+) -> None:
+    """Back to running: the poll loop finds the end, or the deadline comes."""
+    change = await ctx.db.run(
+        lambda conn: queries.resume_running(conn, call_id, task.lease_token, poll_seconds=seconds)
+    )
+    await ctx.changes.publish(change)
 
 
 async def _fetch(ctx: WorkerContext, found: Collection) -> fal.ResultOutcome:
@@ -121,7 +131,7 @@ async def _fail(ctx: WorkerContext, task: Task, found: Collection, failure: fal.
     )
     try_again = failure.is_retryable or (failure.is_cancelled and not found.cancel_requested)
 
-    async def work(conn: Connection) -> queries.Change | None:
+    async def note(conn: Connection) -> None:
         await accounts.note_effect(
             conn,
             found.account_id,
@@ -129,43 +139,55 @@ async def _fail(ctx: WorkerContext, task: Task, found: Collection, failure: fal.
             settings=ctx.settings,
             reason=failure.error_type or str(failure.http_status),
         )
-        if found.role is not Role.CURRENT:
-            await queries.close_call(conn, found.call_id, task.lease_token, end)
-            return None
-        if try_again:
-            requeued = await queries.requeue(
-                conn,
-                found.call_id,
-                task.lease_token,
-                end,
-                delay_seconds=_RETRY_DELAY_SECONDS * (found.attempts + 1),
-                attempts_max=ctx.settings.fal_attempts_max,
-            )
-            if requeued is not None:
-                return requeued
+
+    async def requeue(conn: Connection) -> queries.Change | None:
+        return await queries.requeue(
+            conn,
+            found.call_id,
+            task.lease_token,
+            end,
+            delay_seconds=_RETRY_DELAY_SECONDS * (found.attempts + 1),
+            attempts_max=ctx.settings.fal_attempts_max,
+        )
+
+    # A transaction of its own: it would come to the account with the generation's lock held.
+    async def finish(conn: Connection) -> queries.Change | None:
         return await _finish_without_image(conn, task, found, end, _why(found, failure))
 
-    change = await ctx.db.run(work)
-    await _announce(ctx, found, change)
+    if failure.account_effect != "none":
+        await ctx.db.run(note)
+    if found.role is not Role.CURRENT:
+        await ctx.db.run(
+            lambda conn: queries.close_call(conn, found.call_id, task.lease_token, end)
+        )
+        return
+    change = await ctx.db.run(requeue) if try_again else None
+    await _announce(ctx, found, change or await ctx.db.run(finish))
+
+
+_PROBLEMS: dict[str | None, Problem] = {
+    "content_policy_violation": problems.CONTENT_REFUSED,
+    "no_media_generated": problems.NO_IMAGE,
+}
 
 
 def _why(found: Collection, failure: fal.Failure) -> Problem:
     if found.cancel_requested:
         return problems.CANCELLED
-    if failure.error_type == "content_policy_violation":
-        return problems.CONTENT_REFUSED
-    if failure.error_type == "no_media_generated":
-        return problems.NO_IMAGE
+    if (known := _PROBLEMS.get(failure.error_type)) is not None:
+        return known
     if failure.is_refusal:
         return problems.INPUT_REFUSED
     if failure.is_start_timeout:
         return problems.NOT_STARTED_IN_TIME
+    if failure.is_cancelled and found.is_given_up:
+        return problems.OUT_OF_TIME
     return problems.PROVIDER_FAILED
 
 
 async def _finish_without_image(
     conn: Connection, task: Task, found: Collection, end: CallEnd, problem: Problem
-) -> queries.Change:
+) -> queries.Change | None:
     outcome = "cancelled" if problem is problems.CANCELLED else "failed"
     return await queries.finish(
         conn,
@@ -196,7 +218,8 @@ async def _deliver(ctx: WorkerContext, task: Task, found: Collection, output: fa
         http_status=output.http_status,
         billable_units=_units(output.billable_units),
     )
-    if found.role is Role.LATE and not found.is_last_step:
+    is_of_use = found.is_last_step and found.state is not GenerationState.SUCCEEDED
+    if found.role is Role.LATE and not is_of_use:
         await ctx.db.run(
             lambda conn: queries.close_call(conn, found.call_id, task.lease_token, end)
         )
@@ -317,7 +340,9 @@ def _rule_params(found: Collection) -> dict[str, Any]:
 
 
 async def _render_and_store(ctx: WorkerContext, found: Collection, data: bytes) -> ResultImage:
-    source = await ctx.storage.get(ctx.settings.storage_bucket_uploads, found.source_key)
+    source: bytes | tuple[int, int] = (found.source_width, found.source_height)
+    if found.output_rule in outputs.RULES_OF_OWN_PIXELS:
+        source = await ctx.storage.get(ctx.settings.storage_bucket_uploads, found.source_key)
     try:
         rendered = await ctx.pixels.run(
             outputs.apply_rule,
@@ -343,9 +368,11 @@ async def _render_and_store(ctx: WorkerContext, found: Collection, data: bytes) 
         pixel_sha256=rendered.pixel_sha256,
         facts=rendered.facts,
     )
-    await ctx.storage.put(bucket, result.storage_key, rendered.data, result.content_type)
-    await ctx.storage.put(
-        bucket, result.thumbnail_key, rendered.thumbnail, rendered.thumbnail_content_type
+    await asyncio.gather(
+        ctx.storage.put(bucket, result.storage_key, rendered.data, result.content_type),
+        ctx.storage.put(
+            bucket, result.thumbnail_key, rendered.thumbnail, rendered.thumbnail_content_type
+        ),
     )
     return result
 
@@ -370,15 +397,23 @@ async def cancel_call(ctx: WorkerContext, task: Task) -> None:
     cancel_url = call["cancel_url"]
     if cancel_url is None and call["request_id"] is not None:
         cancel_url = ctx.fal.derive_urls(call["endpoint"], call["request_id"])[2]
-    # Without a request id there is nothing to name yet: record_accepted asks again.
-    if cancel_url is not None and CallState(call["state"]) in _OPEN_CALLS:
+    is_asked = cancel_url is not None and CallState(call["state"]) in _OPEN_CALLS
+    if is_asked:
         outcome = await ctx.fal.cancel(fingerprint=call["key_fingerprint"], cancel_url=cancel_url)
         if isinstance(outcome, fal.Unreachable):
             raise RetryableError(f"cancel unreachable: {outcome.reason}")
 
     async def work(conn: Connection) -> None:
         # The call before the task, in the order in which the SQL functions lock.
+        now = await queries.lock_call(conn, call_id)
+        if now is not None and not is_asked and now["request_id"] != call["request_id"]:
+            # Whoever recorded it meanwhile found this task and added no other.
+            raise RetryableError("the call was accepted meanwhile", retry_after_seconds=0.1)
         await queries.poll_now(conn, call_id)
+        if is_asked and not ctx.settings.fal_polling:
+            # Of a cancelled request no webhook may come.
+            await queries.ensure_collect(conn, call_id)
         await outbox.complete(conn, task.lease_token)
 
+    # Without a request id there is nothing to name yet: record_accepted asks again.
     await ctx.db.run(work)

@@ -5,10 +5,12 @@ is made outside of any; its outcome is recorded in another. A worker that dies i
 call whose lease expires, which the sweep turns into an ambiguous one.
 """
 
+import asyncio
 import random
 import time
 from datetime import UTC, datetime
 
+import psycopg
 import structlog
 
 from core import errors, outbox
@@ -22,7 +24,7 @@ from core.generations.fal_types import (
     SubmitOutcome,
     UploadError,
 )
-from core.generations.types import CallEnd, CallState, Ticket
+from core.generations.types import CallEnd, CallState, Problem, Ticket
 from core.outbox import Task
 from core.work import WorkerContext
 
@@ -33,6 +35,7 @@ _BACKOFF_SECONDS = 1.0
 _BACKOFF_SECONDS_MAX = 30.0
 # The provider may fetch the photo late in its queue: longer than any deadline of ours.
 _INPUT_URL_SECONDS = 86_400
+_RECORD_PAUSE_SECONDS = 0.5
 _TICKETS_AT_ONCE = 32
 
 
@@ -60,11 +63,14 @@ async def dispatch_waiting(ctx: WorkerContext) -> int:
             submit_beside(ctx, ticket)
 
 
+def _lease_seconds(ctx: WorkerContext) -> float:
+    """Covers the POST's own timeouts and the recording of its outcome."""
+    return ctx.settings.fal_submit_timeout_seconds + 15
+
+
 async def _take(ctx: WorkerContext, conn: Connection, *, limit: int) -> list[Ticket]:
-    # The lease covers the POST's own timeouts and the recording of its outcome.
-    lease_seconds = ctx.settings.fal_submit_timeout_seconds + 15
     return await queries.take_tickets(
-        conn, list(ctx.fal.fingerprints), limit=limit, lease_seconds=lease_seconds
+        conn, list(ctx.fal.fingerprints), limit=limit, lease_seconds=_lease_seconds(ctx)
     )
 
 
@@ -92,8 +98,12 @@ async def submit(ctx: WorkerContext, ticket: Ticket, *, handed_over: bool = Fals
     else:
         try:
             outcome = await _post(ctx, ticket)
-        except errors.InvalidInputError as error:
-            await _end_without_call(ctx, ticket, str(error.fields.get("reason")))
+        except errors.InvalidInputError as error:  # only SQL written by hand gets here
+            detail = str(error.fields.get("reason"))
+            await _end_without_call(ctx, ticket, problems.PARAMS_INVALID, detail)
+            return
+        except errors.NotFoundError:
+            await _end_without_call(ctx, ticket, problems.PHOTO_MISSING, ticket.input_key)
             return
     ctx.counters.observe(
         "jewelshot_provider_submit_seconds", time.monotonic() - started, account=ticket.account
@@ -103,7 +113,7 @@ async def submit(ctx: WorkerContext, ticket: Ticket, *, handed_over: bool = Fals
         account=ticket.account,
         outcome=type(outcome).__name__.lower(),
     )
-    await _record(ctx, ticket, outcome)
+    await _record(ctx, ticket, outcome, until=started + _lease_seconds(ctx))
 
 
 async def _post(ctx: WorkerContext, ticket: Ticket) -> SubmitOutcome:
@@ -116,7 +126,7 @@ async def _post(ctx: WorkerContext, ticket: Ticket) -> SubmitOutcome:
         image_url = await _input_url(ctx, ticket)
     except UploadError as error:
         return _not_sent("provider_storage_unavailable", error)
-    except (errors.RetryableError, errors.TemporarilyUnavailableError):
+    except (errors.RetryableError, errors.PermanentError, errors.TemporarilyUnavailableError):
         return _not_sent("storage_unavailable")
     body = adapters.build_body(
         step=step, params=params, presets=ticket.presets, image_url=image_url
@@ -175,35 +185,53 @@ def first_poll_seconds(ctx: WorkerContext, typical_seconds: float) -> float:
     return typical_seconds if ctx.settings.fal_webhooks else max(1.0, typical_seconds / 2)
 
 
-async def _record(ctx: WorkerContext, ticket: Ticket, outcome: SubmitOutcome) -> None:
+async def _record(
+    ctx: WorkerContext, ticket: Ticket, outcome: SubmitOutcome, *, until: float
+) -> None:
+    """Insists while the lease lasts: an answer that is not written down may cost a second POST."""
+    while True:
+        try:
+            change = await ctx.db.run(lambda conn: _write(ctx, conn, ticket, outcome))
+        except psycopg.OperationalError as error:  # the database is away, or chose us in a deadlock
+            if time.monotonic() >= until:
+                raise
+            log.warning(
+                "provider.outcome_not_recorded",
+                call_id=str(ticket.call_id),
+                error=type(error).__name__,
+            )
+            await asyncio.sleep(_RECORD_PAUSE_SECONDS)
+        else:
+            break
+    if isinstance(outcome, NotAccepted):
+        ctx.dispatch_wanted.set()
+    await ctx.changes.publish(change)
+
+
+async def _write(
+    ctx: WorkerContext, conn: Connection, ticket: Ticket, outcome: SubmitOutcome
+) -> queries.Change | None:
     match outcome:
         case Accepted():
-            poll_seconds = first_poll_seconds(ctx, ticket.provider_step.typical_seconds)
-            change = await ctx.db.run(
-                lambda conn: queries.record_accepted(
-                    conn,
-                    ticket.call_id,
-                    request_id=outcome.request_id,
-                    urls=(outcome.status_url, outcome.response_url, outcome.cancel_url),
-                    poll_seconds=poll_seconds,
-                )
+            return await queries.record_accepted(
+                conn,
+                ticket.call_id,
+                request_id=outcome.request_id,
+                urls=(outcome.status_url, outcome.response_url, outcome.cancel_url),
+                poll_seconds=first_poll_seconds(ctx, ticket.provider_step.typical_seconds),
             )
         case Ambiguous():
             log.warning(
                 "provider.submit_ambiguous", call_id=str(ticket.call_id), error=outcome.error
             )
-            change = await ctx.db.run(
-                lambda conn: queries.record_ambiguous(
-                    conn,
-                    ticket.call_id,
-                    outcome.error,
-                    grace_seconds=ctx.settings.fal_ambiguous_grace_seconds,
-                )
+            return await queries.record_ambiguous(
+                conn,
+                ticket.call_id,
+                outcome.error,
+                grace_seconds=ctx.settings.fal_ambiguous_grace_seconds,
             )
         case NotAccepted():
-            change = await ctx.db.run(lambda conn: _record_not_accepted(ctx, conn, ticket, outcome))
-            ctx.dispatch_wanted.set()
-    await ctx.changes.publish(change)
+            return await _record_not_accepted(ctx, conn, ticket, outcome)
 
 
 async def _record_not_accepted(
@@ -255,8 +283,10 @@ def _delay_seconds(ticket: Ticket, outcome: NotAccepted) -> float:
     return backoff * random.uniform(0.5, 1)  # noqa: S311  spreads retries, no secret
 
 
-async def _end_without_call(ctx: WorkerContext, ticket: Ticket, reason: str) -> None:
-    """Parameters that the catalogue's schema refuses: only SQL written by hand gets here."""
+async def _end_without_call(
+    ctx: WorkerContext, ticket: Ticket, problem: Problem, detail: str
+) -> None:
+    """There is nothing that could be sent, now or later."""
     change = await ctx.db.run(
         lambda conn: queries.finish(
             conn,
@@ -264,8 +294,8 @@ async def _end_without_call(ctx: WorkerContext, ticket: Ticket, reason: str) -> 
             None,
             "failed",
             call_id=ticket.call_id,
-            end=CallEnd(state=CallState.REFUSED, error_type="params_invalid", error_detail=reason),
-            problem=problems.PARAMS_INVALID,
+            end=CallEnd(state=CallState.REFUSED, error_type=problem.code, error_detail=detail),
+            problem=problem,
         )
     )
     await ctx.changes.publish(change)

@@ -62,18 +62,18 @@ async def _want_collect(ctx: WorkerContext, call_id: uuid.UUID) -> None:
 async def _lost(ctx: WorkerContext, call_id: uuid.UUID) -> None:
     """The provider does not know the request: it surely does not run, so it may be sent again."""
     end = CallEnd(state=CallState.LOST, http_status=404, error_type="request_not_found")
+    found = await ctx.db.run(lambda conn: queries.begin_collect(conn, call_id))
 
-    async def work(conn: Connection) -> queries.Change | None:
-        found = await queries.begin_collect(conn, call_id)
-        if found.role is not Role.CURRENT:
-            await queries.close_call(conn, call_id, None, end)
-            return None
-        requeued = await queries.requeue(
+    async def requeue(conn: Connection) -> queries.Change | None:
+        return await queries.requeue(
             conn, call_id, None, end, delay_seconds=0, attempts_max=ctx.settings.fal_attempts_max
         )
-        if requeued is not None:
-            return requeued
-        problem = problems.CANCELLED if found.cancel_requested else problems.PROVIDER_FAILED
+
+    # A transaction of its own: it would come to the account with the generation's lock held.
+    async def finish(conn: Connection) -> queries.Change | None:
+        problem = problems.OUT_OF_TIME if found.is_given_up else problems.PROVIDER_FAILED
+        if found.cancel_requested:
+            problem = problems.CANCELLED
         return await queries.finish(
             conn,
             found.generation_id,
@@ -84,6 +84,9 @@ async def _lost(ctx: WorkerContext, call_id: uuid.UUID) -> None:
             problem=problem,
         )
 
-    change = await ctx.db.run(work)
-    await ctx.changes.publish(change)
+    if found.role is Role.CURRENT:
+        change = await ctx.db.run(requeue) or await ctx.db.run(finish)
+        await ctx.changes.publish(change)
+    else:
+        await ctx.db.run(lambda conn: queries.close_call(conn, call_id, None, end))
     ctx.dispatch_wanted.set()

@@ -28,6 +28,10 @@ OUTPUT_FLAGGED = Problem(
 NOT_STARTED_IN_TIME = Problem(
     "deadline_exceeded", f"The provider did not start in time. {REFUNDED}"
 )
+OUT_OF_TIME = Problem("deadline_exceeded", f"The image was not finished in time. {REFUNDED}")
+PHOTO_MISSING = Problem(
+    "photo_missing", f"The photo is not there any more. Upload it again. {REFUNDED}"
+)
 PARAMS_INVALID = Problem("params_invalid", f"These parameters are not valid. {REFUNDED}")
 
 

@@ -138,21 +138,22 @@ async def finish(
     end: CallEnd | None = None,
     result: ResultImage | None = None,
     problem: Problem | None = None,
-) -> Change:
-    """The end of the generation and of its money; `late` in the change: it had ended before."""
+) -> Change | None:
+    """The end of the generation and of its money; `late` in the change: it had ended before.
+
+    None when a call failed that the generation does not wait for: then only the call ended.
+    """
     facts = {
         "call_id": None if call_id is None else str(call_id),
         "call": msgspec.to_builtins(end),
         "result": msgspec.to_builtins(result),
         "problem": msgspec.to_builtins(problem),
     }
-    change = await _change(
+    return await _change(
         conn,
         "select app.finish_generation(%s, %s, %s, %s)",
         (generation_id, lease_token, outcome, Jsonb(facts)),
     )
-    assert change is not None
-    return change
 
 
 async def sweep_calls(
@@ -219,9 +220,19 @@ async def find_call(conn: Connection, call_id: uuid.UUID) -> dict[str, Any] | No
     )
 
 
+async def lock_call(conn: Connection, call_id: uuid.UUID) -> dict[str, Any] | None:
+    """What is known of where the call runs; nobody else learns more until this transaction ends."""
+    return await fetch_one(
+        conn,
+        "select state, request_id from app.provider_calls where id = %s for no key update",
+        (call_id,),
+    )
+
+
 async def poll_now(conn: Connection, call_id: uuid.UUID) -> None:
     await conn.execute(
         "update app.provider_calls set next_poll_at = now()"
-        " where id = %s and state in ('accepted', 'abandoned')",
+        " where id = %s and state in ('accepted', 'abandoned')"
+        " and (request_id is not null or status_url is not null)",
         (call_id,),
     )

@@ -1,7 +1,7 @@
 """What a generation is, as the worker and the API see it."""
 
 import uuid
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -100,6 +100,8 @@ class Collection(msgspec.Struct, frozen=True):
     params: dict[str, Any]
     input_key: str
     source_key: str
+    source_width: int
+    source_height: int
     call_state: CallState
     call_id: uuid.UUID
     call_created_at: datetime
@@ -114,6 +116,11 @@ class Collection(msgspec.Struct, frozen=True):
     @property
     def provider_step(self) -> Step:
         return self.steps[self.step]
+
+    @property
+    def is_given_up(self) -> bool:
+        """The sweep has asked the provider to stop, or is about to."""
+        return self.give_up_at <= datetime.now(UTC)
 
     @property
     def is_last_step(self) -> bool:

@@ -14,6 +14,7 @@ drop function app.receive_fal_webhook(uuid, text, text);
 drop function app.record_ambiguous(uuid, text, double precision);
 drop function app.record_not_accepted(uuid, jsonb, double precision);
 drop function app.record_accepted(uuid, text, text, text, text, double precision);
+drop function app.note_running(uuid, uuid);
 drop function app.take_tickets(text[], integer, double precision);
 drop function app.fair_queue(smallint, integer);
 drop function app.open_call(uuid, uuid, text, double precision);

@@ -10,9 +10,9 @@ import msgspec
 from scripts.sandbox.fal.faults import FaultKind
 
 KILL_SECONDS = 2.0
-WORKERS_MIN = 3
+WORKERS_MIN = 5
 # A worker that lives as long as this after its start gets something done.
-USEFUL_SECONDS = 5.0
+USEFUL_SECONDS = 8.0
 FLUSHES, API_KILLS, DATABASE_RESTARTS = 3, 2, 1
 FAULT_RATE = 0.3
 PEOPLE = 6

@@ -140,6 +140,7 @@ issue_scheduled_tasks | jewelshot_worker
 lock_account          | -
 metrics               | jewelshot_api
 move_balance          | -
+note_running          | -
 open_account          | authenticated
 open_call             | -
 prepare_upload        | authenticated
