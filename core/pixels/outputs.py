@@ -28,6 +28,8 @@ __all__ = [
 T = TypeVar("T")
 
 RULES = frozenset({"own_pixels_cutout", "packshot", "as_delivered"})
+RULES_OF_OWN_PIXELS = RULES - {"as_delivered"}
+"""These look at the photo itself; the other needs no more of it than its size."""
 
 _ENLARGED_ASPECT_TOLERANCE = 0.03
 _ENLARGED_SHARE_MIN = 0.75
@@ -51,7 +53,7 @@ def verify_output(
 def apply_rule(
     rule: str,
     *,
-    source: bytes,
+    source: bytes | tuple[int, int],
     result: bytes,
     params: dict[str, Any],
     max_bytes: int = OUTPUT_BYTES_MAX,
@@ -59,6 +61,7 @@ def apply_rule(
 ) -> RenderedOutput:
     """Turn the provider's `result` for the normalised `source` into what is delivered.
 
+    A size may stand for the source, except with RULES_OF_OWN_PIXELS.
     Parameters that a rule does not know are ignored: an operation's parameters also hold the
     provider's. Raises: OutputRuleError, also as `verify_output`.
     """
@@ -68,6 +71,7 @@ def apply_rule(
         opened = rendered.open_output(result, max_bytes=max_bytes, max_pixels=max_pixels)
         return _as_delivered(opened, source=source, result=result, params=wanted)
     shot = _params(params, locked.PackshotParams) if rule == "packshot" else None
+    assert isinstance(source, bytes), rule
     cutout = locked.cut_out(source, result, max_bytes=max_bytes, max_pixels=max_pixels)
     return locked.packshot(cutout, shot) if shot else locked.own_pixels_cutout(cutout)
 
@@ -80,10 +84,10 @@ def _params(params: dict[str, Any], kind: type[T]) -> T:
 
 
 def _as_delivered(
-    opened: Opened, *, source: bytes, result: bytes, params: DeliveredParams
+    opened: Opened, *, source: bytes | tuple[int, int], result: bytes, params: DeliveredParams
 ) -> RenderedOutput:
     """The model's own picture, in sRGB, with one label and no other metadata."""
-    own = rendered.source_size(source)
+    own = rendered.source_size(source) if isinstance(source, bytes) else source
     scale = (opened.info.width / own[0], opened.info.height / own[1])
     if params.upscale_factor is not None:
         _check_enlarged(scale, params.upscale_factor)
