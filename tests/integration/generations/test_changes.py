@@ -1,0 +1,40 @@
+"""The change feed: quick while Redis is there, and never needed."""
+
+import asyncio
+import uuid
+
+from api.services import Services
+from core.changes import ChangePublisher
+from tests.integration.generations.world import World
+
+
+def _services(world: World) -> Services:
+    services: Services = world.api.state.services
+    return services
+
+
+async def test_a_change_wakes_who_waits_for_it(world: World) -> None:
+    hub = _services(world).hub
+    mine, theirs = uuid.uuid4(), uuid.uuid4()
+    with hub.watch(mine) as changed, hub.watch(theirs) as other:
+        await asyncio.sleep(0.7)  # longer than any time-out of a request on this connection
+        changed.clear()
+        other.clear()
+        await world.ctx.changes.publish({"generation_id": str(mine), "version": 2})
+        async with asyncio.timeout(0.5):
+            await changed.wait()
+        assert not other.is_set()
+
+
+async def test_rubbish_on_the_channel_wakes_nobody(world: World) -> None:
+    hub, settings = _services(world).hub, world.ctx.settings
+    redis = _services(world).redis
+    mine = uuid.uuid4()
+    with hub.watch(mine) as changed:
+        await asyncio.sleep(0.1)
+        changed.clear()
+        for text in ("", "{", "[]", '{"generation_id": 7}', '{"generation_id": []}', "17", "\xff"):
+            await redis.publish(f"{settings.redis_prefix}:changes", text)
+        await ChangePublisher(settings, redis).publish(None, {"generation_id": str(mine)})
+        async with asyncio.timeout(0.5):
+            await changed.wait()

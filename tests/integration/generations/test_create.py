@@ -1,0 +1,197 @@
+"""POST /v1/generations: what is taken, what is refused, and what each costs."""
+
+import asyncio
+import time
+import uuid
+from typing import Any
+
+import pytest
+
+from tests.integration.generations.conftest import OpenWorld
+from tests.integration.generations.world import Person, World
+
+
+async def test_accepted_work_is_reserved_and_queued(world: World, ada: Person) -> None:
+    headers = {**ada.headers, "X-Request-ID": "request-of-ada"}
+    answer = await world.client.post("/v1/generations", json=ada.order("packshot"), headers=headers)
+
+    assert answer.status_code == 202, answer.text
+    view = answer.json()
+    assert answer.headers["location"] == f"/v1/generations/{view['id']}"
+    assert int(answer.headers["retry-after"]) >= 1
+    assert (view["state"], view["money"], view["cost_credits"]) == ("queued", "reserved", 1)
+    assert (view["lane"], view["operation"], view["priority"]) == (
+        "locked",
+        "packshot",
+        "interactive",
+    )
+    assert view["params"] == {
+        "margin_percent": 8,
+        "aspect_ratio": "1:1",
+        "size": 2000,
+        "shadow": "none",
+    }
+    assert world.balance(ada) == (9, 1)
+    (task,) = world.tasks()
+    assert (str(task["id"]), task["job"], task["queue"]) == (
+        view["id"],
+        "generation.dispatch",
+        "interactive",
+    )
+    assert task["request_id"] == world.generation(view["id"])["request_id"] == "request-of-ada"
+    assert task["due_at"] > task["created_at"], "the edge enqueues; the relay is the second chance"
+    followed = await world.client.get(answer.headers["location"], headers=ada.headers)
+    assert followed.json()["id"] == view["id"]
+
+
+async def test_the_edge_wakes_a_worker(world: World, ada: Person) -> None:
+    generation_id = await ada.start()
+    batch_id = await ada.start(priority="batch")
+
+    async with asyncio.timeout(2):
+        while not world.queued_jobs("default"):  # noqa: ASYNC110  another process fills it
+            await asyncio.sleep(0.01)
+    assert world.queued_jobs() == [f"{generation_id}-0"]
+    assert world.queued_jobs("default") == [f"{batch_id}-0"]
+
+
+async def test_waiting_answers_with_the_image(world: World, ada: Person) -> None:
+    async with world.working():
+        answer = await ada.create("cutout", wait=20)
+
+    assert answer.status_code == 200, answer.text
+    view = answer.json()
+    assert answer.headers["location"] == f"/v1/generations/{view['id']}"
+    assert answer.headers["preference-applied"] == "wait=20"
+    assert "retry-after" not in answer.headers
+    assert (view["state"], view["money"]) == ("succeeded", "charged")
+    assert view["image"]["result_url"] == f"/v1/generations/{view['id']}/result"
+    assert world.balance(ada) == (9, 0)
+
+
+async def test_waiting_also_ends_without_an_image(world: World, ada: Person) -> None:
+    await world.fault("content_policy")
+    async with world.working():
+        answer = await ada.create("cutout", wait=20)
+
+    assert answer.status_code == 200
+    assert (answer.json()["state"], answer.json()["money"]) == ("failed", "refunded")
+    assert answer.json()["problem"]["code"] == "content_refused"
+    assert world.balance(ada) == (10, 0)
+
+
+async def test_waiting_ends_when_the_time_is_over(ada: Person) -> None:
+    started = time.monotonic()
+    answer = await ada.create("cutout", wait=1)
+
+    assert 0.9 < time.monotonic() - started < 3
+    assert answer.status_code == 202
+    assert answer.json()["state"] == "queued"
+    assert answer.headers["preference-applied"] == "wait=1"
+    assert answer.headers["retry-after"]
+
+
+@pytest.mark.parametrize("prefer", ["wait=0", "respond-async", "wait=-5", "wait=soon"])
+async def test_other_preferences_are_passed_over(prefer: str, world: World, ada: Person) -> None:
+    answer = await world.client.post(
+        "/v1/generations", json=ada.order(), headers={**ada.headers, "Prefer": prefer}
+    )
+    assert answer.status_code == 202
+    assert "preference-applied" not in answer.headers
+
+
+async def test_no_such_operation(world: World, ada: Person) -> None:
+    answer = await ada.create("gild")
+    assert (answer.status_code, answer.json()["kind"]) == (404, "operation")
+    assert world.balance(ada) == (10, 0)
+
+
+async def test_no_such_photo(world: World, ada: Person, bob: Person) -> None:
+    for upload_id in (uuid.uuid4(), bob.upload_id):
+        answer = await ada.create(upload_id=str(upload_id))
+        assert (answer.status_code, answer.json()["kind"]) == (404, "upload")
+    assert world.balance(ada) == (10, 0)
+
+
+@pytest.mark.parametrize("state", ["pending", "stored", "rejected"])
+async def test_a_photo_that_is_not_ready(state: str, world: World, ada: Person) -> None:
+    upload_id = await world.upload(ada.id, state=state)
+    answer = await ada.create(upload_id=str(upload_id))
+    told = answer.json()
+    assert (answer.status_code, told["reason"], told["state"]) == (409, "upload_not_ready", state)
+    assert world.balance(ada) == (10, 0)
+
+
+@pytest.mark.parametrize(
+    ("operation", "params", "pointers"),
+    [
+        ("packshot", {"size": 99, "glitter": 1}, {"#/params/size", "#/params/glitter"}),
+        ("packshot", {"shadow": "hard"}, {"#/params/shadow"}),
+        ("packshot", {"margin_percent": "8"}, {"#/params/margin_percent"}),
+        ("cutout", {"seed": 1}, {"#/params/seed"}),
+        ("scene", {}, {"#/params"}),
+        ("scene", {"prompt": "x"}, {"#/params/prompt"}),
+        ("scene", {"prompt": "on mar\0ble"}, {"#/params/prompt"}),
+        ("upscale", {"factor": 9}, {"#/params/factor"}),
+    ],
+)
+async def test_parameters_that_do_not_fit(
+    operation: str, params: dict[str, Any], pointers: set[str], world: World, ada: Person
+) -> None:
+    answer = await ada.create(operation, params=params)
+    assert answer.status_code == 422, answer.text
+    assert {error["pointer"] for error in answer.json()["errors"]} == pointers
+    assert world.balance(ada) == (10, 0)
+    assert world.tasks() == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"upload_id": "none"},
+        {"operation": 7},
+        {"params": []},
+        {"priority": "first"},
+        {"cost_credits": 0},
+        {"operation": "x" * 65},
+    ],
+)
+async def test_a_body_of_another_form(changes: dict[str, Any], world: World, ada: Person) -> None:
+    answer = await ada.create(**changes)
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["errors"]
+    assert world.tasks() == []
+
+
+async def test_too_little_money(world: World, ada: Person) -> None:
+    poor = await world.person(5)
+    answer = await poor.create("scene_hd")
+    told = answer.json()
+    assert answer.status_code == 402
+    assert told["type"].endswith("/problems/insufficient-credits")
+    assert (told["required"], told["available"], told["debt"]) == (6, 5, 0)
+    assert world.tasks() == []
+    assert world.balance(poor) == (5, 0)
+    assert world.balance(ada) == (10, 0)
+
+
+async def test_nobody_in_particular(world: World, ada: Person) -> None:
+    for headers in ({}, {"Authorization": "Bearer none"}):
+        answer = await world.client.post("/v1/generations", json=ada.order(), headers=headers)
+        assert answer.status_code == 401
+    assert world.tasks() == []
+
+
+async def test_fifty_at_once_on_a_balance_of_ten(open_world: OpenWorld) -> None:
+    async with open_world() as world:
+        ada = await world.person(10)
+        answers = await asyncio.gather(*(ada.create("packshot") for _ in range(50)))
+
+        accepted = [answer for answer in answers if answer.status_code == 202]
+        refused = [answer for answer in answers if answer.status_code == 402]
+        assert (len(accepted), len(refused)) == (10, 40)
+        assert {answer.json()["required"] for answer in refused} == {1}
+        assert len({answer.json()["id"] for answer in accepted}) == 10
+        assert world.balance(ada) == (0, 10)
+        assert len(world.tasks()) == 10
+        assert world.database.drift() == []

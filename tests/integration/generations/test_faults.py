@@ -1,0 +1,264 @@
+"""What the provider answers when it does not deliver, and the end that each has."""
+
+import io
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from core.pixels.limits import OUTPUT_BYTES_MAX
+from tests.integration.generations.conftest import OpenWorld, fal_key
+from tests.integration.generations.world import FAL_URL, SUPABASE_URL, Person, World
+
+
+@pytest.mark.parametrize(
+    ("fault", "args", "code"),
+    [
+        ("content_policy", {}, "content_refused"),
+        ("result_error", {"type": "image_too_small", "status": 422}, "input_refused"),
+        ("result_error", {"type": "file_download_error", "status": 422}, "input_refused"),
+        ("result_error", {"status": 422}, "no_image"),
+        ("result_error", {"type": "bad_request"}, "input_refused"),
+    ],
+)
+async def test_a_refusal_is_final(
+    fault: str, args: dict[str, Any], code: str, world: World, ada: Person
+) -> None:
+    await world.fault(fault, **args)
+    generation_id = await ada.start("scene")
+    found = await world.finish(generation_id)
+    assert (found["state"], found["problem"]["code"]) == ("failed", code)
+    assert world.balance(ada) == (10, 0)
+    call = world.call(generation_id)
+    assert (call["state"], call["is_resubmission"]) == ("failed", False)
+    assert call["http_status"] in {400, 422}
+    (paid,) = await world.paid_calls()
+    assert (paid["state"], paid["billable_units"]) == ("failed", 0)
+    # The vendor's own words are for our records, not for the user.
+    assert call["error_type"]
+    assert set(found["problem"]) == {"code", "detail"}
+
+
+@pytest.mark.parametrize("status", [400, 404, 413, 422])
+async def test_a_submit_that_is_refused(status: int, world: World, ada: Person) -> None:
+    await world.fault("submit_4xx", status=status)
+    generation_id = await ada.start("scene")
+    found = await world.finish(generation_id)
+    assert (found["state"], found["problem"]["code"]) == ("failed", "input_refused")
+    assert world.states(generation_id) == ["queued", "submitting", "failed"]
+    assert world.balance(ada) == (10, 0)
+    assert world.call(generation_id)["state"] == "refused"
+    assert await world.paid_calls() == []
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"status": 500},
+        {"status": 503},
+        {"status": 504},
+        {"type": "generation_timeout", "status": 504},
+        {"type": "downstream_service_error", "status": 400},
+        {"type": "runner_disconnected"},
+    ],
+)
+async def test_a_passing_failure_is_tried_again(
+    args: dict[str, Any], world: World, ada: Person
+) -> None:
+    await world.fault("result_error", times=1, **args)
+    generation_id = await ada.start()
+    found = await world.finish(generation_id)
+    assert found["state"] == "succeeded"
+    assert (found["attempts"], found["resubmissions"]) == (1, 0)
+    assert [call["state"] for call in world.calls(generation_id)] == ["failed", "succeeded"]
+    assert [call["state"] for call in await world.paid_calls()] == ["failed", "billed"]
+    assert world.balance(ada) == (9, 0)
+
+
+async def test_attempts_have_an_end(world: World, ada: Person) -> None:
+    await world.fault("result_error", status=500)
+    generation_id = await ada.start()
+    found = await world.finish(generation_id)
+    assert (found["state"], found["problem"]["code"]) == ("failed", "provider_failed")
+    assert [call["state"] for call in world.calls(generation_id)] == ["failed"] * 3
+    assert world.balance(ada) == (10, 0)
+    assert world.jobs() == []
+
+
+async def test_another_attempt_waits_a_moment(world: World, ada: Person) -> None:
+    await world.fault("result_error", times=1, status=500)
+    generation_id = await ada.start()
+    await world.submit()
+    await world.run_tasks()
+    found = world.generation(generation_id)
+    assert found["state"] == "queued"
+    assert 1 < (found["available_at"] - world.now()).total_seconds() < 5
+    assert await world.dispatch() == 0
+
+
+@pytest.mark.parametrize("fault", ["status_5xx", "result_5xx"])
+@pytest.mark.parametrize("args", [{"status": 500}, {"status": 503, "html": True}])
+async def test_a_look_that_fails_says_nothing_about_the_image(
+    fault: str, args: dict[str, Any], open_world: OpenWorld
+) -> None:
+    async with open_world(fal_webhooks=False) as world:
+        ada = await world.person()
+        await world.fault(fault, count=3, **args)
+        generation_id = await ada.start()
+        assert (await world.finish(generation_id))["state"] == "succeeded"
+        assert world.call(generation_id)["state"] == "succeeded"
+        assert len(await world.paid_calls()) == 1
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+async def test_the_ingress_did_not_take_it(status: int, world: World, ada: Person) -> None:
+    """nginx answered for a gateway that it did not reach: surely not accepted, not an attempt."""
+    await world.fault("submit_html_error", times=4, status=status)
+    generation_id = await ada.start()
+    found = await world.finish(generation_id)
+    assert (found["state"], found["attempts"]) == ("succeeded", 0)
+    assert [call["state"] for call in world.calls(generation_id)] == ["refused"] * 4 + ["succeeded"]
+    assert len(await world.paid_calls()) == 1
+
+
+async def test_nobody_is_there(world: World, ada: Person) -> None:
+    world.wires.refuse(FAL_URL)
+    generation_id = await ada.start()
+    assert await world.dispatch() == 1
+    assert world.states(generation_id) == ["queued", "submitting", "queued"]
+    assert world.account()["cooldown_until"] > world.now()
+    assert world.account()["breaker_state"] == "closed"
+    assert await world.dispatch() == 0, "the account pauses"
+
+    world.wires.accept(FAL_URL)
+    world.pass_cooldown()
+    found = await world.finish(generation_id)
+    assert (found["state"], found["attempts"]) == ("succeeded", 0)
+    assert len(await world.paid_calls()) == 1
+
+
+async def test_our_own_storage_is_away(world: World, ada: Person) -> None:
+    """No POST was made without the photo's URL; the generation waits."""
+    generation_id = await ada.start()
+    world.wires.refuse(SUPABASE_URL)
+    await world.dispatch()
+    assert world.state(generation_id) == "queued"
+    assert await world.paid_calls() == []
+    world.wires.accept(SUPABASE_URL)
+    found = await world.finish(generation_id)
+    assert (found["state"], found["attempts"]) == ("succeeded", 0)
+
+
+async def test_a_photo_that_vanished(world: World, ada: Person) -> None:
+    """Nothing was sent, so nothing is uncertain: the credits come back at once."""
+    generation_id = await ada.start()
+    key = world.generation(generation_id)["input_key"]
+    await world.ctx.storage.delete(world.ctx.settings.storage_bucket_uploads, [key])
+    await world.dispatch()
+    found = world.generation(generation_id)
+    assert (found["state"], world.balance(ada)) == ("failed", (10, 0))
+    assert world.call(generation_id)["state"] == "refused"
+    assert world.submits() == 0
+
+
+async def test_parameters_written_by_hand(world: World, ada: Person) -> None:
+    generation_id = await ada.start("packshot")
+    world.database.rows(
+        "update app.generations set params = '{\"size\": 1}' where id = %s", (generation_id,)
+    )
+    await world.dispatch()
+    found = world.generation(generation_id)
+    assert (found["state"], found["problem"]["code"]) == ("failed", "params_invalid")
+    assert world.balance(ada) == (10, 0)
+    assert world.submits() == 0
+
+
+@pytest.mark.parametrize("billed", [False, True])
+async def test_a_request_that_the_provider_lost(billed: bool, world: World, ada: Person) -> None:
+    await world.fault("lost_request", times=1, seconds=0, billed=billed)
+    generation_id = await ada.start()
+    await world.submit()
+    await world.poll()
+    assert world.state(generation_id) == "running", "one 404 may be a replica that lags"
+    await world.poll()
+    assert world.state(generation_id) == "queued"
+    found = await world.finish(generation_id)
+    assert (found["state"], found["attempts"]) == ("succeeded", 1)
+    assert [call["state"] for call in world.calls(generation_id)] == ["lost", "succeeded"]
+    assert world.balance(ada) == (9, 0)
+
+
+# --- outputs -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "args", "code", "error_type"),
+    [
+        ("output_missing", {}, "output_broken", "output_missing"),
+        ("output_corrupt", {}, "output_undecodable", "undecodable"),
+        ("output_corrupt", {"garbage": True}, "output_wrong_type", "wrong_type"),
+        ("output_wrong_type", {}, "output_wrong_type", "wrong_type"),
+        ("output_huge", {"size_bytes": OUTPUT_BYTES_MAX + 1}, "output_broken", "too_large"),
+        ("output_foreign_host", {}, "output_broken", "url_not_allowed"),
+        ("nsfw_flag", {}, "output_flagged", "flagged"),
+    ],
+)
+async def test_an_output_that_cannot_be_delivered(
+    *, fault: str, args: dict[str, Any], code: str, error_type: str, world: World, ada: Person
+) -> None:
+    await world.fault(fault, **args)
+    generation_id = await ada.start("scene")
+    found = await world.finish(generation_id)
+    assert (found["state"], found["problem"]["code"]) == ("failed", code)
+    assert world.balance(ada) == (10, 0), "the user gets it all back"
+    call = world.call(generation_id)
+    (paid,) = await world.paid_calls()
+    assert paid["state"] == "billed"
+    assert (call["state"], call["error_type"]) == ("succeeded", error_type)
+    assert float(call["billable_units"]) == paid["billable_units"] > 0, "our cost is kept"
+    assert world.database.rows("select 1 from storage.objects where bucket_id = 'results'") == []
+
+
+async def test_an_output_that_is_late_is_waited_for(world: World, ada: Person) -> None:
+    """The CDN is a moment behind: the file is asked for again, the model is not."""
+    generation_id = await ada.start()
+    await world.submit()
+    output = "/files/"
+    world.wires.refuse_paths(FAL_URL, output, status=404, times=2)
+    assert await world.run_tasks("provider_call.collect") == ["retry"]
+    found = await world.finish(generation_id)
+    assert found["state"] == "succeeded"
+    assert len(await world.paid_calls()) == 1
+
+
+async def test_a_cutout_without_a_piece(open_world: OpenWorld) -> None:
+    """The output rule of the locked lane: another shape than the photo cannot be laid on."""
+    async with open_world() as world:
+        ada = await world.person(photo=_wide_photo())
+        generation_id = await ada.start("packshot")
+        found = await world.finish(generation_id)
+        assert (found["state"], found["problem"]["code"]) == ("failed", "output_size_mismatch")
+        assert world.balance(ada) == (10, 0)
+
+
+def _wide_photo() -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (120, 60), (214, 208, 199)).save(out, "PNG")
+    return out.getvalue()
+
+
+async def test_keys_never_leave_for_other_hosts(open_world: OpenWorld) -> None:
+    async with open_world(fal_keys=(fal_key(1), fal_key(2))) as world:
+        ada = await world.person()
+        generation_id = await ada.start()
+        await world.finish(generation_id)
+        with_key = [
+            request
+            for request in world.wires.sent
+            if "Key " in str(request.headers.get("authorization"))
+        ]
+        assert with_key
+        assert {(request.url.host, request.url.port) for request in with_key} == {
+            ("127.0.0.1", 54330)
+        }
+        assert not any("/files/" in request.url.path for request in with_key)

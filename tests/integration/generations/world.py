@@ -1,0 +1,386 @@
+"""API, storage, provider and the worker's tools in one process, on a real database and Valkey.
+
+Nothing runs by itself: a test executes tasks, dispatches, polls and sweeps when it wants to, and
+moves the database's clocks instead of sleeping.
+"""
+
+import asyncio
+import contextlib
+import io
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
+from typing import Any
+
+import httpx
+import rq
+from litestar import Litestar
+from PIL import Image, ImageDraw
+
+from core import outbox
+from core.generations import dispatch, poll, queries, sweep
+from core.generations.types import Ticket
+from core.work import WorkerContext
+from tests.integration.generations.wires import Switchboard
+from tests.support.database import TestDatabase
+from tests.support.ledger import Ledger
+from tests.support.tokens import TokenIssuer
+from worker import tasks
+
+SUPABASE_URL = "http://127.0.0.1:54321"
+FAL_URL = "http://127.0.0.1:54330"
+API_URL = "http://127.0.0.1:8000"
+CUTOUT_ENDPOINT = "fal-ai/birefnet/v2"
+SCENE_ENDPOINT = "fal-ai/nano-banana-2/edit"
+UPSCALE_ENDPOINT = "fal-ai/seedvr/upscale/image"
+FINISHED = {"succeeded", "failed", "cancelled"}
+
+
+def small_photo() -> bytes:
+    """A normalised photo: square, as the provider's fixed pictures are."""
+    image = Image.new("RGB", (96, 96), (214, 208, 199))
+    ImageDraw.Draw(image).ellipse((28, 28, 68, 68), outline=(190, 150, 60), width=7)
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    return out.getvalue()
+
+
+PHOTO = small_photo()
+
+
+class Person:
+    """Somebody with credits and one photo that is ready."""
+
+    def __init__(
+        self, client: httpx.AsyncClient, user_id: uuid.UUID, upload_id: uuid.UUID, token: str
+    ) -> None:
+        self.client = client
+        self.id = user_id
+        self.upload_id = upload_id
+        self.headers = {"Authorization": f"Bearer {token}"}
+
+    async def get(self, path: str, **params: Any) -> httpx.Response:
+        return await self.client.get(path, params=params, headers=self.headers)
+
+    async def post(
+        self,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        key: str | None = None,
+        wait: int | None = None,
+    ) -> httpx.Response:
+        headers = dict(self.headers)
+        if key is not None:
+            headers["Idempotency-Key"] = key
+        if wait is not None:
+            headers["Prefer"] = f"wait={wait}"
+        return await self.client.post(path, json=body, headers=headers)
+
+    def order(self, operation: str = "cutout", **changes: Any) -> dict[str, Any]:
+        params = {"preset": "marble"} if operation in {"scene", "scene_hd"} else {}
+        body = {"operation": operation, "upload_id": str(self.upload_id), "params": params}
+        return {**body, **changes}
+
+    async def create(
+        self,
+        operation: str = "cutout",
+        *,
+        key: str | None = None,
+        wait: int | None = None,
+        **changes: Any,
+    ) -> httpx.Response:
+        return await self.post(
+            "/v1/generations", self.order(operation, **changes), key=key, wait=wait
+        )
+
+    async def start(self, operation: str = "cutout", **changes: Any) -> str:
+        """A generation that was accepted; its id."""
+        answer = await self.create(operation, **changes)
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["id"])
+
+    async def look(self, generation_id: str) -> dict[str, Any]:
+        answer = await self.get(f"/v1/generations/{generation_id}")
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+
+class World:
+    def __init__(
+        self,
+        *,
+        api: Litestar,
+        client: httpx.AsyncClient,
+        provider: Litestar,
+        fal: httpx.AsyncClient,
+        wires: Switchboard,
+        database: TestDatabase,
+        issuer: TokenIssuer,
+        ctx: WorkerContext,
+    ) -> None:
+        self.api = api
+        self.client = client
+        self.provider = provider
+        self.fal = fal
+        self.wires = wires
+        self.database = database
+        self.ledger = Ledger(database)
+        self.issuer = issuer
+        self.ctx = ctx
+        self.may_bury = False
+
+    # --- people ------------------------------------------------------------------------------
+
+    async def person(self, credits_: int = 10, *, photo: bytes = PHOTO) -> Person:
+        user_id = self.ledger.user(credits_)
+        upload_id = await self.upload(user_id, photo)
+        return Person(self.client, user_id, upload_id, self.issuer.token(user_id))
+
+    async def upload(
+        self, user_id: uuid.UUID, photo: bytes = PHOTO, *, state: str = "ready"
+    ) -> uuid.UUID:
+        upload_id = uuid.uuid4()
+        key = f"{user_id}/{upload_id}/normal.png"
+        with Image.open(io.BytesIO(photo)) as image:
+            size = image.size
+        if state == "ready":
+            bucket = self.ctx.settings.storage_bucket_uploads
+            await self.ctx.storage.put(bucket, key, photo, "image/png")
+        is_ready = state == "ready"
+        self.database.rows(
+            "insert into app.uploads (id, user_id, state, storage_key, normal_key, pixel_sha256,"
+            " content_type, width, height, problem)"
+            " values (%s, %s, %s, 'original.png', %s, %s, 'image/png', %s, %s, %s::jsonb)",
+            (
+                *(upload_id, user_id, state),
+                *((key, "abc", *size) if is_ready else (None,) * 4),
+                '{"code": "test", "detail": "test"}' if state == "rejected" else None,
+            ),
+        )
+        return upload_id
+
+    def admin(self, *, aal: str = "aal2") -> dict[str, str]:
+        return self.issuer.headers(app_metadata={"role": "admin"}, aal=aal)
+
+    # --- the provider ------------------------------------------------------------------------
+
+    async def fault(self, kind: str, *, times: int | None = None, **rule: Any) -> None:
+        match = {name: rule.pop(name) for name in ("endpoint", "nth") if name in rule}
+        body = {"kind": kind, "times": times, "match": match, "args": rule}
+        answer = await self.fal.post("/__control/faults", json=body)
+        assert answer.status_code == 200, answer.text
+
+    async def heal(self) -> None:
+        await self.fal.delete("/__control/faults")
+
+    async def tune(self, **changes: Any) -> None:
+        answer = await self.fal.patch("/__control/config", json=changes)
+        assert answer.status_code == 200, answer.text
+
+    async def paid_calls(self) -> list[dict[str, Any]]:
+        """What the provider has accepted, by its own book."""
+        calls: list[dict[str, Any]] = (await self.fal.get("/__control/ledger")).json()["calls"]
+        return calls
+
+    def submits(self) -> int:
+        return len(self.wires.posts_to(FAL_URL, "/fal-ai/"))
+
+    async def settle(self) -> None:
+        """Until every model has ended and every webhook has been sent, or will never be."""
+        async with asyncio.timeout(20):
+            while True:
+                calls = await self.paid_calls()
+                settled = [await self._is_settled(call["request_id"]) for call in calls]
+                if all(settled):
+                    return
+                await asyncio.sleep(0.005)
+
+    async def _is_settled(self, request_id: str) -> bool:
+        answer = await self.fal.get(f"/__control/requests/{request_id}")
+        if answer.status_code == 404:
+            return True
+        said = answer.json()
+        return bool(said["status"]["status"] == "COMPLETED" and said["webhook"]["settled"])
+
+    # --- the worker --------------------------------------------------------------------------
+
+    async def run_tasks(self, job: str | None = None) -> list[str]:
+        """Every task that nobody holds and that is due within five seconds, once each."""
+        due = self.database.rows(
+            "select id from app.outbox where due_at < now() + interval '5 s'"
+            " and (lease_until is null or lease_until < now())"
+            " and (%s::text is null or job = %s) order by created_at, id",
+            (job, job),
+        )
+        outcomes = [await tasks.execute(self.ctx, row["id"]) for row in due]
+        await self.ctx.wait_beside(timeout_seconds=20)
+        return outcomes
+
+    async def dispatch(self) -> int:
+        opened = await dispatch.dispatch_waiting(self.ctx)
+        await self.ctx.wait_beside(timeout_seconds=20)
+        return opened
+
+    async def poll(self) -> int:
+        """One round of looks at every open call, whenever it would have been due."""
+        self.database.rows(
+            "update app.provider_calls set next_poll_at = now() where next_poll_at is not null"
+        )
+        return await poll.poll_due(self.ctx)
+
+    async def sweep(self) -> int:
+        changed = await sweep.sweep(self.ctx)
+        await self.ctx.wait_beside(timeout_seconds=20)
+        return changed
+
+    async def take_tickets(self, limit: int = 1) -> list[Ticket]:
+        """Calls are opened and nothing is sent: a worker that dies right then."""
+        return await self.ctx.db.run(
+            lambda conn: queries.take_tickets(
+                conn, list(self.ctx.fal.fingerprints), limit=limit, lease_seconds=30
+            )
+        )
+
+    async def send(self, ticket: Ticket) -> None:
+        """The POST of a ticket that was taken before, and the record of its answer."""
+        await dispatch.submit(self.ctx, ticket)
+
+    async def submit(self) -> None:
+        """Everything that waits is at the provider, whose models have ended."""
+        await self.dispatch()
+        await self.settle()
+
+    @contextlib.asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        """A worker beside the block; webhooks arrive by themselves."""
+
+        async def forever() -> None:
+            while True:
+                await self.run_tasks()
+                await self.dispatch()
+                await asyncio.sleep(0.01)
+
+        worker = asyncio.create_task(forever(), name="worker")
+        try:
+            yield
+        finally:
+            worker.cancel()
+            await asyncio.gather(worker, return_exceptions=True)
+
+    async def finish(self, generation_id: str, *, rounds: int = 12) -> dict[str, Any]:
+        """What a worker does until the generation has ended; waits are skipped."""
+        for _ in range(rounds):
+            await self.run_tasks()
+            if self.state(generation_id) in FINISHED:
+                break
+            self.hurry()
+            await self.dispatch()
+            await self.settle()
+            await self.poll()
+        found = self.generation(generation_id)
+        assert found["state"] in FINISHED, f"still {found['state']}"
+        await self.run_tasks("provider_call.cancel")
+        return found
+
+    # --- clocks ------------------------------------------------------------------------------
+
+    def hurry(self) -> None:
+        """What waits for another attempt waits no longer."""
+        self.database.rows("update app.generations set available_at = now() where state = 'queued'")
+        self.database.rows("update app.outbox set due_at = now() where lease_until is null")
+
+    def pass_leases(self) -> None:
+        self.database.rows(
+            "update app.provider_calls set lease_until = now() - interval '1 s'"
+            " where state = 'submitting'"
+        )
+        self.database.rows(
+            "update app.outbox set lease_until = now() - interval '1 s'"
+            " where lease_until is not null"
+        )
+
+    def pass_grace(self) -> None:
+        self.database.rows(
+            "update app.provider_calls set grace_until = now() - interval '1 s'"
+            " where state = 'ambiguous'"
+        )
+
+    def pass_give_up(self, generation_id: str) -> None:
+        self.database.rows(
+            "update app.generations set give_up_at = now() - interval '1 s' where id = %s",
+            (generation_id,),
+        )
+
+    def pass_deadline(self, generation_id: str) -> None:
+        self.database.rows(
+            "update app.generations set give_up_at = now() - interval '2 s',"
+            " deadline_at = now() - interval '1 s' where id = %s",
+            (generation_id,),
+        )
+
+    def pass_breaker(self) -> None:
+        self.database.rows(
+            "update app.provider_accounts set breaker_until = now() - interval '1 s'"
+            " where breaker_until is not null"
+        )
+
+    def pass_cooldown(self) -> None:
+        self.database.rows("update app.provider_accounts set cooldown_until = null")
+
+    # --- looks -------------------------------------------------------------------------------
+
+    def generation(self, generation_id: str) -> dict[str, Any]:
+        return self.database.row("select * from app.generations where id = %s", (generation_id,))
+
+    def state(self, generation_id: str) -> str:
+        return str(self.generation(generation_id)["state"])
+
+    def states(self, generation_id: str) -> list[str]:
+        """Every state it has been in, in order."""
+        return [
+            row["state"]
+            for row in self.database.rows(
+                "select state from app.generation_events where generation_id = %s order by version",
+                (generation_id,),
+            )
+        ]
+
+    def calls(self, generation_id: str) -> list[dict[str, Any]]:
+        return self.database.rows(
+            "select * from app.provider_calls where generation_id = %s order by attempt",
+            (generation_id,),
+        )
+
+    def call(self, generation_id: str) -> dict[str, Any]:
+        """The only one."""
+        (call,) = self.calls(generation_id)
+        return call
+
+    def jobs(self) -> list[str]:
+        return [row["job"] for row in self.database.rows("select job from app.outbox order by job")]
+
+    def tasks(self) -> list[dict[str, Any]]:
+        return self.database.rows("select * from app.outbox order by created_at, id")
+
+    def queued_jobs(self, queue: str = "interactive") -> list[str]:
+        """Ids of the RQ jobs in Valkey that nobody has taken yet."""
+        settings = self.ctx.settings
+        with outbox.connect_redis(settings) as connection:
+            name = outbox.queue_name(settings, queue)
+            return [str(job) for job in rq.Queue(name, connection=connection).get_job_ids()]
+
+    def account(self, name: str = "main") -> dict[str, Any]:
+        return self.database.row("select * from app.provider_accounts where name = %s", (name,))
+
+    def balance(self, person: Person) -> tuple[int, int]:
+        available, reserved, _ = self.ledger.balance(person.id)
+        return available, reserved
+
+    def dead_letters(self) -> list[dict[str, Any]]:
+        return self.database.rows("select * from app.dead_letters order by died_at")
+
+    def now(self) -> datetime:
+        at: datetime = self.database.row("select now() as at")["at"]
+        return at
