@@ -283,7 +283,8 @@ begin
   with ordered as (
     select link.lot_id,
       link.amount,
-      sum(link.amount) over (order by lot.expires_at nulls last, lot.is_paid, lot.id) as through
+      sum(link.amount) over (
+        order by lot.expires_at nulls last, lot.is_paid, lot.created_at, lot.id) as through
     from app.reservation_lots as link
     join app.credit_lots as lot on lot.id = link.lot_id
     where link.reservation_id = v_reservation.id

@@ -93,6 +93,14 @@ def states(results: Sequence[Any]) -> list[str]:
     ]
 
 
+def outcome_of(move: Callable[[], Any]) -> tuple[str, Any]:
+    """('ok', what it returned), or the SQLSTATE it was refused with."""
+    try:
+        return "ok", move()
+    except psycopg.Error as error:
+        return error.sqlstate or "none", None
+
+
 class Ledger:
     """The money functions of one database, called as a superuser: the definer's rights hold."""
 

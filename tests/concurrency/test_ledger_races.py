@@ -1,0 +1,329 @@
+"""Many at once on one person's money. Asserted are sums, not replies; every test ends with a
+reconciliation."""
+
+import random
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.support.database import TestDatabase
+from tests.support.ledger import (
+    Conn,
+    Ledger,
+    admin_claims,
+    connect,
+    race,
+    scoped,
+    start_generation,
+    states,
+    user_claims,
+)
+
+pytestmark = [pytest.mark.race, pytest.mark.timeout(180)]
+
+Work = Callable[[Conn], Any]
+
+
+@pytest.fixture
+def ledger(database: TestDatabase) -> Ledger:
+    return Ledger(database)
+
+
+def call(query: str, *params: object) -> Work:
+    def work(conn: Conn) -> Any:
+        row = conn.execute(query.encode(), params).fetchone()
+        return next(iter(row.values())) if row else None
+
+    return work
+
+
+def as_user(user_id: uuid.UUID, query: str, *params: object) -> Work:
+    def work(conn: Conn) -> Any:
+        with scoped(conn, "authenticated", user_claims(user_id)):
+            return call(query, *params)(conn)
+
+    return work
+
+
+def shuffled(works: list[Work], seed: int) -> list[Work]:
+    random.Random(seed).shuffle(works)
+    return works
+
+
+def test_fifty_starts_on_ten_credits(ledger: Ledger, database: TestDatabase) -> None:
+    user = ledger.user(10)
+    photo = ledger.upload(user)
+    works: list[Work] = [lambda conn: start_generation(conn, user, photo)] * 50
+    results = race(database.api_url, works)
+    assert Counter(states(results)) == {"ok": 10, "JS402": 40}
+    assert ledger.balance(user) == (0, 10, 0)
+    assert ledger.value("select count(*) from app.generations") == 10
+    assert ledger.value("select count(*) from app.outbox") == 10
+    refusals = [result for result in results if not isinstance(result, uuid.UUID)]
+    assert all('"required": 1' in error.diag.message_detail for error in refusals)
+
+
+def test_one_start_twenty_times(ledger: Ledger, database: TestDatabase) -> None:
+    user = ledger.user(10)
+    photo, generation = ledger.upload(user), uuid.uuid4()
+    works: list[Work] = [
+        lambda conn: start_generation(conn, user, photo, generation_id=generation)
+    ] * 20
+    assert set(states(race(database.api_url, works))) == {"ok"}
+    assert ledger.balance(user) == (9, 1, 0)
+
+
+def test_one_grant_twenty_times(ledger: Ledger) -> None:
+    user = ledger.user()
+    grant = call("select app.grant_credits(%s, 7, 'purchase', 'k')", user)
+    lots = race(ledger.url, [grant] * 20)
+    assert len(set(lots)) == 1
+    assert ledger.balance(user) == (7, 0, 0)
+
+
+def test_one_grant_key_with_two_amounts(ledger: Ledger) -> None:
+    user = ledger.user()
+    works = [
+        call("select app.grant_credits(%s, %s, 'purchase', 'k')", user, 7 + number % 2)
+        for number in range(20)
+    ]
+    assert Counter(states(race(ledger.url, works))) == {"ok": 10, "JS500": 10}
+    assert ledger.balance(user)[0] in {7, 8}
+
+
+def test_one_reservation_ends_once(ledger: Ledger) -> None:
+    for seed in range(5):
+        user = ledger.user(10)
+        subject = ledger.reserve(user, 4)
+        works = [
+            *[call("select app.confirm(%s, 'batch', %s)", user, subject)] * 10,
+            *[call("select app.refund(%s, 'batch', %s)", user, subject)] * 10,
+        ]
+        results = race(ledger.url, shuffled(works, seed))
+        assert [result for result in results if result is True] == [True]
+        assert Counter(states(results)) == {"ok": 10, "JS409": 10}
+        assert ledger.balance(user) in {(6, 0, 0), (10, 0, 0)}
+
+
+def test_one_reversal_twenty_times(ledger: Ledger) -> None:
+    user = ledger.user(4, reference="pi_1")
+    reverse = call("select app.reverse_credits(%s, 6, 're_1', 'pi_1')", user)
+    assert set(race(ledger.url, [reverse] * 20)) == {2}
+    assert ledger.balance(user) == (0, 0, 2)
+
+
+def test_one_adjustment_twenty_times(ledger: Ledger, database: TestDatabase) -> None:
+    user = ledger.user()
+    claims = admin_claims()
+
+    def adjust(conn: Conn) -> None:
+        with scoped(conn, "jewelshot_admin", claims):
+            conn.execute("select app.adjust_credits(%s, 5, 'goodwill', 'k')", (user,))
+
+    assert set(states(race(database.api_url, [adjust] * 20))) == {"ok"}
+    assert ledger.balance(user) == (5, 0, 0)
+    assert ledger.value("select count(*) from app.audit_log") == 1
+
+
+def test_everything_at_once(ledger: Ledger) -> None:
+    """Grants, reservations, ends, reversals and expiry of three people; no deadlock, no loss."""
+    people = [ledger.user(20, lives="1 day", reference="pi") for _ in range(3)]
+    works: list[Work] = []
+    for number, user in enumerate(people):
+        ledger.grant(user, 30)
+        held = [ledger.reserve(user, 3) for _ in range(4)]
+        if number:
+            ledger.travel(user, "2 days")
+        works += [call("select app.confirm(%s, 'batch', %s)", user, held[0])] * 2
+        works += [call("select app.refund(%s, 'batch', %s)", user, held[1])] * 2
+        works += [call("select app.confirm(%s, 'batch', %s)", user, held[2])]
+        works += [call("select app.refund(%s, 'batch', %s)", user, held[2])]
+        works += [
+            call("select app.reserve(%s, 1, 'batch', gen_random_uuid())", user) for _ in range(3)
+        ]
+        works += [call("select app.grant_credits(%s, 5, 'gift', %s)", user, f"g{number}")] * 2
+        works += [call("select app.reverse_credits(%s, 9, %s, 'pi')", user, f"r{number}")] * 2
+    works += [call("select app.expire_credits(10)")] * 3
+    results = race(ledger.url, shuffled(works, 1))
+    assert set(states(results)) <= {"ok", "JS409"}
+    for number, user in enumerate(people):
+        available, reserved, debt = ledger.balance(user)
+        posted = Counter[str]()
+        for kind, _, _, amount in ledger.transfers(user):
+            posted[kind] += amount
+        assert (posted["grant"], posted["reverse"], reserved) == (55, 9, 3 + 3)
+        assert posted["confirm"] in {3, 6}
+        assert (posted["expire"] > 0) is (number > 0)
+        spent = posted["confirm"] + posted["reverse"] + posted["expire"]
+        assert available + reserved - debt == 55 - spent
+
+
+def test_ends_against_cancels_and_expiry(ledger: Ledger, database: TestDatabase) -> None:
+    """Each generation ends once, and its money with it, whoever comes first."""
+    user = ledger.user(12, lives="1 day")
+    photo = ledger.upload(user)
+    made = [ledger.start(user, photo) for _ in range(12)]
+    database.rows(
+        "update app.generations set state = 'collecting' where id = any (%s)", (made[:8],)
+    )
+    ledger.travel(user, "2 days")
+    success = '{"result": {"storage_key": "out.png"}}'
+    failure = '{"problem": {"code": "test", "detail": "no"}}'
+    works: list[Work] = [call("select app.expire_credits(10)")] * 2
+    works += [call("select count(*) from app.sweep_deadlines(50)")] * 2
+    for number, generation in enumerate(made):
+        outcome, facts = ("succeeded", success) if number < 4 else ("failed", failure)
+        works += [
+            call("select app.finish_generation(%s, null, %s, %s)", generation, outcome, facts),
+            as_user(user, "select app.cancel_generation(%s)", generation),
+        ]
+    results = race(ledger.url, shuffled(works, 2))
+    assert set(states(results)) <= {"ok", "JS409"}
+    ended = Counter(row["state"] for row in database.rows("select state from app.generations"))
+    assert sum(ended.values()) == 12
+    assert ended["succeeded"] == 4
+    assert ended["failed"] + ended["cancelled"] == 8
+    assert ledger.balance(user)[1:] == (0, 0)
+    assert ledger.balance(user)[0] == 8
+
+
+def test_ends_against_repeated_webhooks_and_cancels(ledger: Ledger, database: TestDatabase) -> None:
+    """The end of a call deletes its task while webhooks and a cancel want to make the same one."""
+    user = ledger.user(40)
+    photo = ledger.upload(user)
+    ledger.value(
+        "select app.sync_provider_keys(%s::jsonb, 40)",
+        '[{"name": "FAL_AI_KEY_1", "fingerprint": "f", "account": "a"}]',
+    )
+    for _ in range(8):
+        ledger.start(user, photo)
+    works: list[Work] = []
+    for _ in range(8):
+        ticket = ledger.value("select app.take_tickets(array['f'], 1, 30)")
+        call_id, token = ticket["call_id"], ticket["callback_token"]
+        webhook = call("select app.receive_fal_webhook(%s, %s, 'r')", call_id, token)
+        webhook_task = ledger.value("select app.receive_fal_webhook(%s, %s, 'r')", call_id, token)
+        lease = uuid.uuid4()
+        database.rows(
+            "update app.outbox set lease_token = %s, lease_until = now() + interval '1 minute'"
+            " where id = %s",
+            (lease, webhook_task),
+        )
+        ledger.value("select app.begin_collect(%s) ->> 'role'", call_id)
+        facts = (
+            f'{{"call_id": "{call_id}", "call": {{"state": "succeeded"}},'
+            ' "result": {"storage_key": "out.png"}}'
+        )
+        works += [webhook] * 3
+        works += [
+            as_user(user, "select app.cancel_generation(%s)", ticket["generation_id"]),
+            call(
+                "select app.finish_generation(%s, %s, 'succeeded', %s)",
+                ticket["generation_id"],
+                lease,
+                facts,
+            ),
+        ]
+    results = race(ledger.url, shuffled(works, 3))
+    assert set(states(results)) <= {"ok", "JS409"}
+    assert ledger.balance(user) == (32, 0, 0)
+    assert ledger.value("select count(*) from app.generations where state = 'succeeded'") == 8
+
+
+def test_a_webhook_that_comes_during_the_end_waits_for_it(
+    ledger: Ledger, database: TestDatabase
+) -> None:
+    """The end waits for the account; a webhook comes; neither may hold what the other needs."""
+    user = ledger.user(1)
+    generation = ledger.start(user, ledger.upload(user))
+    ledger.value(
+        "select app.sync_provider_keys(%s::jsonb, 1)",
+        '[{"name": "FAL_AI_KEY_1", "fingerprint": "f", "account": "a"}]',
+    )
+    ticket = ledger.value("select app.take_tickets(array['f'], 1, 30)")
+    call_id, token = ticket["call_id"], ticket["callback_token"]
+    task = ledger.value("select app.receive_fal_webhook(%s, %s, 'r')", call_id, token)
+    lease = uuid.uuid4()
+    database.rows(
+        "update app.outbox set lease_token = %s, lease_until = now() + interval '1 minute'"
+        " where id = %s",
+        (lease, task),
+    )
+    ledger.value("select app.begin_collect(%s) ->> 'role'", call_id)
+    facts = (
+        f'{{"call_id": "{call_id}", "call": {{"state": "succeeded"}},'
+        ' "result": {"storage_key": "out.png"}}'
+    )
+    released = threading.Event()
+
+    def hold_the_account(conn: Conn) -> None:
+        with conn.transaction():
+            conn.execute("select app.lock_account(%s)", (user,))
+            assert released.wait(30)
+
+    def end(conn: Conn) -> Any:
+        until_waiting(database, 0)
+        return call(
+            "select app.finish_generation(%s, %s, 'succeeded', %s)", generation, lease, facts
+        )(conn)
+
+    def webhook(conn: Conn) -> Any:
+        until_waiting(database, 1)
+        threading.Timer(0.5, released.set).start()
+        return call("select app.receive_fal_webhook(%s, %s, 'r')", call_id, token)(conn)
+
+    assert states(race(ledger.url, [hold_the_account, end, webhook])) == ["ok"] * 3
+    assert ledger.balance(user) == (0, 0, 0)
+
+
+def until_waiting(database: TestDatabase, sessions: int) -> None:
+    """Returns when so many sessions wait for a lock, and somebody holds an account."""
+    deadline = time.monotonic() + 30
+    with connect(database.superuser_url) as conn:
+        while time.monotonic() < deadline:
+            row = conn.execute(
+                "select count(*) filter (where wait_event_type = 'Lock') as waiting,"
+                " count(*) filter (where state = 'idle in transaction'"
+                "   and query like '%lock_account%') as holding"
+                " from pg_stat_activity where datname = current_database()"
+            ).fetchone()
+            assert row is not None
+            if row["waiting"] >= sessions and row["holding"]:
+                return
+            time.sleep(0.02)
+    raise AssertionError(f"never saw {sessions} waiting")
+
+
+@pytest.mark.parametrize("people", [1, 20])
+def test_sign_up_credits_come_once(ledger: Ledger, database: TestDatabase, people: int) -> None:
+    """Twenty calls of one account, and one call of twenty spellings of one person."""
+    spellings = [
+        f"{'.'.join('adalove'[:cut])}{'adalove'[cut:]}+{cut}@G{'oogle' * (cut % 2)}mail.com"
+        for cut in range(7)
+    ]
+    users = [
+        ledger.verified(spellings[number % 7].replace("+", f"+{number}"))
+        for number in range(people)
+    ]
+    works = [
+        as_user(users[number % people], "select app.open_account(%s)", f"net{number}")
+        for number in range(20)
+    ]
+    results = race(database.api_url, works)
+    assert set(states(results)) == {"ok"}
+    assert sum(result["granted"] for result in results) == 1
+    assert sum(ledger.balance(user)[0] for user in users) == 10
+    assert ledger.value("select count(*) from app.ledger_transfers") == 1
+
+
+def test_a_network_has_its_share(ledger: Ledger, database: TestDatabase) -> None:
+    users = [ledger.verified(f"person{number}@example.com") for number in range(30)]
+    works = [as_user(user, "select app.open_account(%s)", "office") for user in users]
+    results = race(database.api_url, works)
+    assert Counter(result["reason"] for result in results) == {None: 20, "network_limit": 10}
+    assert sum(ledger.balance(user)[0] for user in users) == 200
