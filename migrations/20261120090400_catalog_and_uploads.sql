@@ -77,9 +77,11 @@ create policy uploads_worker on app.uploads for select to jewelshot_worker using
 create policy uploads_admin on app.uploads for select to jewelshot_admin
   using ((select app.is_admin()));
 
--- Wants the bytes of an upload gone: now, and once more when its signed URL has ended, because
--- until then its holder can put them back. In the transaction that ends the upload, so that
--- nothing stays behind whatever dies. Granted to nobody.
+-- Wants what is not needed of an upload's bytes gone: now, and once more when its signed URL has
+-- ended, because until then its holder can put them back. In the transaction that settles or ends
+-- the upload, so that nothing stays behind whatever dies. The task of now has no dedupe key: one
+-- that already runs has read what to spare, and would spare it though it was deleted meanwhile.
+-- Granted to nobody.
 create function app.erase_upload(p_upload app.uploads)
   returns void
   language plpgsql
@@ -89,7 +91,7 @@ as $$
 declare
   v_args jsonb := jsonb_build_object('upload_id', p_upload.id, 'user_id', p_upload.user_id);
 begin
-  perform app.add_task('upload.erase', v_args, 'background', p_upload.id::text, 0);
+  perform app.add_task('upload.erase', v_args, 'background', null, 0);
   if p_upload.signed_until > now() then
     perform app.add_task(
       'upload.erase', v_args, 'background', p_upload.id || ' late',
@@ -238,9 +240,10 @@ begin
   perform app.erase_upload(v_upload);
 end $$;
 
--- The worker's verdict on a stored upload: ready with facts, or rejected with a problem and its
--- bytes gone. Returns the state afterwards, null when the upload is gone.
--- Locks: the upload. Errors: JS430. Replay: a settled upload stays as it is.
+-- The worker's verdict on a stored upload: ready with facts, or rejected with a problem. The file
+-- as it was sent goes either way, and with it what it may say of a place or person.
+-- Returns the state afterwards, null when the upload is gone. Locks: the upload. Errors: JS430.
+-- Replay: a settled upload stays as it is.
 create function app.settle_upload(p_id uuid, p_lease_token uuid, p_state text, p_facts jsonb)
   returns text
   language plpgsql
@@ -268,9 +271,7 @@ begin
   if not found then
     return (select state from app.uploads where id = p_id);
   end if;
-  if p_state = 'rejected' then
-    perform app.erase_upload(v_upload);
-  end if;
+  perform app.erase_upload(v_upload);
   return p_state;
 end $$;
 

@@ -30,6 +30,7 @@ from core.uploads.types import (
     UploadState,
     every_key,
     normal_key,
+    original_keys,
     problem_of,
     thumbnail_key,
 )
@@ -135,7 +136,9 @@ async def erase(
     upload_id: UploadId,
     lease_token: uuid.UUID,
 ) -> None:
-    """Delete all bytes of an upload that is over, and complete the task.
+    """Delete what is not needed of an upload's bytes, and complete the task.
+
+    Of a photo that is ready only the file as it was sent goes: the normalised one has its pixels.
 
     Raises: RetryableError, LeaseLostError.
     """
@@ -163,6 +166,8 @@ async def _erase_unwanted(tools: ProcessingTools, user_id: uuid.UUID, upload_id:
     upload = await tools.db.run(lambda conn: queries.find(conn, upload_id))
     if upload is None or upload.state not in _WANTED:
         await tools.storage.delete(tools.bucket, every_key(user_id, upload_id))
+    elif upload.state is UploadState.READY:
+        await tools.storage.delete(tools.bucket, original_keys(user_id, upload_id))
 
 
 async def _complete_task(db: Database, lease_token: uuid.UUID) -> None:

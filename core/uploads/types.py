@@ -109,10 +109,15 @@ def thumbnail_key(user_id: uuid.UUID, upload_id: uuid.UUID, extension: str) -> s
     return f"{user_id}/{upload_id}/thumb.{extension}"
 
 
+def original_keys(user_id: uuid.UUID, upload_id: uuid.UUID) -> list[str]:
+    """Where the file as it was sent may be."""
+    return [original_key(user_id, upload_id, extension) for extension in EXTENSIONS.values()]
+
+
 def every_key(user_id: uuid.UUID, upload_id: uuid.UUID) -> list[str]:
     """All keys that can exist, whatever attempt wrote them: for erasing."""
     return [
-        *(original_key(user_id, upload_id, extension) for extension in EXTENSIONS.values()),
+        *original_keys(user_id, upload_id),
         *(normal_key(user_id, upload_id, extension) for extension in _RENDERED),
         *(thumbnail_key(user_id, upload_id, extension) for extension in _RENDERED),
     ]

@@ -128,6 +128,19 @@ class World:
     def task_jobs(self) -> list[str]:
         return [row["job"] for row in self.database.rows("select job from app.outbox order by job")]
 
+    def files_of(self, upload_id: str | uuid.UUID) -> list[str]:
+        """What the store has of an upload, by name without extension: original, normal, thumb."""
+        keys = [key for key in self.stored_keys() if key.split("/")[1] == str(upload_id)]
+        return sorted(key.rpartition("/")[2].partition(".")[0] for key in keys)
+
+    def late_erasures(self) -> list[str]:
+        """Uploads that are erased once more when their signed URL has ended: in two hours."""
+        rows = self.database.rows(
+            "select args ->> 'upload_id' as id from app.outbox where job = 'upload.erase'"
+            " and due_at - now() between interval '7200 s' and interval '7600 s' order by 1"
+        )
+        return [row["id"] for row in rows]
+
     def nothing_is_left(self) -> bool:
         return not (self.stored_keys() or self.stored_files() or self.uploads())
 
@@ -143,19 +156,24 @@ class World:
 
     @contextlib.asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
-        """A worker beside the requests of the block."""
+        """A worker beside the requests of the block; it ends with nothing left that is due.
 
-        async def forever() -> None:
-            while True:
+        It is told to stop and not cancelled, which would leave a task in the middle of its lease.
+        """
+        stopped = asyncio.Event()
+
+        async def until_stopped() -> None:
+            while not stopped.is_set():
                 await self.work()
                 await asyncio.sleep(0.02)
+            await self.work()
 
-        task = asyncio.create_task(forever())
+        task = asyncio.create_task(until_stopped())
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            stopped.set()
+            await task
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,9 @@ def _bomb() -> bytes:
     return header[:33] + images.png_chunk(b"IDAT", rows) + images.png_chunk(b"IEND", b"")
 
 
+RENDERED = ["normal", "thumb"]
+"""What is kept of a photo that is ready."""
+
 JPEG = images.encode(images.photo(), "jpeg", quality=90)
 PNG = images.encode(images.photo(), "png")
 

@@ -5,7 +5,7 @@ import datetime as dt
 from typing import Any
 
 from tests.integration.uploads.conftest import Person, World
-from tests.integration.uploads.files import JPEG, PNG, REFUSED
+from tests.integration.uploads.files import JPEG, PNG, REFUSED, RENDERED
 from tests.unit.pixels import images
 
 
@@ -34,6 +34,25 @@ async def test_from_announcement_to_ready(world: World, ada: Person) -> None:
     assert upload["thumbnail_url"] is not None
     again = await ada.complete(direct["id"])
     assert (again.status_code, again.json()["state"]) == (201, "ready")
+    assert world.files_of(direct["id"]) == RENDERED
+    assert world.task_jobs() == ["upload.erase"]
+    assert world.late_erasures() == [direct["id"]]
+
+
+async def test_an_original_put_back_after_it_is_ready_is_erased_too(
+    world: World, ada: Person
+) -> None:
+    direct = await _started(ada, JPEG)
+    await world.put(direct, JPEG)
+    await ada.complete(direct["id"])
+    assert await world.work() == ["done", "done"]
+    assert world.files_of(direct["id"]) == RENDERED
+    assert (await world.put(direct, JPEG)).status_code == 200
+    assert world.files_of(direct["id"]) == ["normal", "original", "thumb"]
+    world.database.rows("update app.outbox set due_at = now()")
+    assert await world.work() == ["done"]
+    assert world.files_of(direct["id"]) == RENDERED
+    assert len(world.stored_files()) == 2
     assert world.task_jobs() == []
 
 
@@ -50,7 +69,8 @@ async def test_other_formats(world: World, ada: Person) -> None:
         await world.put(direct, data)
         answer = await ada.complete(direct["id"])
         assert (answer.status_code, answer.json()["source_format"]) == (202, kind)
-        assert await world.work() == ["done"]
+        assert await world.work() == ["done", "done"]
+        assert world.files_of(direct["id"]) == RENDERED
 
 
 async def test_what_is_refused_is_gone_row_and_bytes(world: World, ada: Person) -> None:
@@ -91,8 +111,7 @@ async def test_bytes_put_back_after_the_refusal_are_erased_too(world: World, ada
     assert world.task_jobs() == ["upload.erase"]  # waits until the signed URL has ended
     assert (await world.put(direct, b"junk again")).status_code == 200
     assert world.stored_keys() != []
-    late = world.database.row("select extract(epoch from due_at - now()) as s from app.outbox")
-    assert 7200 < late["s"] < 7600
+    assert world.late_erasures() == [direct["id"]]
     world.database.rows("update app.outbox set due_at = now()")
     await world.work()
     assert world.nothing_is_left()
@@ -154,8 +173,11 @@ async def test_complete_by_many_at_once_is_one_task(world: World, ada: Person) -
     answers = await asyncio.gather(*(ada.complete(direct["id"]) for _ in range(8)))
     assert [answer.status_code for answer in answers] == [202] * 8
     assert world.task_jobs() == ["upload.normalise"]
-    assert await world.work() == ["done"]
-    assert len(world.stored_keys()) == 3
+    assert await world.work() == ["done", "done"]
+    assert world.files_of(direct["id"]) == RENDERED
+    assert len(world.stored_keys()) == 2
+    assert world.task_jobs() == ["upload.erase"]
+    assert world.late_erasures() == [direct["id"]]
 
 
 async def test_refused_by_many_at_once_is_gone_once(world: World, ada: Person) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 
 from tests.integration.uploads.conftest import Person, World
-from tests.integration.uploads.files import JPEG, PNG, REFUSED
+from tests.integration.uploads.files import JPEG, PNG, REFUSED, RENDERED
 from tests.unit.pixels import images
 
 BOUNDARY = "frontier"
@@ -47,7 +47,7 @@ async def test_a_bad_file_is_told_what_is_wrong_and_leaves_nothing(
 async def test_every_format_becomes_ready(world: World, ada: Person) -> None:
     for kind in images.FORMATS:
         await _becomes_ready(world, ada, kind)
-    assert len(world.stored_keys()) == 3 * len(images.FORMATS)
+    assert len(world.stored_keys()) == 2 * len(images.FORMATS)
     assert world.task_jobs() == []
 
 
@@ -67,8 +67,7 @@ async def _becomes_ready(world: World, ada: Person, kind: str) -> None:
     assert images.decode(photo.content).size == (640, 480)
     thumbnail = await world.storage_client.get(upload["thumbnail_url"])
     assert max(images.decode(thumbnail.content).size) == 512
-    folder = f"{ada.id}/{upload['id']}/"
-    assert len([key for key in world.stored_keys() if key.startswith(folder)]) == 3
+    assert world.files_of(upload["id"]) == RENDERED
 
 
 async def test_without_wait_it_is_accepted_and_shown_later(world: World, ada: Person) -> None:
@@ -82,7 +81,7 @@ async def test_without_wait_it_is_accepted_and_shown_later(world: World, ada: Pe
     assert answer.json()["thumbnail_url"] is None
     assert world.task_jobs() == ["upload.normalise"]
 
-    assert await world.work() == ["done"]
+    assert await world.work() == ["done", "done"]
     upload = (await ada.get(answer.headers["location"])).json()
     assert upload["state"] == "ready"
     assert upload["file_name"] == "My rïng.jpg"
@@ -92,13 +91,38 @@ async def test_without_wait_it_is_accepted_and_shown_later(world: World, ada: Pe
     assert images.decode(photo.content).getexif() == {}
 
 
+async def test_what_a_photo_says_of_its_place_is_nowhere_once_it_is_ready(
+    world: World, ada: Person
+) -> None:
+    secret = "SECRET-MAKER"
+    exif = images.exif_with_location(secret)
+    for kind in images.FORMATS:
+        data = images.encode(images.photo(), kind, exif=exif)
+        assert secret.encode() in data
+        upload_id = (await ada.send(data, f"ring.{kind}")).json()["id"]
+        assert world.files_of(upload_id) == ["original"]
+        assert [path.read_bytes() for path in world.stored_files()].count(data) == 1
+
+        assert await world.work() == ["done", "done"], kind
+        shown = (await ada.get(f"/v1/uploads/{upload_id}")).json()
+        assert (shown["state"], shown["notes"][0]) == ("ready", "removed location")
+        assert world.files_of(upload_id) == RENDERED
+        for name in ("photo_url", "thumbnail_url"):
+            kept = await world.storage_client.get(shown[name])
+            assert images.decode(kept.content).getexif() == {}, (kind, name)
+    files = [path.read_bytes() for path in world.stored_files()]
+    assert len(files) == 2 * len(images.FORMATS)
+    assert not any(secret.encode() in kept or b"Exif\0\0" in kept for kept in files)
+    assert not any("/original." in key for key in world.stored_keys())
+    assert world.task_jobs() == []
+
+
 async def test_what_only_decoding_finds_is_rejected_and_erased(world: World, ada: Person) -> None:
     async with world.working():
         answer = await ada.send(_undecodable(), "ring.png", wait=20)
     problem = answer.json()
     assert (answer.status_code, problem["reason"]) == (422, "corrupt")
     assert "damaged" in problem["detail"]
-    await world.work()
     assert world.stored_keys() == []
     assert world.stored_files() == []
     shown = (await ada.get(f"/v1/uploads/{problem['upload_id']}")).json()
@@ -240,7 +264,7 @@ async def test_an_upload_can_be_deleted_until_it_is_used(world: World, ada: Pers
     _use(world, ada, stored)
     answer = await ada.delete(stored)
     assert (answer.status_code, answer.json()["reason"]) == (409, "upload_in_use")
-    assert len(world.stored_keys()) == 3
+    assert len(world.stored_keys()) == 2
 
     other = (await ada.send(PNG, "other.png")).json()["id"]
     await world.work()
@@ -248,7 +272,7 @@ async def test_an_upload_can_be_deleted_until_it_is_used(world: World, ada: Pers
     assert (await ada.delete(other)).status_code == 404
     assert await world.work() == ["done"]
     assert {key.split("/")[1] for key in world.stored_keys()} == {stored}
-    assert len(world.stored_files()) == 3
+    assert len(world.stored_files()) == 2
 
 
 def _use(world: World, person: Person, upload_id: str) -> None:
@@ -277,6 +301,7 @@ async def test_an_idempotency_key_makes_one_upload(world: World, ada: Person) ->
     await world.work()
     ready = await ada.send(JPEG, key="once", wait=5)
     assert (ready.status_code, ready.json()["state"]) == (201, "ready")
+    assert world.files_of(first.json()["id"]) == RENDERED
 
 
 async def test_twenty_clients_with_one_key_make_one_upload(world: World, ada: Person) -> None:
@@ -292,6 +317,7 @@ async def test_twenty_clients_with_one_key_make_one_upload(world: World, ada: Pe
     ids = await asyncio.gather(*(send() for _ in range(20)))
     assert len(set(ids)) == 1
     await world.work()
+    assert world.files_of(ids[0]) == RENDERED
     assert len(world.uploads()) == 1
-    assert len(world.stored_keys()) == 3
-    assert len(world.stored_files()) == 3
+    assert len(world.stored_keys()) == 2
+    assert len(world.stored_files()) == 2

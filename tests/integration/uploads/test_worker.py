@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from core.uploads import processing
 from core.uploads.processing import ProcessingTools
 from core.uploads.types import UploadId, UploadState
 from tests.integration.uploads.conftest import Person, World
-from tests.integration.uploads.files import JPEG
+from tests.integration.uploads.files import JPEG, RENDERED
 from worker import tasks
 
 
@@ -58,8 +59,13 @@ async def test_trouble_of_the_store_is_tried_again(world: World, ada: Person) ->
     await world.fault(path_contains="/thumb.", method="POST", times=2)
     assert await tasks.execute(world.ctx, row["id"]) == "retry"
     assert await tasks.execute(world.ctx, row["id"]) == "done"
-    assert [upload["state"] for upload in world.uploads()] == ["ready"]
-    assert len(world.stored_keys()) == 3
+    upload = world.uploads()[0]
+    assert upload["state"] == "ready"
+    assert world.files_of(upload["id"]) == ["normal", "original", "thumb"]
+    assert world.task_jobs() == ["upload.erase"]
+    await world.fault(path_contains="/object/uploads", method="DELETE", times=2)
+    assert await world.work() == ["retry", "done"]
+    assert world.files_of(upload["id"]) == RENDERED
 
 
 async def test_an_original_that_is_gone_is_said(world: World, ada: Person) -> None:
@@ -103,7 +109,9 @@ async def test_two_attempts_at_once_settle_once(world: World, ada: Person) -> No
     assert isinstance(results[0], LeaseLostError)
     assert results[1] is UploadState.READY
     assert [upload["state"] for upload in world.uploads()] == ["ready"]
-    assert len(world.stored_keys()) == 3
+    assert world.task_jobs() == ["upload.erase"]
+    assert await world.work() == ["done"]
+    assert world.files_of(upload_id) == RENDERED
     assert world.task_jobs() == []
 
 
@@ -112,6 +120,8 @@ async def test_a_second_delivery_changes_nothing(world: World, ada: Person) -> N
     row = world.database.row("select id from app.outbox")
     outcomes = await asyncio.gather(*(tasks.execute(world.ctx, row["id"]) for _ in range(3)))
     assert sorted(outcomes) == ["done", "gone", "gone"]
+    assert world.task_jobs() == ["upload.erase"]
+    assert await world.work() == ["done"]
     before = world.uploads()
     world.database.rows(
         "insert into app.outbox (job, args) values ('upload.normalise', %s::jsonb)",
@@ -119,6 +129,8 @@ async def test_a_second_delivery_changes_nothing(world: World, ada: Person) -> N
     )
     assert await world.work() == ["done"]
     assert world.uploads() == before
+    assert world.files_of(before[0]["id"]) == RENDERED
+    assert world.task_jobs() == []
 
 
 async def test_a_task_of_an_upload_that_is_gone_ends(world: World, some_id: str) -> None:
@@ -215,7 +227,40 @@ async def test_erasing_spares_what_is_wanted(world: World, ada: Person) -> None:
         [f'{{"upload_id": "{upload_id}", "user_id": "{ada.id}"}}'],
     )
     assert await world.work() == ["done"]
-    assert len(world.stored_keys()) == 3
+    assert world.files_of(upload_id) == RENDERED
+    assert len(world.stored_files()) == 2
+
+
+class DeletedMeanwhile(SupabaseStorage):
+    """Its owner deletes the photo after the task has looked what to spare."""
+
+    def __init__(self, world: World, person: Person, upload_id: UploadId) -> None:
+        super().__init__(world.ctx.settings, world.ctx.http)
+        self._person = person
+        self._upload_id = upload_id
+
+    async def delete(self, bucket: str, keys: Sequence[str]) -> None:
+        assert (await self._person.delete(str(self._upload_id))).status_code == 204
+        await super().delete(bucket, keys)
+
+
+async def test_a_photo_deleted_while_its_original_is_erased_goes_wholly(
+    world: World, ada: Person
+) -> None:
+    upload_id = await _sent(ada)
+    row = world.database.row("select id from app.outbox")
+    assert await tasks.execute(world.ctx, row["id"]) == "done"
+    task = await _claim(world)
+    assert task.job == "upload.erase"
+    storage = DeletedMeanwhile(world, ada, upload_id)
+    tools = ProcessingTools(world.ctx.db, storage, world.ctx.pixels, "uploads")
+    await processing.erase(
+        tools, user_id=uuid.UUID(ada.id), upload_id=upload_id, lease_token=task.lease_token
+    )
+    assert world.files_of(upload_id) == RENDERED
+    assert await world.work() == ["done"]
+    assert world.nothing_is_left()
+    assert world.task_jobs() == []
 
 
 async def test_deleting_and_using_at_once_is_one_or_the_other(world: World, ada: Person) -> None:
