@@ -10,8 +10,9 @@ from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, Quer
 
 from api import security
 from api.deps import CurrentAdmin, Db
+from api.params import Cursor, PageSize
 from api.problems import raises
-from api.routes.credits import Cursor, Kinds, PageSize
+from api.routes.credits import Kinds
 from api.schemas.admin_credits import (
     AdjustmentView,
     AdminEntryView,

@@ -9,6 +9,7 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 
 from api import security
 from api.deps import AllServices, CurrentAdmin, Db
+from api.params import Cursor, PageSize
 from api.problems import raises
 from api.schemas.admin_work import ReplayedTask
 from api.schemas.common import Page, decode_cursor, encode_cursor
@@ -17,8 +18,6 @@ from core.admin.work import DeadLetter, ProviderAccount
 from core.db import Connection
 from core.errors import InvalidInputError, NotAllowedError, NotFoundError
 from core.outbox import DueTask
-
-PageSize = Annotated[int, QueryParameter(ge=1, le=100, description="Rows a page.")]
 
 
 @get(
@@ -37,7 +36,7 @@ async def list_dead_letters(
     *,
     job: FromQuery[str | None] = None,
     open_only: Annotated[bool, QueryParameter(description="Leave out replayed ones.")] = True,
-    cursor: FromQuery[str | None] = None,
+    cursor: Cursor = None,
     limit: PageSize = 20,
 ) -> Page[DeadLetter]:
     before = decode_cursor(cursor, datetime, uuid.UUID) if cursor else None

@@ -8,6 +8,7 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 
 from api import security
 from api.deps import CurrentUser, Db
+from api.params import Cursor, PageSize
 from api.problems import raises
 from api.schemas.common import Page, decode_cursor, encode_cursor
 from api.schemas.credits import (
@@ -27,10 +28,6 @@ from core.credits.types import EntryFilters, EntryKind, EntryPage, Explanation, 
 from core.db import Connection
 from core.errors import InvalidInputError, NotAllowedError, NotFoundError
 
-PageSize = Annotated[int, QueryParameter(ge=1, le=100, description="Rows a page.")]
-Cursor = Annotated[
-    str | None, QueryParameter(description="`next_cursor` of the page before.", max_length=500)
-]
 Kinds = Annotated[
     list[EntryKind] | None, QueryParameter(description="Only these kinds; may be repeated.")
 ]

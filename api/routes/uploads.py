@@ -7,10 +7,11 @@ from typing import Annotated, Any
 from litestar import Request, Response, Router, delete, get, post
 from litestar.datastructures import ResponseHeader
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
+from litestar.params import FromPath, JSONBody, QueryParameter
 
 from api import multipart, security
 from api.deps import AllServices, CurrentUser, User, parse_prefer_wait
+from api.params import Cursor, IdempotencyKey, PageSize, Prefer
 from api.problems import raises
 from api.schemas.common import Page, decode_cursor, encode_cursor
 from api.schemas.uploads import (
@@ -39,22 +40,6 @@ from core.uploads.service import Owner, UploadTools
 from core.uploads.types import Upload, UploadId, UploadState
 
 AnyRequest = Request[Any, Any, Any]
-
-IdempotencyKey = Annotated[
-    str | None,
-    HeaderParameter(
-        name="Idempotency-Key",
-        description="Repeat a request with the same key and it is carried out once. 24 hours.",
-        max_length=255,
-    ),
-]
-Prefer = Annotated[
-    str | None,
-    HeaderParameter(
-        name="Prefer", description="`wait=n`: answer after at most n ≤ 25 s (RFC 7240)."
-    ),
-]
-PageSize = Annotated[int, QueryParameter(ge=1, le=100, description="Rows a page.")]
 
 _RETRY_AFTER_SECONDS = 1
 _HEADERS = [
@@ -198,7 +183,7 @@ async def list_uploads(
     user: CurrentUser,
     services: AllServices,
     upload_state: Annotated[UploadState | None, QueryParameter(name="state")] = None,
-    cursor: FromQuery[str | None] = None,
+    cursor: Cursor = None,
     limit: PageSize = 20,
 ) -> Page[UploadView]:
     before = decode_cursor(cursor, dt.datetime, uuid.UUID) if cursor else None
