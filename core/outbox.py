@@ -30,8 +30,11 @@ log = structlog.get_logger()
 QUEUES = ("interactive", "default", "background")  # in the order in which workers serve them
 RUN_FUNCTION = "worker.tasks.run"  # wire format: the only function that RQ ever imports
 
-# Sent again after this long without a claim: Redis or the worker that popped it was lost.
+# Sent again after this long without a claim: Redis or the worker that popped it was lost. A task
+# that waits long more likely waits its turn, so it is sent less often as it grows older; else a
+# backlog of a thousand would be sent a hundred times a second.
 RESEND_SECONDS = 10
+RESEND_SECONDS_MAX = 30
 # A task older than this is served first, so that strict priority starves nobody.
 AGED_SECONDS = 300
 # An RQ job whose worker died is only a leftover in Redis; the row is sent again by the relay.
@@ -185,7 +188,9 @@ async def bury(conn: Connection, lease_token: uuid.UUID, error: str) -> dict[str
 
 _SEND_DUE = """
 update app.outbox
-set due_at = now() + make_interval(secs => %(resend)s)
+set due_at = now() + least(
+    make_interval(secs => %(resend_max)s),
+    greatest(make_interval(secs => %(resend)s), now() - created_at))
 where id in (
   select id
   from app.outbox
@@ -204,9 +209,13 @@ returning id,
 
 async def take_due(conn: Connection, *, limit: int) -> list[DueTask]:
     """Tasks that are due, each marked to be sent again if nobody claims it. Shared by relays."""
-    rows = await fetch_all(
-        conn, _SEND_DUE, {"resend": RESEND_SECONDS, "limit": limit, "aged": AGED_SECONDS}
-    )
+    values = {
+        "resend": RESEND_SECONDS,
+        "resend_max": RESEND_SECONDS_MAX,
+        "aged": AGED_SECONDS,
+        "limit": limit,
+    }
+    rows = await fetch_all(conn, _SEND_DUE, values)
     return [DueTask(**row) for row in rows]
 
 
