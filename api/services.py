@@ -5,7 +5,6 @@ import uuid
 from collections import Counter
 
 import httpx
-from core.generations.fal_webhook import WebhookVerifier
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -14,6 +13,7 @@ from core.accounts.supabase_auth import SupabaseAuth
 from core.accounts.tokens import TokenVerifier
 from core.changes import ChangeHub, ChangePublisher
 from core.db import Database
+from core.generations.fal_webhook import WebhookVerifier
 from core.outbox import TaskQueue
 from core.ratelimit import RateLimiter
 from core.settings import Settings

@@ -1,9 +1,9 @@
 """Jobs of credits: expiry, and the nightly proof of the whole ledger."""
 
 import structlog
-from core.credits.reconcile import reconcile as find_drift
 
 from core import errors, outbox
+from core.credits.reconcile import reconcile as find_drift
 from core.db import Connection, fetch_one
 from core.outbox import Task
 from core.work import WorkerContext
