@@ -7,10 +7,11 @@ from typing import Annotated, Any
 import msgspec
 from litestar import Request, Response, Router, get, post
 from litestar.datastructures import ResponseHeader
-from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from api import security
 from api.deps import AllServices, CurrentUser, Db, parse_prefer_wait
+from api.params import Cursor, IdempotencyKey, PageSize, Prefer
 from api.problems import raises
 from api.routes import generation_events
 from api.schemas.common import Page, decode_cursor, encode_cursor
@@ -39,22 +40,6 @@ from core.ids import new_id
 from core.outbox import DueTask
 
 AnyRequest = Request[Any, Any, Any]
-
-IdempotencyKey = Annotated[
-    str | None,
-    HeaderParameter(
-        name="Idempotency-Key",
-        description="Repeat a request with the same key and it is carried out once. 24 hours.",
-        max_length=255,
-    ),
-]
-Prefer = Annotated[
-    str | None,
-    HeaderParameter(
-        name="Prefer", description="`wait=n`: answer after at most n ≤ 25 s (RFC 7240)."
-    ),
-]
-PageSize = Annotated[int, QueryParameter(ge=1, le=100, description="Rows a page.")]
 
 _RETRY_AFTER_SECONDS = 2
 _LOCATION = ResponseHeader(name="Location", description="Where to look.", documentation_only=True)
@@ -166,7 +151,7 @@ async def list_generations(
     operation: FromQuery[str | None] = None,
     upload_id: FromQuery[uuid.UUID | None] = None,
     generation_state: Annotated[GenerationState | None, QueryParameter(name="state")] = None,
-    cursor: FromQuery[str | None] = None,
+    cursor: Cursor = None,
     limit: PageSize = 20,
 ) -> Page[GenerationView]:
     before = decode_cursor(cursor, datetime, uuid.UUID) if cursor else None
@@ -315,23 +300,18 @@ async def get_generation_result(
         return await service.get(conn, generation_id)
 
     generation = await services.db.run(work, scope=user.scope)
-    if generation.result is None:
-        raise ConflictError(reason="no_image", state=generation.state)
-    settings, result = services.settings, generation.result
-    key = result.thumbnail_key if thumbnail else result.storage_key
-    file_name = service.download_name(generation)
+    file = service.result_file(generation, thumbnail=thumbnail)
+    settings = services.settings
     expires_at = service.signed_until(settings.signed_url_seconds)
     url = await services.storage.sign(
         settings.storage_bucket_results,
-        key,
+        file.storage_key,
         settings.signed_url_seconds,
-        download_name=None if thumbnail else file_name,
+        # The preview is looked at, the image is saved.
+        download_name=None if thumbnail else file.name,
     )
     return SignedImage(
-        url=url,
-        expires_at=expires_at,
-        content_type=result.content_type,
-        file_name=file_name,
+        url=url, expires_at=expires_at, content_type=file.content_type, file_name=file.name
     )
 
 

@@ -239,11 +239,30 @@ async def buy_late_image(
     return await get(conn, new_id_)
 
 
-def download_name(generation: Generation) -> str:
-    """What a browser calls the file when the image is saved."""
-    assert generation.result is not None
-    extension = generation.result.storage_key.rpartition(".")[2]
-    return f"jewelshot-{generation.operation}-{str(generation.id)[-12:]}.{extension}"
+class ResultFile(msgspec.Struct, frozen=True):
+    """One of the two files of a delivered image; `name` is what a browser calls it when saved."""
+
+    storage_key: str
+    content_type: str
+    name: str
+
+
+_FILE_TYPES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
+
+
+def result_file(generation: Generation, *, thumbnail: bool) -> ResultFile:
+    """Raises: ConflictError (there is no image)."""
+    result = generation.result
+    if result is None:
+        raise ConflictError(reason="no_image", state=generation.state)
+    key = result.thumbnail_key if thumbnail else result.storage_key
+    extension = key.rpartition(".")[2]
+    suffix = "-thumbnail" if thumbnail else ""
+    return ResultFile(
+        storage_key=key,
+        content_type=_FILE_TYPES[extension],
+        name=f"jewelshot-{generation.operation}-{str(generation.id)[-12:]}{suffix}.{extension}",
+    )
 
 
 def signed_until(seconds: int) -> datetime:
