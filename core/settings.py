@@ -116,7 +116,6 @@ class Settings(BaseSettings):
     fal_breaker_seconds: float = Field(default=60, gt=0)
     fal_cooldown_seconds: float = Field(default=5, gt=0)
 
-
     rate_limits_enabled: bool = True
     rate_limit_user: str = "600/minute"
     rate_limit_ip: str = "1200/minute"
