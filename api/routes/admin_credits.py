@@ -47,10 +47,7 @@ IdempotencyKey = Annotated[
 ]
 IdPrefix = Annotated[
     str | None,
-    QueryParameter(
-        description="A user's id, or the beginning of one.",
-        max_length=36,
-    ),
+    QueryParameter(name="id", description="A user's id, or the beginning of one.", max_length=36),
 ]
 AuditWord = Annotated[str | None, QueryParameter(max_length=255)]
 _HEX = re.compile(r"[0-9a-f]{0,32}")
@@ -68,7 +65,7 @@ async def list_users(
     admin: CurrentAdmin,
     db: Db,
     *,
-    user_id: Annotated[IdPrefix, QueryParameter(name="id")] = None,
+    user_id: IdPrefix = None,
     cursor: Cursor = None,
     limit: PageSize = 20,
 ) -> Page[UserView]:

@@ -60,7 +60,12 @@ async def open_account(conn: Connection, network: str) -> Opening:
 async def find_account(conn: Connection) -> Account | None:
     row = await fetch_one(
         conn,
-        "select person.created_at, account.available, account.reserved, account.debt"
+        # A lot past its time is not spendable, though the hourly expiry may not have booked it.
+        "select person.created_at, account.reserved, account.debt,"
+        " account.available - coalesce(("
+        "   select sum(lot.remaining) from app.credit_lots as lot"
+        "   where lot.user_id = account.user_id and lot.remaining > 0 and lot.expires_at <= now()"
+        " ), 0)::bigint as available"
         " from app.credit_accounts as account"
         " join app.users as person on person.id = account.user_id"
         " where account.user_id = app.current_user_id()",
