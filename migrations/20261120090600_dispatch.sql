@@ -105,13 +105,19 @@ end $$;
 
 -- The next users to be served, one generation each: the longest not served first.
 -- Source of the loose index scan: https://wiki.postgresql.org/wiki/Loose_indexscan
+-- Statistics taken while nothing waited make every partial index look as good as the queue's; one
+-- that has to be sorted made this quadratic (400 people waiting: 440 ms instead of 17).
 create function app.fair_queue(p_priority smallint, p_limit integer)
   returns table (generation_id uuid, user_id uuid)
-  language sql
+  language plpgsql
   stable
   security definer
   set search_path = ''
+  set enable_sort = off
 as $$
+#variable_conflict use_column
+begin
+  return query
   with recursive waiting as (
     (
       select queued.user_id
@@ -150,8 +156,8 @@ as $$
   ) as next
   left join app.user_turns as turn on turn.user_id = waiting.user_id
   order by turn.last_served_at nulls first, next.available_at
-  limit p_limit
-$$;
+  limit p_limit;
+end $$;
 
 -- Up to p_limit tickets for the keys a process holds. No slot or no healthy account: none.
 -- A half-open account gets one probe. Locks: the provider accounts of the keys by ascending id
