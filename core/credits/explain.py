@@ -186,8 +186,9 @@ def _call_end_in_words(call: Row) -> str:
     if reasons and call["state"] != "succeeded":
         text += f" ({', '.join(reasons)})"
     if call["billable_units"] is not None:
-        text += f"; it billed us {_plain(call['billable_units'])} units, you nothing beyond the"
-        text += " price"
+        units = _plain(call["billable_units"])
+        unit = "unit" if units == "1" else "units"
+        text += f"; it billed us {units} {unit}, you nothing beyond the price"
     return f"{text}."
 
 
