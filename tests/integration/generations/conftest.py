@@ -136,6 +136,9 @@ def open_world(
                 httpx.AsyncClient(transport=httpx.ASGITransport(cast("Any", fal)), base_url=FAL_URL)
             )
             ctx = await stack.enter_async_context(worker_context(ours, wires, pixels))
+            clock = Database(database.superuser_url, pool_size=2, name="clock")
+            await clock.open()
+            stack.push_async_callback(clock.close)
             world = World(
                 api=app,
                 client=client,
@@ -145,6 +148,7 @@ def open_world(
                 database=database,
                 issuer=issuer,
                 ctx=ctx,
+                clock=clock,
             )
             yield world
             if not world.may_bury:

@@ -1,6 +1,6 @@
 """Cancelling, which is free before the start and a request afterwards; and doing it again."""
 
-from tests.integration.generations.world import Person, World
+from tests.integration.generations.world import WEBHOOKS, Person, World
 
 
 async def test_cancelling_before_the_start_is_free(world: World, ada: Person) -> None:
@@ -54,11 +54,12 @@ async def test_an_image_that_is_delivered_all_the_same_is_charged(
     world: World, ada: Person
 ) -> None:
     await world.fault("cancel_race")
-    await world.tune(model_seconds=0.2)
+    world.wires.hold(WEBHOOKS)
     generation_id = await ada.start()
     await world.dispatch()
     assert (await ada.post(f"/v1/generations/{generation_id}/cancel")).status_code == 200
     await world.run_tasks("provider_call.cancel")
+    await world.wires.let_through()
     await world.settle()
 
     found = await world.finish(generation_id)
@@ -91,7 +92,7 @@ async def test_a_cancelled_one_is_not_submitted_again(world: World, ada: Person)
     (ticket,) = await world.take_tickets()
     assert (await ada.post(f"/v1/generations/{generation_id}/cancel")).status_code == 200
     await world.send(ticket)
-    world.hurry()
+    await world.hurry()
     await world.sweep()
     await world.dispatch()
 
@@ -141,6 +142,6 @@ async def test_doing_it_again_is_paid_again(world: World, ada: Person) -> None:
     assert (again.status_code, again.json()["state"]) == (200, "succeeded")
     assert world.balance(ada) == (8, 0)
 
-    world.database.rows("select app.reverse_credits(%s, 8, 'reversal:x', 'payment')", (ada.id,))
+    await world.move("select app.reverse_credits(%s, 8, 'reversal:x', 'payment')", (ada.id,))
     refused = await ada.post(f"/v1/generations/{old}/retry")
     assert refused.status_code == 402

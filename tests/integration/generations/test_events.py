@@ -58,9 +58,9 @@ async def test_a_snapshot_then_each_change_then_the_end(world: World, ada: Perso
         await world.ctx.changes.publish({"generation_id": generation_id})
         assert (await stream.next(seconds=1)).id == 2
 
-        world.pass_leases()
+        await world.pass_leases()
         await world.sweep()
-        world.pass_grace()
+        await world.pass_grace()
         await world.sweep()
         await world.finish(generation_id)
         events = await stream.rest()

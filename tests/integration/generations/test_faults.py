@@ -131,7 +131,7 @@ async def test_nobody_is_there(world: World, ada: Person) -> None:
     assert await world.dispatch() == 0, "the account pauses"
 
     world.wires.accept(FAL_URL)
-    world.pass_cooldown()
+    await world.pass_cooldown()
     found = await world.finish(generation_id)
     assert (found["state"], found["attempts"]) == ("succeeded", 0)
     assert len(await world.paid_calls()) == 1
@@ -163,7 +163,7 @@ async def test_a_photo_that_vanished(world: World, ada: Person) -> None:
 
 async def test_parameters_written_by_hand(world: World, ada: Person) -> None:
     generation_id = await ada.start("packshot")
-    world.database.rows(
+    await world.move(
         "update app.generations set params = '{\"size\": 1}' where id = %s", (generation_id,)
     )
     await world.dispatch()

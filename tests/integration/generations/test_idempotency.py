@@ -78,7 +78,7 @@ async def test_a_refusal_is_not_kept(world: World, ada: Person) -> None:
 
 async def test_an_expired_key_may_be_used_again(world: World, ada: Person) -> None:
     first = await ada.create("packshot", key="k")
-    world.database.rows(
+    await world.move(
         "update app.idempotency_keys set expires_at = now() - interval '1 s',"
         " created_at = now() - interval '2 days'"
     )

@@ -44,7 +44,7 @@ async def test_pages_stay_whole_while_rows_are_added(ada: Person) -> None:
 
 async def test_rows_of_the_same_moment_are_told_apart(world: World, ada: Person) -> None:
     made = {await ada.start() for _ in range(5)}
-    world.database.rows("update app.generations set created_at = date_trunc('day', now())")
+    await world.move("update app.generations set created_at = date_trunc('day', now())")
     seen = [name for page in await _pages(ada, limit=2) for name in page]
     assert len(seen) == 5
     assert set(seen) == made

@@ -85,10 +85,10 @@ async def late(world: World, person: Person) -> str:
     await world.tune(model_seconds=0.05)
     generation_id = await person.start("packshot")
     await world.dispatch()
-    world.pass_deadline(generation_id)
+    await world.pass_deadline(generation_id)
     await world.sweep()
     assert world.state(generation_id) == "failed"
-    world.database.rows("delete from app.outbox where job = 'provider_call.cancel'")
+    await world.move("delete from app.outbox where job = 'provider_call.cancel'")
     await world.settle()
     await world.poll()
     await world.run_tasks("provider_call.collect")
@@ -137,11 +137,11 @@ async def test_a_late_image_that_cannot_be_bought(world: World, ada: Person, bob
     theirs = await bob.post(f"/v1/generations/{generation_id}/late-image")
     assert theirs.status_code == 404
 
-    world.database.rows("select app.reverse_credits(%s, 10, 'reversal:x', 'payment')", (ada.id,))
+    await world.move("select app.reverse_credits(%s, 10, 'reversal:x', 'payment')", (ada.id,))
     assert (await ada.post(f"/v1/generations/{generation_id}/late-image")).status_code == 402
     world.ledger.grant(ada.id, 5)
 
-    world.database.rows("update app.late_images set expires_at = now() - interval '1 s'")
+    await world.move("update app.late_images set expires_at = now() - interval '1 s'")
     gone = await ada.post(f"/v1/generations/{generation_id}/late-image")
     assert (gone.status_code, gone.json()["kind"]) == (410, "late_image")
     assert (await ada.look(generation_id))["late_image"] is None
@@ -152,11 +152,11 @@ async def test_an_expired_late_image_is_deleted_with_its_files(world: World, ada
     generation_id = await late(world, ada)
     kept = await late(world, ada)
     await ada.post(f"/v1/generations/{kept}/late-image")
-    world.database.rows("update app.late_images set expires_at = now() - interval '1 s'")
+    await world.move("update app.late_images set expires_at = now() - interval '1 s'")
     count = "select count(*) as files from storage.objects where bucket_id = 'results'"
     assert world.database.row(count)["files"] == 4
 
-    world.database.rows("select app.add_task('late_images.expire', '{}', p_delay_seconds => 0)")
+    await world.move("select app.add_task('late_images.expire', '{}', p_delay_seconds => 0)")
     assert await world.run_tasks("late_images.expire") == ["done"]
     assert world.database.row(count)["files"] == 2
     left = world.database.rows("select generation_id::text from app.late_images")

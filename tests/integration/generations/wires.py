@@ -40,6 +40,9 @@ class Switchboard(httpx.AsyncBaseTransport):
         self._wires: dict[str, httpx.AsyncBaseTransport] = {}
         self.refusing: set[str] = set()
         self._failures: list[_Failure] = []
+        self._held: str | None = None
+        self._let_through: list[str] = []
+        self._released = asyncio.Condition()
         self.sent: list[httpx.Request] = []
 
     def connect(self, origin: str, wire: httpx.AsyncBaseTransport | Litestar) -> None:
@@ -53,6 +56,8 @@ class Switchboard(httpx.AsyncBaseTransport):
         if wire is None or origin in self.refusing:
             raise httpx.ConnectError("connection refused", request=request)
         self.sent.append(request)
+        async with self._released:
+            await self._released.wait_for(lambda: not self._is_held(request.url.path))
         for failure in self._failures:
             if failure.hits(request):
                 return httpx.Response(failure.status, request=request)
@@ -63,6 +68,22 @@ class Switchboard(httpx.AsyncBaseTransport):
 
     def accept(self, origin: str) -> None:
         self.refusing.discard(urlsplit(origin).netloc)
+
+    def hold(self, path: str) -> None:
+        """Requests to these paths are under way until they are let through."""
+        self._held = path
+        self._let_through = []
+
+    async def let_through(self, part: str = "") -> None:
+        """Those whose path has `part` in it, now and later."""
+        self._let_through.append(part)
+        async with self._released:
+            self._released.notify_all()
+
+    def _is_held(self, path: str) -> bool:
+        if self._held is None or not path.startswith(self._held):
+            return False
+        return not any(part in path for part in self._let_through)
 
     def refuse_paths(self, origin: str, prefix: str, *, status: int, times: int) -> None:
         """Answers the next requests to these paths in the application's place."""

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import io
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -18,7 +18,8 @@ from litestar import Litestar
 from PIL import Image, ImageDraw
 
 from core import outbox
-from core.generations import dispatch, poll, queries, sweep
+from core.db import Connection, Database
+from core.generations import dispatch, fal_types, poll, queries, sweep
 from core.generations.types import Ticket
 from core.work import WorkerContext
 from tests.integration.generations.wires import Switchboard
@@ -30,6 +31,7 @@ from worker import tasks
 SUPABASE_URL = "http://127.0.0.1:54321"
 FAL_URL = "http://127.0.0.1:54330"
 API_URL = "http://127.0.0.1:8000"
+WEBHOOKS = "/v1/webhooks/fal/"
 CUTOUT_ENDPOINT = "fal-ai/birefnet/v2"
 SCENE_ENDPOINT = "fal-ai/nano-banana-2/edit"
 UPSCALE_ENDPOINT = "fal-ai/seedvr/upscale/image"
@@ -119,6 +121,7 @@ class World:
         database: TestDatabase,
         issuer: TokenIssuer,
         ctx: WorkerContext,
+        clock: Database,
     ) -> None:
         self.api = api
         self.client = client
@@ -129,6 +132,7 @@ class World:
         self.ledger = Ledger(database)
         self.issuer = issuer
         self.ctx = ctx
+        self._clock = clock
         self.may_bury = False
 
     # --- people ------------------------------------------------------------------------------
@@ -197,6 +201,17 @@ class World:
                     return
                 await asyncio.sleep(0.005)
 
+    async def settle_one(self, call_id: uuid.UUID) -> None:
+        """As `settle`, for one of several calls."""
+        async with asyncio.timeout(20):
+            while True:
+                for call in await self.paid_calls():
+                    if str(call_id) in call["webhook_url"] and await self._is_settled(
+                        call["request_id"]
+                    ):
+                        return
+                await asyncio.sleep(0.005)
+
     async def _is_settled(self, request_id: str) -> bool:
         answer = await self.fal.get(f"/__control/requests/{request_id}")
         if answer.status_code == 404:
@@ -247,6 +262,29 @@ class World:
         """The POST of a ticket that was taken before, and the record of its answer."""
         await dispatch.submit(self.ctx, ticket)
 
+    async def post(self, ticket: Ticket) -> fal_types.Accepted:
+        """The POST of a ticket, whose answer is not recorded."""
+        outcome = await self.ctx.fal.submit(
+            fingerprint=ticket.key_fingerprint,
+            endpoint=ticket.provider_step.endpoint,
+            body={"image_url": "http://127.0.0.1/photo.png"},
+            webhook_url=f"{API_URL}/v1/webhooks/fal/{ticket.call_id}/{ticket.callback_token}",
+            start_timeout_seconds=60,
+        )
+        assert isinstance(outcome, fal_types.Accepted), outcome
+        return outcome
+
+    async def record(self, ticket: Ticket, accepted: fal_types.Accepted) -> None:
+        await self.ctx.db.run(
+            lambda conn: queries.record_accepted(
+                conn,
+                ticket.call_id,
+                request_id=accepted.request_id,
+                urls=(accepted.status_url, accepted.response_url, accepted.cancel_url),
+                poll_seconds=4,
+            )
+        )
+
     async def submit(self) -> None:
         """Everything that waits is at the provider, whose models have ended."""
         await self.dispatch()
@@ -275,7 +313,7 @@ class World:
             await self.run_tasks()
             if self.state(generation_id) in FINISHED:
                 break
-            self.hurry()
+            await self.hurry()
             await self.dispatch()
             await self.settle()
             await self.poll()
@@ -286,48 +324,57 @@ class World:
 
     # --- clocks ------------------------------------------------------------------------------
 
-    def hurry(self) -> None:
-        """What waits for another attempt waits no longer."""
-        self.database.rows("update app.generations set available_at = now() where state = 'queued'")
-        self.database.rows("update app.outbox set due_at = now() where lease_until is null")
+    async def move(self, query: str, params: Sequence[Any] = ()) -> None:
+        """One statement as superuser. Not by `database`, which would hold up the loop while a
+        handler of this very loop holds the row's lock."""
 
-    def pass_leases(self) -> None:
-        self.database.rows(
+        async def work(conn: Connection) -> None:
+            await conn.execute(query.encode(), params or None)
+
+        await self._clock.run(work)
+
+    async def hurry(self) -> None:
+        """What waits for another attempt waits no longer."""
+        await self.move("update app.generations set available_at = now() where state = 'queued'")
+        await self.move("update app.outbox set due_at = now() where lease_until is null")
+
+    async def pass_leases(self) -> None:
+        await self.move(
             "update app.provider_calls set lease_until = now() - interval '1 s'"
             " where state = 'submitting'"
         )
-        self.database.rows(
+        await self.move(
             "update app.outbox set lease_until = now() - interval '1 s'"
             " where lease_until is not null"
         )
 
-    def pass_grace(self) -> None:
-        self.database.rows(
+    async def pass_grace(self) -> None:
+        await self.move(
             "update app.provider_calls set grace_until = now() - interval '1 s'"
             " where state = 'ambiguous'"
         )
 
-    def pass_give_up(self, generation_id: str) -> None:
-        self.database.rows(
+    async def pass_give_up(self, generation_id: str) -> None:
+        await self.move(
             "update app.generations set give_up_at = now() - interval '1 s' where id = %s",
             (generation_id,),
         )
 
-    def pass_deadline(self, generation_id: str) -> None:
-        self.database.rows(
+    async def pass_deadline(self, generation_id: str) -> None:
+        await self.move(
             "update app.generations set give_up_at = now() - interval '2 s',"
             " deadline_at = now() - interval '1 s' where id = %s",
             (generation_id,),
         )
 
-    def pass_breaker(self) -> None:
-        self.database.rows(
+    async def pass_breaker(self) -> None:
+        await self.move(
             "update app.provider_accounts set breaker_until = now() - interval '1 s'"
             " where breaker_until is not null"
         )
 
-    def pass_cooldown(self) -> None:
-        self.database.rows("update app.provider_accounts set cooldown_until = null")
+    async def pass_cooldown(self) -> None:
+        await self.move("update app.provider_accounts set cooldown_until = null")
 
     # --- looks -------------------------------------------------------------------------------
 
