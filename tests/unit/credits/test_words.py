@@ -56,8 +56,8 @@ def line(kind: str, debit: str, credit: str, **more: Any) -> dict[str, Any]:
                 extended_from=NOON - dt.timedelta(days=8),
             ),
             (
-                "2 credits came back to your bought credits. They had expired meanwhile (12 November"
-                " 2026), so they now live until 20 November 2026."
+                "2 credits came back to your bought credits. They had expired meanwhile (12"
+                " November 2026), so they now live until 20 November 2026."
             ),
         ),
         (line("expire", "available", "expired"), "2 credits expired: bought credits."),
