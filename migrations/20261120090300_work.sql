@@ -239,6 +239,7 @@ begin
 end $$;
 
 -- Writes a task and returns its id; with a dedupe key at most one is live, and its id returns.
+-- It belongs to the request that is being served, or to the one that its provider call serves.
 create function app.add_task(
   p_job text, p_args jsonb, p_queue text default 'default', p_dedupe_key text default null,
   p_delay_seconds double precision default 2, p_id uuid default gen_random_uuid()
@@ -253,7 +254,14 @@ declare
 begin
   insert into app.outbox (id, queue, job, args, due_at, dedupe_key, request_id)
   values (p_id, p_queue, p_job, p_args, now() + make_interval(secs => p_delay_seconds),
-    p_dedupe_key, nullif(current_setting('app.request_id', true), ''))
+    p_dedupe_key, coalesce(
+      nullif(current_setting('app.request_id', true), ''),
+      (
+        select generation.request_id
+        from app.provider_calls as call
+        join app.generations as generation on generation.id = call.generation_id
+        where call.id = (p_args ->> 'call_id')::uuid
+      )))
   on conflict do nothing
   returning id into v_id;
   if v_id is null then
