@@ -74,6 +74,14 @@ class Switchboard(httpx.AsyncBaseTransport):
         self._held = path
         self._let_through = []
 
+    async def held(self, path: str) -> None:
+        """Until a request to such a path is under way."""
+        async with asyncio.timeout(10):
+            while not any(  # noqa: ASYNC110  set in many places
+                request.url.path.startswith(path) for request in self.sent
+            ):
+                await asyncio.sleep(0.005)
+
     async def let_through(self, part: str = "") -> None:
         """Those whose path has `part` in it, now and later."""
         self._let_through.append(part)

@@ -233,6 +233,11 @@ class World:
         await self.ctx.wait_beside(timeout_seconds=20)
         return outcomes
 
+    async def run_one(self, task_id: uuid.UUID) -> str:
+        outcome = await tasks.execute(self.ctx, task_id)
+        await self.ctx.wait_beside(timeout_seconds=20)
+        return outcome
+
     async def dispatch(self) -> int:
         opened = await dispatch.dispatch_waiting(self.ctx)
         await self.ctx.wait_beside(timeout_seconds=20)
@@ -417,6 +422,10 @@ class World:
         with outbox.connect_redis(settings) as connection:
             name = outbox.queue_name(settings, queue)
             return [str(job) for job in rq.Queue(name, connection=connection).get_job_ids()]
+
+    async def flush_redis(self) -> None:
+        with outbox.connect_redis(self.ctx.settings) as connection:
+            connection.flushall()
 
     def account(self, name: str = "main") -> dict[str, Any]:
         return self.database.row("select * from app.provider_accounts where name = %s", (name,))

@@ -1,0 +1,165 @@
+"""Redis is disposable: what happens without it, after it was flushed, and through it."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+import redis.asyncio
+import rq
+from pydantic import SecretStr
+
+from core import outbox
+from tests.integration.generations.conftest import OpenWorld
+from tests.integration.generations.world import Person, World
+from worker import loops, tasks
+from worker.process import open_redis
+from worker.rq_threads import WorkerThreads
+
+
+@contextlib.asynccontextmanager
+async def relay(world: World) -> AsyncIterator[loops.Relay]:
+    connection = open_redis(world.ctx.settings)
+    yield loops.Relay(world.ctx, connection)
+    await connection.aclose()
+
+
+async def _silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while await reader.read(4096):
+        pass
+    writer.close()
+
+
+async def test_work_is_taken_while_redis_is_away(open_world: OpenWorld) -> None:
+    away = SecretStr("redis://127.0.0.1:9")
+    async with open_world(api={"redis_url": away, "rate_limits_enabled": True}) as world:
+        ada = await world.person()
+        started = time.monotonic()
+        made = [await ada.start() for _ in range(3)]
+        assert time.monotonic() - started < 1
+        assert world.queued_jobs() == []
+
+        await world.hurry()
+        async with relay(world) as sender:
+            await sender.tick()
+        assert world.queued_jobs() == [f"{generation_id}-0" for generation_id in made]
+        for generation_id in made:
+            assert (await world.finish(generation_id))["state"] == "succeeded"
+
+
+async def test_a_redis_that_never_answers_holds_nobody_up(open_world: OpenWorld) -> None:
+    silent = await asyncio.start_server(_silent, "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    url = SecretStr(f"redis://127.0.0.1:{port}")
+    async with silent, open_world(api={"redis_url": url, "rate_limits_enabled": True}) as world:
+        ada = await world.person()
+        for _ in range(3):
+            started = time.monotonic()
+            await ada.start()
+            assert time.monotonic() - started < 1
+        silent.close()
+
+
+async def test_what_was_flushed_is_sent_again(world: World, ada: Person) -> None:
+    async with relay(world) as sender:
+        await sender.tick()
+        generation_id = await ada.start()
+        async with asyncio.timeout(2):
+            while not world.queued_jobs():  # noqa: ASYNC110  another thread fills it
+                await asyncio.sleep(0.01)
+        await world.move("update app.outbox set due_at = now() + interval '5 minutes'")
+        await sender.tick()
+        assert len(world.queued_jobs()) == 1
+        await world.flush_redis()
+        assert world.queued_jobs() == []
+        await sender.tick()
+        assert world.queued_jobs() == [f"{generation_id}-0"]
+
+
+async def test_a_flush_does_not_hurry_what_backs_off(world: World) -> None:
+    async with relay(world) as sender:
+        await sender.tick()
+        await world.move(
+            "insert into app.outbox (job, attempts, due_at)"
+            " values ('x', 3, now() + interval '1 minute')"
+        )
+        await world.flush_redis()
+        await sender.tick()
+        assert world.queued_jobs("default") == []
+
+
+async def test_two_relays_send_a_task_once(world: World, ada: Person) -> None:
+    made = [await ada.start() for _ in range(5)]
+    async with relay(world) as one, relay(world) as two:
+        await one.tick()
+        await world.flush_redis()
+        await world.ctx.db.run(outbox.make_all_due)
+        connection = open_redis(world.ctx.settings)
+        await connection.set(f"{world.ctx.settings.redis_prefix}:epoch", "x")
+        await connection.aclose()
+        await asyncio.gather(one.tick(), two.tick())
+    assert sorted(world.queued_jobs()) == sorted(f"{generation_id}-0" for generation_id in made)
+
+
+async def test_what_waits_long_is_served_first(world: World) -> None:
+    await world.move(
+        "insert into app.outbox (queue, job, created_at, due_at) values"
+        " ('background', 'old', now() - interval '1 hour', now()),"
+        " ('background', 'new', now(), now())"
+    )
+    async with relay(world) as sender:
+        await sender.tick()
+    assert len(world.queued_jobs("interactive")) == len(world.queued_jobs("background")) == 1
+
+
+async def test_a_whole_worker_in_one_process(open_world: OpenWorld) -> None:
+    """RQ threads, relay, loops and webhooks together: from the request to the image."""
+    async with open_world(relay_tick_seconds=0.1, dispatch_tick_seconds=0.1) as world:
+        ada = await world.person()
+        settings = world.ctx.settings
+        threads = WorkerThreads(settings, count=1)
+        connection = open_redis(settings)
+        tasks.start_runtime(tasks.Runtime(world.ctx, asyncio.get_running_loop()))
+        running = loops.start(
+            world.ctx,
+            relay=loops.Relay(world.ctx, connection),
+            heartbeat=loops.Heartbeat(world.ctx),
+            ensure_threads=threads.ensure_running,
+        )
+        try:
+            answers = await asyncio.gather(*(ada.create("cutout", wait=25) for _ in range(3)))
+            with outbox.connect_redis(settings) as look:
+                workers = await asyncio.to_thread(rq.Worker.all, connection=look)
+            assert len(workers) == 1, "rq's own tools show the truth"
+        finally:
+            threads.stop()
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+            assert await asyncio.to_thread(threads.join, timeout_seconds=10)
+            tasks.stop_runtime()
+            await connection.aclose()
+        assert [answer.json()["state"] for answer in answers] == ["succeeded"] * 3
+        assert world.balance(ada) == (7, 0)
+        assert [job for job in world.jobs() if job.startswith("provider_call")] == []
+        assert len(await world.paid_calls()) == 3
+
+
+async def test_a_job_in_redis_names_only_a_row(world: World, ada: Person) -> None:
+    generation_id = await ada.start()
+    async with asyncio.timeout(2):
+        while not world.queued_jobs():  # noqa: ASYNC110  another thread fills it
+            await asyncio.sleep(0.01)
+    connection = redis.asyncio.Redis.from_url(world.ctx.settings.redis_url.get_secret_value())
+    job = await connection.hgetall(f"rq:job:{generation_id}-0")
+    await connection.aclose()
+    with outbox.connect_redis(world.ctx.settings) as look:
+        found = rq.job.Job.fetch(
+            f"{generation_id}-0", connection=look, serializer=rq.serializers.JSONSerializer
+        )
+        assert (found.func_name, found.args, found.kwargs) == (
+            outbox.RUN_FUNCTION,
+            [generation_id],
+            {},
+        )
+    assert str(ada.id) not in str(job)
