@@ -53,16 +53,29 @@ class HttpMetrics:
 
 
 def render_samples(samples: Sequence[Sample]) -> str:
-    """Text of figures that the database keeps; names ending in `_total` only ever grow."""
+    """Text of figures that the database keeps, each family under its type.
+
+    Names ending in `_total` only ever grow; `_bucket`, `_sum` and `_count` belong to a histogram.
+    """
     lines: list[str] = []
-    name = ""
-    for sample in samples:
-        if sample.name != name:
-            name = sample.name
-            lines.append(f"# TYPE {name} {'counter' if name.endswith('_total') else 'gauge'}")
+    family = ""
+    for sample in sorted(samples, key=lambda sample: _family_of(sample.name)):
+        name, kind = _family_of(sample.name)
+        if name != family:
+            family = name
+            lines.append(f"# TYPE {name} {kind}")
         labels = ",".join(f'{key}="{_escape(value)}"' for key, value in sample.labels.items())
-        lines.append(f"{name}{{{labels}}} {sample.value}" if labels else f"{name} {sample.value}")
+        shown = f"{sample.name}{{{labels}}}" if labels else sample.name
+        lines.append(f"{shown} {sample.value}")
     return "".join(f"{line}\n" for line in lines)
+
+
+def _family_of(name: str) -> tuple[str, str]:
+    """The family's name and its Prometheus type."""
+    for suffix in ("_bucket", "_sum", "_count"):
+        if name.endswith(f"_seconds{suffix}"):
+            return name.removesuffix(suffix), "histogram"
+    return name, "counter" if name.endswith("_total") else "gauge"
 
 
 def _escape(value: object) -> str:

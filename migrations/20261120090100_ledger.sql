@@ -62,6 +62,8 @@ create table app.reservations (
 
 create index reservations_user_id on app.reservations (user_id);
 create index reservations_pending on app.reservations (user_id) where state = 'pending';
+create index reservations_resolved_at on app.reservations (resolved_at)
+  where resolved_at is not null;
 
 create table app.reservation_lots (
   reservation_id uuid not null references app.reservations (id) on delete restrict,

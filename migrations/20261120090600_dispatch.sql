@@ -632,7 +632,8 @@ begin
 end $$;
 
 -- A step is done and another follows: the slot goes over to the next call at once.
--- Returns the next call's ticket, or null when there is none to make. Locks: generation, call. Errors: JS430, JS409 when it ended.
+-- Returns the next call's ticket, or null when there is none to make.
+-- Locks: generation, call. Errors: JS430, JS409 when it ended.
 create function app.advance_generation(
   p_call_id uuid, p_lease_token uuid, p_call jsonb, p_input_key text,
   p_lease_seconds double precision

@@ -372,6 +372,14 @@ as $$
   from app.reservations
   where state = 'pending'
   union all
+  select 'jewelshot_credits_' || known.state || '_last_hour', '{}',
+    coalesce(sum(reservation.amount), 0)
+  from (values ('confirmed'), ('refunded')) as known (state)
+  left join app.reservations as reservation
+    on reservation.state = known.state
+    and reservation.resolved_at > now() - interval '1 hour'
+  group by known.state
+  union all
   select 'jewelshot_provider_slots', jsonb_build_object('account', account.name), account.slots
   from app.provider_accounts as account
   union all

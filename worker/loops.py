@@ -43,7 +43,8 @@ async def repeat(
             await asyncio.sleep(pause)
             continue
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(wake.wait(), pause)
+            async with asyncio.timeout(pause):
+                await wake.wait()
         wake.clear()
 
 
