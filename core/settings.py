@@ -127,6 +127,7 @@ class Settings(BaseSettings):
     metrics_token: SecretStr | None = None
 
     worker_threads: int = Field(default=2, ge=1, le=64)
+    worker_tasks_at_once: int = Field(default=8, ge=1, le=200)
     worker_processes: int = Field(default=1, ge=1, le=64)
     worker_pixel_processes: int = Field(default=1, ge=1, le=16)
     task_lease_seconds: float = Field(default=60, gt=0)

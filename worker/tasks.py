@@ -6,6 +6,7 @@
 import asyncio
 import contextlib
 import random
+import threading
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -45,11 +46,30 @@ _BACKOFF_SECONDS_MAX = 60.0
 
 
 class Runtime:
-    """Where RQ's threads hand their work to: the process's one event loop."""
+    """Where RQ's threads hand their work to: the process's one event loop.
+
+    A task waits for networks most of its time, so a thread hands it over and takes the next, up
+    to the number of tasks that a process may have in hand: their images are in its memory.
+    """
 
     def __init__(self, ctx: WorkerContext, loop: asyncio.AbstractEventLoop) -> None:
-        self.ctx = ctx
-        self.loop = loop
+        self._ctx = ctx
+        self._loop = loop
+        self._room = threading.BoundedSemaphore(ctx.settings.worker_tasks_at_once)
+
+    def hand_over(self, task_id: uuid.UUID) -> None:
+        """Called on a thread; returns as soon as there is room for one more task."""
+        self._room.acquire()
+        self._loop.call_soon_threadsafe(self._begin, task_id)
+
+    def _begin(self, task_id: uuid.UUID) -> None:
+        self._ctx.run_beside(self._execute(task_id), name=f"task {task_id}")
+
+    async def _execute(self, task_id: uuid.UUID) -> None:
+        try:
+            await execute(self._ctx, task_id)
+        finally:
+            self._room.release()
 
 
 _runtimes: list[Runtime] = []
@@ -67,11 +87,8 @@ def stop_runtime() -> None:
 
 def run(outbox_id: str) -> str:
     """What RQ calls, on a thread. Returns a word for RQ's own record; raises nothing of a job."""
-    runtime = _runtimes[0]
-    future = asyncio.run_coroutine_threadsafe(
-        execute(runtime.ctx, uuid.UUID(outbox_id)), runtime.loop
-    )
-    return future.result()
+    _runtimes[0].hand_over(uuid.UUID(outbox_id))
+    return "handed over"
 
 
 async def execute(ctx: WorkerContext, task_id: uuid.UUID) -> str:
