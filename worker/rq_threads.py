@@ -23,6 +23,9 @@ from core.settings import Settings
 log = structlog.get_logger()
 
 
+_IDLE_TTL_SECONDS = 30
+
+
 class NoDeathPenalty(BaseDeathPenalty):
     """The deadline of a job is in its coroutine; a thread cannot be interrupted."""
 
@@ -48,6 +51,10 @@ class ThreadWorker(SimpleWorker):
 
     def unsubscribe(self) -> None:
         pass
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
+        """RQ lists a killed worker for eight minutes more; an idle one beats every second."""
+        super().heartbeat(timeout or _IDLE_TTL_SECONDS, pipeline)
 
     def dequeue_job_and_maintain_ttl(
         self,

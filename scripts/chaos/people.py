@@ -15,7 +15,7 @@ from scripts.shopper import Shopper
 from scripts.stack.product import ROOT, Product
 
 CREDITS = 1_000_000
-SIDE = 560  # pixels: small enough that a run is about the pipeline
+SIDE = 448  # pixels: small enough that a run is about the pipeline
 _SAMPLES = ("ring.jpg", "earrings.jpg")
 
 

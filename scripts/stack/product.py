@@ -57,6 +57,11 @@ class Child:
                 start_new_session=True,
             )
 
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; negative: the signal that ended it."""
+        return None if self._process is None else self._process.poll()
+
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
