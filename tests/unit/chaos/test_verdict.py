@@ -1,0 +1,187 @@
+"""The judge of `make chaos` has to see what is wrong: each rule is broken once."""
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from core.credits.reconcile import Drift
+from scripts.chaos import verdict
+from scripts.chaos.books import Books
+from scripts.chaos.verdict import Promise
+
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+ANN = uuid.uuid4()
+DONE, REFUNDED = uuid.uuid4(), uuid.uuid4()
+PAID_CALL, FAILED_CALL = uuid.uuid4(), uuid.uuid4()
+
+
+def generation(identifier: uuid.UUID, state: str, **changes: Any) -> dict[str, Any]:
+    is_paid = state == "succeeded"
+    return {
+        "id": identifier,
+        "user_id": ANN,
+        "operation": "cutout",
+        "state": state,
+        "money": "confirmed" if is_paid else "refunded",
+        "confirms": int(is_paid),
+        "confirmed": 4 * is_paid,
+        "refunded": 4 * (not is_paid),
+        "cost_credits": 4,
+        "result": {"storage_key": "image"} if is_paid else None,
+        "problem": None if is_paid else {"code": "provider_failed"},
+        "finished_at": NOW,
+        "deadline_at": NOW + timedelta(seconds=60),
+        **changes,
+    }
+
+
+def call(identifier: uuid.UUID, of: uuid.UUID, state: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "id": identifier,
+        "generation_id": of,
+        "step": 0,
+        "state": state,
+        "is_resubmission": False,
+        "request_id": f"request of {identifier}",
+        "billable_units": Decimal("1.50") if state == "succeeded" else None,
+        **changes,
+    }
+
+
+def paid(identifier: uuid.UUID, state: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "request_id": f"request of {identifier}",
+        "webhook_url": f"http://127.0.0.1/v1/webhooks/fal/{identifier}/token",
+        "state": state,
+        "billable_units": 1.5 if state == "billed" else 0.0,
+        "faults": [],
+        **changes,
+    }
+
+
+def books(**changes: Any) -> Books:
+    values: dict[str, Any] = {
+        "generations": [generation(DONE, "succeeded"), generation(REFUNDED, "failed")],
+        "calls": [call(PAID_CALL, DONE, "succeeded"), call(FAILED_CALL, REFUNDED, "failed")],
+        "paid_calls": [paid(PAID_CALL, "billed"), paid(FAILED_CALL, "failed")],
+        "dead_letters": [],
+        "late_images": [],
+        "leftovers": [],
+        "pending": {"tasks": 0, "slots": 0, "looks": 0, "generations": 0},
+        "paid_totals": {"billed": 1},
+        "drift": [],
+        "events": 4,
+    }
+    return Books(**(values | changes))
+
+
+PROMISES = [
+    Promise(str(DONE), str(ANN), "succeeded", "charged"),
+    Promise(str(REFUNDED), str(ANN), "failed", "refunded"),
+]
+
+
+def rules(found: Books, promises: list[Promise] | None = None) -> set[str]:
+    return {each.rule for each in verdict.judge(found, PROMISES if promises is None else promises)}
+
+
+def test_what_is_right_is_found_right() -> None:
+    assert rules(books()) == set()
+    assert verdict.count(books())["provider_calls"]["paid_ours"] == 1
+
+
+OTHER = uuid.uuid4()
+UNHEARD = {"request_id": None, "error_type": "ambiguous_submit"}
+BROKEN: dict[str, tuple[dict[str, Any], str]] = {
+    "open": ({"generations": [generation(DONE, "running", finished_at=None)]}, "never_ended"),
+    "late": (
+        {"generations": [generation(DONE, "succeeded", deadline_at=NOW - timedelta(seconds=30))]},
+        "ended_late",
+    ),
+    "charged twice": ({"generations": [generation(DONE, "succeeded", confirms=2)]}, "money"),
+    "charged too much": ({"generations": [generation(DONE, "succeeded", confirmed=8)]}, "money"),
+    "not charged": ({"generations": [generation(DONE, "succeeded", money="pending")]}, "money"),
+    "refunded and charged": (
+        {"generations": [generation(REFUNDED, "failed", confirms=1, confirmed=4)]},
+        "money",
+    ),
+    "no image": ({"generations": [generation(DONE, "succeeded", result=None)]}, "image"),
+    "refunded with an image": (
+        {"generations": [generation(REFUNDED, "failed", result={"storage_key": "image"})]},
+        "image",
+    ),
+    "drift": ({"drift": [Drift("account_balance", "credit_accounts", "1", {})]}, "drift"),
+    "unknown to us": (
+        {"paid_calls": [paid(PAID_CALL, "billed"), paid(OTHER, "billed")]},
+        "unknown_paid_call",
+    ),
+    "unknown to them": ({"paid_calls": []}, "unknown_request"),
+    "one call posted twice": (
+        {"paid_calls": [paid(PAID_CALL, "billed"), paid(PAID_CALL, "billed", request_id="b")]},
+        "sent_twice",
+    ),
+    "another request": (
+        {"paid_calls": [paid(PAID_CALL, "billed", request_id="another")]},
+        "request_id",
+    ),
+    "refused, but taken": ({"calls": [call(PAID_CALL, DONE, "refused")]}, "refused_but_taken"),
+    "succeeded for nothing": ({"paid_calls": [paid(PAID_CALL, "failed")]}, "not_billed"),
+    "failed, but billed": ({"calls": [call(PAID_CALL, DONE, "failed")]}, "billed"),
+    "known and forgotten": ({"calls": [call(PAID_CALL, DONE, "abandoned")]}, "unnoticed"),
+    "other units": (
+        {"paid_calls": [paid(PAID_CALL, "billed", billable_units=2)]},
+        "billable_units",
+    ),
+    "a step paid twice": (
+        {
+            "calls": [call(PAID_CALL, DONE, "succeeded"), call(OTHER, DONE, "succeeded")],
+            "paid_calls": [paid(PAID_CALL, "billed"), paid(OTHER, "billed")],
+        },
+        "paid_twice",
+    ),
+    "a slot is held": (
+        {"pending": {"tasks": 0, "slots": 1, "looks": 0, "generations": 0}},
+        "left_over",
+    ),
+    "a dead letter": (
+        {"dead_letters": [{"id": OTHER, "job": "x", "args": {}, "attempts": 8, "error": "e"}]},
+        "dead_letter",
+    ),
+    "a late image of a delivered one": ({"late_images": [{"generation_id": DONE}]}, "late_image"),
+    "another state than shown": ({"generations": [generation(DONE, "failed")]}, "shown_state"),
+    "a lost order": ({"generations": []}, "vanished"),
+    "an order of nobody": (
+        {"generations": [generation(DONE, "succeeded"), generation(OTHER, "succeeded")]},
+        "nobody_ordered",
+    ),
+    "another owner": ({"generations": [generation(DONE, "succeeded", user_id=OTHER)]}, "owner"),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_what_is_wrong_is_found(broken: str) -> None:
+    changes, rule = BROKEN[broken]
+    assert rule in rules(books(**changes))
+
+
+def test_money_that_was_shown_wrong() -> None:
+    shown = [Promise(str(DONE), str(ANN), "succeeded", "refunded"), PROMISES[1]]
+    assert rules(books(), shown) == {"shown_money"}
+
+
+def test_a_resubmission_may_cost_twice_and_is_named() -> None:
+    found = books(
+        calls=[
+            call(OTHER, DONE, "abandoned", **UNHEARD),
+            call(PAID_CALL, DONE, "succeeded", is_resubmission=True),
+            call(FAILED_CALL, REFUNDED, "failed"),
+        ],
+        paid_calls=[paid(OTHER, "billed"), paid(PAID_CALL, "billed"), paid(FAILED_CALL, "failed")],
+    )
+    assert rules(found) == set()
+    counts = verdict.count(found)["provider_calls"]
+    assert [each["call"] for each in counts["resubmissions"]] == [str(PAID_CALL)]
+    assert counts["paid_unheard"] == [str(OTHER)]
