@@ -21,7 +21,7 @@ from litestar.response.sse import ServerSentEventMessage
 from api import security
 from api.deps import AllServices, CurrentUser, User
 from api.problems import raises
-from api.schemas.generations import GenerationView, view_of
+from api.schemas.generations import GenerationEvent, view_of
 from api.services import Services
 from core.db import Connection, Scope
 from core.errors import NotFoundError, QuotaError
@@ -82,7 +82,7 @@ async def wait_until_finished(
     responses={
         **raises(NotFoundError, QuotaError),
         200: ResponseSpec(
-            GenerationView,
+            GenerationEvent,
             description="A stream of `generation` events",
             media_type="text/event-stream",
             generate_examples=False,

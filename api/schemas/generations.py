@@ -110,6 +110,20 @@ class GenerationView(msgspec.Struct, frozen=True):
     ] = None
 
 
+class GenerationEvent(msgspec.Struct, frozen=True):
+    """One server-sent event."""
+
+    id: Annotated[str, Meta(description="The generation's `version`.", examples=["4"])]
+    event: Literal["generation"]
+    data: Annotated[
+        str,
+        Meta(
+            description="The generation as JSON, as `GET /v1/generations/{id}` shows it.",
+            extra_json_schema={"contentMediaType": "application/json"},
+        ),
+    ]
+
+
 class SignedImage(msgspec.Struct, frozen=True):
     """A URL that anybody can open until it expires."""
 
