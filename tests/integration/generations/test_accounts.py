@@ -4,7 +4,8 @@ from collections import Counter
 
 import pytest
 
-from tests.integration.generations.conftest import OpenWorld, fal_key
+from tests.integration.generations.conftest import OpenWorld
+from tests.integration.generations.opening import fal_key
 from tests.integration.generations.world import Person, World
 
 

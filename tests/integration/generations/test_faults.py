@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from core.pixels.limits import OUTPUT_BYTES_MAX
-from tests.integration.generations.conftest import OpenWorld, fal_key
+from tests.integration.generations.conftest import OpenWorld
+from tests.integration.generations.opening import fal_key
 from tests.integration.generations.world import FAL_URL, SUPABASE_URL, Person, World
 
 

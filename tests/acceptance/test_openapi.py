@@ -1,0 +1,216 @@
+"""The OpenAPI document against the application: requests that nobody would think of.
+
+Each documented route gets requests made from the document, some right and some wrong, from a user
+and from an admin. No answer is a 500, and each is one that the document names.
+"""
+
+import asyncio
+import contextlib
+import re
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis import Case, GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from api.app import create_app
+from core.pixels.pool import PixelPool
+from scripts.stack import EmbeddedValkey
+from tests.integration.generations.opening import opened_world, world_settings
+from tests.integration.generations.world import API_URL, World
+from tests.support.database import cloned_database
+from tests.support.run import Run
+from tests.support.settings import NOWHERE, build_settings
+
+METHODS = {"get", "post", "put", "patch", "delete"}
+EXAMPLES = 8
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+
+
+def _document() -> dict[str, Any]:
+    nowhere = "postgresql://nobody@127.0.0.1:9/none"
+    offline = build_settings(
+        database_url=nowhere,
+        worker_database_url=nowhere,
+        redis_url="redis://127.0.0.1:9/0",
+        redis_prefix="offline",
+        supabase_url=NOWHERE,
+    )
+    return create_app(offline).openapi_schema.to_schema()
+
+
+DOCUMENT = _document()
+ROUTES = [
+    (method.upper(), path)
+    for path, item in DOCUMENT["paths"].items()
+    for method in item
+    if method in METHODS
+]
+
+
+class House:
+    """A world that lives on a loop of its own, for tests that are not coroutines."""
+
+    def __init__(self, portal: BlockingPortal, world: World) -> None:
+        self._portal = portal
+        self._world = world
+        self.ids: dict[str, str] = {}
+        self.headers: dict[str, dict[str, str]] = {}
+        portal.call(self._furnish)
+
+    async def _furnish(self) -> None:
+        """A user with a finished and an open generation, and what admins look at."""
+        world = self._world
+        ada = await world.person(1000)
+        done = await ada.start()
+        await world.finish(done)
+        await world.move("select app.add_task('gild', '{}', p_delay_seconds => 0)")
+        await world.run_tasks()
+        (letter,) = world.dead_letters()
+        self.headers = {"user": ada.headers, "admin": world.admin(), "nobody": {}}
+        self.ids = {
+            "generation_id": done,
+            "upload_id": str(ada.upload_id),
+            "user_id": str(ada.id),
+            "letter_id": str(letter["id"]),
+            "slug": "packshot",
+        }
+
+    def send(self, case: Case[Any], who: str) -> httpx.Response:
+        asked = case.as_transport_kwargs(base_url=API_URL)
+        body = asked.get("data")
+        is_text = isinstance(body, str | bytes)
+        request = self._world.client.build_request(
+            asked["method"],
+            asked["url"],
+            params=asked.get("params"),
+            headers=_headers(asked["headers"], self.headers[who]),
+            cookies=asked.get("cookies"),
+            json=asked.get("json"),
+            content=body if is_text else None,
+            data=None if is_text else body,
+            files=[_part(*part) for part in asked["files"]] if asked.get("files") else None,
+        )
+        return self._portal.call(self._send, request)
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        await request.aread()  # the checks look at what was sent
+        async with asyncio.timeout(30):
+            return await self._world.client.send(request)
+
+    def get(self, method: str, path: str, who: str) -> httpx.Response:
+        request = self._world.client.build_request(method, path, headers=self.headers[who])
+        return self._portal.call(self._send, request)
+
+    def drift(self) -> list[Any]:
+        return list(self._world.database.drift())
+
+
+def _part(name: str, value: Any) -> tuple[str, Any]:
+    """A form's part may be drawn as any JSON; what goes over the wire is bytes."""
+    if not isinstance(value, tuple):
+        return name, value if isinstance(value, bytes) else str(value).encode()
+    file_name, content, *rest = value
+    return name, (file_name, _part(name, content)[1], *rest)
+
+
+def _headers(drawn: dict[str, Any], own: dict[str, str]) -> list[tuple[bytes, bytes]]:
+    merged = {name.lower(): str(value) for name, value in drawn.items()}
+    merged |= {name.lower(): value for name, value in own.items()}
+    return [(name.encode(), value.encode("latin-1")) for name, value in merged.items()]
+
+
+@pytest.fixture(scope="module")
+def house(test_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    folder = Path(tmp_path_factory.mktemp("house"))
+    with contextlib.ExitStack() as stack:
+        database = stack.enter_context(cloned_database(test_run))
+        valkey = stack.enter_context(
+            EmbeddedValkey(test_run.new_folder("shared") / "valkey", durable=False)
+        )
+        ours = build_settings(
+            database_url=database.api_url,
+            worker_database_url=database.worker_url,
+            redis_url=valkey.url(),
+            redis_prefix="house",
+            **world_settings(),
+        )
+        portal = stack.enter_context(start_blocking_portal())
+        pixels = PixelPool(1)
+        world = stack.enter_context(
+            portal.wrap_async_context_manager(opened_world(ours, database, pixels, folder))
+        )
+        made = House(portal, world)
+        yield made
+        assert made.drift() == []
+        portal.call(pixels.close)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(("method", "path"), ROUTES, ids=lambda part: part)
+def test_nothing_breaks_it(method: str, path: str, house: House) -> None:
+    operation = schemathesis.openapi.from_dict(DOCUMENT)[path][method]
+    modes = [
+        operation.as_strategy(generation_mode=mode)
+        for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
+        if mode is GenerationMode.POSITIVE or _takes_anything(method, path)
+    ]
+    known = set(re.findall(r"{(\w+)}", path)) & set(house.ids)
+
+    @settings(
+        max_examples=EXAMPLES * len(modes),
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(
+        case=st.one_of(modes),
+        who=st.sampled_from(["user", "user", "admin", "nobody"]),
+        is_real=st.booleans(),
+    )
+    def attack(case: Case[Any], who: str, is_real: bool) -> None:
+        if is_real:
+            case.path_parameters.update({name: house.ids[name] for name in known})
+        response = house.send(case, who)
+        case.validate_response(response, checks=CHECKS)
+
+    attack()
+
+
+def _takes_anything(method: str, path: str) -> bool:
+    operation = DOCUMENT["paths"][path][method.lower()]
+    return bool(operation.get("parameters") or operation.get("requestBody"))
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES, ids=lambda part: part)
+def test_every_documented_route_is_there(method: str, path: str, house: House) -> None:
+    """Whoever has not signed in is told so; a path that nobody serves would be a plain 404."""
+    filled = re.sub(r"{\w+}", str(uuid.uuid4()), path)
+    for who in ("nobody", "admin"):
+        answer = house.get(method, filled, who)
+        assert answer.status_code != 405
+        if answer.status_code == 404:
+            assert "kind" in answer.json(), "no route"
+    assert house.get(method, "/nowhere" + filled, "admin").status_code == 404
