@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -52,12 +53,18 @@ def run(names: list[str]) -> dict[str, Any]:
     }
 
 
+def _interrupt(*_: object) -> None:
+    """Ends as Ctrl-C does: everything that was started is stopped."""
+    raise KeyboardInterrupt
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="budget", help=", ".join(MEASURES))
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(MEASURES):
         parser.error(f"no budget is called {', '.join(sorted(unknown))}")
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         report = run(arguments.names or list(MEASURES))
     except StackError as error:

@@ -5,6 +5,8 @@ product would have written; app.reconcile finds no drift in them.
 """
 
 import uuid
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -14,7 +16,7 @@ GRANTED = 1_000_000
 _STEP_SECONDS = 30
 
 _PEOPLE = """
-create temporary table person as
+create unlogged table bench.person as
 select number,
   gen_random_uuid() as id,
   gen_random_uuid() as upload_id,
@@ -25,7 +27,7 @@ from generate_series(0, %(people)s - 1) as number
 
 # Generations have time-ordered ids, as core.ids makes them; the other ids are random.
 _PAST = """
-create temporary table past as
+create unlogged table bench.past as
 select (lpad(to_hex((extract(epoch from at) * 1000)::bigint), 12, '0')
     || '7' || substr(noise, 1, 3) || '8' || substr(noise, 4, 15))::uuid as id,
   person.id as user_id, person.upload_id, person.lot_id,
@@ -35,16 +37,16 @@ from (
     now() - make_interval(secs => (%(generations)s::bigint - number) * %(step)s + 1800) as at
   from generate_series(1, %(generations)s::bigint) as number
 ) as moment
-join person on person.number = moment.number %% %(people)s
+join bench.person on person.number = moment.number %% %(people)s
 """
 
-_USERS = "insert into app.users (id, created_at) select id, since from person"
+_USERS = "insert into app.users (id, created_at) select id, since from bench.person"
 
 _ACCOUNTS = """
 insert into app.credit_accounts (user_id, available)
 select person.id, %(granted)s::bigint - count(past.id)
-from person
-left join past on past.user_id = person.id
+from bench.person
+left join bench.past on past.user_id = person.id
 group by person.id
 """
 
@@ -54,7 +56,7 @@ insert into app.credit_lots (
 )
 select person.lot_id, person.id, 'gift', %(granted)s::bigint, account.available,
   'bench:' || person.id, person.since
-from person
+from bench.person
 join app.credit_accounts as account on account.user_id = person.id
 """
 
@@ -65,7 +67,7 @@ insert into app.uploads (
 )
 select upload_id, id, 'ready', id || '/original', id || '/normal.jpg', 'image/jpeg', 1024, 1024,
   md5(id::text), since, since
-from person
+from bench.person
 """
 
 _GENERATIONS = """
@@ -82,14 +84,14 @@ select id, user_id, upload_id, 'packshot', 1, 'locked', 1,
     'thumbnail_key', user_id || '/' || id || '/' || call_id || '/thumb.jpg',
     'content_type', 'image/jpeg', 'width', 2000, 'height', 2000, 'size_bytes', 412345,
     'pixel_sha256', md5(id::text), 'facts', '{"own_pixels": true}'::jsonb)
-from past
+from bench.past
 order by at
 """
 
 _EVENTS = """
 insert into app.generation_events (generation_id, version, state, at)
 select id, event.version, event.state, at + event.version * interval '4 seconds'
-from past
+from bench.past
 cross join (
   values (1, 'queued'), (2, 'submitting'), (3, 'running'), (4, 'collecting'), (5, 'succeeded')
 ) as event (version, state)
@@ -109,7 +111,7 @@ select call_id, id, user_id, 0, 1, account.account_id, account.fingerprint,
   'https://queue.fal.run/fal-ai/birefnet/requests/' || reservation_id || '/cancel',
   at + interval '75 seconds', at + interval '1 second', at + interval '18 seconds',
   at + interval '20 seconds', 200, 1, at
-from past
+from bench.past
 cross join (select account_id, fingerprint from app.provider_keys limit 1) as account
 order by at
 """
@@ -119,14 +121,14 @@ insert into app.reservations (
   id, user_id, subject_id, purpose, amount, state, created_at, resolved_at
 )
 select reservation_id, user_id, id, 'run', 1, 'confirmed', at, at + interval '20 seconds'
-from past
+from bench.past
 order by at
 """
 
 _RESERVATION_LOTS = """
 insert into app.reservation_lots (reservation_id, lot_id, amount)
 select reservation_id, lot_id, 1
-from past
+from bench.past
 order by at
 """
 
@@ -142,15 +144,15 @@ from (
   select since as at, 'grant:bench:' || id || ':available' as key, 'grant' as kind,
     'gift' as debit, 'available' as credit, %(granted)s::bigint as amount, id as user_id,
     lot_id, null::uuid as reservation_id, null::uuid as subject_id, 'system' as actor
-  from person
+  from bench.person
   union all
   select at, 'reserve:run:' || id || ':' || lot_id, 'reserve', 'available', 'reserved', 1,
     user_id, lot_id, reservation_id, id, 'user'
-  from past
+  from bench.past
   union all
   select at + interval '20 seconds', 'confirm:run:' || id, 'confirm', 'reserved', 'usage', 1,
     user_id, null, reservation_id, id, 'system'
-  from past
+  from bench.past
 ) as posted
 order by at
 """
@@ -158,25 +160,13 @@ _UNSEAL = "alter table app.ledger_transfers enable trigger ledger_transfers_seal
 
 _TURNS = (
     "insert into app.user_turns (user_id, last_served_at)"
-    " select user_id, max(at) from past group by user_id"
+    " select user_id, max(at) from bench.past group by user_id"
 )
 
-_STATEMENTS = (
-    _PEOPLE,
-    _PAST,
-    _USERS,
-    _ACCOUNTS,
-    _LOTS,
-    _UPLOADS,
-    _GENERATIONS,
-    _EVENTS,
-    _CALLS,
-    _RESERVATIONS,
-    _RESERVATION_LOTS,
-    _SEAL,
-    _TRANSFERS,
-    _UNSEAL,
-    _TURNS,
+# Two connections share the work, one a core; with foreign keys off the order does not matter.
+_LANES = (
+    (_USERS, _ACCOUNTS, _LOTS, _UPLOADS, _GENERATIONS, _EVENTS, _CALLS, _TURNS),
+    (_SEAL, _TRANSFERS, _UNSEAL, _RESERVATIONS, _RESERVATION_LOTS),
 )
 
 
@@ -188,14 +178,22 @@ def write_history(url: str, *, generations: int, people: int) -> list[tuple[uuid
         "granted": GRANTED,
         "step": _STEP_SECONDS,
     }
-    with psycopg.connect(url, autocommit=True, prepare_threshold=None) as conn:
-        with conn.transaction():
-            conn.execute("set local session_replication_role = replica")
-            conn.execute("set local work_mem = '64MB'")
-            for statement in _STATEMENTS:
-                conn.execute(statement, values)
-            made = conn.execute("select id, upload_id from person").fetchall()
+    _run(url, ("create schema bench", _PEOPLE, _PAST, "analyze bench.past"), values)
+    with ThreadPoolExecutor(len(_LANES)) as threads:
+        for done in [threads.submit(_run, url, lane, values) for lane in _LANES]:
+            done.result()
+    with psycopg.connect(url, autocommit=True) as conn:
+        made = conn.execute("select id, upload_id from bench.person").fetchall()
+        conn.execute("drop schema bench cascade")
         # What autovacuum would do in the middle of the measurement.
         conn.execute("vacuum (analyze)")
         conn.execute("checkpoint")
     return made
+
+
+def _run(url: str, statements: Sequence[str], values: dict[str, Any]) -> None:
+    with psycopg.connect(url, prepare_threshold=None) as conn:
+        conn.execute("set local session_replication_role = replica")
+        conn.execute("set local work_mem = '64MB'")
+        for statement in statements:
+            conn.execute(statement, values)

@@ -10,9 +10,12 @@ import msgspec
 from scripts.sandbox.fal.faults import FaultKind
 
 KILL_SECONDS = 2.0
-WORKERS_MIN = 5
+WORKERS_MIN, WORKERS_MAX = 5, 10
 # A worker that lives as long as this after its start gets something done.
 USEFUL_SECONDS = 8.0
+# Until a worker is of full use it has imported its modules, connected, and started its pixel
+# process, which imports as well: so many times the first.
+STARTS = 3
 FLUSHES, API_KILLS, DATABASE_RESTARTS = 3, 2, 1
 FAULT_RATE = 0.3
 PEOPLE = 5
@@ -126,9 +129,15 @@ def make_plan(n: int, seed: int, *, start_seconds: float) -> Plan:
         lease_seconds=5 if is_small else 10,
         submit_seconds=7 if is_small else 10,
         people=people,
-        workers=max(WORKERS_MIN, math.ceil((start_seconds + USEFUL_SECONDS) / KILL_SECONDS)),
+        workers=_workers(start_seconds),
         orders=tuple(tuple(each) for each in orders),
     )
+
+
+def _workers(start_seconds: float) -> int:
+    """One dies every two seconds: the more there are, the longer each lives."""
+    wanted = math.ceil((STARTS * start_seconds + USEFUL_SECONDS) / KILL_SECONDS)
+    return min(WORKERS_MAX, max(WORKERS_MIN, wanted))
 
 
 def _order(dice: random.Random, at: float, *, is_tried_again: bool) -> Order:

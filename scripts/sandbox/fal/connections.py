@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+import stat
 from pathlib import Path
 
 from litestar.types import Scope
@@ -21,10 +22,12 @@ def drop_connection(scope: Scope) -> bool:
     if client is None or directory is None:
         return False
     peer = (client[0], int(client[1]))  # the server gives the port as text
-    for entry in list(directory.iterdir()):
-        with contextlib.suppress(OSError, ValueError):
-            copy = socket.socket(fileno=os.dup(int(entry.name)))
-            with copy:
+    for descriptor in [int(entry.name) for entry in directory.iterdir()]:
+        # Gone in the meantime, or a socket without a peer: not the one.
+        with contextlib.suppress(OSError):
+            if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                continue
+            with socket.socket(fileno=os.dup(descriptor)) as copy:
                 if copy.getpeername()[:2] == peer:
                     copy.shutdown(socket.SHUT_RDWR)
                     return True

@@ -1,6 +1,7 @@
 """The application without a server: what tests of the worker plug into their HTTP client."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -10,6 +11,7 @@ import pytest
 
 from scripts.sandbox.fal.app import create_app
 from scripts.sandbox.fal.config import FalSandboxConfig
+from scripts.sandbox.fal.connections import drop_connection
 from tests.integration.sandbox_fal.support import EDIT, edit_body
 
 
@@ -71,3 +73,10 @@ async def test_dropped_answer_is_half_an_answer(client: httpx.AsyncClient) -> No
     answer = await client.post(f"/{EDIT}", json=edit_body())
     with pytest.raises(ValueError, match=r"Unterminated|Expecting"):
         answer.json()
+
+
+async def test_looking_for_a_socket_leaves_no_descriptor_open() -> None:
+    scope: Any = {"client": ("127.0.0.1", "1")}
+    before = len(list(Path("/dev/fd").iterdir()))
+    assert not drop_connection(scope)
+    assert len(list(Path("/dev/fd").iterdir())) == before
