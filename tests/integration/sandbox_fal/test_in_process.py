@@ -75,7 +75,7 @@ async def test_dropped_answer_is_half_an_answer(client: httpx.AsyncClient) -> No
         answer.json()
 
 
-async def test_looking_for_a_socket_leaves_no_descriptor_open() -> None:
+def test_looking_for_a_socket_leaves_no_descriptor_open() -> None:
     scope: Any = {"client": ("127.0.0.1", "1")}
     before = len(list(Path("/dev/fd").iterdir()))
     assert not drop_connection(scope)
