@@ -328,7 +328,7 @@ begin
   update app.provider_accounts
   set breaker_state = 'closed', breaker_until = null, breaker_reason = null, breaker_failures = 0
   where id = (select account_id from app.provider_calls where id = p_call_id)
-    and breaker_state <> 'closed';
+    and breaker_state = 'half_open';
   if v_generation.cancel_requested_at is not null or v_generation.gave_up_at is not null
     or v_generation.finished_at is not null
   then

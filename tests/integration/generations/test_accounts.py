@@ -103,6 +103,17 @@ async def test_half_open_takes_one_probe(world: World, ada: Person) -> None:
         assert (await world.finish(generation_id))["state"] == "succeeded"
 
 
+async def test_a_call_from_before_the_refusal_is_no_probe(world: World, ada: Person) -> None:
+    for _ in range(2):
+        await ada.start()
+    (locked,) = await world.take_tickets()
+    (taken,) = await world.take_tickets()
+    await world.fault("locked_account", times=1)
+    await world.send(locked)
+    await world.send(taken)
+    assert world.account()["breaker_state"] == "open"
+
+
 async def test_a_failing_probe_doubles_the_pause(world: World, ada: Person) -> None:
     await world.fault("locked_account")
     generation_id = await ada.start()
