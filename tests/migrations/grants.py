@@ -103,10 +103,44 @@ users              | jewelshot_worker | select
 worker_heartbeats  | jewelshot_admin  | select
 worker_heartbeats  | jewelshot_ledger | select
 worker_heartbeats  | jewelshot_worker | select, insert, delete, update(in_flight seen_at)
+packs              | anon             | select
+packs              | authenticated    | select
+packs              | jewelshot_admin  | select
+packs              | jewelshot_api    | select
+packs              | jewelshot_ledger | select
+packs              | jewelshot_worker | select
+payment_terms      | authenticated    | select
+payment_terms      | jewelshot_admin  | select
+payment_terms      | jewelshot_ledger | select
+stripe_customers   | authenticated    | select
+stripe_customers   | jewelshot_admin  | select
+stripe_customers   | jewelshot_ledger | select, insert, update
+stripe_customers   | jewelshot_worker | select
+orders             | authenticated    | select
+orders             | jewelshot_admin  | select
+orders             | jewelshot_ledger | select, insert, update
+orders             | jewelshot_worker | select
+payment_refunds    | authenticated    | select
+payment_refunds    | jewelshot_admin  | select
+payment_refunds    | jewelshot_ledger | select, insert, update
+payment_refunds    | jewelshot_worker | select
+payment_disputes   | authenticated    | select
+payment_disputes   | jewelshot_admin  | select
+payment_disputes   | jewelshot_ledger | select, insert, update
+payment_disputes   | jewelshot_worker | select
+order_sessions     | jewelshot_admin  | select
+order_sessions     | jewelshot_ledger | select, insert
+order_sessions     | jewelshot_worker | select
+stripe_events      | jewelshot_admin  | select
+stripe_events      | jewelshot_ledger | select, insert, update, delete
+stripe_events      | jewelshot_worker | select
+payment_days       | jewelshot_admin  | select
+payment_days       | jewelshot_ledger | select, insert, update
+payment_days       | jewelshot_worker | select
 """
 
 # Tables of which every user may see every row.
-PUBLIC_TABLES = frozenset({"operations"})
+PUBLIC_TABLES = frozenset({"operations", "packs", "payment_terms"})
 
 # function | callers; `-` is nobody but its owner, which for all here is jewelshot_ledger: these
 # run with its rights (security definer) and are the only way to money, state and outbox.
@@ -164,6 +198,28 @@ take_from_lots        | -
 take_tickets          | jewelshot_worker
 ticket                | -
 write_audit           | -
+admin_refund          | jewelshot_admin
+finish_stripe_event   | jewelshot_worker
+mirror_refunds        | -
+next_attempt          | jewelshot_api
+next_refund_attempt   | jewelshot_worker
+open_refund           | -
+payments_health       | jewelshot_api
+payments_metrics      | jewelshot_api
+prune_stripe_events   | jewelshot_worker
+receive_stripe_event  | jewelshot_api jewelshot_worker
+record_customer       | jewelshot_api
+record_payment_day    | jewelshot_worker
+record_session        | jewelshot_api
+refundable_order      | -
+refuse_refund         | jewelshot_worker
+replay_stripe_events  | jewelshot_admin
+request_order_sync    | authenticated
+request_refund        | authenticated
+retry_order           | authenticated
+settle_order          | -
+start_order           | authenticated
+sync_order            | jewelshot_worker
 """
 
 # function | callers; run with the rights of the migrating role, which sees every row: they only
@@ -172,6 +228,8 @@ OWNER_DEFINER_FUNCTIONS = """
 reconcile             | jewelshot_worker
 schema_version        | jewelshot_api jewelshot_worker
 verified_email        | jewelshot_ledger
+reconcile_ledger      | -
+reconcile_payments    | -
 """
 
 # function | callers; run with the rights of whoever calls them.

@@ -1,0 +1,28 @@
+delete from app.schedules where name like 'payments.%';
+
+drop function app.reconcile();
+alter function app.reconcile_ledger() rename to reconcile;
+grant execute on function app.reconcile() to jewelshot_worker;
+drop function app.reconcile_payments();
+drop function app.payments_metrics();
+drop function app.payments_health();
+drop function app.record_payment_day(date, bigint, bigint, bigint, bigint, jsonb);
+drop function app.prune_stripe_events(integer, uuid);
+drop function app.replay_stripe_events(text[], timestamptz, timestamptz, text[], integer);
+drop function app.next_refund_attempt(uuid, integer);
+drop function app.refuse_refund(uuid, text, uuid);
+drop function app.admin_refund(uuid, uuid, bigint, text, text);
+drop function app.request_refund(uuid, uuid, bigint, text);
+drop function app.refundable_order(uuid, uuid);
+drop function app.open_refund(uuid, app.orders, bigint, text, text, text);
+drop function app.sync_order(uuid, integer, timestamptz, jsonb, text, uuid);
+drop function app.mirror_refunds(app.orders, jsonb);
+drop function app.settle_order(uuid);
+drop function app.finish_stripe_event(text, text, uuid, uuid);
+drop function app.receive_stripe_event(text, text, text, double precision, jsonb, text);
+drop function app.request_order_sync(uuid);
+drop function app.record_customer(uuid, text, text);
+drop function app.record_session(uuid, integer, text, text, text, text);
+drop function app.next_attempt(uuid, integer);
+drop function app.retry_order(uuid, integer);
+drop function app.start_order(uuid, text);
