@@ -31,6 +31,8 @@ from core.settings import Settings, load_settings
 JSON_BODY_BYTES_MAX = 256 * 1024
 # Every open tab refreshes about once an hour; a whole office may share one address.
 REFRESH_LIMIT = parse_limit("refresh", "150/5 minutes")
+# Each try counts, right or wrong, before the code is looked at: many at once get no further.
+CODES_LIMIT = parse_limit("codes", "10/hour")
 
 
 def create_app(
@@ -82,6 +84,7 @@ def _gate(services: Services) -> DefineMiddleware:
             "ip": parse_limit("ip", settings.rate_limit_ip),
             "auth": parse_limit("auth", settings.rate_limit_auth),
             "refresh": REFRESH_LIMIT,
+            "codes": CODES_LIMIT,
         },
     )
 

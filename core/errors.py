@@ -94,6 +94,24 @@ class IdempotencyMismatchError(DomainError):
     sqlstate = "JS432"
 
 
+class UnknownCodeError(DomainError):
+    """No such promo or gift code; a withdrawn one looks the same."""
+
+    sqlstate = "JS440"
+
+
+class ExpiredCodeError(DomainError):
+    """The code's time is over. Fields: expired_at."""
+
+    sqlstate = "JS441"
+
+
+class UsedUpCodeError(DomainError):
+    """The code was redeemed as often as it may be."""
+
+    sqlstate = "JS442"
+
+
 class MoneyInvariantError(DomainError):
     """A replay carries other amounts than the first call, or a row would break the ledger."""
 
