@@ -1,0 +1,105 @@
+"""Codes: made and withdrawn by admins, redeemed by people, each once a person.
+
+A code's text exists in the answer that shows it and in the request that redeems it; what is stored
+and compared is its hash.
+"""
+
+import uuid
+from datetime import datetime
+
+import msgspec
+
+from core.codes import queries
+from core.codes.types import (
+    Batch,
+    Code,
+    CodeFilters,
+    PlainCode,
+    Redemption,
+    RedemptionRow,
+    Terms,
+    digest_of,
+    new_code_text,
+)
+from core.db import Connection
+from core.errors import NotFoundError, UnknownCodeError
+from core.ids import new_id
+
+# A key of an admin names one batch for ever.
+_BATCHES = uuid.UUID("3e699f02-a3dd-4cd0-a4cc-47789bc20c0a")
+
+
+def new_batch(count: int, *, actor: str, key: str | None) -> Batch:
+    """Codes that nobody has seen, to be kept by `create`. The same actor and key: the same id.
+
+    Made outside the transaction, so that one that is run again keeps the same codes.
+    """
+    batch_id = new_id() if key is None else uuid.uuid5(_BATCHES, f"{actor} {key}")
+    return Batch(batch_id, [PlainCode(new_id(), new_code_text()) for _ in range(count)])
+
+
+async def create(conn: Connection, batch: Batch, terms: Terms) -> None:
+    """Keep the hashes of a batch, audited. For admins.
+
+    Raises: NotAllowedError, InvalidInputError, ConflictError (the batch exists with other codes).
+    Replay: the same batch does nothing more.
+    """
+    await queries.create_codes(conn, batch.id, terms, batch.codes)
+
+
+async def disable(conn: Connection, code_id: uuid.UUID) -> Code:
+    """Withdraw one code, audited; what was redeemed stays. For admins.
+
+    Raises: NotAllowedError, NotFoundError. Replay: does nothing more.
+    """
+    await queries.disable_codes(conn, code_id=code_id, batch_id=None)
+    return await get_code(conn, code_id)
+
+
+async def disable_batch(conn: Connection, batch_id: uuid.UUID) -> int:
+    """Withdraw all codes of a batch, audited; how many were not withdrawn before. For admins.
+
+    Raises: NotAllowedError, NotFoundError. Replay: does nothing more.
+    """
+    return await queries.disable_codes(conn, code_id=None, batch_id=batch_id)
+
+
+async def redeem(conn: Connection, written: str) -> Redemption:
+    """Give the signed-in person the credits of a code, once; debt is paid first.
+
+    Raises: UnknownCodeError (also for a withdrawn one), ExpiredCodeError, UsedUpCodeError,
+    NotFoundError without an account.
+    Locks: account, code. Replay: the same answer, whatever became of the code since.
+    """
+    digest = digest_of(written)
+    if digest is None:
+        raise UnknownCodeError
+    return msgspec.convert(await queries.redeem_code(conn, digest), Redemption)
+
+
+async def list_codes(
+    conn: Connection, filters: CodeFilters, *, before: uuid.UUID | None, limit: int
+) -> list[Code]:
+    """Newest first."""
+    rows = await queries.list_codes(conn, filters, before=before, limit=limit)
+    return msgspec.convert(rows, list[Code])
+
+
+async def get_code(conn: Connection, code_id: uuid.UUID) -> Code:
+    """Raises: NotFoundError."""
+    row = await queries.find_code(conn, code_id)
+    if row is None:
+        raise NotFoundError(kind="code")
+    return msgspec.convert(row, Code)
+
+
+async def list_redemptions(
+    conn: Connection,
+    code_id: uuid.UUID,
+    *,
+    before: tuple[datetime, uuid.UUID] | None,
+    limit: int,
+) -> list[RedemptionRow]:
+    """Who redeemed it, newest first."""
+    rows = await queries.list_redemptions(conn, code_id, before=before, limit=limit)
+    return msgspec.convert(rows, list[RedemptionRow])
