@@ -3,10 +3,13 @@
 from litestar import Router
 
 from api.routes import (
+    account_events,
+    admin_codes,
     admin_credits,
     admin_work,
     assets,
     auth,
+    codes,
     confirm_page,
     credits,  # noqa: A004  the noun names the module
     estimates,
@@ -20,10 +23,13 @@ from api.routes import (
 )
 
 ROUTERS: list[Router] = [
+    account_events.router,
+    admin_codes.router,
     admin_credits.router,
     admin_work.router,
     assets.router,
     auth.router,
+    codes.router,
     confirm_page.router,
     credits.router,
     estimates.router,

@@ -18,8 +18,19 @@ ROLES = (
 
 # table | role | verbs, columns in parentheses where not all
 TABLES = """
+account_events     | authenticated    | select
+account_events     | jewelshot_admin  | select
+account_events     | jewelshot_ledger | select, insert
 audit_log          | jewelshot_admin  | select
 audit_log          | jewelshot_ledger | select, insert
+balance_terms      | jewelshot_admin  | select
+balance_terms      | jewelshot_ledger | select
+code_redemptions   | jewelshot_admin  | select
+code_redemptions   | jewelshot_ledger | select, insert
+codes              | jewelshot_admin  | \
+select(batch_id campaign created_at created_by credits credits_expire_after_days disabled_at \
+expires_at id kind note prefix uses uses_max)
+codes              | jewelshot_ledger | select, insert, update(disabled_at uses)
 credit_accounts    | authenticated    | select
 credit_accounts    | jewelshot_admin  | select
 credit_accounts    | jewelshot_ledger | select, insert, update(available debt reserved updated_at)
@@ -156,7 +167,9 @@ close_call            | jewelshot_worker
 complete_task         | -
 complete_upload       | authenticated
 confirm               | -
+create_codes          | jewelshot_admin
 delete_upload         | authenticated
+disable_codes         | jewelshot_admin
 discard_upload        | authenticated
 end_call              | -
 ensure_collect        | jewelshot_worker
@@ -174,6 +187,7 @@ issue_scheduled_tasks | jewelshot_worker
 lock_account          | -
 metrics               | jewelshot_api
 move_balance          | -
+note_low_balance      | -
 note_running          | -
 open_account          | authenticated
 open_call             | -
@@ -182,6 +196,7 @@ receive_fal_webhook   | jewelshot_api
 record_accepted       | jewelshot_worker
 record_ambiguous      | jewelshot_worker
 record_not_accepted   | jewelshot_worker
+redeem_code           | authenticated
 refund                | -
 replay_dead_letter    | jewelshot_admin
 requeue_generation    | jewelshot_worker

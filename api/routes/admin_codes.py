@@ -1,0 +1,202 @@
+"""Promo and gift codes: make, list, look at, withdraw. For admins."""
+
+import uuid
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+from litestar import Router, get, post
+from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
+
+from api import security
+from api.deps import CurrentAdmin, Db
+from api.params import Cursor, PageSize
+from api.problems import raises
+from api.schemas.admin_codes import (
+    CodeDetailView,
+    CodeRedemptionView,
+    CodeView,
+    CreateCodes,
+    DisabledBatchView,
+    NewCodesView,
+    NewCodeView,
+)
+from api.schemas.common import Page, decode_cursor, encode_cursor
+from core.codes import service
+from core.codes.types import (
+    Code,
+    CodeFilters,
+    CodeKind,
+    CodeStatus,
+    RedemptionRow,
+    Terms,
+    prefix_of,
+)
+from core.db import Connection
+from core.errors import ConflictError, InvalidInputError, NotAllowedError, NotFoundError
+
+BatchKey = Annotated[
+    str | None,
+    HeaderParameter(
+        name="Idempotency-Key",
+        description="One key of one admin makes one batch, for ever. Because codes are shown once,"
+        " a repetition is answered 409 with the `batch_id`: disable it and use another key.",
+        min_length=1,
+        max_length=255,
+    ),
+]
+Prefix = Annotated[
+    str | None,
+    QueryParameter(description="The beginning of a code, such as JSG-7K3M.", max_length=20),
+]
+Campaign = Annotated[str | None, QueryParameter(max_length=100)]
+
+
+@post(
+    "/v1/admin/codes",
+    operation_id="admin_create_codes",
+    summary="Make promo or gift codes",
+    description="One or many on the same terms, audited. **The answer is the only place where the"
+    " codes are ever shown**: only their hashes are kept.",
+    tags=["Admin"],
+    security=security.ADMIN,
+    status_code=201,
+    responses=raises(NotAllowedError, InvalidInputError, ConflictError, body=True),
+)
+async def create_codes(
+    admin: CurrentAdmin,
+    db: Db,
+    data: JSONBody[CreateCodes],
+    *,
+    idempotency_key: BatchKey = None,
+) -> NewCodesView:
+    terms = msgspec.convert(data, Terms, from_attributes=True)
+    batch = service.new_batch(data.count, actor=admin.actor, key=idempotency_key)
+
+    async def work(conn: Connection) -> None:
+        await service.create(conn, batch, terms)
+
+    await db.run(work, scope=admin.scope)
+    return NewCodesView(
+        batch.id, [NewCodeView(code.id, code.text, code.prefix) for code in batch.codes]
+    )
+
+
+@get(
+    "/v1/admin/codes",
+    operation_id="admin_list_codes",
+    summary="Codes, newest first",
+    tags=["Admin"],
+    security=security.ADMIN,
+    responses=raises(NotAllowedError, InvalidInputError),
+)
+async def list_codes(
+    admin: CurrentAdmin,
+    db: Db,
+    *,
+    kind: FromQuery[CodeKind | None] = None,
+    status: FromQuery[CodeStatus | None] = None,
+    campaign: Campaign = None,
+    batch_id: FromQuery[uuid.UUID | None] = None,
+    prefix: Prefix = None,
+    cursor: Cursor = None,
+    limit: PageSize = 20,
+) -> Page[CodeView]:
+    stored_prefix = prefix_of(prefix) if prefix is not None else None
+    if prefix is not None and stored_prefix is None:
+        raise InvalidInputError(field="prefix", reason="not_the_beginning_of_a_code")
+    filters = CodeFilters(
+        kind=kind, status=status, campaign=campaign, batch_id=batch_id, prefix=stored_prefix
+    )
+    before = decode_cursor(cursor, uuid.UUID)[0] if cursor else None
+
+    async def work(conn: Connection) -> list[Code]:
+        return await service.list_codes(conn, filters, before=before, limit=limit + 1)
+
+    found = await db.run(work, scope=admin.scope)
+    page = found[:limit]
+    return Page(
+        items=[_code_view(code) for code in page],
+        next_cursor=encode_cursor(page[-1].id) if len(found) > limit else None,
+    )
+
+
+@get(
+    "/v1/admin/codes/{code_id:uuid}",
+    operation_id="admin_get_code",
+    summary="One code, and who redeemed it",
+    tags=["Admin"],
+    security=security.ADMIN,
+    responses=raises(NotAllowedError, NotFoundError, InvalidInputError),
+)
+async def get_code(
+    admin: CurrentAdmin,
+    db: Db,
+    code_id: FromPath[uuid.UUID],
+    *,
+    cursor: Cursor = None,
+    limit: PageSize = 20,
+) -> CodeDetailView:
+    position = decode_cursor(cursor, datetime, uuid.UUID) if cursor else None
+    before = (position[0], position[1]) if position else None
+
+    async def work(conn: Connection) -> tuple[Code, list[RedemptionRow]]:
+        code = await service.get_code(conn, code_id)
+        return code, await service.list_redemptions(conn, code_id, before=before, limit=limit + 1)
+
+    code, found = await db.run(work, scope=admin.scope)
+    page = found[:limit]
+    last = page[-1] if len(found) > limit else None
+    return CodeDetailView(
+        **msgspec.structs.asdict(_code_view(code)),
+        redemptions=[
+            msgspec.convert(row, CodeRedemptionView, from_attributes=True) for row in page
+        ],
+        next_cursor=encode_cursor(last.redeemed_at, last.user_id) if last else None,
+    )
+
+
+@post(
+    "/v1/admin/codes/{code_id:uuid}/disable",
+    operation_id="admin_disable_code",
+    summary="Withdraw a code",
+    description="Audited. What was redeemed stays redeemed.",
+    tags=["Admin"],
+    security=security.ADMIN,
+    status_code=200,
+    responses=raises(NotAllowedError, NotFoundError),
+)
+async def disable_code(admin: CurrentAdmin, db: Db, code_id: FromPath[uuid.UUID]) -> CodeView:
+    async def work(conn: Connection) -> Code:
+        return await service.disable(conn, code_id)
+
+    return _code_view(await db.run(work, scope=admin.scope))
+
+
+@post(
+    "/v1/admin/code-batches/{batch_id:uuid}/disable",
+    operation_id="admin_disable_code_batch",
+    summary="Withdraw all codes of a batch",
+    description="Audited. What was redeemed stays redeemed.",
+    tags=["Admin"],
+    security=security.ADMIN,
+    status_code=200,
+    responses=raises(NotAllowedError, NotFoundError),
+)
+async def disable_code_batch(
+    admin: CurrentAdmin, db: Db, batch_id: FromPath[uuid.UUID]
+) -> DisabledBatchView:
+    async def work(conn: Connection) -> int:
+        return await service.disable_batch(conn, batch_id)
+
+    return DisabledBatchView(batch_id, await db.run(work, scope=admin.scope))
+
+
+def _code_view(code: Code) -> CodeView:
+    return msgspec.convert(code, CodeView, from_attributes=True)
+
+
+router = Router(
+    "/",
+    route_handlers=[create_codes, list_codes, get_code, disable_code, disable_code_batch],
+)

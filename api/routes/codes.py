@@ -1,0 +1,69 @@
+"""Redeeming a promo or gift code."""
+
+import msgspec
+from litestar import Router, post
+from litestar.params import JSONBody
+
+from api import security
+from api.deps import AppSettings, CurrentUser, Db, Limiter
+from api.problems import raises
+from api.schemas.codes import RedeemCode, RedemptionView
+from core.accounts import service as accounts
+from core.codes import service
+from core.codes.types import Redemption
+from core.db import Connection
+from core.errors import (
+    ExpiredCodeError,
+    NotAllowedError,
+    NotFoundError,
+    RateLimitedError,
+    UnknownCodeError,
+    UsedUpCodeError,
+)
+from core.ratelimit import Limit
+
+# Beside the limit of each person, which the route's `opt` names: a fair shares one address.
+_ADDRESS_LIMIT = Limit("codes-address", 60, 3600)
+
+
+@post(
+    "/v1/codes/redeem",
+    operation_id="redeem_code",
+    summary="Redeem a promo or gift code",
+    description="Each person once for each code; the same code again answers what it gave the"
+    " first time. The credits are a lot of their own, with a time to live of their own, and pay a"
+    " debt first. A code that was withdrawn looks like one that never was. Ten tries an hour, right"
+    " or wrong.",
+    tags=["Credits"],
+    security=security.BEARER,
+    status_code=200,
+    opt={"rate_limit": "codes"},
+    responses=raises(
+        NotAllowedError,
+        NotFoundError,
+        UnknownCodeError,
+        ExpiredCodeError,
+        UsedUpCodeError,
+        body=True,
+    ),
+)
+async def redeem_code(
+    user: CurrentUser, db: Db, limiter: Limiter, settings: AppSettings, data: JSONBody[RedeemCode]
+) -> RedemptionView:
+    if settings.rate_limits_enabled:
+        decision = await limiter.hit([(_ADDRESS_LIMIT, f"ip:{user.client_ip}")])
+        if not decision.allowed:
+            raise RateLimitedError(
+                retry_after_seconds=decision.retry_after_seconds, policy=decision.limit.name
+            )
+    network = accounts.network_of(user.client_ip)
+
+    async def work(conn: Connection) -> Redemption:
+        await accounts.get_or_open_account(conn, network)
+        return await service.redeem(conn, data.code)
+
+    redemption = await db.run(work, scope=user.scope)
+    return msgspec.convert(redemption, RedemptionView, from_attributes=True)
+
+
+router = Router("/", route_handlers=[redeem_code])
