@@ -24,9 +24,7 @@ class CreateCodes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         int,
         Meta(description="For each person, whole credits.", ge=1, le=CREDITS_MAX, examples=[25]),
     ]
-    count: Annotated[
-        int, Meta(description="How many codes.", ge=1, le=CODES_MAX, examples=[3])
-    ] = 1
+    count: Annotated[int, Meta(description="How many codes.", ge=1, le=CODES_MAX, examples=[3])] = 1
     uses_max: Annotated[
         int,
         Meta(
@@ -37,25 +35,24 @@ class CreateCodes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         ),
     ] = 1
     expires_at: Annotated[
-        datetime | None,
-        Meta(description="From then on it is not redeemed. Null: never.", tz=True),
+        Annotated[datetime, Meta(tz=True)] | None,
+        Meta(description="From then on it is not redeemed. Null: never."),
     ] = None
     credits_expire_after_days: Annotated[
-        int | None,
+        Annotated[int, Meta(ge=1, le=DAYS_MAX)] | None,
         Meta(
             description="How long its credits live, from redemption. Null: for ever.",
-            ge=1,
-            le=DAYS_MAX,
             examples=[90],
+            extra_json_schema={"minimum": 1, "maximum": DAYS_MAX},
         ),
     ] = None
     campaign: Campaign | None = None
     note: Annotated[
-        str | None,
+        Annotated[str, Meta(max_length=500)] | None,
         Meta(
             description="For admins only.",
-            max_length=500,
             examples=["For the stand at the spring fair."],
+            extra_json_schema={"maxLength": 500},
         ),
     ] = None
 
