@@ -15,6 +15,7 @@ from core.changes import ChangeHub, ChangePublisher
 from core.db import Database
 from core.generations.fal_webhook import WebhookVerifier
 from core.outbox import TaskQueue
+from core.payments.stripe import StripeGateway
 from core.ratelimit import RateLimiter
 from core.settings import Settings
 from core.storage.supabase import SupabaseStorage
@@ -39,6 +40,8 @@ class Services:
     changes: ChangePublisher
     hub: ChangeHub
     fal_webhooks: WebhookVerifier
+    payments: StripeGateway | None
+    """None: nothing is for sale, because there is no STRIPE_SECRET_KEY."""
     streams: Counter[uuid.UUID] = dataclasses.field(default_factory=Counter)
     """Event streams that each person holds open here."""
 
@@ -49,6 +52,8 @@ class Services:
     async def close(self) -> None:
         await self.hub.close()
         await self.tokens.close()
+        if self.payments is not None:
+            await self.payments.close()
         await self.queue.close()
         await self.http.aclose()
         await self.redis.aclose()
@@ -83,6 +88,9 @@ def build_services(
         changes=ChangePublisher(settings, redis),
         hub=ChangeHub(settings, redis),
         fal_webhooks=WebhookVerifier(settings, http),
+        payments=None
+        if settings.stripe_secret_key is None
+        else StripeGateway(settings, transport=transport),
     )
 
 

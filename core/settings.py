@@ -18,6 +18,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 FAL_KEY_PATTERN = re.compile(r"^FAL_AI_KEY_(\d+)$")
 
+_STRIPE_KEY = re.compile(r"^(sk|rk)_(live|test)_\S+$")
+
 CommaList = Annotated[tuple[str, ...], NoDecode]
 
 
@@ -116,6 +118,19 @@ class Settings(BaseSettings):
     fal_breaker_seconds: float = Field(default=60, gt=0)
     fal_cooldown_seconds: float = Field(default=5, gt=0)
 
+    stripe_secret_key: SecretStr | None = None
+    stripe_webhook_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        default=(),
+        validation_alias=AliasChoices("stripe_webhook_secrets", "stripe_webhook_secret"),
+    )
+    stripe_api_url: str | None = Field(
+        default=None, validation_alias=AliasChoices("stripe_api_url", "stripe_api_base")
+    )
+    stripe_promotion_codes: bool = True
+    stripe_invoices: bool = True
+    stripe_tax: bool = False
+    checkout_return_url: str | None = None
+
     rate_limits_enabled: bool = True
     rate_limit_user: str = "600/minute"
     rate_limit_ip: str = "1200/minute"
@@ -137,7 +152,13 @@ class Settings(BaseSettings):
     sweep_tick_seconds: float = Field(default=5, gt=0)
     shutdown_grace_seconds: float = Field(default=15, gt=0)
 
-    @field_validator("cors_allowed_origins", "trusted_proxies", "fal_output_hosts", mode="before")
+    @field_validator(
+        "cors_allowed_origins",
+        "trusted_proxies",
+        "fal_output_hosts",
+        "stripe_webhook_secrets",
+        mode="before",
+    )
     @classmethod
     def _split_commas(cls, value: object) -> object:
         if isinstance(value, str):
@@ -145,10 +166,17 @@ class Settings(BaseSettings):
         return value
 
     @field_validator(
-        "supabase_url", "public_base_url", "fal_queue_url", "fal_rest_url", mode="after"
+        "supabase_url",
+        "public_base_url",
+        "fal_queue_url",
+        "fal_rest_url",
+        "stripe_api_url",
+        mode="after",
     )
     @classmethod
-    def _without_trailing_slash(cls, value: str) -> str:
+    def _without_trailing_slash(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
         if urlsplit(value).scheme not in {"http", "https"}:
             raise ValueError("must be an http(s) URL")
         return value.rstrip("/")
@@ -165,6 +193,40 @@ class Settings(BaseSettings):
                     "set APP_ENV=development to run against the sandbox"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _guard_stripe_keys(self) -> Self:
+        if self.stripe_secret_key is None:
+            return self
+        key = self.stripe_secret_key.get_secret_value()
+        if _STRIPE_KEY.match(key) is None:
+            raise ValueError("STRIPE_SECRET_KEY must be a secret or restricted key (sk_…, rk_…)")
+        if self.stripe_is_live and self.stripe_api_url is not None:
+            raise ValueError(
+                "STRIPE_SECRET_KEY is a live key and STRIPE_API_URL points elsewhere: real money "
+                "goes to Stripe only; remove STRIPE_API_URL or use a test key"
+            )
+        if self.is_production and not self.stripe_is_live:
+            raise ValueError(
+                "STRIPE_SECRET_KEY is a test key: production sells for real money; set a live key, "
+                "or APP_ENV=development"
+            )
+        if self.is_production and not self.stripe_webhook_secrets:
+            raise ValueError(
+                "STRIPE_WEBHOOK_SECRETS is empty: payments would be noticed only by the scheduled "
+                "look; scripts.stripe_setup makes the endpoint and prints its secret"
+            )
+        return self
+
+    @property
+    def stripe_is_live(self) -> bool:
+        key = self.stripe_secret_key.get_secret_value() if self.stripe_secret_key else ""
+        return key.startswith(("sk_live_", "rk_live_"))
+
+    @property
+    def landing_url(self) -> str:
+        """Where Stripe sends the buyer back to; the order's id is added."""
+        return self.checkout_return_url or f"{self.public_base_url}/checkout/return"
 
     @property
     def jwt_issuer(self) -> str:

@@ -12,6 +12,7 @@ from core.db import Database
 from core.generations.fal import FalClient
 from core.metrics import Counters
 from core.outbox import TaskQueue
+from core.payments.stripe import StripeGateway
 from core.pixels.pool import PixelPool
 from core.settings import Settings
 from core.storage.types import Storage
@@ -33,6 +34,7 @@ class WorkerContext:
         fal: FalClient,
         storage: Storage,
         pixels: PixelPool,
+        payments: StripeGateway | None = None,
     ) -> None:
         self.settings = settings
         self.db = db
@@ -42,6 +44,7 @@ class WorkerContext:
         self.fal = fal
         self.storage = storage
         self.pixels = pixels
+        self.payments = payments
         self.counters = Counters()
         self.dispatch_wanted = asyncio.Event()
         self._beside: set[asyncio.Task[None]] = set()

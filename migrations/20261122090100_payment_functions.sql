@@ -46,7 +46,7 @@ begin
       or (pack_slug = v_pack.slug
         and pack_version = v_pack.version
         and state in ('created', 'open')
-        and attempted_at > now() - interval '30 minutes'))
+        and attempted_at > now() - interval '25 minutes'))
   order by (id = p_order_id) desc, attempted_at desc
   limit 1;
   if found then
@@ -472,7 +472,7 @@ begin
     raise exception 'no such order' using errcode = 'JS404', detail = '{"kind": "order"}';
   end if;
   v_reason := case
-    when v_order.paid_at is null then 'the order is not paid'
+    when v_order.paid_at is null and v_order.state <> 'review' then 'the order is not paid'
     when v_order.state in ('disputed', 'charged_back') then 'the payment is disputed'
     when v_order.amount_total = 0 then 'nothing was paid for this order'
     when v_order.amount_gone >= v_order.amount_total then 'all of it is refunded already' end;
@@ -512,6 +512,10 @@ begin
   end if;
   v_order := app.refundable_order(p_order_id, v_user_id);
   select refund_days into v_days from app.payment_terms;
+  if v_order.paid_at is null then
+    raise exception 'in review' using errcode = 'JS409', detail = jsonb_build_object(
+      'reason', 'the payment is being looked at', 'state', v_order.state)::text;
+  end if;
   if v_order.paid_at < now() - make_interval(days => v_days) then
     raise exception 'too late' using errcode = 'JS409', detail = jsonb_build_object(
       'reason', 'the time for a refund is over', 'refund_days', v_days)::text;

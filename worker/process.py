@@ -16,6 +16,7 @@ from core.changes import ChangePublisher
 from core.db import Connection, Database
 from core.generations.fal import FalClient
 from core.outbox import TaskQueue
+from core.payments.stripe import StripeGateway
 from core.pixels.pool import PixelPool
 from core.settings import Settings, SettingsError
 from core.storage.supabase import SupabaseStorage
@@ -56,6 +57,9 @@ async def open_context(settings: Settings) -> AsyncIterator[WorkerContext]:
         stack.push_async_callback(queue.close)
         pixels = PixelPool(settings.worker_pixel_processes)
         stack.push_async_callback(pixels.close)
+        payments = None if settings.stripe_secret_key is None else StripeGateway(settings)
+        if payments is not None:
+            stack.push_async_callback(payments.close)
         yield WorkerContext(
             settings=settings,
             db=db,
@@ -65,6 +69,7 @@ async def open_context(settings: Settings) -> AsyncIterator[WorkerContext]:
             fal=FalClient(settings, http),
             storage=SupabaseStorage(settings, http),
             pixels=pixels,
+            payments=payments,
         )
 
 

@@ -19,6 +19,7 @@ from core.work import WorkerContext
 from worker.jobs import credits as credit_jobs
 from worker.jobs import generations as generation_jobs
 from worker.jobs import housekeeping as housekeeping_jobs
+from worker.jobs import payments as payment_jobs
 from worker.jobs import uploads as upload_jobs
 
 log = structlog.get_logger()
@@ -31,8 +32,16 @@ REGISTRY: dict[str, Job] = {
     "generation.dispatch": generation_jobs.dispatch,
     "housekeeping.purge": housekeeping_jobs.purge,
     "late_images.expire": generation_jobs.expire_late_images,
+    "payment.sync": payment_jobs.sync,
+    "payments.compare_day": payment_jobs.compare_day,
+    "payments.fetch_events": payment_jobs.fetch_events,
+    "payments.prune_events": payment_jobs.prune_events,
+    "payments.sync_completed": payment_jobs.sync_completed,
+    "payments.sync_unsettled": payment_jobs.sync_unsettled,
     "provider_call.cancel": generation_jobs.cancel_call,
     "provider_call.collect": generation_jobs.collect,
+    "refund.create": payment_jobs.create_refund,
+    "stripe_event.handle": payment_jobs.handle_event,
     "upload.erase": upload_jobs.erase,
     "upload.normalise": upload_jobs.normalise,
     "uploads.expire": upload_jobs.expire,

@@ -15,8 +15,13 @@ EXAMPLE = ROOT / ".env.example"
 _LINE = re.compile(r"^(# )?([A-Z][A-Z0-9_]*)=(.*)$")
 _FAL_KEY = re.compile(r"^FAL_AI_KEY_(\d+|<n>)(_ACCOUNT)?$")
 
-# Older names of Supabase users: told in a comment, not given a line of their own.
-ALIASES = {"SUPABASE_ANON_KEY", "SUPABASE_SERVICE_ROLE_KEY"}
+# Other names of the same: told in a comment, not given a line of their own.
+ALIASES = {
+    "SUPABASE_ANON_KEY",
+    "SUPABASE_SERVICE_ROLE_KEY",
+    "STRIPE_WEBHOOK_SECRET",
+    "STRIPE_API_BASE",
+}
 # The keys are a pattern, not a field of their own.
 PATTERN_FIELD = "fal_keys"
 
