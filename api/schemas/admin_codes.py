@@ -13,7 +13,28 @@ CREDITS_MAX = 10_000
 USES_MAX = 100_000
 DAYS_MAX = 3650
 
+# What may be null carries its limits inside: msgspec takes none on a union.
+Moment = Annotated[
+    datetime, Meta(description="From then on it is not redeemed. Null: never.", tz=True)
+]
+Days = Annotated[
+    int,
+    Meta(
+        description="How long its credits live, from redemption. Null: for ever.",
+        ge=1,
+        le=DAYS_MAX,
+        examples=[90],
+    ),
+]
 Campaign = Annotated[str, Meta(min_length=1, max_length=100, examples=["spring-fair-2027"])]
+Note = Annotated[
+    str,
+    Meta(
+        description="For admins only.",
+        max_length=500,
+        examples=["For the stand at the spring fair."],
+    ),
+]
 
 
 class CreateCodes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,27 +55,10 @@ class CreateCodes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             examples=[1],
         ),
     ] = 1
-    expires_at: Annotated[
-        Annotated[datetime, Meta(tz=True)] | None,
-        Meta(description="From then on it is not redeemed. Null: never."),
-    ] = None
-    credits_expire_after_days: Annotated[
-        Annotated[int, Meta(ge=1, le=DAYS_MAX)] | None,
-        Meta(
-            description="How long its credits live, from redemption. Null: for ever.",
-            examples=[90],
-            extra_json_schema={"minimum": 1, "maximum": DAYS_MAX},
-        ),
-    ] = None
+    expires_at: Moment | None = None
+    credits_expire_after_days: Days | None = None
     campaign: Campaign | None = None
-    note: Annotated[
-        Annotated[str, Meta(max_length=500)] | None,
-        Meta(
-            description="For admins only.",
-            examples=["For the stand at the spring fair."],
-            extra_json_schema={"maxLength": 500},
-        ),
-    ] = None
+    note: Note | None = None
 
 
 class NewCodeView(msgspec.Struct, frozen=True):
