@@ -33,6 +33,8 @@ JSON_BODY_BYTES_MAX = 256 * 1024
 REFRESH_LIMIT = parse_limit("refresh", "150/5 minutes")
 # Each try counts, right or wrong, before the code is looked at: many at once get no further.
 CODES_LIMIT = parse_limit("codes", "10/hour")
+# What a person who buys needs in an hour; who tries out stolen cards wants more.
+CHECKOUT_LIMIT = parse_limit("checkout", "20/hour")
 
 
 def create_app(
@@ -85,6 +87,7 @@ def _gate(services: Services) -> DefineMiddleware:
             "auth": parse_limit("auth", settings.rate_limit_auth),
             "refresh": REFRESH_LIMIT,
             "codes": CODES_LIMIT,
+            "checkout": CHECKOUT_LIMIT,
         },
     )
 

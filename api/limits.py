@@ -1,4 +1,4 @@
-"""A rate limit that the middleware cannot see, because its subject stands in the body."""
+"""Rate limits beside the middleware's: by an address in the body, by network for who signed in."""
 
 import hashlib
 
@@ -23,3 +23,14 @@ class AddressLimit:
             raise RateLimitedError(
                 retry_after_seconds=decision.retry_after_seconds, policy=decision.limit.name
             )
+
+
+async def check_network(limiter: RateLimiter | None, limit: Limit, client_ip: str) -> None:
+    """Many accounts behind one address count together.  Raises: RateLimitedError."""
+    if limiter is None:
+        return
+    decision = await limiter.hit([(limit, f"ip:{client_ip}")])
+    if not decision.allowed:
+        raise RateLimitedError(
+            retry_after_seconds=decision.retry_after_seconds, policy=decision.limit.name
+        )

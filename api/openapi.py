@@ -39,6 +39,7 @@ _TAGS = [
     Tag(name="Operations", description="What can be done to a photo, and what it costs."),
     Tag(name="Generations", description="Runs of an operation: start, watch, cancel, results."),
     Tag(name="Credits", description="Balance, ledger, and what a generation cost, explained."),
+    Tag(name="Payments", description="Credit packs: buy, look, invoices, refunds."),
     Tag(name="Admin", description="For admins with a second factor, or the break-glass key."),
     Tag(name="Webhooks", description="What providers tell us; signed by them."),
     Tag(name="Health", description="For load balancers and monitoring."),

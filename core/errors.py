@@ -122,6 +122,14 @@ class TemporarilyUnavailableError(DomainError):
     """Something we depend on does not answer; nothing was lost. Fields: what."""
 
 
+class NotSetUpError(DomainError):
+    """This installation does not offer it: a key is missing. Fields: what."""
+
+
+class WebhookRefusedError(DomainError):
+    """Not signed by the provider, or not for us. Fields: reason."""
+
+
 class BadCredentialsError(DomainError):
     """Sign-in, token or one-time code refused. Fields: reason."""
 

@@ -429,7 +429,8 @@ begin
     'credits_reversed', v_order.credits_reversed - v_before.credits_reversed);
 end $$;
 
--- One refund of an order: the row, its credits at once, and the task that asks Stripe for it.
+-- One refund of an order: the row, its credits at once, and the task (of the same id) that asks
+-- Stripe for it.
 -- Expects the locks of account and order.
 create function app.open_refund(
   p_refund_id uuid, p_order app.orders, p_amount bigint, p_origin text, p_reason text, p_key text
@@ -447,7 +448,7 @@ begin
     p_reason, p_key);
   perform app.settle_order(p_order.id);
   perform app.add_task('refund.create', jsonb_build_object('refund_id', p_refund_id),
-    'interactive', p_refund_id::text);
+    'interactive', p_refund_id::text, p_id => p_refund_id);
 end $$;
 
 -- The order, locked, if money of it can go back. Expects the lock of the account.
