@@ -13,6 +13,8 @@ from typing import Any
 
 import msgspec
 
+from scripts.sandbox.rules import Strikes
+
 
 class FaultKind(StrEnum):
     # the submit answer
@@ -79,12 +81,11 @@ class Chaos(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _LiveRule:
-    __slots__ = ("fired", "rule", "seen")
+    __slots__ = ("rule", "strikes")
 
     def __init__(self, rule: FaultRule) -> None:
         self.rule = rule
-        self.seen = 0
-        self.fired = 0
+        self.strikes = Strikes(nth=rule.match.nth, rate=rule.rate, times=rule.times)
 
     def draws(self, endpoint_id: str, body: bytes, dice: random.Random) -> bool:
         match = self.rule.match
@@ -92,15 +93,7 @@ class _LiveRule:
             return False
         if match.contains is not None and match.contains.encode() not in body:
             return False
-        self.seen += 1
-        if match.nth is not None and self.seen != match.nth:
-            return False
-        if self.rule.times is not None and self.fired >= self.rule.times:
-            return False
-        if self.rule.rate < 1 and dice.random() >= self.rule.rate:
-            return False
-        self.fired += 1
-        return True
+        return self.strikes.draw(dice)
 
 
 class FaultPlan:
@@ -127,7 +120,8 @@ class FaultPlan:
     def describe(self) -> dict[str, Any]:
         return {
             "rules": [
-                {"rule": live.rule, "seen": live.seen, "fired": live.fired} for live in self._rules
+                {"rule": live.rule, "seen": live.strikes.seen, "fired": live.strikes.fired}
+                for live in self._rules
             ],
             "chaos": self._chaos,
         }

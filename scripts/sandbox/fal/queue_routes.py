@@ -13,9 +13,9 @@ from litestar.datastructures import State
 from litestar.params import FromPath
 from litestar.response import Stream
 
+from scripts.sandbox.connections import drop_connection
 from scripts.sandbox.fal.calls import Call, CallStatus, Submission
 from scripts.sandbox.fal.config import DEFAULT_ACCOUNT
-from scripts.sandbox.fal.connections import drop_connection
 from scripts.sandbox.fal.engine import CancelAnswer, Engine
 from scripts.sandbox.fal.faults import FaultKind
 from scripts.sandbox.fal.models import NAMESPACES, find_endpoint
