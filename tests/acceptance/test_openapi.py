@@ -87,12 +87,18 @@ class House:
         await world.move("select app.add_task('gild', '{}', p_delay_seconds => 0)")
         await world.run_tasks()
         (letter,) = world.dead_letters()
+        made = await world.client.post(
+            "/v1/admin/codes", json={"kind": "promo", "credits": 1}, headers=world.admin()
+        )
+        (code,) = made.json()["codes"]
         self.headers = {"user": ada.headers, "admin": world.admin(), "nobody": {}}
         self.ids = {
             "generation_id": done,
             "upload_id": str(ada.upload_id),
             "user_id": str(ada.id),
             "letter_id": str(letter["id"]),
+            "code_id": code["id"],
+            "batch_id": made.json()["batch_id"],
             "slug": "packshot",
         }
 
