@@ -170,9 +170,11 @@ declare
 begin
   insert into app.stripe_customers (user_id, customer_id)
   values (p_user_id, p_customer_id)
-  on conflict (user_id) do update
-  set customer_id = excluded.customer_id, created_at = now()
-  where stripe_customers.customer_id = p_replaces;
+  on conflict do nothing;  -- on either key: two that create at once get one customer of Stripe
+  update app.stripe_customers
+  set customer_id = p_customer_id, created_at = now()
+  where user_id = p_user_id
+    and customer_id = p_replaces;
   select customer_id
   into v_customer_id
   from app.stripe_customers

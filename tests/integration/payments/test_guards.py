@@ -1,0 +1,144 @@
+"""Each check before a grant, each broken alone: money that is not ours is looked at by a person."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from core.payments.types import LineItem, LineItems, LinePrice, OrderState, Session
+from tests.support.shop import Customer, Shop
+
+_OTHER = "00000000-0000-4000-8000-000000000000"
+
+
+@pytest.mark.parametrize(
+    ("word", "changes"),
+    [
+        ("other_order", {"client_reference_id": _OTHER}),
+        ("other_order", {"metadata": {"order_id": _OTHER}}),
+        ("other_user", {"metadata": {"user_id": _OTHER}}),
+        ("mode", {"mode": "setup"}),
+        ("currency", {"currency": "jpy"}),
+        ("amount_subtotal", {"amount_subtotal": 1}),
+    ],
+)
+async def test_a_session_that_was_tampered_with(
+    word: str, changes: dict[str, Any], shop: Shop, ada: Customer
+) -> None:
+    order = await ada.order()
+    await shop.pay(order)
+    if "metadata" in changes:
+        session = await shop.gateway.get_session(order.session_id or "")
+        changes = {"metadata": {**session.metadata, **changes["metadata"]}}
+    await shop.change("checkout.session", order.session_id, changes)
+    await shop.sync(order)
+    found = shop.find(order)
+    assert (found.state, found.review_reason) == (OrderState.REVIEW, word)
+    assert shop.lots() == []
+    health = shop.database.row("select app.payments_health() as found")["found"]
+    assert health["orders_in_review"] == 1
+
+
+@pytest.mark.parametrize(
+    ("word", "items"),
+    [
+        ("line_items", []),
+        ("line_items", [1, 1]),
+        ("quantity", [2]),
+        ("price", [1]),
+    ],
+)
+async def test_other_goods_than_were_ordered(
+    word: str, items: list[int], shop: Shop, ada: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = await ada.order()
+    await shop.pay(order)
+    session = await shop.gateway.get_session(order.session_id or "")
+    price_id = order.price_id if word != "price" else "price_of_another_pack"
+
+    bought = LineItems([LineItem(quantity, LinePrice(str(price_id))) for quantity in items])
+
+    async def get_session(_: str) -> Session:
+        return msgspec.structs.replace(session, line_items=bought)
+
+    monkeypatch.setattr(shop.gateway, "get_session", get_session)
+    await shop.sync(order)
+    found = shop.find(order)
+    assert (found.state, found.review_reason, shop.lots()) == (OrderState.REVIEW, word, [])
+
+
+async def test_what_was_bought_is_not_read_from_metadata(shop: Shop, ada: Customer) -> None:
+    order = await ada.order("credits_10")
+    await shop.pay(order)
+    session = await shop.gateway.get_session(order.session_id or "")
+    await shop.change(
+        "checkout.session",
+        order.session_id,
+        {"metadata": {**session.metadata, "pack": "credits_500", "credits": "500"}},
+    )
+    await shop.sync(order)
+    assert ada.balance() == (10, 0, 0)
+
+
+async def test_an_unpaid_session_grants_nothing(shop: Shop, ada: Customer) -> None:
+    order = await ada.order()
+    await shop.pay(order, slow=True)
+    event = (await shop.events("checkout.session.completed"))[0]
+    event["data"]["object"]["payment_status"] = "paid"
+    await shop.receive(event)
+    await shop.run_tasks()
+    assert (shop.find(order).state, shop.lots()) == (OrderState.PROCESSING, [])
+
+
+async def test_a_session_of_another_order_is_not_taken_for_this_one(
+    shop: Shop, ada: Customer
+) -> None:
+    """The event names a session of ours under the reference of another's order."""
+    cheap, dear = await ada.order("credits_10"), await shop.customer().order("credits_500")
+    await shop.pay(cheap)
+    await shop.change("checkout.session", cheap.session_id, {"client_reference_id": str(dear.id)})
+    await shop.deliver("checkout.session.completed")
+    assert (shop.find(dear).state, shop.lots()) == (OrderState.OPEN, [])
+    assert shop.find(cheap).review_reason == "other_order"
+
+
+async def test_a_payment_in_review_can_be_set_right(shop: Shop, ada: Customer) -> None:
+    order = await ada.order()
+    await shop.pay(order)
+    await shop.change("checkout.session", order.session_id, {"currency": "jpy"})
+    await shop.sync(order)
+    await shop.change("checkout.session", order.session_id, {"currency": "eur"})
+    await shop.sync(order)
+    found = shop.find(order)
+    assert (found.state, found.review_reason, shop.lots()) == (OrderState.PAID, None, [50])
+
+
+async def test_a_payment_in_review_that_went_back_is_over(shop: Shop, ada: Customer) -> None:
+    order = await ada.order()
+    await shop.pay(order)
+    await shop.change("checkout.session", order.session_id, {"currency": "jpy"})
+    await shop.sync(order)
+    await shop.refund_at_stripe(shop.find(order))
+    await shop.deliver("refund.created")
+    found = shop.find(order)
+    assert (found.state, found.review_reason) == (OrderState.FAILED, None)
+    assert shop.lots() == []
+
+
+@pytest.mark.parametrize(
+    "type_", ["checkout.session.completed", "refund.created", "charge.dispute.created"]
+)
+async def test_events_of_others_are_passed_over(type_: str, shop: Shop) -> None:
+    subject = {"id": "other_1", "client_reference_id": "not-ours", "payment_intent": "pi_other"}
+    event = {"id": "evt_other", "type": type_, "created": 1, "data": {"object": subject}}
+    await shop.receive(event)
+    assert await shop.run_tasks() == ["done"]
+    assert shop.database.row("select outcome from app.stripe_events")["outcome"].startswith(
+        "ignored"
+    )
+
+
+async def test_types_that_mean_nothing_here_are_not_kept(shop: Shop) -> None:
+    event = {"id": "evt_x", "type": "plan.created", "created": 1, "data": {"object": {}}}
+    await shop.receive(event)
+    assert shop.database.rows("select id from app.stripe_events") == []

@@ -1,0 +1,290 @@
+"""A shop for tests: real PostgreSQL, the Stripe stand-in, and a worker's hands."""
+
+import contextlib
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import msgspec
+import redis.asyncio
+from litestar import Litestar
+from pydantic import SecretStr
+
+from core.changes import ChangePublisher
+from core.db import Connection, Database, Scope, user_scope
+from core.generations.fal import FalClient
+from core.ids import new_id
+from core.outbox import TaskQueue
+from core.payments import checkout, events, refunds, service
+from core.payments.checkout import Buyer, Cashier
+from core.payments.stripe import StripeGateway
+from core.payments.sync import Synced, sync_order
+from core.payments.types import Order, Refund
+from core.pixels.pool import PixelPool
+from core.settings import Settings
+from core.storage.supabase import SupabaseStorage
+from core.work import WorkerContext
+from scripts.sandbox.stripe.app import create_app
+from scripts.sandbox.stripe.config import StripeSandboxConfig
+from scripts.sandbox.stripe.in_process import InProcessTransport
+from scripts.stripe_setup import set_up
+from tests.support.database import TestDatabase
+from tests.support.ledger import user_claims
+from worker import tasks
+
+STRIPE_URL = "http://stripe.test"
+STRIPE_KEY = SecretStr("sk_test_shop")
+WEBHOOK_SECRET = SecretStr("whsec_shop")
+
+
+def shop_settings() -> dict[str, Any]:
+    return {
+        "stripe_secret_key": STRIPE_KEY,
+        "stripe_webhook_secrets": (WEBHOOK_SECRET,),
+        "stripe_api_url": STRIPE_URL,
+    }
+
+
+class Customer:
+    """Somebody with an account, who buys as the API lets her buy."""
+
+    def __init__(self, shop: "Shop", user_id: uuid.UUID) -> None:
+        self.shop = shop
+        self.id = user_id
+
+    @property
+    def scope(self) -> Scope:
+        return user_scope(user_claims(self.id))
+
+    @property
+    def buyer(self) -> Buyer:
+        return Buyer(user_id=self.id, email="ada@example.com", scope=self.scope)
+
+    async def order(self, pack: str = "credits_50") -> Order:
+        """An order with an open session."""
+
+        async def work(conn: Connection) -> uuid.UUID:
+            return await checkout.start_order(conn, new_id(), pack)
+
+        order_id = await self.shop.api_db.run(work, scope=self.scope)
+        return await checkout.open_session(self.shop.cashier, self.buyer, order_id)
+
+    async def buy(self, pack: str = "credits_50") -> Order:
+        """A paid order whose credits have arrived."""
+        order = await self.order(pack)
+        await self.shop.pay(order)
+        await self.shop.sync(order)
+        return self.shop.find(order)
+
+    async def retry(self, order: Order) -> Order:
+        return await checkout.retry_order(self.shop.cashier, self.buyer, order.id)
+
+    async def give_back(
+        self, order: Order, credits_: int | None = None, *, refund_id: uuid.UUID | None = None
+    ) -> Refund:
+        async def work(conn: Connection) -> Refund:
+            return await refunds.request_refund(
+                conn, refund_id or new_id(), order.id, credits_=credits_, reason=None
+            )
+
+        return await self.shop.api_db.run(work, scope=self.scope)
+
+    async def look(self, order: Order) -> uuid.UUID | None:
+        """What the landing page asks for."""
+
+        async def work(conn: Connection) -> uuid.UUID | None:
+            return await service.request_sync(conn, order.id)
+
+        return await self.shop.api_db.run(work, scope=self.scope)
+
+    def balance(self) -> tuple[int, int, int]:
+        row = self.shop.database.row(
+            "select available, reserved, debt from app.credit_accounts where user_id = %s",
+            (self.id,),
+        )
+        return row["available"], row["reserved"], row["debt"]
+
+    def spend(self, amount: int) -> None:
+        """Credits that are gone for good."""
+        subject = uuid.uuid4()
+        self.shop.database.rows(
+            "select app.take_back(%s, %s, 'adjust', 'adjustments', %s, null, 'test', 'spent')",
+            (self.id, amount, str(subject)),
+        )
+
+
+class Shop:
+    """`transport` is the wire to the stand-in; a test may put its own in front of it."""
+
+    def __init__(
+        self,
+        *,
+        database: TestDatabase,
+        api_db: Database,
+        ctx: WorkerContext,
+        gateway: StripeGateway,
+        stripe: httpx.AsyncClient,
+        sandbox: Litestar,
+    ) -> None:
+        self.database = database
+        self.api_db = api_db
+        self.ctx = ctx
+        self.gateway = gateway
+        self.stripe = stripe
+        self.sandbox = sandbox
+
+    @property
+    def cashier(self) -> Cashier:
+        return Cashier(self.api_db, self.gateway, self.ctx.settings)
+
+    def customer(self, credits_: int = 0) -> Customer:
+        user_id = uuid.uuid4()
+        self.database.rows("insert into app.users (id) values (%s)", (user_id,))
+        self.database.rows("insert into app.credit_accounts (user_id) values (%s)", (user_id,))
+        if credits_:
+            self.database.rows(
+                "select app.grant_credits(%s, %s, 'gift', %s)",
+                (user_id, credits_, f"test:{user_id}"),
+            )
+        return Customer(self, user_id)
+
+    # --- what Stripe's side does -------------------------------------------------------------
+
+    async def control(self, path: str, body: Any = None, method: str = "POST") -> dict[str, Any]:
+        answer = await self.stripe.request(method, f"/__control/{path}", json=body or {})
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    async def fault(self, kind: str, path: str, *, times: int | None = 1, **args: Any) -> None:
+        match = {"path": path, "method": "POST"}
+        rule = {"kind": kind, "match": match, "times": times, "args": args}
+        await self.control("faults", rule)
+
+    async def pay(self, order: Order, **how: Any) -> dict[str, Any]:
+        return await self.control(f"sessions/{order.session_id}/pay", how)
+
+    async def change(self, kind: str, id_: str | None, changes: dict[str, Any]) -> None:
+        """Somebody tampered with an object at Stripe; no event tells."""
+        await self.control(f"objects/{kind}/{id_}", changes, "PATCH")
+
+    async def refund_at_stripe(self, order: Order, amount: int | None = None) -> str:
+        """As somebody does it in the Dashboard; the refund's id."""
+        params: dict[str, Any] = {"payment_intent": order.payment_intent}
+        if amount is not None:
+            params["amount"] = amount
+        made = await self.gateway.create_refund(params, key=str(uuid.uuid4()))
+        return made.id
+
+    async def dispute(self, order: Order, **terms: Any) -> str:
+        opened = await self.control("disputes", {"payment_intent": order.payment_intent, **terms})
+        return str(opened["id"])
+
+    async def close_dispute(self, dispute_id: str, status: str) -> None:
+        await self.control(f"disputes/{dispute_id}", {"status": status})
+
+    async def events(self, type_: str | None = None) -> list[dict[str, Any]]:
+        """What Stripe would tell us, the oldest first."""
+        query = f"?type={type_}" if type_ else ""
+        listed = (await self.control(f"events{query}", method="GET"))["events"]
+        for event in listed:
+            event.pop("deliveries", None)
+        return sorted(listed, key=lambda event: (event["created"], event["id"]))
+
+    # --- what our side does ------------------------------------------------------------------
+
+    async def sync(self, order: Order | uuid.UUID) -> Synced:
+        order_id = order.id if isinstance(order, Order) else order
+        return await sync_order(self.ctx.db, self.gateway, order_id)
+
+    async def receive(self, *received: dict[str, Any]) -> None:
+        """Verified events arrive; nothing is handled yet."""
+        for event in received:
+            await self.api_db.run(lambda conn, event=event: events.receive(conn, event))  # type: ignore[misc]  # bound at once
+
+    async def run_tasks(self) -> list[str]:
+        """Every task that nobody holds, once each, in the order of their ids: any order will do."""
+        due = self.database.rows(
+            "select id from app.outbox where lease_until is null or lease_until < now() order by id"
+        )
+        return [await tasks.execute(self.ctx, row["id"]) for row in due]
+
+    async def deliver(self, type_: str | None = None) -> list[str]:
+        """The events of Stripe arrive and are handled; the outcomes of their tasks."""
+        await self.receive(*await self.events(type_))
+        return await self.run_tasks()
+
+    def find(self, order: Order | uuid.UUID) -> Order:
+        order_id = order.id if isinstance(order, Order) else order
+        row = self.database.row(
+            "select orders.*, packs.lookup_key from app.orders join app.packs"
+            " on packs.slug = orders.pack_slug and packs.version = orders.pack_version"
+            " where orders.id = %s",
+            (order_id,),
+        )
+        return msgspec.convert({name: row[name] for name in Order.__struct_fields__}, Order)
+
+    def refunds_of(self, order: Order) -> list[tuple[str, str, int]]:
+        rows = self.database.rows(
+            "select origin, state, amount from app.payment_refunds where order_id = %s"
+            " order by created_at, id",
+            (order.id,),
+        )
+        return [(row["origin"], row["state"], row["amount"]) for row in rows]
+
+    def lots(self) -> list[int]:
+        """What was granted for purchases, as often as it was."""
+        rows = self.database.rows(
+            "select granted from app.credit_lots where source = 'purchase' order by created_at, id"
+        )
+        return [row["granted"] for row in rows]
+
+
+@contextlib.asynccontextmanager
+async def opened_shop(
+    settings: Settings, database: TestDatabase, pixels: PixelPool
+) -> AsyncIterator[Shop]:
+    """Products and prices are set up; nothing is delivered by itself."""
+    assert settings.worker_database_url is not None
+    async with contextlib.AsyncExitStack() as stack:
+        api_db = Database(settings.database_url.get_secret_value(), pool_size=8, name="api")
+        await api_db.open()
+        stack.push_async_callback(api_db.close)
+        db = Database(settings.worker_database_url.get_secret_value(), pool_size=8, name="worker")
+        await db.open()
+        stack.push_async_callback(db.close)
+        sandbox = create_app(StripeSandboxConfig(base_url=STRIPE_URL))
+        stack.push_async_callback(sandbox.state.sandbox.aclose)
+        gateway = StripeGateway(settings, transport=InProcessTransport(sandbox))
+        stack.push_async_callback(gateway.close)
+        stripe = await stack.enter_async_context(
+            httpx.AsyncClient(transport=InProcessTransport(sandbox), base_url=STRIPE_URL)
+        )
+        http = await stack.enter_async_context(httpx.AsyncClient())
+        connection = redis.asyncio.Redis.from_url(settings.redis_url.get_secret_value())
+        stack.push_async_callback(connection.aclose)
+        queue = TaskQueue(settings)
+        stack.push_async_callback(queue.close)
+        ctx = WorkerContext(
+            settings=settings,
+            db=db,
+            queue=queue,
+            changes=ChangePublisher(settings, connection),
+            http=http,
+            fal=FalClient(settings, http),
+            storage=SupabaseStorage(settings, http),
+            pixels=pixels,
+            payments=gateway,
+        )
+        packs = await api_db.run(service.list_packs)
+        with contextlib.redirect_stdout(None):
+            await set_up(settings, gateway, packs, endpoint=False)
+        yield Shop(
+            database=database,
+            api_db=api_db,
+            ctx=ctx,
+            gateway=gateway,
+            stripe=stripe,
+            sandbox=sandbox,
+        )
