@@ -21,6 +21,20 @@ class Health(msgspec.Struct, frozen=True):
     dead_letters_last_hour: int
 
 
+class PaymentsHealth(msgspec.Struct, frozen=True):
+    """The answer of app.payments_health(): what lags or differs. All zeros and false is well."""
+
+    events_waiting: int
+    orders_in_review: int
+    refunds_waiting: int
+    days_differing: int
+    webhooks_silent: bool
+
+    @property
+    def is_well(self) -> bool:
+        return not any(msgspec.structs.astuple(self))
+
+
 class Sample(msgspec.Struct, frozen=True):
     name: str
     labels: dict[str, Any]
@@ -41,11 +55,18 @@ async def get_health(conn: Connection) -> tuple[Health, str | None]:
     return msgspec.convert(row["health"], Health), row["schema_version"]
 
 
+async def get_payments_health(conn: Connection) -> PaymentsHealth:
+    row = await fetch_one(conn, "select app.payments_health() as health")
+    assert row is not None
+    return msgspec.convert(row["health"], PaymentsHealth)
+
+
 async def list_samples(conn: Connection) -> list[Sample]:
     rows = await fetch_all(
         conn,
         "select sample.name, sample.labels, sample.value"
-        " from app.metrics() as sample"
+        " from (select * from app.metrics() union all select * from app.payments_metrics())"
+        "   as sample"
         " order by sample.name, sample.labels::text",
     )
     return msgspec.convert(rows, list[Sample])

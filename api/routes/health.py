@@ -4,6 +4,7 @@ import asyncio
 import time
 from typing import Any
 
+import msgspec
 import psycopg
 import structlog
 from litestar import Request, Response, Router, get
@@ -13,7 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from api import security
-from api.deps import AppSettings, Db, RedisClient
+from api.deps import AllServices, AppSettings, Db
 from api.metrics import HttpMetrics, render_samples
 from api.problems import raises
 from api.schemas.health import Alive, Check, Readiness, State
@@ -46,8 +47,10 @@ async def get_liveness() -> Alive:
     "/readyz",
     operation_id="get_readiness",
     summary="Can it serve requests",
-    description="Database and schema decide between up and down; Redis, workers and provider"
-    " accounts between ok and degraded: work is accepted while they are away and done later.",
+    description="Database and schema decide between up and down; Redis, workers, provider accounts"
+    " and payments between ok and degraded: work is accepted while they are away and done later."
+    " `payments` is there when they are set up, and tells what lags or differs: events that wait,"
+    " orders in review, refunds that wait, days whose totals differ, webhooks that fell silent.",
     tags=["Health"],
     security=security.PUBLIC,
     responses={
@@ -56,9 +59,13 @@ async def get_liveness() -> Alive:
     },
     opt={"rate_limit": False},
 )
-async def get_readiness(db: Db, redis: RedisClient) -> Response[Readiness]:
-    database, shared = await asyncio.gather(_check_database(db), _check_redis(redis))
+async def get_readiness(services: AllServices) -> Response[Readiness]:
+    database, shared = await asyncio.gather(
+        _check_database(services.db), _check_redis(services.redis)
+    )
     checks = {**database, "redis": shared}
+    if services.payments is not None:
+        checks["payments"] = await _check_payments(services.db)
     states = {check.status for check in checks.values()}
     status = next(state for state in (State.DOWN, State.DEGRADED, State.OK) if state in states)
     return Response(
@@ -97,6 +104,17 @@ async def _check_database(db: Database) -> dict[str, Check]:
             dead_letters_last_hour=found.dead_letters_last_hour,
         ),
     }
+
+
+async def _check_payments(db: Database) -> Check:
+    """Never down: what was paid for arrives all the same once somebody has looked."""
+    try:
+        async with asyncio.timeout(CHECK_SECONDS_MAX):
+            found = await db.run(health.get_payments_health)
+    except (psycopg.Error, TimeoutError) as error:
+        log.warning("readiness.payments", error=type(error).__name__)
+        return Check(State.DEGRADED, {"reason": "no_answer"})
+    return _degraded_unless(found.is_well, **msgspec.structs.asdict(found))
 
 
 async def _check_redis(redis: Redis) -> Check:

@@ -1,0 +1,48 @@
+"""What the routes that sell need: who sells, who buys, and waiting for what a worker finds out."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from api.deps import User
+from api.services import Services
+from core.errors import NotSetUpError
+from core.payments.checkout import Buyer, Cashier
+from core.payments.stripe import StripeGateway
+
+LOOK_SECONDS = 0.2
+
+Found = TypeVar("Found")
+
+
+def gateway_of(services: Services) -> StripeGateway:
+    """Raises: NotSetUpError."""
+    if services.payments is None:
+        raise NotSetUpError(what="payments")
+    return services.payments
+
+
+def cashier_of(services: Services) -> Cashier:
+    """Raises: NotSetUpError."""
+    return Cashier(services.db, gateway_of(services), services.settings)
+
+
+def buyer_of(user: User) -> Buyer:
+    return Buyer(user.claims.user_id, user.claims.email, user.scope)
+
+
+async def wait_until(
+    is_settled: Callable[[Found], bool],
+    read: Callable[[], Awaitable[Found]],
+    *,
+    seconds: float,
+) -> Found:
+    """What `read` finds once it is settled, or after `seconds`. Between looks nothing is held."""
+    until = time.monotonic() + seconds
+    while True:
+        found = await read()
+        left = until - time.monotonic()
+        if is_settled(found) or left <= 0:
+            return found
+        await asyncio.sleep(min(LOOK_SECONDS, left))

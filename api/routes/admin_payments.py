@@ -1,0 +1,291 @@
+"""For admins: Stripe's events and their replay, orders, and refunds of any amount."""
+
+import uuid
+from datetime import datetime
+from typing import Annotated
+
+from litestar import Response, Router, get, post
+from litestar.datastructures import ResponseHeader
+from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
+
+from api import security
+from api.cashier import gateway_of
+from api.deps import AllServices, CurrentAdmin, Db
+from api.params import Cursor, PageSize
+from api.problems import raises
+from api.routes.payments import States
+from api.schemas.admin_payments import (
+    AdminOrderDetailView,
+    AdminOrderView,
+    CreateAdminRefund,
+    EventDetailView,
+    EventView,
+    ReplayedEvents,
+    ReplayEvents,
+    event_detail_view,
+    event_view,
+    order_detail_view,
+    order_view,
+)
+from api.schemas.common import Page, decode_cursor, encode_cursor
+from api.schemas.refunds import RefundView, refund_view
+from core.db import Connection
+from core.errors import (
+    ConflictError,
+    IdempotencyMismatchError,
+    InvalidInputError,
+    NotAllowedError,
+    NotFoundError,
+    NotSetUpError,
+)
+from core.ids import new_id
+from core.outbox import DueTask
+from core.payments import events, refunds, service
+from core.payments.types import Order, Refund, StripeEvent
+
+RefundKey = Annotated[
+    str,
+    HeaderParameter(
+        name="Idempotency-Key",
+        description="Required. The same key for the same order is carried out once, for ever.",
+        min_length=1,
+        max_length=255,
+    ),
+]
+Types = Annotated[
+    list[Annotated[str, QueryParameter(max_length=255)]] | None,
+    QueryParameter(name="type", description="Only these types; may be repeated."),
+]
+_REFUNDS_SHOWN = 100
+
+
+@get(
+    "/v1/admin/webhooks",
+    operation_id="admin_list_stripe_events",
+    summary="What Stripe told us, newest first",
+    description="Handled events are deleted after 30 days: they hold names and addresses.",
+    tags=["Admin"],
+    security=security.ADMIN,
+    responses=raises(NotAllowedError, InvalidInputError),
+)
+async def list_events(
+    admin: CurrentAdmin,
+    db: Db,
+    *,
+    types: Types = None,
+    waiting_only: Annotated[bool, QueryParameter(description="Leave out handled ones.")] = False,
+    order_id: FromQuery[uuid.UUID | None] = None,
+    cursor: Cursor = None,
+    limit: PageSize = 20,
+) -> Page[EventView]:
+    before = decode_cursor(cursor, datetime, str) if cursor else None
+
+    async def work(conn: Connection) -> list[StripeEvent]:
+        return await service.list_events(
+            conn,
+            types=tuple(types or ()),
+            waiting_only=waiting_only,
+            order_id=order_id,
+            before=(before[0], before[1]) if before else None,
+            limit=limit + 1,
+        )
+
+    found = await db.run(work, scope=admin.scope)
+    page = found[:limit]
+    more = len(found) > limit
+    return Page(
+        items=[event_view(event) for event in page],
+        next_cursor=encode_cursor(page[-1].received_at, page[-1].id) if more else None,
+    )
+
+
+@get(
+    "/v1/admin/webhooks/{event_id:str}",
+    operation_id="admin_get_stripe_event",
+    summary="One event with its payload",
+    tags=["Admin"],
+    security=security.ADMIN,
+    responses=raises(NotAllowedError, NotFoundError),
+)
+async def get_event(admin: CurrentAdmin, db: Db, event_id: FromPath[str]) -> EventDetailView:
+    async def work(conn: Connection) -> StripeEvent:
+        return await service.get_event(conn, event_id)
+
+    return event_detail_view(await db.run(work, scope=admin.scope))
+
+
+@post(
+    "/v1/admin/webhooks/{event_id:str}/replay",
+    operation_id="admin_replay_stripe_event",
+    summary="Handle one event again",
+    description="Audited. Its order is looked at again; nothing is granted or taken twice.",
+    tags=["Admin"],
+    security=security.ADMIN,
+    status_code=202,
+    responses=raises(NotAllowedError, NotFoundError),
+)
+async def replay_event(admin: CurrentAdmin, db: Db, event_id: FromPath[str]) -> EventView:
+    async def work(conn: Connection) -> StripeEvent:
+        await service.get_event(conn, event_id)
+        await events.replay(conn, ids=[event_id], limit=1)
+        return await service.get_event(conn, event_id)
+
+    return event_view(await db.run(work, scope=admin.scope))
+
+
+@post(
+    "/v1/admin/webhooks/replay",
+    operation_id="admin_replay_stripe_events",
+    summary="Handle many events again",
+    description="Audited, the oldest first. Nothing is granted or taken twice. When there are more"
+    " than `limit`, go on with `from`.",
+    tags=["Admin"],
+    security=security.ADMIN,
+    status_code=202,
+    responses=raises(NotAllowedError, InvalidInputError, body=True),
+)
+async def replay_events(
+    admin: CurrentAdmin, db: Db, data: JSONBody[ReplayEvents]
+) -> ReplayedEvents:
+    if data.received_from is None and data.received_to is None and data.types is None:
+        raise InvalidInputError(field="from", reason="from, to or types is needed")
+
+    async def work(conn: Connection) -> list[str]:
+        return await events.replay(
+            conn,
+            received_from=data.received_from,
+            received_to=data.received_to,
+            types=data.types,
+            limit=data.limit,
+        )
+
+    replayed = await db.run(work, scope=admin.scope)
+    return ReplayedEvents(replayed, may_be_more=len(replayed) == data.limit)
+
+
+@get(
+    "/v1/admin/orders",
+    operation_id="admin_list_orders",
+    summary="Orders, newest first",
+    description="`review_reason` says what of a payment differs from its order: nothing is granted"
+    " for it until a refund or a look ends the review.",
+    tags=["Admin"],
+    security=security.ADMIN,
+    responses=raises(NotAllowedError, InvalidInputError),
+)
+async def list_orders(
+    admin: CurrentAdmin,
+    db: Db,
+    *,
+    states: States = None,
+    user_id: FromQuery[uuid.UUID | None] = None,
+    in_review: Annotated[
+        bool, QueryParameter(description="Only those that want somebody to look.")
+    ] = False,
+    cursor: Cursor = None,
+    limit: PageSize = 20,
+) -> Page[AdminOrderView]:
+    before = decode_cursor(cursor, datetime, uuid.UUID) if cursor else None
+
+    async def work(conn: Connection) -> list[Order]:
+        return await service.list_orders(
+            conn,
+            states=tuple(states or ()),
+            user_id=user_id,
+            in_review=in_review,
+            before=(before[0], before[1]) if before else None,
+            limit=limit + 1,
+        )
+
+    found = await db.run(work, scope=admin.scope)
+    page = found[:limit]
+    more = len(found) > limit
+    return Page(
+        items=[order_view(order) for order in page],
+        next_cursor=encode_cursor(page[-1].created_at, page[-1].id) if more else None,
+    )
+
+
+@get(
+    "/v1/admin/orders/{order_id:uuid}",
+    operation_id="admin_get_order",
+    summary="One order with its refunds",
+    tags=["Admin"],
+    security=security.ADMIN,
+    responses=raises(NotAllowedError, NotFoundError),
+)
+async def get_order(
+    admin: CurrentAdmin, db: Db, order_id: FromPath[uuid.UUID]
+) -> AdminOrderDetailView:
+    async def work(conn: Connection) -> tuple[Order, list[Refund]]:
+        order = await service.get_order(conn, order_id)
+        return order, await service.list_refunds(
+            conn, order_id=order_id, before=None, limit=_REFUNDS_SHOWN
+        )
+
+    return order_detail_view(*await db.run(work, scope=admin.scope))
+
+
+@post(
+    "/v1/admin/refunds",
+    operation_id="admin_create_refund",
+    summary="Refund any amount of an order",
+    description="Audited. The credits that the amount is worth are taken back at once, spent or"
+    " not: what is not there becomes debt.",
+    tags=["Admin"],
+    security=security.ADMIN,
+    status_code=202,
+    response_headers=[
+        ResponseHeader(name="Location", description="The order.", documentation_only=True)
+    ],
+    responses=raises(
+        NotAllowedError,
+        NotFoundError,
+        ConflictError,
+        InvalidInputError,
+        IdempotencyMismatchError,
+        NotSetUpError,
+        body=True,
+    ),
+)
+async def create_refund(
+    admin: CurrentAdmin,
+    services: AllServices,
+    data: JSONBody[CreateAdminRefund],
+    idempotency_key: RefundKey,
+) -> Response[RefundView]:
+    gateway_of(services)
+    minted = new_id()
+
+    async def work(conn: Connection) -> Refund:
+        return await refunds.admin_refund(
+            conn,
+            minted,
+            data.order_id,
+            amount=data.amount,
+            reason=data.reason,
+            key=idempotency_key,
+        )
+
+    refund = await services.db.run(work, scope=admin.scope)
+    if refund.id == minted:
+        services.queue.enqueue_soon(DueTask(id=refund.id, queue="interactive", attempts=0))
+    return Response(
+        refund_view(refund),
+        status_code=202,
+        headers={"Location": f"/v1/admin/orders/{refund.order_id}"},
+    )
+
+
+router = Router(
+    "/",
+    route_handlers=[
+        list_events,
+        get_event,
+        replay_event,
+        replay_events,
+        list_orders,
+        get_order,
+        create_refund,
+    ],
+)

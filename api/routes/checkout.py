@@ -1,0 +1,184 @@
+"""Checkout: buy a pack, and wait on the landing page for what becomes of it."""
+
+import uuid
+from typing import Any
+
+from litestar import Request, Response, Router, get, post
+from litestar.datastructures import ResponseHeader
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import FromPath, JSONBody
+
+from api import security
+from api.cashier import buyer_of, cashier_of, wait_until
+from api.deps import AllServices, CurrentUser, User, parse_prefer_wait
+from api.limits import check_network
+from api.params import IdempotencyKey, Prefer
+from api.problems import raises
+from api.schemas.payments import CreateCheckout, PaymentView, payment_view
+from api.services import Services
+from core import idempotency
+from core.accounts import service as accounts
+from core.db import Connection, Database, Scope
+from core.errors import (
+    ConflictError,
+    IdempotencyMismatchError,
+    InvalidInputError,
+    NotAllowedError,
+    NotFoundError,
+    NotSetUpError,
+    QuotaError,
+    RequestInProgressError,
+)
+from core.ids import new_id
+from core.outbox import DueTask
+from core.payments import checkout, service
+from core.payments.types import UNSETTLED, Order, OrderState
+from core.ratelimit import Limit
+
+AnyRequest = Request[Any, Any, Any]
+
+# Beside the limit of each person, which the route's `opt` names: who tries out stolen cards makes
+# accounts by the dozen, and an office shares one address.
+NETWORK_LIMIT = Limit("checkout-network", 60, 3600)
+RETRY_AFTER_SECONDS = 2
+_LOCATION = ResponseHeader(name="Location", description="Where to look.", documentation_only=True)
+
+
+@post(
+    "/v1/checkout",
+    operation_id="create_checkout",
+    summary="Buy a credit pack",
+    description="Opens a payment page: send the buyer to `checkout_url`. An open order for the same"
+    " pack is reused: then the answer is `200` with the same URL. The credits arrive when Stripe"
+    " says that it is paid; `GET /v1/checkout/{order_id}` tells. After a `503` send the same"
+    " request again: it continues with the same order.",
+    tags=["Payments"],
+    security=security.BEARER,
+    status_code=201,
+    response_headers=[_LOCATION],
+    opt={"rate_limit": "checkout"},
+    responses={
+        **raises(
+            NotAllowedError,
+            NotFoundError,
+            ConflictError,
+            InvalidInputError,
+            QuotaError,
+            RequestInProgressError,
+            IdempotencyMismatchError,
+            NotSetUpError,
+            body=True,
+        ),
+        200: ResponseSpec(
+            PaymentView, description="An open order is reused", generate_examples=False
+        ),
+    },
+)
+async def create_checkout(
+    request: AnyRequest,
+    user: CurrentUser,
+    services: AllServices,
+    data: JSONBody[CreateCheckout],
+    *,
+    idempotency_key: IdempotencyKey = None,
+) -> Response[PaymentView]:
+    cashier = cashier_of(services)
+    await limit_network(services, user)
+    repeated = idempotency.request_of("create_checkout", idempotency_key, await request.body())
+    order_id, status = await _start(services, user, data.pack, repeated)
+    order = await checkout.get_order(services.db, user.scope, order_id)
+    if order.state in {OrderState.CREATED, OrderState.OPEN}:
+        order = await checkout.open_session(cashier, buyer_of(user), order_id)
+    return Response(
+        payment_view(order),
+        status_code=status,
+        headers={"Location": f"/v1/checkout/{order_id}"},
+    )
+
+
+async def limit_network(services: Services, user: User) -> None:
+    limiter = services.limiter if services.settings.rate_limits_enabled else None
+    await check_network(limiter, NETWORK_LIMIT, user.client_ip)
+
+
+async def _start(
+    services: Services, user: User, pack: str, repeated: idempotency.IdempotentRequest | None
+) -> tuple[uuid.UUID, int]:
+    """The order and the status of the answer. What is stored with the key is the order's id: the
+    page is opened after this transaction, and a repetition goes on where the first one stopped."""
+    minted = new_id()
+    network = accounts.network_of(user.client_ip)
+
+    async def work(conn: Connection) -> tuple[uuid.UUID, int]:
+        await accounts.get_or_open_account(conn, network)
+        if repeated is not None:
+            stored = await idempotency.begin(conn, repeated)
+            if stored is not None:
+                return uuid.UUID(stored.response["order_id"]), stored.status
+        order_id = await checkout.start_order(conn, minted, pack)
+        status = 201 if order_id == minted else 200
+        if repeated is not None:
+            response = {"order_id": str(order_id)}
+            await idempotency.store(conn, repeated, status=status, response=response)
+        return order_id, status
+
+    return await services.db.run(work, scope=user.scope)
+
+
+@get(
+    "/v1/checkout/{order_id:uuid}",
+    operation_id="get_checkout",
+    summary="What became of a checkout",
+    description="For the page that the buyer comes back to; the buyer's own orders only. Each call"
+    " of an unsettled order makes a worker look at Stripe; opening this grants nothing by itself."
+    " With `Prefer: wait=n` the answer comes when the state is no longer `created`, `open` or"
+    " `processing`, or after n seconds. `processing` means pending: with a slow method, such as a"
+    " bank debit, the credits come by themselves within some days, so stop asking after half a"
+    " minute and say so.",
+    tags=["Payments"],
+    security=security.BEARER,
+    response_headers=[
+        ResponseHeader(
+            name="Retry-After",
+            description="Seconds until another look is worth it, while unsettled.",
+            documentation_only=True,
+        )
+    ],
+    responses=raises(NotFoundError),
+)
+async def get_checkout(
+    user: CurrentUser,
+    services: AllServices,
+    order_id: FromPath[uuid.UUID],
+    prefer: Prefer = None,
+) -> Response[PaymentView]:
+    order, task_id = await _look(services.db, user.scope, order_id)
+    if task_id is not None:
+        services.queue.enqueue_soon(DueTask(id=task_id, queue="interactive", attempts=0))
+    headers = {}
+    wait = parse_prefer_wait(prefer)
+    if wait:
+        headers["Preference-Applied"] = f"wait={wait}"
+        order = await wait_until(
+            _is_settled,
+            lambda: checkout.get_order(services.db, user.scope, order_id),
+            seconds=wait,
+        )
+    if not _is_settled(order):
+        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return Response(payment_view(order), headers=headers)
+
+
+async def _look(db: Database, scope: Scope, order_id: uuid.UUID) -> tuple[Order, uuid.UUID | None]:
+    async def work(conn: Connection) -> tuple[Order, uuid.UUID | None]:
+        task_id = await service.request_sync(conn, order_id)
+        return await service.get_order(conn, order_id), task_id
+
+    return await db.run(work, scope=scope)
+
+
+def _is_settled(order: Order) -> bool:
+    return order.state not in UNSETTLED
+
+
+router = Router("/", route_handlers=[create_checkout, get_checkout])

@@ -1,0 +1,26 @@
+"""Packs: what can be bought."""
+
+from litestar import Router, get
+
+from api import security
+from api.deps import Db
+from api.problems import raises
+from api.schemas.packs import PackView, pack_view
+from core.db import ANONYMOUS
+from core.payments import service
+
+
+@get(
+    "/v1/packs",
+    operation_id="list_packs",
+    summary="Credit packs and their prices",
+    description="The smallest first. `POST /v1/checkout` buys one.",
+    tags=["Payments"],
+    security=security.PUBLIC,
+    responses=raises(public=True),
+)
+async def list_packs(db: Db) -> list[PackView]:
+    return [pack_view(pack) for pack in await db.run(service.list_packs, scope=ANONYMOUS)]
+
+
+router = Router("/", route_handlers=[list_packs])

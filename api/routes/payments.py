@@ -1,0 +1,155 @@
+"""Payments: the history, invoices, another try, and Stripe's portal."""
+
+import uuid
+from datetime import datetime
+from typing import Annotated
+
+from litestar import Response, Router, get, post
+from litestar.datastructures import ResponseHeader
+from litestar.params import FromPath, QueryParameter
+
+from api import security
+from api.cashier import buyer_of, cashier_of
+from api.deps import AllServices, CurrentUser, Db
+from api.params import Cursor, PageSize
+from api.problems import raises
+from api.routes.checkout import limit_network
+from api.schemas.common import Page, decode_cursor, encode_cursor
+from api.schemas.payments import (
+    InvoiceView,
+    PaymentView,
+    PortalView,
+    invoice_view,
+    payment_view,
+)
+from core.db import Connection
+from core.errors import ConflictError, InvalidInputError, NotFoundError, NotSetUpError
+from core.payments import checkout, service
+from core.payments.types import Order, OrderState
+
+States = Annotated[
+    list[OrderState] | None,
+    QueryParameter(name="state", description="Only these states; may be repeated."),
+]
+
+
+@get(
+    "/v1/payments",
+    operation_id="list_payments",
+    summary="My payments, newest first",
+    tags=["Payments"],
+    security=security.BEARER,
+    responses=raises(InvalidInputError),
+)
+async def list_payments(
+    user: CurrentUser,
+    db: Db,
+    *,
+    states: States = None,
+    cursor: Cursor = None,
+    limit: PageSize = 20,
+) -> Page[PaymentView]:
+    before = decode_cursor(cursor, datetime, uuid.UUID) if cursor else None
+
+    async def work(conn: Connection) -> list[Order]:
+        return await service.list_orders(
+            conn,
+            states=tuple(states or ()),
+            before=(before[0], before[1]) if before else None,
+            limit=limit + 1,
+        )
+
+    found = await db.run(work, scope=user.scope)
+    page = found[:limit]
+    more = len(found) > limit
+    return Page(
+        items=[payment_view(order) for order in page],
+        next_cursor=encode_cursor(page[-1].created_at, page[-1].id) if more else None,
+    )
+
+
+@get(
+    "/v1/payments/{payment_id:uuid}",
+    operation_id="get_payment",
+    summary="One payment",
+    tags=["Payments"],
+    security=security.BEARER,
+    responses=raises(NotFoundError),
+)
+async def get_payment(user: CurrentUser, db: Db, payment_id: FromPath[uuid.UUID]) -> PaymentView:
+    return payment_view(await checkout.get_order(db, user.scope, payment_id))
+
+
+@post(
+    "/v1/payments/{payment_id:uuid}/retry",
+    operation_id="retry_payment",
+    summary="Try a failed or expired payment again",
+    description="A new payment page for the same order, at its price, once the old page can no"
+    " longer be paid. Repeated, it answers the page that is open.",
+    tags=["Payments"],
+    security=security.BEARER,
+    status_code=200,
+    response_headers=[
+        ResponseHeader(name="Location", description="Where to look.", documentation_only=True)
+    ],
+    opt={"rate_limit": "checkout"},
+    responses=raises(NotFoundError, ConflictError, NotSetUpError),
+)
+async def retry_payment(
+    user: CurrentUser, services: AllServices, payment_id: FromPath[uuid.UUID]
+) -> Response[PaymentView]:
+    cashier = cashier_of(services)
+    await limit_network(services, user)
+    order = await checkout.retry_order(cashier, buyer_of(user), payment_id)
+    return Response(payment_view(order), headers={"Location": f"/v1/checkout/{payment_id}"})
+
+
+@get(
+    "/v1/invoices",
+    operation_id="list_invoices",
+    summary="Invoices of my payments, newest first",
+    description="Links to Stripe, where the invoice can be looked at and its PDF fetched.",
+    tags=["Payments"],
+    security=security.BEARER,
+    responses=raises(InvalidInputError),
+)
+async def list_invoices(
+    user: CurrentUser, db: Db, *, cursor: Cursor = None, limit: PageSize = 20
+) -> Page[InvoiceView]:
+    before = decode_cursor(cursor, datetime, uuid.UUID) if cursor else None
+
+    async def work(conn: Connection) -> list[Order]:
+        return await service.list_orders(
+            conn,
+            with_invoice=True,
+            before=(before[0], before[1]) if before else None,
+            limit=limit + 1,
+        )
+
+    found = await db.run(work, scope=user.scope)
+    page = found[:limit]
+    more = len(found) > limit
+    return Page(
+        items=[invoice_view(order) for order in page],
+        next_cursor=encode_cursor(page[-1].created_at, page[-1].id) if more else None,
+    )
+
+
+@post(
+    "/v1/portal",
+    operation_id="create_portal",
+    summary="Stripe's customer portal",
+    description="Payments, receipts and cards at Stripe. For whoever has bought or tried to.",
+    tags=["Payments"],
+    security=security.BEARER,
+    status_code=201,
+    responses=raises(NotFoundError, NotSetUpError),
+)
+async def create_portal(user: CurrentUser, services: AllServices) -> PortalView:
+    return PortalView(await checkout.portal_url(cashier_of(services), buyer_of(user)))
+
+
+router = Router(
+    "/",
+    route_handlers=[list_payments, get_payment, retry_payment, list_invoices, create_portal],
+)

@@ -1,0 +1,177 @@
+"""Refunds: unused credits given back for money."""
+
+import uuid
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from litestar import Request, Response, Router, get, post
+from litestar.datastructures import ResponseHeader
+from litestar.params import FromPath, FromQuery, JSONBody
+
+from api import security
+from api.cashier import gateway_of, wait_until
+from api.deps import AllServices, CurrentUser, Db, parse_prefer_wait
+from api.params import Cursor, IdempotencyKey, PageSize, Prefer
+from api.problems import raises
+from api.schemas.common import Page, decode_cursor, encode_cursor
+from api.schemas.refunds import CreateRefund, RefundView, refund_view
+from api.services import Services
+from core import idempotency
+from core.db import Connection, Database, Scope
+from core.errors import (
+    ConflictError,
+    IdempotencyMismatchError,
+    InvalidInputError,
+    NotFoundError,
+    NotSetUpError,
+    RequestInProgressError,
+)
+from core.ids import new_id
+from core.outbox import DueTask
+from core.payments import refunds, service
+from core.payments.types import Refund, RefundState
+
+AnyRequest = Request[Any, Any, Any]
+
+RETRY_AFTER_SECONDS = 2
+
+
+@post(
+    "/v1/refunds",
+    operation_id="create_refund",
+    summary="Give unused credits back",
+    description="Of one payment, within the time that the terms of sale say. The credits leave the"
+    " balance at once and come back if the refund is refused. `202` with `Location`; with"
+    " `Prefer: wait=n` the answer comes when Stripe has taken it, or after n seconds.",
+    tags=["Payments"],
+    security=security.BEARER,
+    status_code=202,
+    response_headers=[
+        ResponseHeader(name="Location", description="Where to look.", documentation_only=True),
+        ResponseHeader(
+            name="Retry-After",
+            description="Seconds until a look is worth it.",
+            documentation_only=True,
+        ),
+    ],
+    responses=raises(
+        NotFoundError,
+        ConflictError,
+        InvalidInputError,
+        RequestInProgressError,
+        IdempotencyMismatchError,
+        NotSetUpError,
+        body=True,
+    ),
+)
+async def create_refund(
+    request: AnyRequest,
+    user: CurrentUser,
+    services: AllServices,
+    data: JSONBody[CreateRefund],
+    *,
+    idempotency_key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Response[RefundView]:
+    gateway_of(services)
+    repeated = idempotency.request_of("create_refund", idempotency_key, await request.body())
+    view = await _start(services, user.scope, data, repeated)
+    headers = {"Location": f"/v1/refunds/{view.id}", "Retry-After": str(RETRY_AFTER_SECONDS)}
+    wait = parse_prefer_wait(prefer)
+    if wait:
+        headers["Preference-Applied"] = f"wait={wait}"
+        found = await wait_until(
+            lambda refund: refund.state is not RefundState.REQUESTED,
+            lambda: _read(services.db, user.scope, view.id),
+            seconds=wait,
+        )
+        view = refund_view(found)
+    return Response(view, status_code=202, headers=headers)
+
+
+async def _start(
+    services: Services,
+    scope: Scope,
+    data: CreateRefund,
+    repeated: idempotency.IdempotentRequest | None,
+) -> RefundView:
+    """Asked for once, and its task enqueued after the commit; a repetition answers as before."""
+    refund_id = new_id()
+
+    async def work(conn: Connection) -> RefundView:
+        if repeated is not None:
+            stored = await idempotency.begin(conn, repeated)
+            if stored is not None:
+                return msgspec.convert(stored.response, RefundView)
+        view = refund_view(
+            await refunds.request_refund(
+                conn, refund_id, data.order_id, credits_=data.credits, reason=data.reason
+            )
+        )
+        if repeated is not None:
+            await idempotency.store(conn, repeated, status=202, response=msgspec.to_builtins(view))
+        return view
+
+    view = await services.db.run(work, scope=scope)
+    if view.id == refund_id:
+        services.queue.enqueue_soon(DueTask(id=refund_id, queue="interactive", attempts=0))
+    return view
+
+
+async def _read(db: Database, scope: Scope, refund_id: uuid.UUID) -> Refund:
+    async def work(conn: Connection) -> Refund:
+        return await refunds.get_refund(conn, refund_id)
+
+    return await db.run(work, scope=scope)
+
+
+@get(
+    "/v1/refunds",
+    operation_id="list_refunds",
+    summary="My refunds, newest first",
+    description="Also those that were made for me.",
+    tags=["Payments"],
+    security=security.BEARER,
+    responses=raises(InvalidInputError),
+)
+async def list_refunds(
+    user: CurrentUser,
+    db: Db,
+    *,
+    order_id: FromQuery[uuid.UUID | None] = None,
+    cursor: Cursor = None,
+    limit: PageSize = 20,
+) -> Page[RefundView]:
+    before = decode_cursor(cursor, datetime, uuid.UUID) if cursor else None
+
+    async def work(conn: Connection) -> list[Refund]:
+        return await service.list_refunds(
+            conn,
+            order_id=order_id,
+            before=(before[0], before[1]) if before else None,
+            limit=limit + 1,
+        )
+
+    found = await db.run(work, scope=user.scope)
+    page = found[:limit]
+    more = len(found) > limit
+    return Page(
+        items=[refund_view(refund) for refund in page],
+        next_cursor=encode_cursor(page[-1].created_at, page[-1].id) if more else None,
+    )
+
+
+@get(
+    "/v1/refunds/{refund_id:uuid}",
+    operation_id="get_refund",
+    summary="One refund",
+    tags=["Payments"],
+    security=security.BEARER,
+    responses=raises(NotFoundError),
+)
+async def get_refund(user: CurrentUser, db: Db, refund_id: FromPath[uuid.UUID]) -> RefundView:
+    return refund_view(await _read(db, user.scope, refund_id))
+
+
+router = Router("/", route_handlers=[create_refund, list_refunds, get_refund])

@@ -1,0 +1,59 @@
+"""What Stripe tells us: verified on its raw bytes, stored with its task, answered at once."""
+
+import uuid
+from typing import Any
+
+import structlog
+from litestar import Request, Router, post
+
+from api import security
+from api.deps import AllServices
+from api.problems import raises
+from api.routes.webhooks import BODY_BYTES_MAX
+from api.schemas.payments import Received
+from core.db import Connection
+from core.errors import InvalidInputError, NotAllowedError, NotSetUpError, WebhookRefusedError
+from core.outbox import DueTask
+from core.payments import events
+
+log = structlog.get_logger()
+
+SIGNATURE_HEADER = "stripe-signature"
+
+
+@post(
+    "/v1/webhooks/stripe",
+    operation_id="receive_stripe_webhook",
+    summary="Stripe says that something happened",
+    description="Signed in `Stripe-Signature`; any of the server's secrets will do. Types that we"
+    " do not know are taken and ignored. Duplicates, late and reordered deliveries are harmless:"
+    " an event only makes a worker look at Stripe.",
+    tags=["Webhooks"],
+    security=security.PUBLIC,
+    status_code=200,
+    request_max_body_size=BODY_BYTES_MAX,
+    responses=raises(WebhookRefusedError, NotSetUpError, public=True, body=True),
+    opt={"rate_limit": False},
+)
+async def receive_stripe_webhook(
+    request: Request[Any, Any, Any], services: AllServices
+) -> Received:
+    settings = services.settings
+    if not settings.stripe_webhook_secrets:
+        raise NotSetUpError(what="Stripe's webhooks")
+    try:
+        event = events.verify(settings, request.headers.get(SIGNATURE_HEADER), await request.body())
+    except (NotAllowedError, InvalidInputError) as error:
+        log.warning("webhook.refused", provider="stripe", reason=error.fields["reason"])
+        raise WebhookRefusedError(reason=error.fields["reason"]) from error
+
+    async def work(conn: Connection) -> uuid.UUID | None:
+        return await events.receive(conn, event)
+
+    task_id = await services.db.run(work)
+    if task_id is not None:
+        services.queue.enqueue_soon(DueTask(id=task_id, queue="interactive", attempts=0))
+    return Received()
+
+
+router = Router("/", route_handlers=[receive_stripe_webhook])

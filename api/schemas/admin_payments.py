@@ -1,0 +1,134 @@
+"""Orders, refunds and Stripe's events, as admins see them."""
+
+import uuid
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from api.schemas.payments import PaymentView, payment_view
+from api.schemas.refunds import AMOUNT_MAX, REASON_LENGTH_MAX, RefundView, refund_view
+from core.payments.types import Order, Refund, StripeEvent
+
+REPLAYED_MAX = 1000
+
+
+class EventView(msgspec.Struct, frozen=True, kw_only=True):
+    """One event that Stripe told us, by webhook or because we asked."""
+
+    id: Annotated[str, Meta(examples=["evt_1SRf2mJ4"])]
+    type: Annotated[str, Meta(examples=["checkout.session.completed"])]
+    object_id: Annotated[str | None, Meta(description="Of what it is about.")]
+    created: Annotated[datetime, Meta(description="By Stripe's clock.")]
+    source: Annotated[str, Meta(description="`webhook` or `reconcile`.", examples=["webhook"])]
+    received_at: datetime
+    handled_at: Annotated[datetime | None, Meta(description="Null: it waits.")]
+    outcome: Annotated[
+        str | None, Meta(description="The order's state after it, or why nothing was done.")
+    ]
+    order_id: uuid.UUID | None
+    replays: Annotated[int, Meta(description="How often an admin put it back to work.")]
+
+
+class EventDetailView(EventView, frozen=True, kw_only=True):
+    """With what was signed. It may hold a name and an address."""
+
+    payload: dict[str, Any]
+
+
+class ReplayEvents(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which events: received in a range, of some types, or both. One of them is needed."""
+
+    received_from: Annotated[datetime, Meta(description="Inclusive.", tz=True)] | None = (
+        msgspec.field(name="from", default=None)
+    )
+    received_to: Annotated[datetime, Meta(description="Exclusive.", tz=True)] | None = (
+        msgspec.field(name="to", default=None)
+    )
+    types: Annotated[
+        list[Annotated[str, Meta(max_length=255)]] | None,
+        Meta(min_length=1, max_length=50, examples=[["checkout.session.completed"]]),
+    ] = None
+    limit: Annotated[int, Meta(ge=1, le=REPLAYED_MAX)] = 100
+
+
+class ReplayedEvents(msgspec.Struct, frozen=True):
+    """Back at work, the oldest first."""
+
+    event_ids: list[str]
+    may_be_more: Annotated[bool, Meta(description="As many as `limit` were found.")]
+
+
+class AdminOrderView(PaymentView, frozen=True, kw_only=True):
+    """A payment with what the buyer does not see."""
+
+    user_id: uuid.UUID
+    pack_version: int
+    version: Annotated[int, Meta(description="Rises with each look at Stripe.")]
+    attempt: Annotated[int, Meta(description="Sessions that were wanted for it.")]
+    review_reason: Annotated[
+        str | None, Meta(description="What differs from the order.", examples=["amount_subtotal"])
+    ]
+    session_id: str | None
+    payment_intent: str | None
+    customer_id: str | None
+    price_id: str | None
+
+
+class AdminOrderDetailView(AdminOrderView, frozen=True, kw_only=True):
+    refunds: Annotated[list[RefundView], Meta(description="Newest first.")]
+
+
+class CreateAdminRefund(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Money given back, whatever was spent of the credits; what is not there becomes debt."""
+
+    order_id: uuid.UUID
+    amount: Annotated[
+        int | None,
+        Meta(
+            description="In the smallest unit; all that is left by default.",
+            ge=1,
+            le=AMOUNT_MAX,
+            examples=[500],
+        ),
+    ] = None
+    reason: Annotated[
+        str,
+        Meta(
+            description="Why, for the audit log.",
+            min_length=3,
+            max_length=REASON_LENGTH_MAX,
+            examples=["The buyer was charged for a pack that was not wanted."],
+        ),
+    ]
+
+
+def event_view(event: StripeEvent) -> EventView:
+    return msgspec.convert(event, EventView, from_attributes=True)
+
+
+def event_detail_view(event: StripeEvent) -> EventDetailView:
+    return msgspec.convert(event, EventDetailView, from_attributes=True)
+
+
+def order_view(order: Order) -> AdminOrderView:
+    return AdminOrderView(
+        **msgspec.structs.asdict(payment_view(order)),
+        user_id=order.user_id,
+        pack_version=order.pack_version,
+        version=order.version,
+        attempt=order.attempt,
+        review_reason=order.review_reason,
+        session_id=order.session_id,
+        payment_intent=order.payment_intent,
+        customer_id=order.customer_id,
+        price_id=order.price_id,
+    )
+
+
+def order_detail_view(order: Order, refunds: list[Refund]) -> AdminOrderDetailView:
+    return AdminOrderDetailView(
+        **msgspec.structs.asdict(order_view(order)),
+        refunds=[refund_view(refund) for refund in refunds],
+    )

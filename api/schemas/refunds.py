@@ -1,0 +1,57 @@
+"""Refunds as the buyer sees them. Money is in the currency's smallest unit."""
+
+import uuid
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from core.payments.types import Refund, RefundOrigin, RefundState
+
+REASON_LENGTH_MAX = 500
+# Larger than any pack or payment, and within a bigint.
+AMOUNT_MAX = 10**12
+
+
+class CreateRefund(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Unused credits of one payment, given back for money."""
+
+    order_id: Annotated[uuid.UUID, Meta(description="The payment's id.")]
+    credits: Annotated[
+        int | None,
+        Meta(
+            description="At most what is unused of this payment; all of that by default.",
+            ge=1,
+            le=AMOUNT_MAX,
+            examples=[20],
+        ),
+    ] = None
+    reason: Annotated[
+        str | None, Meta(max_length=REASON_LENGTH_MAX, examples=["Bought too many."])
+    ] = None
+
+
+class RefundView(msgspec.Struct, frozen=True, kw_only=True):
+    """Money on its way back."""
+
+    id: uuid.UUID
+    order_id: Annotated[uuid.UUID, Meta(description="The payment's id.")]
+    amount: Annotated[int, Meta(examples=[796])]
+    currency: Annotated[str, Meta(examples=["eur"])]
+    state: Annotated[
+        RefundState,
+        Meta(
+            description="`requested`: not yet at Stripe. `pending`, `requires_action`: on its way."
+            " `failed`, `canceled`, `refused`: the money stays, and the credits are back."
+        ),
+    ]
+    origin: Annotated[RefundOrigin, Meta(description="Who asked for it.")]
+    reason: str | None
+    failure_reason: Annotated[str | None, Meta(description="A stable word.")]
+    created_at: datetime
+    updated_at: datetime
+
+
+def refund_view(refund: Refund) -> RefundView:
+    return msgspec.convert(refund, RefundView, from_attributes=True)
