@@ -12,6 +12,7 @@ from api.schemas.refunds import AMOUNT_MAX, REASON_LENGTH_MAX, RefundView, refun
 from core.payments.types import Order, Refund, StripeEvent
 
 REPLAYED_MAX = 1000
+_At = Annotated[datetime, Meta(tz=True)]
 
 
 class EventView(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,15 +41,16 @@ class EventDetailView(EventView, frozen=True, kw_only=True):
 class ReplayEvents(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which events: received in a range, of some types, or both. One of them is needed."""
 
-    received_from: Annotated[datetime, Meta(description="Inclusive.", tz=True)] | None = (
-        msgspec.field(name="from", default=None)
+    received_from: Annotated[_At | None, Meta(description="Inclusive.")] = msgspec.field(
+        name="from", default=None
     )
-    received_to: Annotated[datetime, Meta(description="Exclusive.", tz=True)] | None = (
-        msgspec.field(name="to", default=None)
+    received_to: Annotated[_At | None, Meta(description="Exclusive.")] = msgspec.field(
+        name="to", default=None
     )
     types: Annotated[
-        list[Annotated[str, Meta(max_length=255)]] | None,
-        Meta(min_length=1, max_length=50, examples=[["checkout.session.completed"]]),
+        Annotated[list[Annotated[str, Meta(max_length=255)]], Meta(min_length=1, max_length=50)]
+        | None,
+        Meta(examples=[["checkout.session.completed"]]),
     ] = None
     limit: Annotated[int, Meta(ge=1, le=REPLAYED_MAX)] = 100
 
@@ -85,13 +87,8 @@ class CreateAdminRefund(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
     order_id: uuid.UUID
     amount: Annotated[
-        int | None,
-        Meta(
-            description="In the smallest unit; all that is left by default.",
-            ge=1,
-            le=AMOUNT_MAX,
-            examples=[500],
-        ),
+        Annotated[int, Meta(ge=1, le=AMOUNT_MAX)] | None,
+        Meta(description="In the smallest unit; all that is left by default.", examples=[500]),
     ] = None
     reason: Annotated[
         str,

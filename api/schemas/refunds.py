@@ -19,16 +19,15 @@ class CreateRefund(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     order_id: Annotated[uuid.UUID, Meta(description="The payment's id.")]
     credits: Annotated[
-        int | None,
+        Annotated[int, Meta(ge=1, le=AMOUNT_MAX)] | None,
         Meta(
             description="At most what is unused of this payment; all of that by default.",
-            ge=1,
-            le=AMOUNT_MAX,
             examples=[20],
         ),
     ] = None
     reason: Annotated[
-        str | None, Meta(max_length=REASON_LENGTH_MAX, examples=["Bought too many."])
+        Annotated[str, Meta(max_length=REASON_LENGTH_MAX)] | None,
+        Meta(examples=["Bought too many."]),
     ] = None
 
 
