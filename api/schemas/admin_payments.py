@@ -12,7 +12,23 @@ from api.schemas.refunds import AMOUNT_MAX, REASON_LENGTH_MAX, RefundView, refun
 from core.payments.types import Order, Refund, StripeEvent
 
 REPLAYED_MAX = 1000
-_At = Annotated[datetime, Meta(tz=True)]
+
+# What may be null carries its limits inside: msgspec takes none on a union.
+From = Annotated[datetime, Meta(description="Received then or later.", tz=True)]
+To = Annotated[datetime, Meta(description="Received earlier.", tz=True)]
+TypeNames = Annotated[
+    list[Annotated[str, Meta(max_length=255)]],
+    Meta(min_length=1, max_length=50, examples=[["checkout.session.completed"]]),
+]
+RefundAmount = Annotated[
+    int,
+    Meta(
+        description="In the smallest unit; all that is left by default.",
+        ge=1,
+        le=AMOUNT_MAX,
+        examples=[500],
+    ),
+]
 
 
 class EventView(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,17 +57,9 @@ class EventDetailView(EventView, frozen=True, kw_only=True):
 class ReplayEvents(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which events: received in a range, of some types, or both. One of them is needed."""
 
-    received_from: Annotated[_At | None, Meta(description="Inclusive.")] = msgspec.field(
-        name="from", default=None
-    )
-    received_to: Annotated[_At | None, Meta(description="Exclusive.")] = msgspec.field(
-        name="to", default=None
-    )
-    types: Annotated[
-        Annotated[list[Annotated[str, Meta(max_length=255)]], Meta(min_length=1, max_length=50)]
-        | None,
-        Meta(examples=[["checkout.session.completed"]]),
-    ] = None
+    received_from: From | None = msgspec.field(name="from", default=None)
+    received_to: To | None = msgspec.field(name="to", default=None)
+    types: TypeNames | None = None
     limit: Annotated[int, Meta(ge=1, le=REPLAYED_MAX)] = 100
 
 
@@ -86,10 +94,7 @@ class CreateAdminRefund(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """Money given back, whatever was spent of the credits; what is not there becomes debt."""
 
     order_id: uuid.UUID
-    amount: Annotated[
-        Annotated[int, Meta(ge=1, le=AMOUNT_MAX)] | None,
-        Meta(description="In the smallest unit; all that is left by default.", examples=[500]),
-    ] = None
+    amount: RefundAmount | None = None
     reason: Annotated[
         str,
         Meta(

@@ -13,22 +13,25 @@ REASON_LENGTH_MAX = 500
 # Larger than any pack or payment, and within a bigint.
 AMOUNT_MAX = 10**12
 
+# What may be null carries its limits inside: msgspec takes none on a union.
+UnusedCredits = Annotated[
+    int,
+    Meta(
+        description="At most what is unused of this payment; all of that by default.",
+        ge=1,
+        le=AMOUNT_MAX,
+        examples=[20],
+    ),
+]
+Reason = Annotated[str, Meta(max_length=REASON_LENGTH_MAX, examples=["Bought too many."])]
+
 
 class CreateRefund(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Unused credits of one payment, given back for money."""
 
     order_id: Annotated[uuid.UUID, Meta(description="The payment's id.")]
-    credits: Annotated[
-        Annotated[int, Meta(ge=1, le=AMOUNT_MAX)] | None,
-        Meta(
-            description="At most what is unused of this payment; all of that by default.",
-            examples=[20],
-        ),
-    ] = None
-    reason: Annotated[
-        Annotated[str, Meta(max_length=REASON_LENGTH_MAX)] | None,
-        Meta(examples=["Bought too many."]),
-    ] = None
+    credits: UnusedCredits | None = None
+    reason: Reason | None = None
 
 
 class RefundView(msgspec.Struct, frozen=True, kw_only=True):
