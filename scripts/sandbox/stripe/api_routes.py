@@ -148,7 +148,7 @@ def _authorise(box: Sandbox, request: AnyRequest) -> None:
         )
     known = key in box.config.keys if box.config.keys else _KEY.fullmatch(key) is not None
     if not known:
-        shown = f"{key[:8]}{'*' * max(0, len(key) - 12)}{key[-4:]}"
+        shown = f"{key[:8]}{'*' * 12}{key[-4:]}" if len(key) > 12 else "*" * len(key)
         raise unauthorized(f"Invalid API Key provided: {shown}")
     version = request.headers.get("stripe-version", API_VERSION)
     if version != API_VERSION:

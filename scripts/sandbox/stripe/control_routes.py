@@ -111,7 +111,10 @@ async def tune(request: AnyRequest) -> Reply:
 @post("/__control/clock", status_code=200)
 async def advance(request: AnyRequest) -> Reply:
     box = sandbox_of(request)
-    now = box.advance((await told(request, Advance)).advance_seconds)
+    seconds = (await told(request, Advance)).advance_seconds
+    if seconds < 0:
+        raise invalid("time does not run backwards", param="advance_seconds")
+    now = box.advance(seconds)
     checkout.sweep(box, base_url_of(request))
     return answer(request, {"now": now})
 

@@ -7,6 +7,7 @@ from stripe import params as p
 from stripe.params import billing_portal, checkout
 
 from scripts.sandbox.stripe import (
+    account,
     catalog,
     customers,
     discounts,
@@ -30,6 +31,7 @@ class Operation(NamedTuple):
 
 
 _TABLE: tuple[tuple[str, str, Any, Handler], ...] = (
+    ("GET", "account", p.AccountRetrieveCurrentParams, account.retrieve),
     ("POST", "billing_portal/sessions", billing_portal.SessionCreateParams, portal.create),
     ("GET", "charges", p.ChargeListParams, payments.list_charges),
     ("GET", "charges/*", p.ChargeRetrieveParams, payments.retrieve_charge),

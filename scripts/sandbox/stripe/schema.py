@@ -110,7 +110,11 @@ def _nested(options: list[Any], value: Form, param: str) -> Any:
             return _list(get_args(option)[0], value, param)
         if _is_container(option):  # Dict[str, X]; UntypedStripeObject[X] comes after it
             inner = get_args(option)[-1]
-            return {key: _value(inner, item, _named(param, key)) for key, item in value.items()}
+            return {
+                # An empty value unsets its key.
+                key: item if item == "" else _value(inner, item, _named(param, key))
+                for key, item in value.items()
+            }
     raise malformed(f"Invalid {param}: not a hash or an array", param=param)
 
 
