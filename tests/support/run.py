@@ -27,6 +27,7 @@ from scripts.stack import EmbeddedPostgres, EmbeddedValkey
 
 FOLDER_VARIABLE = "JEWELSHOT_TEST_RUN"
 _PREFIX = "jewelshot-tests-"
+_MEMORY_BYTES_MIN = 4 * 1024**3
 
 
 class Server(msgspec.Struct, frozen=True):
@@ -68,7 +69,7 @@ class Run:
     @classmethod
     def begin(cls) -> "Run":
         _end_dead_runs()
-        run = cls(Path(tempfile.mkdtemp(prefix=_PREFIX)))
+        run = cls(Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_roots()[0])))
         run.folder.chmod(0o711)  # under root the server's account passes through
         draft = run.folder / "alive.new"
         run._alive = draft.open("w")
@@ -176,8 +177,16 @@ def _require_superuser(url: str) -> None:
         raise RuntimeError("TEST_DATABASE_URL must be PostgreSQL 15 or later")
 
 
+def _roots() -> list[Path]:
+    """Where runs live, the best place first: a clone is hundreds of small files, which memory
+    makes five times as fast as a disk. A container's small /dev/shm does not do."""
+    memory, disk = Path("/dev/shm"), Path(tempfile.gettempdir())
+    has_room = memory.is_dir() and shutil.disk_usage(memory).free > _MEMORY_BYTES_MIN
+    return [memory, disk] if has_room else [disk]
+
+
 def _end_dead_runs() -> None:
-    for alive in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/alive"):
+    for alive in [path for root in _roots() for path in root.glob(f"{_PREFIX}*/alive")]:
         with contextlib.suppress(OSError), alive.open("r+") as file:
             # Held: that run lives. Not ours: opening it fails.
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

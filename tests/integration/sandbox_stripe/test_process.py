@@ -14,7 +14,14 @@ import stripe
 
 from scripts.sandbox.stripe.__main__ import config_from, main, parse_arguments
 from tests.integration.sandbox_fal.support import Receiver, wait_for
-from tests.integration.sandbox_stripe.support import CANCEL, KEY, SECRET, SUCCESS, SdkTransport
+from tests.integration.sandbox_stripe.support import (
+    CANCEL,
+    KEY,
+    SECRET,
+    SUCCESS,
+    Json,
+    SdkTransport,
+)
 
 ROOT = Path(__file__).parents[3]
 
@@ -58,7 +65,7 @@ async def test_buying(url: str, receiver: Receiver) -> None:
         client = stripe.StripeClient(
             KEY, base_addresses={"api": url}, http_client=SdkTransport(http)
         )
-        item = {
+        item: Json = {
             "price_data": {
                 "currency": "usd",
                 "unit_amount": 1000,
@@ -69,7 +76,7 @@ async def test_buying(url: str, receiver: Receiver) -> None:
         session = await client.v1.checkout.sessions.create_async(
             {
                 "mode": "payment",
-                "line_items": [item],  # type: ignore[typeddict-item]  # mypy widens the dict
+                "line_items": [item],
                 "success_url": SUCCESS,
                 "cancel_url": CANCEL,
             }

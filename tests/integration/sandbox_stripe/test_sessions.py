@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import stripe
 
-from tests.integration.sandbox_stripe.support import Stripe
+from tests.integration.sandbox_stripe.support import Json, Stripe
 
 
 async def refused(call: Any) -> stripe.InvalidRequestError:
@@ -163,13 +163,13 @@ async def test_codes_that_cannot_be_used(pay: Stripe) -> None:
     gone = await coupon(pay, "GONE", percent_off=10)
     await pay.v1.promotion_codes.update_async(gone.id, {"active": False})
     assert await tried("GONE") == "This code is invalid."
-    for number, (restriction, word) in enumerate(
-        (
-            ({"restrictions": {"minimum_amount": 9000, "minimum_amount_currency": "usd"}}, "small"),
-            ({"expires_at": pay.box.now() - 1}, "expired"),
-            ({"customer": (await pay.v1.customers.create_async({})).id}, "customer"),
-        )
-    ):
+    buyer = await pay.v1.customers.create_async({})
+    restrictions: list[tuple[Json, str]] = [
+        ({"restrictions": {"minimum_amount": 9000, "minimum_amount_currency": "usd"}}, "small"),
+        ({"expires_at": pay.box.now() - 1}, "expired"),
+        ({"customer": buyer.id}, "customer"),
+    ]
+    for number, (restriction, word) in enumerate(restrictions):
         base = await coupon(pay, percent_off=10)
         code = f"C{number}"
         await pay.v1.promotion_codes.create_async(
