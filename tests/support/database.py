@@ -71,7 +71,10 @@ class TestDatabase:
 
 @contextlib.contextmanager
 def cloned_database(run: Run) -> Iterator[TestDatabase]:
-    """A clone of the template (0.05 s in memory, 0.5 s on a disk), dropped afterwards, whoever is still connected."""
+    """A clone of the template (0.05 s in memory, 0.5 s on a disk).
+
+    Dropped afterwards, whoever is still connected.
+    """
     server = run.server()
     with _database(run, server, server.template) as database:
         yield database
