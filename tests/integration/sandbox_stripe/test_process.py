@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -73,14 +74,13 @@ async def test_buying(url: str, receiver: Receiver) -> None:
             },
             "quantity": 1,
         }
-        session = await client.v1.checkout.sessions.create_async(
-            {
-                "mode": "payment",
-                "line_items": [item],
-                "success_url": SUCCESS,
-                "cancel_url": CANCEL,
-            }
-        )
+        params: Any = {
+            "mode": "payment",
+            "line_items": [item],
+            "success_url": SUCCESS,
+            "cancel_url": CANCEL,
+        }
+        session = await client.v1.checkout.sessions.create_async(params)
         assert session.url is not None
         assert session.url.startswith(f"{url}/c/pay/")
         paid = await http.post(session.url, data={"action": "pay"})
