@@ -1,5 +1,6 @@
 """Checkout: buy a pack, and wait on the landing page for what becomes of it."""
 
+import time
 import uuid
 from typing import Any
 
@@ -18,7 +19,7 @@ from api.schemas.payments import CreateCheckout, PaymentView, payment_view
 from api.services import Services
 from core import idempotency
 from core.accounts import service as accounts
-from core.db import Connection, Database, Scope
+from core.db import Connection, Scope
 from core.errors import (
     ConflictError,
     IdempotencyMismatchError,
@@ -41,6 +42,7 @@ AnyRequest = Request[Any, Any, Any]
 # accounts by the dozen, and an office shares one address.
 NETWORK_LIMIT = Limit("checkout-network", 60, 3600)
 RETRY_AFTER_SECONDS = 2
+LOOK_AGAIN_SECONDS = 3.0
 _LOCATION = ResponseHeader(name="Location", description="Where to look.", documentation_only=True)
 
 
@@ -152,29 +154,43 @@ async def get_checkout(
     order_id: FromPath[uuid.UUID],
     prefer: Prefer = None,
 ) -> Response[PaymentView]:
-    order, task_id = await _look(services.db, user.scope, order_id)
-    if task_id is not None:
-        services.queue.enqueue_soon(DueTask(id=task_id, queue="interactive", attempts=0))
-    headers = {}
     wait = parse_prefer_wait(prefer)
-    if wait:
-        headers["Preference-Applied"] = f"wait={wait}"
-        order = await wait_until(
-            _is_settled,
-            lambda: checkout.get_order(services.db, user.scope, order_id),
-            seconds=wait,
-        )
+    order = await _wait(services, user.scope, order_id, seconds=wait)
+    headers = {"Preference-Applied": f"wait={wait}"} if wait else {}
     if not _is_settled(order):
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return Response(payment_view(order), headers=headers)
 
 
-async def _look(db: Database, scope: Scope, order_id: uuid.UUID) -> tuple[Order, uuid.UUID | None]:
+async def _wait(services: Services, scope: Scope, order_id: uuid.UUID, *, seconds: float) -> Order:
+    """The order once it is settled, or as it is after `seconds`. The first look may be too early:
+    Stripe's page sends the buyer back before its own books say paid."""
+    until = time.monotonic() + seconds
+    while True:
+        order = await _want_look(services, scope, order_id)
+        left = until - time.monotonic()
+        if _is_settled(order) or left <= 0:
+            return order
+        order = await wait_until(
+            _is_settled,
+            lambda: checkout.get_order(services.db, scope, order_id),
+            seconds=min(left, LOOK_AGAIN_SECONDS),
+        )
+        if _is_settled(order):
+            return order
+
+
+async def _want_look(services: Services, scope: Scope, order_id: uuid.UUID) -> Order:
+    """The order as it stands; a worker is asked to look at Stripe."""
+
     async def work(conn: Connection) -> tuple[Order, uuid.UUID | None]:
         task_id = await service.request_sync(conn, order_id)
         return await service.get_order(conn, order_id), task_id
 
-    return await db.run(work, scope=scope)
+    order, task_id = await services.db.run(work, scope=scope)
+    if task_id is not None:
+        services.queue.enqueue_soon(DueTask(id=task_id, queue="interactive", attempts=0))
+    return order
 
 
 def _is_settled(order: Order) -> bool:

@@ -1,0 +1,212 @@
+"""The shop of tests/support/shop.py with the API in front of it, and people who use that."""
+
+import contextlib
+import hashlib
+import hmac
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, cast
+
+import httpx
+from litestar import Litestar
+from pydantic import SecretStr
+
+from api.app import create_app
+from core.pixels.pool import PixelPool
+from core.settings import Settings
+from scripts.sandbox.stripe.in_process import InProcessTransport
+from tests.integration.generations.wires import Switchboard
+from tests.support.database import TestDatabase
+from tests.support.settings import NOWHERE
+from tests.support.shop import STRIPE_URL, WEBHOOK_SECRET, Shop, opened_shop
+from tests.support.tokens import TokenIssuer
+
+Json = dict[str, Any]
+STRIPE_ORIGIN = f"{STRIPE_URL}:80"
+WEBHOOK_PATH = "/v1/webhooks/stripe"
+ADMIN: Json = {"app_metadata": {"role": "admin"}, "aal": "aal2"}
+
+
+def signature(
+    body: bytes, secret: SecretStr | str = WEBHOOK_SECRET, *, age_seconds: int = 0
+) -> str:
+    """As Stripe makes it. https://docs.stripe.com/webhooks#verify-manually"""
+    key = secret if isinstance(secret, str) else secret.get_secret_value()
+    at = int(time.time()) - age_seconds
+    signed = hmac.new(key.encode(), f"{at}.".encode() + body, hashlib.sha256).hexdigest()
+    return f"t={at},v1={signed}"
+
+
+def new_event(type_: str = "customer.created", **changes: Any) -> Json:
+    return {
+        "id": f"evt_{uuid.uuid4().hex}",
+        "object": "event",
+        "type": type_,
+        "created": int(time.time()),
+        "livemode": False,
+        "data": {"object": {"id": f"cus_{uuid.uuid4().hex}", "object": "customer"}},
+        **changes,
+    }
+
+
+class Shopper:
+    """Somebody who is signed in."""
+
+    def __init__(self, client: httpx.AsyncClient, user_id: uuid.UUID, token: str) -> None:
+        self.client = client
+        self.id = user_id
+        self.headers = {"Authorization": f"Bearer {token}"}
+
+    async def get(self, path: str, *, prefer: str | None = None, **params: Any) -> httpx.Response:
+        headers = self.headers | ({"Prefer": prefer} if prefer else {})
+        return await self.client.get(path, params=params, headers=headers)
+
+    async def post(
+        self,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        key: str | None = None,
+        prefer: str | None = None,
+    ) -> httpx.Response:
+        headers = self.headers | ({"Idempotency-Key": key} if key else {})
+        headers |= {"Prefer": prefer} if prefer else {}
+        return await self.client.post(path, json=body, headers=headers)
+
+    async def look(self, path: str, **params: Any) -> Any:
+        answer = await self.get(path, **params)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def checkout(self, pack: str = "credits_50", *, key: str | None = None) -> Json:
+        answer = await self.post("/v1/checkout", {"pack": pack}, key=key)
+        assert answer.status_code in {200, 201}, answer.text
+        found: Json = answer.json()
+        return found
+
+
+class Till:
+    """Nothing runs by itself: a test pays, delivers events and runs tasks when it wants to."""
+
+    def __init__(
+        self,
+        *,
+        shop: Shop,
+        app: Litestar,
+        client: httpx.AsyncClient,
+        issuer: TokenIssuer,
+        wires: Switchboard,
+        settings: Settings,
+    ) -> None:
+        self.shop = shop
+        self.app = app
+        self.client = client
+        self.issuer = issuer
+        self.wires = wires
+        self.settings = settings
+
+    @property
+    def database(self) -> TestDatabase:
+        return self.shop.database
+
+    def shopper(self, client: httpx.AsyncClient | None = None) -> Shopper:
+        user_id = self.shop.customer().id
+        return Shopper(client or self.client, user_id, self.issuer.token(user_id))
+
+    def admin(self) -> Shopper:
+        admin_id = uuid.uuid4()
+        return Shopper(self.client, admin_id, self.issuer.token(admin_id, **ADMIN))
+
+    @contextlib.asynccontextmanager
+    async def other_api(self, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
+        """Another process of the API beside this one, with other settings."""
+        settings = self.settings.model_copy(update=changes)
+        async with _opened_api(settings, self.wires) as (_, client):
+            yield client
+
+    # --- at Stripe ---------------------------------------------------------------------------
+
+    def session_of(self, order_id: str) -> str:
+        row = self.database.row("select session_id from app.orders where id = %s", (order_id,))
+        return str(row["session_id"])
+
+    async def pay(self, order_id: str, **how: Any) -> None:
+        await self.shop.control(f"sessions/{self.session_of(order_id)}/pay", how)
+
+    async def expire(self, order_id: str) -> None:
+        await self.shop.control(f"sessions/{self.session_of(order_id)}/expire")
+
+    async def events_of(self, order_id: str, type_: str) -> list[Json]:
+        return [
+            event
+            for event in await self.shop.events(type_)
+            if event["data"]["object"].get("client_reference_id") == order_id
+        ]
+
+    def sessions_made(self) -> int:
+        return len(self.wires.posts_to(STRIPE_ORIGIN, "/v1/checkout/sessions"))
+
+    async def landed(self, shopper: Shopper, order_id: str) -> Json:
+        """The landing page asks, a worker looks, the page asks again; no pause between looks."""
+        self.database.rows("update app.orders set asked_at = null where id = %s", (order_id,))
+        await shopper.look(f"/v1/checkout/{order_id}")
+        await self.shop.run_tasks()
+        found: Json = await shopper.look(f"/v1/payments/{order_id}")
+        return found
+
+    # --- at our side -------------------------------------------------------------------------
+
+    async def deliver(
+        self,
+        event: Mapping[str, Any] | bytes,
+        *,
+        client: httpx.AsyncClient | None = None,
+        header: str | None = None,
+        secret: SecretStr | str = WEBHOOK_SECRET,
+    ) -> httpx.Response:
+        """Signed as Stripe signs, or with `header`; an empty one is left out."""
+        body = event if isinstance(event, bytes) else json.dumps(event).encode()
+        signed = signature(body, secret) if header is None else header
+        headers = {"Content-Type": "application/json; charset=utf-8"}
+        headers |= {"Stripe-Signature": signed} if signed else {}
+        return await (client or self.client).post(WEBHOOK_PATH, content=body, headers=headers)
+
+    async def bought(self, shopper: Shopper, pack: str = "credits_50") -> Json:
+        """A paid order whose credits have arrived."""
+        order = await shopper.checkout(pack)
+        await self.pay(order["id"])
+        found = await self.landed(shopper, order["id"])
+        assert found["state"] == "paid", found
+        return found
+
+    def balance(self, shopper: Shopper) -> tuple[int, int, int]:
+        row = self.database.row(
+            "select available, reserved, debt from app.credit_accounts where user_id = %s",
+            (shopper.id,),
+        )
+        return row["available"], row["reserved"], row["debt"]
+
+
+@contextlib.asynccontextmanager
+async def _opened_api(
+    settings: Settings, wires: Switchboard
+) -> AsyncIterator[tuple[Litestar, httpx.AsyncClient]]:
+    app = create_app(settings, transport=wires)
+    wire = httpx.ASGITransport(cast("Any", app), client=("203.0.113.7", 50_000))
+    async with app.lifespan(), httpx.AsyncClient(transport=wire, base_url="http://api") as client:
+        yield app, client
+
+
+@contextlib.asynccontextmanager
+async def opened_till(settings: Settings, database: TestDatabase) -> AsyncIterator[Till]:
+    issuer = TokenIssuer(NOWHERE)
+    wires = Switchboard()
+    wires.connect(NOWHERE, issuer.transport())
+    async with opened_shop(settings, database, PixelPool(1)) as shop:
+        wires.connect(STRIPE_ORIGIN, InProcessTransport(shop.sandbox))
+        async with _opened_api(settings, wires) as (app, client):
+            yield Till(
+                shop=shop, app=app, client=client, issuer=issuer, wires=wires, settings=settings
+            )
