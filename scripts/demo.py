@@ -1,8 +1,9 @@
-"""The main job on a real photo, from sign-up to image and refund: `make demo [PHOTO=path]`.
+"""The main job on a real photo, from sign-up to image, refund and a pack: `make demo [PHOTO=path]`.
 
 Starts the whole product on free ports with a state of its own, does what a user would do, writes
 the images and report.json to demo-output/, and stops everything. Exit 0 only if one generation
-succeeded, one was refunded and the ledger balances.
+succeeded, one was refunded, a pack was bought and its unused part given back, and the ledger
+balances.
 """
 
 import argparse
@@ -34,6 +35,13 @@ JOBS: tuple[tuple[str, str, Document], ...] = (
     ("packshot", "white packshot, own pixels", {"shadow": "soft"}),
     ("scene", "scene on marble, redrawn", {"preset": "marble"}),
     ("scene", "a scene that the provider refuses", {"prompt": REFUSED_PROMPT}),
+)
+PACK = "credits_10"
+# Costs more than is left of the credits from sign-up: a part of the pack is used.
+JOB_AFTER_PURCHASE: tuple[str, str, Document] = (
+    "scene_hd",
+    "scene by daylight in two steps, redrawn",
+    {"preset": "daylight"},
 )
 
 
@@ -89,8 +97,8 @@ async def run_job(shopper: Shopper, upload: Document, label: str, body: Document
         line.end()
 
 
-async def use_product(product: Product, photo: Path) -> tuple[list[Document], Document]:
-    """What a user does and sees; the report's generations and credits."""
+async def use_product(product: Product, photo: Path) -> Document:
+    """What a user does and sees; the report without the ledger's proof."""
     environ = product.environ()
     email = f"demo-{secrets.token_hex(4)}@jewelshot.example"
     say(f"Signing up {email} with the official Supabase client.")
@@ -109,6 +117,9 @@ async def use_product(product: Product, photo: Path) -> tuple[list[Document], Do
         generations = [
             await _make(shopper, upload, slug, label, params) for slug, label, params in JOBS
         ]
+        order = await _buy(shopper)
+        generations.append(await _make(shopper, upload, *JOB_AFTER_PURCHASE))
+        payment = await _give_back(shopper, order)
         balance = (await shopper.get("/v1/me"))["balance"]
     by_money = {
         money: sum(entry["credits"] for entry in generations if entry["state"] in states)
@@ -116,16 +127,58 @@ async def use_product(product: Product, photo: Path) -> tuple[list[Document], Do
     }
     say()
     say(
-        f"Credits: {granted} granted, {by_money['confirmed']} spent,"
-        f" {by_money['refunded']} refunded, {balance['available']} left."
+        f"Credits: {granted} granted, {payment['credits']} bought, {by_money['confirmed']} spent,"
+        f" {by_money['refunded']} refunded, {payment['refunded_credits']} given back,"
+        f" {balance['available']} left."
     )
-    totals = {
-        "granted": granted,
-        **by_money,
-        "available": balance["available"],
-        "reserved": balance["reserved"],
+    return {
+        "generations": generations,
+        "payments": [payment],
+        "credits": {
+            "granted": granted,
+            **by_money,
+            "available": balance["available"],
+            "reserved": balance["reserved"],
+        },
     }
-    return generations, totals
+
+
+async def _buy(shopper: Shopper) -> Document:
+    """A pack through the payment page; the paid order."""
+    say()
+    say(f"Buying the pack {PACK} on the payment page.")
+    order = await shopper.buy(PACK)
+    if order["state"] != "paid":
+        raise ShopperError({"title": "The pack did not arrive", "detail": order["state"]})
+    balance = (await shopper.get("/v1/me"))["balance"]
+    say(
+        f"    Paid {_money(order['amount_total'], order)}: {order['credits']} credits arrived,"
+        f" {balance['available']} to spend."
+    )
+    return order
+
+
+async def _give_back(shopper: Shopper, order: Document) -> Document:
+    """What is unused of the pack goes back; an entry of the report."""
+    say()
+    say("Giving the unused credits of the pack back.")
+    refund = await shopper.refund(order["id"])
+    found = await shopper.get(f"/v1/payments/{order['id']}")
+    say(
+        f"    {_money(refund['amount'], refund)} go back for {found['refunded_credits']} of"
+        f" {found['credits']} credits: {found['state'].replace('_', ' ')}."
+    )
+    return {
+        "order": found["id"],
+        "pack": found["pack"],
+        "credits": found["credits"],
+        "state": found["state"],
+        "refunded_credits": found["refunded_credits"],
+    }
+
+
+def _money(amount: int, of: Document) -> str:
+    return f"{amount / 100:.2f} {of['currency'].upper()}"
 
 
 async def _upload(shopper: Shopper, photo: Path) -> Document:
@@ -227,11 +280,13 @@ def _contact_sheet() -> Path | None:
 
 
 def is_proved(report: Document) -> bool:
-    """One delivered and charged, one refused and refunded, and the ledger balances."""
+    """One delivered and charged, one refused and refunded, a pack bought and its unused part given
+    back, and the ledger balances."""
     states = [entry["state"] for entry in report["generations"]]
     return (
         "succeeded" in states
         and "failed" in states
+        and all(entry["refunded_credits"] > 0 for entry in report["payments"])
         and report["credits"]["reserved"] == 0
         and report["ledger"]["drift"] == 0
     )
@@ -245,11 +300,10 @@ def run_demo(photo: Path) -> int:
         say("Starting PostgreSQL, Valkey, the sandbox, the API and a worker on free ports.")
         with Product(Path(folder) / "state", durable=False, temporary=True) as product:
             say(f"  Up in {time.monotonic() - started:.1f} s: API at {product.api_url}")
-            generations, totals = asyncio.run(use_product(product, photo))
+            used = asyncio.run(use_product(product, photo))
             ledger = asyncio.run(prove_ledger(product))
     report = {
-        "generations": generations,
-        "credits": totals,
+        **used,
         "ledger": ledger,
         "seconds": round(time.monotonic() - started, 1),
     }

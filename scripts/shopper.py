@@ -78,6 +78,31 @@ class Shopper:
         headers = {"Idempotency-Key": key or str(uuid.uuid4())}
         return _document(await self._http.post(path, json=body, headers=headers))
 
+    async def buy(self, pack: str) -> Document:
+        """An order that is paid on the checkout's page, as by a click, and has ended for us."""
+        order = await self.post("/v1/checkout", {"pack": pack})
+        async with httpx.AsyncClient(timeout=30) as browser:
+            page = await browser.get(order["checkout_url"])
+            page.raise_for_status()
+            paid = await browser.post(order["checkout_url"], data={"action": "pay"})
+        if not paid.has_redirect_location:
+            raise ShopperError({"title": "The payment page said no", "detail": paid.text[:300]})
+        return await self.wait(f"/v1/checkout/{order['id']}", {"created", "open", "processing"})
+
+    async def refund(self, order_id: str) -> Document:
+        """What is unused of an order goes back; the refund once Stripe has made it."""
+        refund = await self.post("/v1/refunds", {"order_id": order_id})
+        return await self.wait(f"/v1/refunds/{refund['id']}", {"requested", "pending"})
+
+    async def wait(self, path: str, while_states: set[str]) -> Document:
+        """The document at `path` once its state is none of these."""
+        for _ in range(120):
+            found = _document(await self._http.get(path, headers={"Prefer": "wait=5"}))
+            if found["state"] not in while_states:
+                return found
+            await asyncio.sleep(0.25)
+        raise TimeoutError(f"{path} is still {found['state']}")
+
     async def upload(self, file_name: str, data: bytes) -> Document:
         """The upload when it is ready or rejected; a refused file raises with what is wrong."""
         reply = await self._http.post(

@@ -117,8 +117,8 @@ class Product:
         self._api_port = api_port
         self._passwords = Passwords(self.state_dir / "keys.json")
         self.workers: list[Child] = []
-        self.api_url = self.supabase_url = self.fal_url = ""
-        self.api = self.supabase = self.fal = Child("none", [], Path())
+        self.api_url = self.supabase_url = self.fal_url = self.stripe_url = ""
+        self.api = self.supabase = self.fal = self.stripe = Child("none", [], Path())
 
     def __enter__(self) -> Self:
         self.start()
@@ -142,9 +142,10 @@ class Product:
             raise
 
     def stop(self) -> None:
-        for child in (*self.workers, self.api, self.fal, self.supabase):
+        children = (*self.workers, self.api, self.fal, self.stripe, self.supabase)
+        for child in children:
             child.signal(signal.SIGTERM)
-        for child in (*self.workers, self.api, self.fal, self.supabase):
+        for child in children:
             child.stop()
         self.workers.clear()
         if self._is_temporary:
@@ -170,6 +171,9 @@ class Product:
             "FAL_AI_KEY_2": "sandbox-two:" + self._passwords.get("fal_two"),
             # The sandbox answers in a second: look for lost webhooks soon.
             "FAL_POLL_FIRST_SECONDS": "3",
+            "STRIPE_API_URL": self.stripe_url,
+            "STRIPE_SECRET_KEY": "sk_test_" + self._passwords.get("stripe"),
+            "STRIPE_WEBHOOK_SECRETS": "whsec_" + self._passwords.get("stripe_webhook"),
             **self._settings,
         }
 
@@ -193,10 +197,12 @@ class Product:
         # The same ports again where they are free: tokens and signed URLs name their server.
         ports = RememberedPorts(self.state_dir / "ports.json")
         supabase_port, fal_port = ports.get("supabase"), ports.get("fal")
+        stripe_port = ports.get("stripe")
         api_port = ports.get("api", self._api_port)
         self.api_url = f"http://{LOOPBACK}:{api_port}"
         self.supabase_url = f"http://{LOOPBACK}:{supabase_port}"
         self.fal_url = f"http://{LOOPBACK}:{fal_port}"
+        self.stripe_url = f"http://{LOOPBACK}:{stripe_port}"
         environ = self.environ()
         self.supabase = Child(
             "supabase-sandbox",
@@ -211,15 +217,18 @@ class Product:
             ],
             self._log("fal-sandbox"),
         )
+        self.stripe = self._stripe_sandbox(stripe_port, environ)
         self.api = Child(
             "api", ["api", "--host", LOOPBACK, "--port", str(api_port)], self._log("api")
         )
         self.supabase.start(environ)
         self.fal.start(environ)
+        self.stripe.start(environ)
         jwks = f"{self.supabase_url}/auth/v1/.well-known/jwks.json"
         self._wait_for("the Supabase sandbox", self.supabase, jwks)
         self._wait_for("the fal sandbox", self.fal, environ["FAL_JWKS_URL"])
-        self._seed(environ)
+        self._wait_for("the Stripe sandbox", self.stripe, f"{self.stripe_url}/__control/health")
+        self._set_up(environ, "scripts.seed", "scripts.stripe_setup")
         self.start_api()
         for _ in range(self._worker_count):
             self.start_worker()
@@ -246,17 +255,36 @@ class Product:
         path.write_bytes(msgspec.json.encode(config, enc_hook=str))
         return path
 
-    def _seed(self, environ: Mapping[str, str]) -> None:
-        done = subprocess.run(
-            [sys.executable, "-m", "scripts.seed"],
-            cwd=ROOT,
-            env=dict(environ),
-            capture_output=True,
-            text=True,
-            check=False,
+    def _stripe_sandbox(self, port: int, environ: Mapping[str, str]) -> Child:
+        return Child(
+            "stripe-sandbox",
+            [
+                *("scripts.sandbox.stripe", "--port", str(port)),
+                *("--state-dir", str(self.state_dir / "stripe")),
+                *("--key", environ["STRIPE_SECRET_KEY"]),
+                *("--webhook-url", f"{self.api_url}/v1/webhooks/stripe"),
+                *("--webhook-secret", environ["STRIPE_WEBHOOK_SECRETS"]),
+            ],
+            self._log("stripe-sandbox"),
         )
-        if done.returncode:
-            raise StackError(f"the buckets could not be made:\n{done.stdout}{done.stderr}")
+
+    def _set_up(self, environ: Mapping[str, str], *modules: str) -> None:
+        """What an operator runs once for each outside service; side by side here."""
+        running = {
+            module: subprocess.Popen(
+                [sys.executable, "-m", module],
+                cwd=ROOT,
+                env=dict(environ),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for module in modules
+        }
+        said = {module: process.communicate()[0] for module, process in running.items()}
+        for module, process in running.items():
+            if process.returncode:
+                raise StackError(f"{module} failed:\n{said[module]}")
 
     def _log(self, name: str) -> Path:
         return self.state_dir / "logs" / f"{name}.log"

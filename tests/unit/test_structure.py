@@ -16,6 +16,7 @@ from api.schemas.generations import LaneName
 from core import errors, outbox
 from core.credits.types import EntryKind, Purpose, Source
 from core.generations.types import FINISHED_STATES, CallState, GenerationState, Role
+from core.payments.types import OrderState, RefundOrigin, RefundState
 from core.uploads.types import UploadState
 from worker.tasks import REGISTRY
 
@@ -222,6 +223,9 @@ def allowed_by(constraint: str) -> set[str]:
         (EntryKind, "ledger_transfers_kind"),
         (Source, "credit_lots_source"),
         (Purpose, "reservations_purpose"),
+        (OrderState, "orders_state"),
+        (RefundState, "payment_refunds_state"),
+        (RefundOrigin, "payment_refunds_origin"),
     ],
 )
 def test_words_of_python_and_sql_are_the_same(words: type[StrEnum], constraint: str) -> None:
@@ -244,19 +248,26 @@ def test_other_shared_words_are_the_same() -> None:
 def test_every_state_of_the_database_is_a_strenum() -> None:
     """A new `<table>_state` constraint has to be named above, or here as nobody's in Python."""
     only_sql = {"reservations_state"}
-    known = {"generations_state", "provider_calls_state", "uploads_state"}
+    known = {
+        "generations_state",
+        "orders_state",
+        "payment_refunds_state",
+        "provider_calls_state",
+        "uploads_state",
+    }
     named = set(re.findall(r"constraint (\w+_state)\s+check", migrations_text()))
     assert named - {"provider_accounts_breaker_state"} == known | only_sql
 
 
 def test_every_job_that_sql_names_is_registered() -> None:
     named = set(re.findall(r"app\.add_task\(\s*'([\w.]+)'", migrations_text()))
-    schedules = re.search(
+    schedules = re.findall(
         r"insert into app\.schedules \(name, job, every_seconds\)\s+values([^;]*);",
         migrations_text(),
     )
-    assert schedules is not None
-    named |= set(re.findall(r"\('[\w.]+', '([\w.]+)', \d+\)", schedules.group(1)))
+    assert schedules
+    for values in schedules:
+        named |= set(re.findall(r"\('[\w.]+', '([\w.]+)', \d+\)", values))
     assert named
     assert named <= set(REGISTRY)
 

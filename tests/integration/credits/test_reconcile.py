@@ -334,7 +334,8 @@ def test_the_command_says_when_it_cannot_tell(
 def test_a_role_that_sees_a_part_does_not_call_it_balanced(
     database: TestDatabase, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    database.rows("alter function app.reconcile() owner to jewelshot_ledger")
+    for name in ("reconcile", "reconcile_ledger", "reconcile_payments"):
+        database.rows(f"alter function app.{name}() owner to jewelshot_ledger")
     assert main(["--url", database.worker_url]) == 2
     assert "row-level security" in capsys.readouterr().err
 
