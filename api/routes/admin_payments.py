@@ -137,8 +137,8 @@ async def replay_event(admin: CurrentAdmin, db: Db, event_id: FromPath[str]) -> 
     "/v1/admin/webhooks/replay",
     operation_id="admin_replay_stripe_events",
     summary="Handle many events again",
-    description="Audited, the oldest first. Nothing is granted or taken twice. When there are more"
-    " than `limit`, go on with `from`.",
+    description="Audited. The oldest are taken first; when there are more than `limit`, go on with"
+    " `from`. Nothing is granted or taken twice.",
     tags=["Admin"],
     security=security.ADMIN,
     status_code=202,

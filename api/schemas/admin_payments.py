@@ -64,7 +64,7 @@ class ReplayEvents(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class ReplayedEvents(msgspec.Struct, frozen=True):
-    """Back at work, the oldest first."""
+    """Back at work."""
 
     event_ids: list[str]
     may_be_more: Annotated[bool, Meta(description="As many as `limit` were found.")]

@@ -1,0 +1,142 @@
+"""Admins: the log of Stripe's events, replays, orders in review."""
+
+from datetime import UTC, datetime, timedelta
+
+from tests.integration.payments_api.till import Json, Shopper, Till
+
+COMPLETED = "checkout.session.completed"
+
+
+async def _handled(till: Till, ada: Shopper) -> tuple[Json, Json]:
+    """A paid order and the event that told of it."""
+    order = await ada.checkout()
+    await till.pay(order["id"])
+    (event,) = await till.events_of(order["id"], COMPLETED)
+    await till.deliver(event)
+    await till.shop.run_tasks()
+    return order, event
+
+
+def _audit(till: Till) -> list[Json]:
+    return till.database.rows(
+        "select actor, detail from app.audit_log where action = 'stripe_events.replay' order by id"
+    )
+
+
+async def test_only_admins_see_the_log(till: Till, ada: Shopper) -> None:
+    _, event = await _handled(till, ada)
+    for method, path, body in (
+        ("GET", "/v1/admin/webhooks", None),
+        ("GET", f"/v1/admin/webhooks/{event['id']}", None),
+        ("POST", f"/v1/admin/webhooks/{event['id']}/replay", None),
+        ("POST", "/v1/admin/webhooks/replay", {"types": [COMPLETED]}),
+        ("GET", "/v1/admin/orders", None),
+    ):
+        answer = await till.client.request(method, path, json=body, headers=ada.headers)
+        assert answer.status_code == 403, path
+        assert (await till.client.request(method, path, json=body)).status_code == 401
+    one_factor = till.issuer.headers(app_metadata={"role": "admin"}, aal="aal1")
+    answer = await till.client.get("/v1/admin/webhooks", headers=one_factor)
+    assert answer.json()["reason"] == "mfa_required"
+
+
+async def test_the_log_is_paged_and_filtered(till: Till, ada: Shopper) -> None:
+    admin = till.admin()
+    order, event = await _handled(till, ada)
+    other, _ = await _handled(till, till.shopper())
+    (shown,) = (await admin.look("/v1/admin/webhooks", order_id=order["id"]))["items"]
+    assert (shown["id"], shown["type"], shown["outcome"]) == (event["id"], COMPLETED, "paid")
+    assert "payload" not in shown
+    page = await admin.look("/v1/admin/webhooks", type=COMPLETED, limit=1)
+    assert page["items"][0]["order_id"] == other["id"]
+    rest = await admin.look(
+        "/v1/admin/webhooks", type=[COMPLETED, "x"], limit=1, cursor=page["next_cursor"]
+    )
+    assert rest["items"][0]["id"] == event["id"]
+    assert (await admin.look("/v1/admin/webhooks", type="radar.x"))["items"] == []
+    waiting = {"waiting_only": "true", "order_id": order["id"]}
+    assert (await admin.look("/v1/admin/webhooks", **waiting))["items"] == []
+    detail = await admin.look(f"/v1/admin/webhooks/{event['id']}")
+    assert detail["payload"] == event
+    assert (await admin.get("/v1/admin/webhooks/evt_none")).status_code == 404
+    assert (await admin.get("/v1/admin/webhooks", cursor="x")).status_code == 422
+
+
+async def test_one_event_is_handled_again_and_grants_nothing(till: Till, ada: Shopper) -> None:
+    admin = till.admin()
+    order, event = await _handled(till, ada)
+    before = len(_audit(till))
+    answer = await admin.post(f"/v1/admin/webhooks/{event['id']}/replay")
+    assert answer.status_code == 202
+    assert (answer.json()["handled_at"], answer.json()["replays"]) == (None, 1)
+    waiting = {"waiting_only": "true", "order_id": order["id"]}
+    assert len((await admin.look("/v1/admin/webhooks", **waiting))["items"]) == 1
+    assert await till.shop.run_tasks() == ["done"]
+    shown = await admin.look(f"/v1/admin/webhooks/{event['id']}")
+    assert (shown["outcome"], shown["replays"]) == ("paid", 1)
+    assert till.balance(ada) == (50, 0, 0)
+    (line,) = _audit(till)[before:]
+    assert line["actor"] == str(admin.id)
+    assert line["detail"]["ids"] == [event["id"]]
+    missing = await admin.post("/v1/admin/webhooks/evt_none/replay")
+    assert (missing.status_code, missing.json()["kind"]) == (404, "stripe_event")
+    assert len(_audit(till)) == before + 1
+
+
+async def test_a_range_is_handled_again(till: Till) -> None:
+    admin = till.admin()
+    people = [till.shopper() for _ in range(3)]
+    since = datetime.now(UTC).isoformat()
+    ids = [(await _handled(till, person))[1]["id"] for person in people]
+    answer = await admin.post(
+        "/v1/admin/webhooks/replay", {"from": since, "types": [COMPLETED], "limit": 2}
+    )
+    assert answer.status_code == 202
+    assert (set(answer.json()["event_ids"]), answer.json()["may_be_more"]) == (set(ids[:2]), True)
+    answer = await admin.post("/v1/admin/webhooks/replay", {"from": since})
+    assert (set(answer.json()["event_ids"]), answer.json()["may_be_more"]) == (set(ids), False)
+    assert (await till.shop.run_tasks()) == ["done"] * 3
+    assert [till.balance(person) for person in people] == [(50, 0, 0)] * 3
+    detail = _audit(till)[-1]["detail"]
+    assert (detail["count"], detail["types"]) == (3, None)
+    old = (datetime.now(UTC) - timedelta(days=400)).isoformat()
+    none = await admin.post("/v1/admin/webhooks/replay", {"to": old})
+    assert none.json()["event_ids"] == []
+    for body, status in (
+        ({}, 422),
+        ({"limit": 5}, 422),
+        ({"types": []}, 400),
+        ({"from": "2026-01-01T00:00:00"}, 400),
+        ({"types": [COMPLETED], "limit": 1001}, 400),
+    ):
+        assert (await admin.post("/v1/admin/webhooks/replay", body)).status_code == status, body
+
+
+async def test_orders_show_what_wants_a_look(till: Till, ada: Shopper) -> None:
+    admin = till.admin()
+    order = await ada.checkout()
+    session_id = till.session_of(order["id"])
+    await till.pay(order["id"])
+    await till.shop.change("checkout.session", session_id, {"amount_subtotal": 1})
+    assert (await till.landed(ada, order["id"]))["state"] == "review"
+    assert till.balance(ada) == (0, 0, 0)
+    other = await till.bought(ada, "credits_10")
+    mine = {"user_id": str(ada.id)}
+    (shown,) = (await admin.look("/v1/admin/orders", in_review="true", **mine))["items"]
+    assert (shown["id"], shown["review_reason"]) == (order["id"], "amount_subtotal")
+    assert (shown["session_id"], shown["user_id"]) == (session_id, str(ada.id))
+    assert shown["customer_id"].startswith("cus_")
+    assert shown["payment_intent"].startswith("pi_")
+    paid = await admin.look("/v1/admin/orders", state="paid", **mine)
+    assert [item["id"] for item in paid["items"]] == [other["id"]]
+    page = await admin.look("/v1/admin/orders", limit=1, **mine)
+    rest = await admin.look("/v1/admin/orders", limit=1, cursor=page["next_cursor"], **mine)
+    assert [page["items"][0]["id"], rest["items"][0]["id"]] == [other["id"], order["id"]]
+    detail = await admin.look(f"/v1/admin/orders/{order['id']}")
+    assert (detail["review_reason"], detail["refunds"]) == ("amount_subtotal", [])
+    seen = await ada.look(f"/v1/payments/{order['id']}")
+    assert "review_reason" not in seen
+    body = {"order_id": order["id"], "reason": "The price was tampered with."}
+    assert (await admin.post("/v1/admin/refunds", body, key="back")).status_code == 202
+    await till.shop.run_tasks()
+    assert (await admin.look("/v1/admin/orders", in_review="true", **mine))["items"] == []

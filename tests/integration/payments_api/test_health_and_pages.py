@@ -1,0 +1,114 @@
+"""What monitoring sees of payments, and the page that Stripe sends people back to."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.integration.payments_api.till import Shopper, Till, new_event
+
+WELL = {
+    "events_waiting": 0,
+    "orders_in_review": 0,
+    "refunds_waiting": 0,
+    "days_differing": 0,
+    "webhooks_silent": False,
+}
+
+
+async def _check(client: httpx.AsyncClient) -> tuple[str, dict[str, Any]]:
+    answer = await client.get("/readyz")
+    assert answer.status_code == 200, answer.text
+    check = answer.json()["checks"]["payments"]
+    return check["status"], check["facts"]
+
+
+async def _events_waiting(till: Till, _: Shopper) -> None:
+    await till.deliver(new_event("checkout.session.completed"))
+    till.database.rows("update app.stripe_events set received_at = now() - interval '6 minutes'")
+
+
+async def _orders_in_review(till: Till, ada: Shopper) -> None:
+    order = await ada.checkout()
+    session_id = till.session_of(order["id"])
+    await till.shop.change("checkout.session", session_id, {"currency": "jpy"})
+    await till.pay(order["id"])
+    await till.landed(ada, order["id"])
+
+
+async def _refunds_waiting(till: Till, ada: Shopper) -> None:
+    paid = await till.bought(ada)
+    await ada.post("/v1/refunds", {"order_id": paid["id"]})
+    till.database.rows("update app.payment_refunds set created_at = now() - interval '16 minutes'")
+
+
+async def _days_differing(till: Till, _: Shopper) -> None:
+    till.database.rows(
+        "select app.record_payment_day(current_date - 1, 1, 490, 0, 0, '[{\"ours\": null}]')"
+    )
+
+
+async def _webhooks_silent(till: Till, ada: Shopper) -> None:
+    await till.bought(ada)
+    till.database.rows("update app.orders set paid_at = now() - interval '6 minutes'")
+
+
+@pytest.mark.parametrize(
+    ("fact", "bring_about"),
+    [
+        ("events_waiting", _events_waiting),
+        ("orders_in_review", _orders_in_review),
+        ("refunds_waiting", _refunds_waiting),
+        ("days_differing", _days_differing),
+        ("webhooks_silent", _webhooks_silent),
+    ],
+)
+async def test_what_lags_or_differs_is_degraded(
+    fact: str, bring_about: Any, own_till: Till
+) -> None:
+    assert await _check(own_till.client) == ("ok", WELL)
+    await bring_about(own_till, own_till.shopper())
+    assert await _check(own_till.client) == ("degraded", WELL | {fact: WELL[fact] + 1})
+    text = (await own_till.client.get("/metrics")).text
+    assert f"\njewelshot_payments_{fact} 1.0\n" in text
+
+
+async def test_readiness_is_silent_about_what_is_not_set_up(till: Till) -> None:
+    async with till.other_api(stripe_secret_key=None) as client:
+        assert "payments" not in (await client.get("/readyz")).json()["checks"]
+
+
+async def test_sales_are_figures(till: Till, ada: Shopper) -> None:
+    await ada.checkout("credits_10")
+    await till.bought(ada, "credits_100")
+    lines = (await till.client.get("/metrics")).text.splitlines()
+    values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    assert float(values['jewelshot_orders_open{state="open"}']) >= 1
+    assert float(values["jewelshot_credits_sold_last_day"]) >= 100
+    assert float(values["jewelshot_orders_paid_last_day"]) >= 1
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("?order=0192f3a1-b2c3-7d4e-8f90-a1b2c3d4e5f6", "Your payment is on its way"),
+        ("?order=0192f3a1-b2c3-7d4e-8f90-a1b2c3d4e5f6&cancelled=true", "nothing was charged"),
+        ("", "You can close this page"),
+        ("?order=%3Cscript%3Ealert(1)%3C/script%3E&cancelled=%3Cb%3E", "on its way"),
+    ],
+)
+async def test_the_return_page_says_what_happens_next(query: str, words: str, till: Till) -> None:
+    page = await till.client.get(f"/checkout/return{query}")
+    assert page.status_code == 200
+    assert page.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert "script" not in page.headers["content-security-policy"]
+    assert words in page.text
+    assert "<script" not in page.text
+    assert "0192f3a1" not in page.text
+
+
+async def test_the_return_page_leads_back_to_the_shop(till: Till) -> None:
+    async with till.other_api(site_url="https://shop.example/?a=1&b=2") as client:
+        page = await client.get("/checkout/return?order=x")
+    assert 'href="https://shop.example/?a=1&amp;b=2"' in page.text
