@@ -28,13 +28,23 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from api.app import create_app
+from core.payments.queries import receive_event
+from core.payments.service import list_packs
+from core.payments.stripe import StripeGateway
+from core.payments.sync import sync_order
 from core.pixels.pool import PixelPool
+from scripts.sandbox.stripe.app import create_app as create_stripe
+from scripts.sandbox.stripe.config import StripeSandboxConfig
+from scripts.sandbox.stripe.in_process import InProcessTransport
 from scripts.stack import EmbeddedValkey
+from scripts.stripe_setup import set_up
 from tests.integration.generations.opening import opened_world, world_settings
-from tests.integration.generations.world import API_URL, World
+from tests.integration.generations.world import API_URL, Person, World
+from tests.integration.payments_api.till import STRIPE_ORIGIN
 from tests.support.database import cloned_database
 from tests.support.run import Run
 from tests.support.settings import NOWHERE, build_settings
+from tests.support.shop import STRIPE_URL, shop_settings
 
 METHODS = {"get", "post", "put", "patch", "delete"}
 EXAMPLES = 8
@@ -93,6 +103,7 @@ class House:
         (code,) = made.json()["codes"]
         self.headers = {"user": ada.headers, "admin": world.admin(), "nobody": {}}
         self.ids = {
+            **await self._buy(ada),
             "generation_id": done,
             "upload_id": str(ada.upload_id),
             "user_id": str(ada.id),
@@ -100,6 +111,32 @@ class House:
             "code_id": code["id"],
             "batch_id": made.json()["batch_id"],
             "slug": "packshot",
+        }
+
+    async def _buy(self, ada: Person) -> dict[str, str]:
+        """A payment with a refund, and an event that waits."""
+        world = self._world
+        gateway: StripeGateway = world.api.state.services.payments
+        sandbox = create_stripe(StripeSandboxConfig(base_url=STRIPE_URL))
+        wire = InProcessTransport(sandbox)
+        world.wires.connect(STRIPE_ORIGIN, wire)
+        with contextlib.redirect_stdout(None):
+            packs = await world.ctx.db.run(list_packs)
+            await set_up(world.ctx.settings, gateway, packs, endpoint=False)
+        order = (await ada.post("/v1/checkout", {"pack": "credits_100"})).json()
+        row = world.database.row("select session_id from app.orders")
+        async with httpx.AsyncClient(transport=wire, base_url=STRIPE_URL) as stripe:
+            await stripe.post(f"/__control/sessions/{row['session_id']}/pay", json={})
+            events = (await stripe.get("/__control/events")).json()["events"]
+        event = next(each for each in events if each["type"] == "checkout.session.completed")
+        await world.ctx.db.run(lambda conn: receive_event(conn, event, "reconcile"))
+        await sync_order(world.ctx.db, gateway, uuid.UUID(order["id"]))
+        refund = await ada.post("/v1/refunds", {"order_id": order["id"], "credits": 10})
+        return {
+            "order_id": order["id"],
+            "payment_id": order["id"],
+            "refund_id": refund.json()["id"],
+            "event_id": event["id"],
         }
 
     def send(self, case: Case[Any], who: str) -> httpx.Response:
@@ -160,6 +197,7 @@ def house(test_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[H
             redis_url=valkey.url(),
             redis_prefix="house",
             **world_settings(),
+            **shop_settings(),
         )
         portal = stack.enter_context(start_blocking_portal())
         pixels = PixelPool(1)

@@ -145,9 +145,6 @@ class Till:
             if event["data"]["object"].get("client_reference_id") == order_id
         ]
 
-    def sessions_made(self) -> int:
-        return len(self.wires.posts_to(STRIPE_ORIGIN, "/v1/checkout/sessions"))
-
     async def landed(self, shopper: Shopper, order_id: str) -> Json:
         """The landing page asks, a worker looks, the page asks again; no pause between looks."""
         self.database.rows("update app.orders set asked_at = null where id = %s", (order_id,))
