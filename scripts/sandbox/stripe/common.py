@@ -19,7 +19,7 @@ def get(box: Sandbox, kind: str, id_: str) -> Obj:
     """The object of a path. Raises: ApiError 404."""
     found = box.store.find(kind, id_)
     if found is None:
-        raise missing(kind.replace(".", "_") if kind == "checkout.session" else kind, id_)
+        raise missing(kind, id_)
     return found
 
 

@@ -4,9 +4,8 @@ from typing import Any
 
 from scripts.sandbox.stripe.disputes import HARMLESS
 from scripts.sandbox.stripe.engine import Sandbox
+from scripts.sandbox.stripe.refunds import COUNTING
 from scripts.sandbox.stripe.store import Obj
-
-_COUNTING = frozenset({"pending", "requires_action", "succeeded"})
 
 
 def ledger(box: Sandbox) -> dict[str, Any]:
@@ -38,7 +37,7 @@ def _payment(box: Sandbox, session: Obj) -> dict[str, Any]:
         "payment_status": session["payment_status"],
         "currency": session["currency"],
         "amount_total": session["amount_total"],
-        "refunded": sum(item["amount"] for item in refunds if item["status"] in _COUNTING),
+        "refunded": sum(item["amount"] for item in refunds if item["status"] in COUNTING),
         "disputed": sum(item["amount"] for item in disputes if item["status"] not in HARMLESS),
         "refunds": [{name: item[name] for name in ("id", "amount", "status")} for item in refunds],
         "disputes": [

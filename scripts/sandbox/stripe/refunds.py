@@ -9,7 +9,8 @@ from scripts.sandbox.stripe.errors import invalid
 from scripts.sandbox.stripe.listing import list_kind
 from scripts.sandbox.stripe.store import PRIVATE, Obj
 
-_COUNTING = frozenset({"pending", "requires_action", "succeeded"})
+# What has gone back, or is on its way.
+COUNTING = frozenset({"pending", "requires_action", "succeeded"})
 
 
 def create(box: Sandbox, cause: Cause, params: Params) -> Obj:
@@ -109,7 +110,7 @@ def _updated(box: Sandbox, cause: Cause, refund: Obj, before: Obj) -> None:
 
 def _recount(box: Sandbox, charge: Obj) -> None:
     refunds = box.store.where("refund", "charge", charge["id"])
-    back = sum(refund["amount"] for refund in refunds if refund["status"] in _COUNTING)
+    back = sum(refund["amount"] for refund in refunds if refund["status"] in COUNTING)
     charge["amount_refunded"] = back
     charge["refunded"] = back >= charge["amount"]
     box.store.save(charge)

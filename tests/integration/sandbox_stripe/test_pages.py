@@ -137,3 +137,12 @@ async def test_portal_and_receipt(pay: Stripe) -> None:
     receipt = await pay.http.get(charge.receipt_url)
     assert "2.50 USD" in receipt.text
     assert "7.50 USD" in receipt.text
+
+
+async def test_names_are_text(pay: Stripe) -> None:
+    price = await pay.price(product_data={"name": "<b>bold</b>"})
+    session = await pay.session(price, customer_email='"><i>@example.com')
+    page = (await pay.http.get(session.url)).text
+    assert "&lt;b&gt;bold" in page
+    assert "<b>" not in page
+    assert "<i>" not in page

@@ -97,3 +97,15 @@ async def test_inquiry_holds_nothing_until_it_escalates(pay: Stripe) -> None:
     await pay.settled()
     assert "charge.dispute.funds_withdrawn" in pay.inbox.types
     assert "charge.dispute.funds_reinstated" not in pay.inbox.types
+
+
+async def test_inquiry_that_ends_well_moves_no_money(pay: Stripe) -> None:
+    session = await pay.paid()
+    opened = await pay.control(
+        "disputes", {"payment_intent": session.payment_intent, "inquiry": True}
+    )
+    for status in ("warning_closed", "won"):
+        moved = await pay.control(f"disputes/{opened['id']}", {"status": status})
+        assert moved["balance_transactions"] == []
+    await pay.settled()
+    assert not any("funds" in name for name in pay.inbox.types)
