@@ -140,7 +140,13 @@ Ctrl-C stops everything; the data stays in {product.state_dir}.
 def _wait(product: Product, stop: threading.Event) -> int:
     """Until asked to stop, or until one of the processes ends by itself."""
     while not stop.wait(_WATCH_SECONDS):
-        for child in (product.api, product.supabase, product.fal, *product.workers):
+        for child in (
+            product.api,
+            product.supabase,
+            product.fal,
+            product.stripe,
+            *product.workers,
+        ):
             if not child.is_running():
                 print(f"run: {child.name} ended:\n{child.tail()}", file=sys.stderr)
                 return 1

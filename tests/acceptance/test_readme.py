@@ -95,7 +95,9 @@ def test_the_walk_with_curl_ends_with_an_image(
     )
     assert walked.returncode == 0, walked.stderr
     assert '"state":"succeeded"' in walked.stdout
-    assert walked.stdout.endswith("1 credit spent, because the image was delivered.\n")
+    assert "1 credit spent, because the image was delivered.\n" in walked.stdout
+    bought = walked.stdout.splitlines()[-1]
+    assert '"state":"paid"' in bought
     assert picture.read_bytes().startswith(b"\xff\xd8\xff")
 
     proof = command("scripts.reconcile", "--state-dir", str(folder / ".state"))
