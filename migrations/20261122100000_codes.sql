@@ -39,7 +39,9 @@ create table app.code_redemptions (
   paid_debt bigint not null,
   credits_expire_at timestamptz,
   redeemed_at timestamptz not null default now(),
+  person_key text not null,  -- as of sign-up grants: two accounts of one person count once
   primary key (code_id, user_id),
+  constraint code_redemptions_person unique (code_id, person_key),
   constraint code_redemptions_lot unique (lot_id),
   constraint code_redemptions_paid_debt_in_range check (paid_debt between 0 and credits)
 );
@@ -61,7 +63,9 @@ grant select (
     id, batch_id, prefix, kind, credits, uses_max, uses, expires_at, credits_expire_after_days,
     campaign, note, created_by, created_at, disabled_at
   ) on app.codes to jewelshot_admin;
-grant select on app.code_redemptions to jewelshot_admin;
+-- All but the person's key.
+grant select (code_id, user_id, lot_id, credits, paid_debt, credits_expire_at, redeemed_at)
+  on app.code_redemptions to jewelshot_admin;
 
 create policy codes_writer on app.codes to jewelshot_ledger using (true) with check (true);
 create policy codes_admin on app.codes for select to jewelshot_admin
@@ -167,8 +171,8 @@ end $$;
 -- {kind, credits, paid_debt, lot_id, credits_expire_at, redeemed_at}.
 -- A withdrawn code looks like none, because it may have been withdrawn for being in wrong hands;
 -- whoever holds a code that has expired or is used up is told so: 80 bits are not guessed.
--- Locks: account, code. Errors: JS401, JS404 (no account), JS440 (no such code), JS441 (expired),
--- JS442 (used up). Replay: the same answer, whatever became of the code since.
+-- Locks: account, code. Errors: JS401, JS404 (no account), JS409 (redeemed by this person under
+-- another account), JS440 (no such code), JS441 (expired), JS442 (used up). Replay: the same answer, whatever became of the code since.
 create function app.redeem_code(p_code_sha256 bytea)
   returns jsonb
   language plpgsql
@@ -180,6 +184,9 @@ declare
   v_account app.credit_accounts;
   v_code app.codes;
   v_redemption app.code_redemptions;
+  v_email text := app.verified_email(v_user_id);
+  v_person_key text := case when v_email is null then v_user_id::text
+    else app.person_key(v_email) end;
 begin
   if v_user_id is null then
     raise exception 'no identity' using errcode = 'JS401';
@@ -206,6 +213,14 @@ begin
         'expired_at', v_code.expires_at)::text;
     elsif v_code.uses >= v_code.uses_max then
       raise exception 'code is used up' using errcode = 'JS442';
+    elsif exists (
+      select
+      from app.code_redemptions
+      where code_id = v_code.id
+        and person_key = v_person_key
+    ) then
+      raise exception 'once a person' using errcode = 'JS409',
+        detail = '{"reason": "you have redeemed this code with another account"}';
     end if;
     v_redemption.credits_expire_at :=
       now() + make_interval(days => v_code.credits_expire_after_days);
@@ -216,10 +231,10 @@ begin
     set uses = uses + 1
     where id = v_code.id;
     insert into app.code_redemptions (
-      code_id, user_id, lot_id, credits, paid_debt, credits_expire_at
+      code_id, user_id, lot_id, credits, paid_debt, credits_expire_at, person_key
     )
     values (v_code.id, v_user_id, v_redemption.lot_id, v_code.credits,
-      least(v_account.debt, v_code.credits), v_redemption.credits_expire_at)
+      least(v_account.debt, v_code.credits), v_redemption.credits_expire_at, v_person_key)
     returning * into v_redemption;
   end if;
   return jsonb_build_object(

@@ -13,6 +13,7 @@ from core.codes import service
 from core.codes.types import Redemption
 from core.db import Connection
 from core.errors import (
+    ConflictError,
     ExpiredCodeError,
     NotAllowedError,
     NotFoundError,
@@ -42,6 +43,7 @@ _ADDRESS_LIMIT = Limit("codes-address", 60, 3600)
         NotAllowedError,
         NotFoundError,
         UnknownCodeError,
+        ConflictError,
         ExpiredCodeError,
         UsedUpCodeError,
         body=True,

@@ -17,7 +17,7 @@ import structlog
 from core.db import Connection, Database
 from core.errors import NotFoundError, RetryableError
 from core.payments import queries
-from core.payments.stripe import StripeGateway, StripeRefusedError
+from core.payments.stripe import StripeError, StripeGateway, StripeRefusedError
 from core.payments.types import Order, OrderState, PaymentIntent, Session, StripeRefund
 from core.payments.verify import find_mismatch
 
@@ -198,7 +198,7 @@ async def _price_id(gateway: StripeGateway, order: Order) -> str | None:
 async def _papers(gateway: StripeGateway, order: Order, session: Session) -> dict[str, Any]:
     """Invoice and receipt, once. They are a service: without them the payment still counts."""
     papers: dict[str, Any] = {}
-    with contextlib.suppress(StripeRefusedError):
+    with contextlib.suppress(StripeError):
         if session.invoice is not None and order.invoice_url is None:
             invoice = await gateway.get_invoice(session.invoice)
             papers |= {
@@ -206,7 +206,7 @@ async def _papers(gateway: StripeGateway, order: Order, session: Session) -> dic
                 "invoice_url": invoice.hosted_invoice_url,
                 "invoice_pdf_url": invoice.invoice_pdf,
             }
-    with contextlib.suppress(StripeRefusedError):
+    with contextlib.suppress(StripeError):
         if session.payment_intent is not None and order.receipt_url is None:
             intent = await gateway.get_payment_intent(session.payment_intent)
             if intent.latest_charge is not None:

@@ -25,7 +25,8 @@ audit_log          | jewelshot_admin  | select
 audit_log          | jewelshot_ledger | select, insert
 balance_terms      | jewelshot_admin  | select
 balance_terms      | jewelshot_ledger | select
-code_redemptions   | jewelshot_admin  | select
+code_redemptions   | jewelshot_admin  | \
+select(code_id credits credits_expire_at lot_id paid_debt redeemed_at user_id)
 code_redemptions   | jewelshot_ledger | select, insert
 codes              | jewelshot_admin  | \
 select(batch_id campaign created_at created_by credits credits_expire_after_days disabled_at \

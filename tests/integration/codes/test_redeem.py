@@ -54,6 +54,15 @@ async def test_the_same_person_gets_the_same_answer(counter: Counter, ledger: Le
     assert (await counter.look(code["id"]))["uses"] == 2
 
 
+async def test_two_accounts_of_one_person_are_one(counter: Counter, ledger: Ledger) -> None:
+    code = await counter.code(uses_max=5)
+    first, second = ledger.verified("ada@example.com"), ledger.verified("ada+2@example.com")
+    assert (await counter.redeem(first, code["code"])).status_code == 200
+    assert problem(await counter.redeem(second, code["code"])) == (409, "conflict")
+    assert (await counter.redeem(first, code["code"])).status_code == 200
+    assert (await counter.look(code["id"]))["uses"] == 1
+
+
 async def test_debt_is_paid_first(counter: Counter, ledger: Ledger) -> None:
     user = ledger.user()
     ledger.reverse(user, 10, "re_1")

@@ -110,6 +110,16 @@ async def test_too_many_requests_are_waited_out(shop: Shop, ada: Customer) -> No
     assert (await ada.order()).state is OrderState.OPEN
 
 
+@pytest.mark.parametrize("path", ["charges/*", "invoices/*"])
+async def test_without_papers_a_payment_still_counts(path: str, shop: Shop, ada: Customer) -> None:
+    order = await ada.order()
+    await shop.pay(order)
+    rule = {"kind": "error_before", "match": {"path": path}, "args": {"status": 500}}
+    await shop.control("faults", rule)
+    await shop.sync(order)
+    assert shop.lots() == [50]
+
+
 async def test_two_clicks_buy_once(shop: Shop, ada: Customer) -> None:
     orders = await asyncio.gather(*(ada.order() for _ in range(8)))
     assert len({order.id for order in orders}) == 1
@@ -292,6 +302,22 @@ async def test_a_days_books_agree_or_say_what_differs(shop: Shop, ada: Customer)
     assert len(await reconcile.compare_day(shop.ctx.db, shop.gateway, today)) == 2
     health = shop.database.row("select app.payments_health() as found")["found"]
     assert health["days_differing"] == 1
+
+
+async def test_events_are_kept_for_a_month(shop: Shop, ada: Customer) -> None:
+    await ada.buy()
+    await shop.deliver()
+    old, *_ = shop.database.rows("select id from app.stripe_events order by id")
+    shop.database.rows(
+        "update app.stripe_events set handled_at = now() - interval '31 days' where id = %s",
+        (old["id"],),
+    )
+    before = shop.database.row("select count(*) as events from app.stripe_events")["events"]
+    shop.database.rows("select app.add_task('payments.prune_events', '{}')")
+    assert await shop.run_tasks() == ["done"]
+    left = shop.database.rows("select id from app.stripe_events")
+    assert len(left) == before - 1
+    assert old not in left
 
 
 _KEY = {"Authorization": "Bearer sk_test_shop"}
