@@ -31,7 +31,9 @@ async def test_exactly_what_was_paid_for_arrives(shop: Shop) -> None:
         bought.append((other, await _paid(other, stripe, PACKS[0])))
         calls = [_land(buyer, order) for buyer, order in bought for _ in range(LANDING_CALLS)]
         random.Random(7).shuffle(calls)
-        *landed, _, _ = await asyncio.gather(*calls, _tell(stripe), _kill_workers(shop))
+        landed, _, _ = await asyncio.gather(
+            asyncio.gather(*calls), _tell(stripe), _kill_workers(shop)
+        )
         assert {each["state"] for each in landed} <= {"open", "paid"}
         with shop.worker():
             for buyer, order in bought:
