@@ -21,7 +21,7 @@ from api.schemas.admin_codes import (
     NewCodesView,
     NewCodeView,
 )
-from api.schemas.common import Page, decode_cursor, encode_cursor
+from api.schemas.common import Page, decode_cursor, encode_cursor, page_of
 from core.codes import service
 from core.codes.types import (
     Code,
@@ -114,11 +114,7 @@ async def list_codes(
         return await service.list_codes(conn, filters, before=before, limit=limit + 1)
 
     found = await db.run(work, scope=admin.scope)
-    page = found[:limit]
-    return Page(
-        items=[_code_view(code) for code in page],
-        next_cursor=encode_cursor(page[-1].id) if len(found) > limit else None,
-    )
+    return page_of(found, limit, _code_view, lambda row: (row.id,))
 
 
 @get(

@@ -27,7 +27,7 @@ from api.schemas.admin_payments import (
     order_detail_view,
     order_view,
 )
-from api.schemas.common import Page, decode_cursor, encode_cursor
+from api.schemas.common import Page, decode_cursor, page_of
 from api.schemas.refunds import RefundView, refund_view
 from core.db import Connection
 from core.errors import (
@@ -91,12 +91,7 @@ async def list_events(
         )
 
     found = await db.run(work, scope=admin.scope)
-    page = found[:limit]
-    more = len(found) > limit
-    return Page(
-        items=[event_view(event) for event in page],
-        next_cursor=encode_cursor(page[-1].received_at, page[-1].id) if more else None,
-    )
+    return page_of(found, limit, event_view, lambda row: (row.received_at, row.id))
 
 
 @get(
@@ -198,12 +193,7 @@ async def list_orders(
         )
 
     found = await db.run(work, scope=admin.scope)
-    page = found[:limit]
-    more = len(found) > limit
-    return Page(
-        items=[order_view(order) for order in page],
-        next_cursor=encode_cursor(page[-1].created_at, page[-1].id) if more else None,
-    )
+    return page_of(found, limit, order_view, lambda row: (row.created_at, row.id))
 
 
 @get(

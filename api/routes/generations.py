@@ -14,7 +14,7 @@ from api.deps import AllServices, CurrentUser, Db, parse_prefer_wait
 from api.params import Cursor, IdempotencyKey, PageSize, Prefer
 from api.problems import raises
 from api.routes import generation_events
-from api.schemas.common import Page, decode_cursor, encode_cursor
+from api.schemas.common import Page, decode_cursor, page_of
 from api.schemas.generations import (
     CreateGeneration,
     GenerationView,
@@ -163,12 +163,7 @@ async def list_generations(
         )
 
     found = await db.run(work, scope=user.scope)
-    page = found[:limit]
-    more = len(found) > limit
-    return Page(
-        items=[view_of(generation) for generation in page],
-        next_cursor=encode_cursor(page[-1].created_at, page[-1].id) if more else None,
-    )
+    return page_of(found, limit, view_of, lambda row: (row.created_at, row.id))
 
 
 @get(

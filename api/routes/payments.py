@@ -14,7 +14,7 @@ from api.deps import AllServices, CurrentUser, Db
 from api.params import Cursor, PageSize
 from api.problems import raises
 from api.routes.checkout import limit_network
-from api.schemas.common import Page, decode_cursor, encode_cursor
+from api.schemas.common import Page, decode_cursor, page_of
 from api.schemas.payments import (
     InvoiceView,
     PaymentView,
@@ -60,12 +60,7 @@ async def list_payments(
         )
 
     found = await db.run(work, scope=user.scope)
-    page = found[:limit]
-    more = len(found) > limit
-    return Page(
-        items=[payment_view(order) for order in page],
-        next_cursor=encode_cursor(page[-1].created_at, page[-1].id) if more else None,
-    )
+    return page_of(found, limit, payment_view, lambda row: (row.created_at, row.id))
 
 
 @get(
@@ -127,12 +122,7 @@ async def list_invoices(
         )
 
     found = await db.run(work, scope=user.scope)
-    page = found[:limit]
-    more = len(found) > limit
-    return Page(
-        items=[invoice_view(order) for order in page],
-        next_cursor=encode_cursor(page[-1].created_at, page[-1].id) if more else None,
-    )
+    return page_of(found, limit, invoice_view, lambda row: (row.created_at, row.id))
 
 
 @post(

@@ -14,7 +14,7 @@ from api.cashier import gateway_of, wait_until
 from api.deps import AllServices, CurrentUser, Db, parse_prefer_wait
 from api.params import Cursor, IdempotencyKey, PageSize, Prefer
 from api.problems import raises
-from api.schemas.common import Page, decode_cursor, encode_cursor
+from api.schemas.common import Page, decode_cursor, page_of
 from api.schemas.refunds import CreateRefund, RefundView, refund_view
 from api.services import Services
 from core import idempotency
@@ -154,12 +154,7 @@ async def list_refunds(
         )
 
     found = await db.run(work, scope=user.scope)
-    page = found[:limit]
-    more = len(found) > limit
-    return Page(
-        items=[refund_view(refund) for refund in page],
-        next_cursor=encode_cursor(page[-1].created_at, page[-1].id) if more else None,
-    )
+    return page_of(found, limit, refund_view, lambda row: (row.created_at, row.id))
 
 
 @get(

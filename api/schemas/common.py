@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -9,6 +10,7 @@ import msgspec
 from core.errors import InvalidInputError
 
 Item = TypeVar("Item")
+Row = TypeVar("Row")
 
 
 class Page(msgspec.Struct, Generic[Item], frozen=True):
@@ -21,6 +23,21 @@ class Page(msgspec.Struct, Generic[Item], frozen=True):
 def encode_cursor(*position: Any) -> str:
     """An opaque cursor of the last row's sort keys (str, int, datetime, UUID)."""
     return base64.urlsafe_b64encode(msgspec.json.encode(position)).decode().rstrip("=")
+
+
+def page_of(
+    found: Sequence[Row],
+    limit: int,
+    view: Callable[[Row], Item],
+    position: Callable[[Row], tuple[Any, ...]],
+) -> Page[Item]:
+    """The first `limit` of `found`, which was asked for one row more than fits a page."""
+    rows = found[:limit]
+    more = len(found) > limit
+    return Page(
+        items=[view(row) for row in rows],
+        next_cursor=encode_cursor(*position(rows[-1])) if more else None,
+    )
 
 
 def decode_cursor(cursor: str, *types: Any) -> tuple[Any, ...]:

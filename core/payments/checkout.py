@@ -13,7 +13,7 @@ import structlog
 
 from core.db import Connection, Database, Scope, fetch_one
 from core.errors import ConflictError, NotFoundError, TemporarilyUnavailableError
-from core.payments import queries
+from core.payments import queries, service
 from core.payments.stripe import (
     StripeError,
     StripeGateway,
@@ -122,13 +122,7 @@ async def portal_url(cashier: Cashier, buyer: Buyer) -> str:
 async def get_order(db: Database, scope: Scope, order_id: uuid.UUID) -> Order:
     """Raises: NotFoundError, also for another's order."""
 
-    async def work(conn: Connection) -> dict[str, Any] | None:
-        return await queries.find_order(conn, order_id)
-
-    row = await db.run(work, scope=scope)
-    if row is None:
-        raise NotFoundError(kind="order")
-    return msgspec.convert(row, Order)
+    return await db.run(lambda conn: service.get_order(conn, order_id), scope=scope)
 
 
 async def ensure_customer(cashier: Cashier, buyer: Buyer, *, replaces: str | None = None) -> str:

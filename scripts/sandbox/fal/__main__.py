@@ -1,20 +1,12 @@
 """Serves the sandbox on loopback: `python -m scripts.sandbox.fal --port 9000`."""
 
 import argparse
-import asyncio
-import os
-import signal
 import sys
 from pathlib import Path
 
-import uvloop
-from granian.constants import Interfaces
-from granian.http import HTTP1Settings
-from granian.server.embed import Server
-
 from scripts.sandbox.fal.app import create_app
 from scripts.sandbox.fal.config import DEFAULT_ACCOUNT, FalSandboxConfig
-from scripts.sandbox.guard import SandboxRefusedError, require_loopback, require_sandbox_allowed
+from scripts.sandbox.serving import run_server
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
@@ -53,34 +45,11 @@ def config_from(arguments: argparse.Namespace) -> FalSandboxConfig:
     )
 
 
-async def serve(arguments: argparse.Namespace) -> None:
-    server = Server(
-        create_app(config_from(arguments)),
-        address=arguments.host,
-        port=arguments.port,
-        interface=Interfaces.ASGI,
-        backlog=2048,
-        backpressure=8192,
-        websockets=False,
-        http1_settings=HTTP1Settings(keep_alive=True),
-        log_enabled=False,
-    )
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, server.stop)
-    await server.serve()
-
-
 def main(argv: list[str]) -> int:
     arguments = parse_arguments(argv)
-    try:
-        require_sandbox_allowed(os.environ)
-        require_loopback(arguments.host)
-    except SandboxRefusedError as error:
-        print(error, file=sys.stderr)
-        return 2
-    uvloop.run(serve(arguments))
-    return 0
+    return run_server(
+        lambda: create_app(config_from(arguments)), host=arguments.host, port=arguments.port
+    )
 
 
 if __name__ == "__main__":
