@@ -6,6 +6,7 @@ from litestar.params import JSONBody
 
 from api import security
 from api.deps import AppSettings, CurrentUser, Db, Limiter
+from api.limits import check_network
 from api.problems import raises
 from api.schemas.codes import RedeemCode, RedemptionView
 from core.accounts import service as accounts
@@ -17,7 +18,6 @@ from core.errors import (
     ExpiredCodeError,
     NotAllowedError,
     NotFoundError,
-    RateLimitedError,
     UnknownCodeError,
     UsedUpCodeError,
 )
@@ -52,12 +52,9 @@ _ADDRESS_LIMIT = Limit("codes-address", 60, 3600)
 async def redeem_code(
     user: CurrentUser, db: Db, limiter: Limiter, settings: AppSettings, data: JSONBody[RedeemCode]
 ) -> RedemptionView:
-    if settings.rate_limits_enabled:
-        decision = await limiter.hit([(_ADDRESS_LIMIT, f"ip:{user.client_ip}")])
-        if not decision.allowed:
-            raise RateLimitedError(
-                retry_after_seconds=decision.retry_after_seconds, policy=decision.limit.name
-            )
+    await check_network(
+        limiter if settings.rate_limits_enabled else None, _ADDRESS_LIMIT, user.client_ip
+    )
     network = accounts.network_of(user.client_ip)
 
     async def work(conn: Connection) -> Redemption:
