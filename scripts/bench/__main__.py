@@ -16,13 +16,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from scripts.bench import delays, growth, in_flight, pipeline, stage, submission
+from scripts.bench import delays, growth, in_flight, pipeline, stage, submission, webhook
 from scripts.stack.errors import StackError
 
 Measure = Callable[[Path], dict[str, Any]]
 
 MEASURES: dict[str, Measure] = {
     "submission": submission.measure,
+    "webhook": webhook.measure,
     "delays": delays.measure,
     "in_flight": in_flight.measure,
     "pipeline": pipeline.measure,

@@ -262,6 +262,19 @@ async def test_a_stored_server_error_does_not_stop_a_refund(shop: Shop, ada: Cus
     assert shop.refunds_of(order) == [("buyer", "succeeded", 1990)]
 
 
+async def test_a_refund_that_was_made_behind_a_server_error_is_not_made_again(
+    shop: Shop, ada: Customer
+) -> None:
+    order = await ada.buy()
+    await shop.fault("error_after", "refunds", times=3, status=500, stored=True)
+    refund = await ada.give_back(order, 10)
+    with pytest.raises(RetryableError):
+        await create_refund(shop.ctx.db, shop.gateway, refund.id)
+    await create_refund(shop.ctx.db, shop.gateway, refund.id)
+    assert shop.refunds_of(order) == [("buyer", "succeeded", 398)]
+    assert len(await shop.gateway.list_refunds(order.payment_intent or "")) == 1
+
+
 async def test_a_refund_that_stripe_refuses_gives_the_credits_back(
     shop: Shop, ada: Customer
 ) -> None:
