@@ -105,6 +105,18 @@ def _event(**changes: Any) -> bytes:
         (_event(object="v2.event"), None, "not an event of Stripe"),
         (_event(livemode=True), None, "an event of the other mode"),
     ],
+    ids=[
+        "empty",
+        "no_time",
+        "other_body",
+        "other_secret",
+        "bytes",
+        "text",
+        "list",
+        "no_event",
+        "thin_event",
+        "live",
+    ],
 )
 async def test_what_is_not_for_us_is_refused(
     body: bytes, header: str | None, reason: str, till: Till
