@@ -10,6 +10,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
+import hypothesis
 import psycopg
 import pytest
 import redis
@@ -23,6 +24,12 @@ from tests.support.run import Run
 from tests.support.settings import build_settings
 
 _RUN = pytest.StashKey[Run]()
+
+# How long a draw or an example takes says something about the machine, and nothing about the code.
+hypothesis.settings.register_profile(
+    "house", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("house")
 
 
 @pytest.hookimpl(tryfirst=True)

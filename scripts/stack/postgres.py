@@ -295,12 +295,12 @@ class EmbeddedPostgres:
 
 def _sweep_orphans(parent: Path) -> None:
     """Delete homes whose data directory was temporary and is gone, deleted without `remove`."""
-    temporary = Path(tempfile.gettempdir()).resolve()
+    temporary = {Path(tempfile.gettempdir()).resolve(), Path("/dev/shm")}
     for note in parent.glob("jewelshot-*/belongs-to"):
         if note.parent.stat().st_uid != os.geteuid():
             continue
         owner = Path(note.read_text().strip())
-        if temporary not in owner.parents or owner.exists():
+        if temporary.isdisjoint(owner.parents) or owner.exists():
             continue
         running = process.find_server(
             note.parent / "data" / "postmaster.pid",
