@@ -66,7 +66,9 @@ def _build() -> None:
         _make_venv()
     _install_uv()
     command = [str(VENV / "bin" / "uv"), "pip", "sync", "--python", str(PYTHON), "--quiet"]
-    command += ["--require-hashes", str(LOCK)]
+    # Compiled once here: where Python may not write what it compiles (PYTHONDONTWRITEBYTECODE, a
+    # folder of another account), each start of a process would compile 1,500 modules again.
+    command += ["--require-hashes", "--compile-bytecode", str(LOCK)]
     subprocess.run(command, check=True, env=_uv_environment())
     STAMP.write_text(_wanted())
 

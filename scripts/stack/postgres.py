@@ -295,7 +295,7 @@ class EmbeddedPostgres:
 
 def _sweep_orphans(parent: Path) -> None:
     """Delete homes whose data directory was temporary and is gone, deleted without `remove`."""
-    temporary = {Path(tempfile.gettempdir()).resolve(), Path("/dev/shm")}
+    temporary = {Path(tempfile.gettempdir()).resolve(), Path("/dev/shm")}  # noqa: S108  looked for, not used
     for note in parent.glob("jewelshot-*/belongs-to"):
         if note.parent.stat().st_uid != os.geteuid():
             continue
