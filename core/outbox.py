@@ -23,6 +23,7 @@ from redis.retry import Retry
 from rq.serializers import JSONSerializer
 
 from core.db import Connection, fetch_all, fetch_one
+from core.errors import LeaseLostError
 from core.settings import Settings
 
 log = structlog.get_logger()
@@ -178,6 +179,15 @@ async def complete(conn: Connection, lease_token: uuid.UUID) -> bool:
     """The task is done. False when the lease was lost: then write nothing else."""
     cursor = await conn.execute("delete from app.outbox where lease_token = %s", (lease_token,))
     return cursor.rowcount == 1
+
+
+async def finish(conn: Connection, lease_token: uuid.UUID) -> None:
+    """As `complete`, and takes back what this transaction wrote if the lease was lost.
+
+    Raises: LeaseLostError.
+    """
+    if not await complete(conn, lease_token):
+        raise LeaseLostError
 
 
 async def bury(conn: Connection, lease_token: uuid.UUID, error: str) -> dict[str, Any] | None:

@@ -43,8 +43,7 @@ async def dispatch_for(ctx: WorkerContext, task: Task) -> None:
     """A generation's own ticket: serves the fairest waiting one, which need not be that one."""
 
     async def work(conn: Connection) -> list[Ticket]:
-        if not await outbox.complete(conn, task.lease_token):
-            raise errors.LeaseLostError
+        await outbox.finish(conn, task.lease_token)
         return await _take(ctx, conn, limit=1)
 
     for ticket in await ctx.db.run(work):

@@ -2,7 +2,7 @@
 
 from psycopg.rows import DictRow
 
-from core import errors, outbox
+from core import outbox
 from core.db import Connection, fetch_all
 from core.outbox import Task
 from core.work import WorkerContext
@@ -18,8 +18,7 @@ async def expire(ctx: WorkerContext, task: Task) -> None:
         await ctx.storage.delete(ctx.settings.storage_bucket_results, keys)
 
     async def work(conn: Connection) -> None:
-        if not await outbox.complete(conn, task.lease_token):
-            raise errors.LeaseLostError
+        await outbox.finish(conn, task.lease_token)
         await conn.execute(
             "delete from app.late_images where generation_id = any (%s) and bought_as is null",
             ([row["generation_id"] for row in rows],),

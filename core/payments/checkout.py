@@ -103,11 +103,7 @@ async def portal_url(cashier: Cashier, buyer: Buyer) -> str:
 
     Raises: NotFoundError when nothing was ever bought, TemporarilyUnavailableError.
     """
-
-    async def work(conn: Connection) -> str | None:
-        return await queries.find_customer(conn, buyer.user_id)
-
-    customer_id = await cashier.db.run(work, scope=buyer.scope)
+    customer_id = await _known_customer(cashier, buyer)
     if customer_id is None:
         raise NotFoundError(kind="customer")
     try:
@@ -125,13 +121,15 @@ async def get_order(db: Database, scope: Scope, order_id: uuid.UUID) -> Order:
     return await db.run(lambda conn: service.get_order(conn, order_id), scope=scope)
 
 
+async def _known_customer(cashier: Cashier, buyer: Buyer) -> str | None:
+    return await cashier.db.run(
+        lambda conn: queries.find_customer(conn, buyer.user_id), scope=buyer.scope
+    )
+
+
 async def ensure_customer(cashier: Cashier, buyer: Buyer, *, replaces: str | None = None) -> str:
     """The buyer's customer at Stripe, made once; `replaces` is one that Stripe has forgotten."""
-
-    async def find(conn: Connection) -> str | None:
-        return await queries.find_customer(conn, buyer.user_id)
-
-    known = await cashier.db.run(find, scope=buyer.scope)
+    known = await _known_customer(cashier, buyer)
     if known is not None and known != replaces:
         return known
     params: dict[str, Any] = {"metadata": {"user_id": str(buyer.user_id)}}
@@ -234,11 +232,7 @@ async def _mend(cashier: Cashier, buyer: Buyer, order: Order, error: StripeRefus
     if not error.is_missing or error.param is None:
         return False
     if error.param == "customer":
-
-        async def find(conn: Connection) -> str | None:
-            return await queries.find_customer(conn, buyer.user_id)
-
-        gone = await cashier.db.run(find, scope=buyer.scope)
+        gone = await _known_customer(cashier, buyer)
         await ensure_customer(cashier, buyer, replaces=gone)
     else:
         cashier.gateway.forget_prices()

@@ -29,6 +29,11 @@ select id, type, object_id, created, source, received_at, handled_at, outcome, o
 """
 
 
+def _page(before: tuple[datetime, object] | None, limit: int) -> dict[str, Any]:
+    at, row_id = before or (None, None)
+    return {"before": at, "before_id": row_id, "limit": limit}
+
+
 async def list_packs(conn: Connection) -> list[dict[str, Any]]:
     return await fetch_all(
         conn,
@@ -118,9 +123,7 @@ async def list_orders(
             "user_id": user_id,
             "in_review": in_review,
             "with_invoice": with_invoice,
-            "before": before[0] if before else None,
-            "before_id": before[1] if before else None,
-            "limit": limit,
+            **_page(before, limit),
         },
     )
 
@@ -215,9 +218,7 @@ async def list_refunds(
         limit %(limit)s""",
         {
             "order_id": order_id,
-            "before": before[0] if before else None,
-            "before_id": before[1] if before else None,
-            "limit": limit,
+            **_page(before, limit),
         },
     )
 
@@ -259,9 +260,7 @@ async def list_events(
             "types": types,
             "waiting_only": waiting_only,
             "order_id": order_id,
-            "before": before[0] if before else None,
-            "before_id": before[1] if before else None,
-            "limit": limit,
+            **_page(before, limit),
         },
     )
 

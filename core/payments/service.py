@@ -5,7 +5,7 @@ from datetime import datetime
 
 import msgspec
 
-from core.db import Connection
+from core.db import Connection, fetch_one
 from core.errors import NotFoundError
 from core.payments import queries
 from core.payments.types import Order, OrderState, Pack, Refund, StripeEvent
@@ -63,8 +63,7 @@ async def request_sync(conn: Connection, order_id: uuid.UUID) -> uuid.UUID | Non
 
     Raises: NotFoundError, NoIdentityError.
     """
-    cursor = await conn.execute("select app.request_order_sync(%s) as task_id", (order_id,))
-    row = await cursor.fetchone()
+    row = await fetch_one(conn, "select app.request_order_sync(%s) as task_id", (order_id,))
     assert row is not None
     task_id: uuid.UUID | None = row["task_id"]
     return task_id

@@ -71,7 +71,7 @@ async def normalise(
     """
     upload = await tools.db.run(lambda conn: queries.find(conn, upload_id))
     if upload is None or upload.state is not UploadState.STORED:
-        await _complete_task(tools.db, lease_token)
+        await tools.db.run(lambda conn: outbox.finish(conn, lease_token))
         return None if upload is None else upload.state
     verdict = await _judge(tools, upload)
 
@@ -143,7 +143,7 @@ async def erase(
     Raises: RetryableError, LeaseLostError.
     """
     await _erase_unwanted(tools, user_id, upload_id)
-    await _complete_task(tools.db, lease_token)
+    await tools.db.run(lambda conn: outbox.finish(conn, lease_token))
 
 
 async def expire(db: Database, *, lease_token: uuid.UUID) -> int:
@@ -168,8 +168,3 @@ async def _erase_unwanted(tools: ProcessingTools, user_id: uuid.UUID, upload_id:
         await tools.storage.delete(tools.bucket, every_key(user_id, upload_id))
     elif upload.state is UploadState.READY:
         await tools.storage.delete(tools.bucket, original_keys(user_id, upload_id))
-
-
-async def _complete_task(db: Database, lease_token: uuid.UUID) -> None:
-    if not await db.run(lambda conn: outbox.complete(conn, lease_token)):
-        raise LeaseLostError

@@ -2,9 +2,10 @@
 
 import structlog
 
-from core import errors, outbox
+from core import outbox
+from core.credits import service
 from core.credits.reconcile import reconcile as find_drift
-from core.db import Connection, fetch_one
+from core.db import Connection
 from core.outbox import Task
 from core.work import WorkerContext
 
@@ -15,12 +16,9 @@ _ACCOUNTS_AT_ONCE = 500
 
 async def expire(ctx: WorkerContext, task: Task) -> None:
     async def work(conn: Connection) -> int:
-        row = await fetch_one(
-            conn, "select app.expire_credits(%s) as credits", (_ACCOUNTS_AT_ONCE,)
-        )
-        if not await outbox.complete(conn, task.lease_token):
-            raise errors.LeaseLostError
-        return int(row["credits"]) if row else 0
+        expired = await service.expire_credits(conn, accounts_max=_ACCOUNTS_AT_ONCE)
+        await outbox.finish(conn, task.lease_token)
+        return expired
 
     expired = await ctx.db.run(work)
     if expired:
@@ -35,7 +33,6 @@ async def reconcile(ctx: WorkerContext, task: Task) -> None:
         for row in drift:
             log.error("ledger.drift", check=row.check, table=row.table, row_id=row.row_id)
         ctx.counters.add("jewelshot_ledger_drift_total", len(drift))
-        if not await outbox.complete(conn, task.lease_token):
-            raise errors.LeaseLostError
+        await outbox.finish(conn, task.lease_token)
 
     await ctx.db.run(work)

@@ -1,6 +1,6 @@
 """Rows that only served for a while."""
 
-from core import errors, outbox
+from core import outbox
 from core.db import Connection
 from core.outbox import Task
 from core.work import WorkerContext
@@ -10,8 +10,7 @@ async def purge(ctx: WorkerContext, task: Task) -> None:
     """Stored answers of idempotency keys after 24 hours, heartbeats of processes long gone."""
 
     async def work(conn: Connection) -> None:
-        if not await outbox.complete(conn, task.lease_token):
-            raise errors.LeaseLostError
+        await outbox.finish(conn, task.lease_token)
         await conn.execute("delete from app.idempotency_keys where expires_at <= now()")
         await conn.execute(
             "delete from app.worker_heartbeats where seen_at < now() - interval '1 hour'"

@@ -1,15 +1,16 @@
 """Jobs of payments: each asks Stripe and writes one look down; see core/payments."""
 
 import contextlib
+import functools
 import uuid
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import structlog
 
 from core import outbox
-from core.db import Connection
-from core.errors import LeaseLostError, RetryableError
+from core.db import Database
+from core.errors import RetryableError
 from core.outbox import Task
 from core.payments import events, reconcile, refunds
 from core.payments import sync as syncing
@@ -46,35 +47,23 @@ async def create_refund(ctx: WorkerContext, task: Task) -> None:
 
 async def sync_unsettled(ctx: WorkerContext, task: Task) -> None:
     """`payments.sync_unsettled` {}"""
-    if ctx.payments is not None:
-        with _stripe(ctx) as gateway:
-            await reconcile.sync_unsettled(ctx.db, gateway)
-    await _complete(ctx, task)
+    await _scheduled(ctx, task, reconcile.sync_unsettled)
 
 
 async def sync_completed(ctx: WorkerContext, task: Task) -> None:
     """`payments.sync_completed` {}"""
-    if ctx.payments is not None:
-        with _stripe(ctx) as gateway:
-            await reconcile.sync_completed(ctx.db, gateway)
-    await _complete(ctx, task)
+    await _scheduled(ctx, task, reconcile.sync_completed)
 
 
 async def fetch_events(ctx: WorkerContext, task: Task) -> None:
     """`payments.fetch_events` {}"""
-    if ctx.payments is not None:
-        with _stripe(ctx) as gateway:
-            await reconcile.fetch_events(ctx.db, gateway)
-    await _complete(ctx, task)
+    await _scheduled(ctx, task, reconcile.fetch_events)
 
 
 async def compare_day(ctx: WorkerContext, task: Task) -> None:
     """`payments.compare_day` {}: yesterday, by UTC."""
-    if ctx.payments is not None:
-        with _stripe(ctx) as gateway:
-            yesterday = datetime.now(UTC).date() - timedelta(days=1)
-            await reconcile.compare_day(ctx.db, gateway, yesterday)
-    await _complete(ctx, task)
+    yesterday = datetime.now(UTC).date() - timedelta(days=1)
+    await _scheduled(ctx, task, functools.partial(reconcile.compare_day, day=yesterday))
 
 
 async def prune_events(ctx: WorkerContext, task: Task) -> None:
@@ -97,9 +86,11 @@ def _stripe(ctx: WorkerContext) -> Iterator[StripeGateway]:
         raise RetryableError(f"stripe: {error.reason}") from error
 
 
-async def _complete(ctx: WorkerContext, task: Task) -> None:
-    async def work(conn: Connection) -> None:
-        if not await outbox.complete(conn, task.lease_token):
-            raise LeaseLostError
-
-    await ctx.db.run(work)
+async def _scheduled(
+    ctx: WorkerContext, task: Task, look: Callable[[Database, StripeGateway], Awaitable[object]]
+) -> None:
+    """A look that the schedule wants; without a shop there is nothing to look at."""
+    if ctx.payments is not None:
+        with _stripe(ctx) as gateway:
+            await look(ctx.db, gateway)
+    await ctx.db.run(lambda conn: outbox.finish(conn, task.lease_token))

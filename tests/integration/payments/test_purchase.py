@@ -304,6 +304,18 @@ async def test_a_days_books_agree_or_say_what_differs(shop: Shop, ada: Customer)
     assert health["days_differing"] == 1
 
 
+async def test_each_schedule_does_its_work(shop: Shop, ada: Customer) -> None:
+    order = await ada.order()
+    await shop.pay(order)
+    shop.database.rows("update app.orders set attempted_at = now() - interval '10 minutes'")
+    jobs = shop.database.rows("select job from app.schedules where name like 'payments.%'")
+    for row in jobs:
+        shop.database.rows("select app.add_task(%s, '{}')", (row["job"],))
+    assert await shop.run_tasks() == ["done"] * len(jobs) == ["done"] * 5
+    assert shop.lots() == [50]
+    assert len(shop.database.rows("select day from app.payment_days")) == 1
+
+
 async def test_events_are_kept_for_a_month(shop: Shop, ada: Customer) -> None:
     await ada.buy()
     await shop.deliver()
