@@ -11,7 +11,7 @@ import pillow_heif
 from PIL import ExifTags, Image, JpegImagePlugin
 
 from core.errors import UnsupportedMediaError
-from core.pixels.colour import srgb_icc
+from core.pixels.colour import Space, icc_of
 from core.pixels.formats.base import ImageFormat, corrupt, refuse, truncated
 from core.pixels.limits import THUMBNAIL_SIDE
 
@@ -105,14 +105,16 @@ def encode_jpeg(
         "JPEG",
         quality=quality,
         subsampling="4:4:4",
-        icc_profile=srgb_icc() if with_profile else None,
+        icc_profile=icc_of(Space.SRGB) if with_profile else None,
     )
     return target.getvalue()
 
 
 def encode_png(image: Image.Image, *, with_profile: bool = False) -> bytes:
     target = io.BytesIO()
-    image.save(target, "PNG", compress_level=6, icc_profile=srgb_icc() if with_profile else None)
+    image.save(
+        target, "PNG", compress_level=6, icc_profile=icc_of(Space.SRGB) if with_profile else None
+    )
     return target.getvalue()
 
 

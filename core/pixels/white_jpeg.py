@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from core.pixels import raster
-from core.pixels.colour import srgb_icc
+from core.pixels.colour import Space, icc_of
 from core.pixels.formats import jpeg
 from core.pixels.formats.base import ImageFormat
 
@@ -78,7 +78,12 @@ def _header(size: tuple[int, int], quality: int) -> tuple[bytes, _Tables]:
     """All up to the entropy-coded data, from a picture that libjpeg wrote."""
     target = io.BytesIO()
     Image.new("RGB", size).save(
-        target, "JPEG", quality=quality, subsampling="4:4:4", keep_rgb=True, icc_profile=srgb_icc()
+        target,
+        "JPEG",
+        quality=quality,
+        subsampling="4:4:4",
+        keep_rgb=True,
+        icc_profile=icc_of(Space.SRGB),
     )
     data = target.getvalue()
     layout = jpeg.parse(data)

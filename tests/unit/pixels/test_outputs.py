@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.pixels import colour, label
+from core.pixels import label
+from core.pixels.colour import Space, icc_of
 from core.pixels.normalise import normalise
 from core.pixels.outputs import (
     OutputRuleError,
@@ -253,7 +254,7 @@ def test_packshot_has_profile_and_no_subsampling() -> None:
     output = apply("packshot", size=1024)
     opened = images.decode(output.data)
     assert opened.mode == "RGB"
-    assert opened.info["icc_profile"] == colour.srgb_icc()
+    assert opened.info["icc_profile"] == icc_of(Space.SRGB)
     frame = output.data.index(b"\xff\xc0")
     assert output.data[frame + 9 : frame + 19] == b"\x03R\x11\x00G\x11\x00B\x11\x00"
 
@@ -324,7 +325,7 @@ def test_delivered_alpha_stays(kind: str, *, lossless: bool) -> None:
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "webp"])
 def test_delivered_in_another_colour_space_is_converted(kind: str) -> None:
-    profile = colour.build_profile(colour.DISPLAY_P3)
+    profile = icc_of(Space.DISPLAY_P3)
     options: dict[str, Any] = {"lossless": True} if kind == "webp" else {}
     data = images.encode(images.photo(300, 200), kind, icc_profile=profile, **options)
     output = apply("as_delivered", result=data)
