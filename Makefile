@@ -35,7 +35,7 @@ fmt: venv  ## format, and fix what ruff can fix
 	$(RUN) ruff format .
 
 migrate: venv  ## apply pending migrations (MIGRATION_DATABASE_URL)
-	@$(RUN) scripts.migrate up
+	@$(RUN) migrations up
 
 reconcile: venv  ## prove that every credit is accounted for
 	@$(RUN) scripts.reconcile

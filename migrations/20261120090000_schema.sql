@@ -1,5 +1,5 @@
 -- Roles, the schema that PostgREST does not expose, and the identity helpers of every policy.
--- LOGIN and passwords are set by `scripts/migrate roles`, never here: statements are recorded.
+-- LOGIN and passwords are set by `python -m migrations roles`, never here: statements are recorded.
 
 do $$
 begin

@@ -22,9 +22,9 @@ from PIL import Image
 
 from core.credits.reconcile import reconcile
 from core.db import Database
+from sandbox.stack.errors import StackError
+from sandbox.stack.product import ROOT, Product
 from scripts.shopper import Document, Shopper, ShopperError, sign_up
-from scripts.stack.errors import StackError
-from scripts.stack.product import ROOT, Product
 
 SAMPLE = ROOT / "tests" / "data" / "samples" / "ring.jpg"
 OUTPUT = ROOT / "demo-output"

@@ -20,7 +20,7 @@ from psycopg.rows import dict_row
 
 from core.credits.reconcile import Drift, reconcile
 from core.db import Connection
-from scripts.stack import DEFAULT_STATE_DIR, EmbeddedPostgres, StackError
+from sandbox.stack import DEFAULT_STATE_DIR, EmbeddedPostgres, StackError
 
 BALANCED, DRIFT, UNKNOWN = 0, 1, 2
 ROWS_SHOWN = 20  # of each check; --all shows the rest

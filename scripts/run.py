@@ -15,11 +15,11 @@ import httpx
 import msgspec
 from supabase import AsyncClient, AsyncClientOptions, AuthApiError, acreate_client
 
-from scripts.sandbox.supabase.auth.factors import totp
-from scripts.stack.errors import StackError
-from scripts.stack.local import DEFAULT_STATE_DIR
-from scripts.stack.passwords import Passwords
-from scripts.stack.product import ROOT, Product
+from sandbox.stack.errors import StackError
+from sandbox.stack.local import DEFAULT_STATE_DIR
+from sandbox.stack.passwords import Passwords
+from sandbox.stack.product import ROOT, Product
+from sandbox.supabase.auth.factors import totp
 
 USER = "demo@jewelshot.example"
 ADMIN = "admin@jewelshot.example"

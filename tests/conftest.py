@@ -18,7 +18,7 @@ from psycopg.rows import DictRow, dict_row
 
 from core.db import Database
 from core.settings import Settings
-from scripts.stack import EmbeddedValkey, LocalStack
+from sandbox.stack import EmbeddedValkey, LocalStack
 from tests.support.database import TestDatabase, blank_database, cloned_database
 from tests.support.run import Run
 from tests.support.settings import build_settings

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sandbox.stack.errors import StackError
 from scripts.bench import delays, growth, in_flight, pipeline, stage, submission, webhook
-from scripts.stack.errors import StackError
 
 Measure = Callable[[Path], dict[str, Any]]
 

@@ -14,9 +14,9 @@ import httpx
 import msgspec
 import psycopg
 
+from sandbox.stack.product import Product
 from scripts.bench import stage
 from scripts.bench.people import Person, make_people
-from scripts.stack.product import Product
 
 SAMPLES = 30
 MODEL_SECONDS = 1

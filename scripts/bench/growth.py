@@ -23,10 +23,10 @@ from core.credits import service as credits_service
 from core.db import Connection, Database, user_scope
 from core.generations import queries, service
 from core.generations.service import Filters, NewGeneration
+from migrations.runner.roles import API_ROLE, WORKER_ROLE
+from sandbox.stack.local import LocalStack
 from scripts.bench import stage
 from scripts.bench.history import write_history
-from scripts.migrate.roles import API_ROLE, WORKER_ROLE
-from scripts.stack.local import LocalStack
 
 SIZES = (10_000, 1_000_000)
 PEOPLE = 400

@@ -11,7 +11,7 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from scripts.stack.product import Product
+from sandbox.stack.product import Product
 
 CREDITS = 1_000_000
 

@@ -14,12 +14,12 @@ import psycopg
 import redis
 from rq import Queue
 
+from sandbox.stack.product import Child, Product
 from scripts.bench import stage
 from scripts.bench.blocking_job import QUEUE
 from scripts.bench.blocking_pool import PROCESSES
 from scripts.bench.memory import MemoryWatch
 from scripts.bench.people import make_people
-from scripts.stack.product import Child, Product
 
 MODEL_SECONDS = 10
 SLOTS = 400

@@ -17,9 +17,9 @@ from PIL import Image
 
 from core.settings import load_settings
 from core.storage.supabase import SupabaseStorage
+from sandbox.stack.product import Product
 from scripts.bench import http_load
 from scripts.bench.people import Person
-from scripts.stack.product import Product
 
 JWT_SECRET = secrets.token_hex(32)
 PHOTO_KEY = "bench/normal.jpg"

@@ -9,10 +9,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from sandbox.stack import binaries
+from sandbox.stack.product import Product
 from scripts.bench import http_load, stage
 from scripts.bench.people import Person, make_people
-from scripts.stack import binaries
-from scripts.stack.product import Product
 
 CLIENTS = 8
 ROUND_SECONDS = 5

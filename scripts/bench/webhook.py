@@ -11,8 +11,8 @@ from typing import Any
 
 import httpx
 
+from sandbox.stack.product import Product
 from scripts.bench import stage
-from scripts.stack.product import Product
 
 CLIENTS, EVENTS = 4, 500
 MEDIAN_MS_BAR = 50

@@ -7,9 +7,9 @@ import signal
 import sys
 from types import FrameType
 
+from sandbox.stack.errors import StackError
 from scripts.chaos.progress import say
 from scripts.chaos.run import run_chaos
-from scripts.stack.errors import StackError
 
 N_MIN = 8
 

@@ -12,7 +12,7 @@ from psycopg.rows import DictRow, dict_row
 
 from core.credits.reconcile import Drift, reconcile
 from core.db import Database
-from scripts.stack.product import Product
+from sandbox.stack.product import Product
 
 Row = DictRow
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import redis
 
+from sandbox.stack.product import Child, Product
 from scripts.chaos.plan import API_KILLS, DATABASE_RESTARTS, FLUSHES, KILL_SECONDS, Plan
-from scripts.stack.product import Child, Product
 
 
 class Monkey:

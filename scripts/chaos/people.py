@@ -11,8 +11,8 @@ import numpy as np
 import psycopg
 from PIL import Image
 
+from sandbox.stack.product import ROOT, Product
 from scripts.shopper import Shopper
-from scripts.stack.product import ROOT, Product
 
 CREDITS = 1_000_000
 SIDE = 448  # pixels: small enough that a run is about the pipeline

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from scripts.sandbox.fal.faults import FaultKind
+from sandbox.fal.faults import FaultKind
 
 KILL_SECONDS = 2.0
 WORKERS_MIN, WORKERS_MAX = 5, 10

@@ -17,6 +17,7 @@ import psutil
 
 from core.settings import load_settings
 from core.storage.supabase import SupabaseStorage
+from sandbox.stack.product import ROOT, Product
 from scripts.chaos import books as bookkeeping
 from scripts.chaos import pictures, verdict
 from scripts.chaos.books import Books
@@ -27,7 +28,6 @@ from scripts.chaos.plan import FAULT_ARGS, FAULT_RATE, JWT_SECRET, Plan, make_pl
 from scripts.chaos.progress import Progress, say
 from scripts.chaos.verdict import Finding, Promise
 from scripts.shopper import Document
-from scripts.stack.product import ROOT, Product
 
 SECONDS_MAX = 14 * 60
 _CLOSE_SECONDS = 90

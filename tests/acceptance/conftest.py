@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from scripts.stack.product import Product
+from sandbox.stack.product import Product
 from tests.acceptance.shop import FAL_ARGUMENTS, SETTINGS, Shop
 from tests.support.run import Run
 

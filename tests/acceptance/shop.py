@@ -12,10 +12,10 @@ import httpx
 import psycopg
 from psycopg.rows import DictRow, dict_row
 
+from sandbox.stack.product import Child, Product
 from scripts.chaos.books import find_drift
 from scripts.chaos.people import Person, make_people
 from scripts.shopper import FINISHED, Document, Shopper
-from scripts.stack.product import Child, Product
 
 JWT_SECRET = "acceptance-only-secret-of-the-local-sandbox-0123456789"
 # What a test may shorten, and what it is otherwise.

@@ -33,10 +33,10 @@ from core.payments.service import list_packs
 from core.payments.stripe import StripeGateway
 from core.payments.sync import sync_order
 from core.pixels.pool import PixelPool
-from scripts.sandbox.stripe.app import create_app as create_stripe
-from scripts.sandbox.stripe.config import StripeSandboxConfig
-from scripts.sandbox.stripe.in_process import InProcessTransport
-from scripts.stack import EmbeddedValkey
+from sandbox.stack import EmbeddedValkey
+from sandbox.stripe.app import create_app as create_stripe
+from sandbox.stripe.config import StripeSandboxConfig
+from sandbox.stripe.in_process import InProcessTransport
 from scripts.stripe_setup import set_up
 from tests.integration.generations.opening import opened_world, world_settings
 from tests.integration.generations.world import API_URL, Person, World

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from scripts.stack.local import LocalStack
-from scripts.stack.ports import free_port
-from scripts.stack.product import ROOT
+from sandbox.stack.local import LocalStack
+from sandbox.stack.ports import free_port
+from sandbox.stack.product import ROOT
 from tests.support.run import Run
 
 README = ROOT / "README.md"

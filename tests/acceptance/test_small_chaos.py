@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from scripts.stack.product import ROOT
+from sandbox.stack.product import ROOT
 
 
 @pytest.mark.slow

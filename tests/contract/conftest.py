@@ -17,8 +17,8 @@ import pytest
 import stripe
 from pytest_socket import socket_allow_hosts
 
-from scripts.sandbox.stripe.app import create_app
-from scripts.sandbox.stripe.in_process import InProcessTransport
+from sandbox.stripe.app import create_app
+from sandbox.stripe.in_process import InProcessTransport
 from tests.integration.sandbox_stripe.support import BASE, KEY, SdkTransport
 
 KEY_VARIABLE = "STRIPE_CONTRACT_KEY"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from core.db import Connection, Database, fetch_one
 from core.settings import Settings
-from scripts.stack import LocalStack
+from sandbox.stack import LocalStack
 from tests.support.database import TestDatabase
 
 

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 import redis
 
-from scripts.sandbox.platform import LOGIN_ROLES, apply_platform
-from scripts.stack import EmbeddedPostgres, EmbeddedValkey, LocalStack, StackError
+from sandbox.stack import EmbeddedPostgres, EmbeddedValkey, LocalStack, StackError
+from sandbox.stack.platform import LOGIN_ROLES, apply_platform
 from tests.support.database import TestDatabase
 from tests.support.run import Run
 

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from scripts.migrate import files, runner
-from scripts.migrate.roundtrip import run_roundtrip
-from scripts.sandbox.platform import LOGIN_ROLES, apply_platform
+from migrations.runner import commands as runner
+from migrations.runner import files
+from sandbox.stack.platform import LOGIN_ROLES, apply_platform
+from scripts.roundtrip import run_roundtrip
 from tests.support.database import TestDatabase
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from scripts.migrate import files, roles, runner
-from scripts.migrate.errors import MigrationError
+from migrations.runner import commands as runner
+from migrations.runner import files, roles
+from migrations.runner.errors import MigrationError
 from tests.support.database import TestDatabase
 
 Write = Callable[..., Path]
@@ -209,7 +210,7 @@ def test_the_command_line(database: TestDatabase) -> None:
 
     def run(*arguments: str, url: str = database.migration_url) -> tuple[int, str, str]:
         done = subprocess.run(
-            [sys.executable, "-m", "scripts.migrate", *arguments],
+            [sys.executable, "-m", "migrations", *arguments],
             env={"MIGRATION_DATABASE_URL": url, "DATABASE_URL": database.api_url},
             capture_output=True,
             text=True,

@@ -10,7 +10,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import DictRow, dict_row
 
-from scripts.migrate.roles import API_ROLE, WORKER_ROLE
+from migrations.runner.roles import API_ROLE, WORKER_ROLE
 from tests.support.run import Run, Server, drop_database
 
 _numbers = itertools.count(1)

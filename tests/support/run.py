@@ -20,10 +20,11 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from scripts.migrate import roles, runner
-from scripts.migrate.roundtrip import derived_password
-from scripts.sandbox.platform import LOGIN_ROLES, apply_platform
-from scripts.stack import EmbeddedPostgres, EmbeddedValkey
+from migrations.runner import commands as runner
+from migrations.runner import roles
+from sandbox.stack import EmbeddedPostgres, EmbeddedValkey
+from sandbox.stack.platform import LOGIN_ROLES, apply_platform
+from scripts.roundtrip import derived_password
 
 FOLDER_VARIABLE = "JEWELSHOT_TEST_RUN"
 _PREFIX = "jewelshot-tests-"

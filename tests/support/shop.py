@@ -25,9 +25,9 @@ from core.pixels.pool import PixelPool
 from core.settings import Settings
 from core.storage.supabase import SupabaseStorage
 from core.work import WorkerContext
-from scripts.sandbox.stripe.app import create_app
-from scripts.sandbox.stripe.config import StripeSandboxConfig
-from scripts.sandbox.stripe.in_process import InProcessTransport
+from sandbox.stripe.app import create_app
+from sandbox.stripe.config import StripeSandboxConfig
+from sandbox.stripe.in_process import InProcessTransport
 from scripts.stripe_setup import set_up
 from tests.support.database import TestDatabase
 from tests.support.ledger import user_claims

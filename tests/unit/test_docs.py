@@ -134,10 +134,10 @@ def test_modules_of_commands_exist(name: str) -> None:
 def test_commands_of_the_runner_exist() -> None:
     text = "\n".join(read(name) for name in (*GUIDES, *CONFIGS))
     named = set(re.findall(r"scripts\.migrate (\w+)", text))
-    known = set(re.findall(r'command\("(\w+)"', read("scripts/migrate/__main__.py")))
+    known = set(re.findall(r'command\("(\w+)"', read("migrations/__main__.py")))
     assert named == known
     options = set(re.findall(r"`(--[a-z\-]+)[ `]", read("MIGRATION_GUIDE.md")))
-    source = read("scripts/migrate/__main__.py")
+    source = read("migrations/__main__.py")
     assert [option for option in options if f'"{option}"' not in source] == []
 
 

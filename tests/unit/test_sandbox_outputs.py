@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scripts.sandbox.fal.cutout import find_piece
-from scripts.sandbox.fal.models import ENDPOINTS
-from scripts.sandbox.fal.outputs import (
+from sandbox.fal.cutout import find_piece
+from sandbox.fal.models import ENDPOINTS
+from sandbox.fal.outputs import (
     OUTPUT_SIDE_MAX,
     RenderJob,
     UnusableImageError,

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from core.settings import Settings
-from scripts.sandbox.mailbox import Mailbox
-from scripts.sandbox.supabase.app import create_app as create_sandbox
-from scripts.sandbox.supabase.config import SupabaseConfig
+from sandbox.supabase.app import create_app as create_sandbox
+from sandbox.supabase.config import SupabaseConfig
+from sandbox.supabase.mailbox import Mailbox
 from tests.support.api import api_client
 from tests.support.database import TestDatabase
 from tests.support.settings import NOWHERE

@@ -7,7 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from core.settings import Settings
-from scripts.stack import LocalStack
+from sandbox.stack import LocalStack
 from tests.support.api import api_client
 from tests.support.database import TestDatabase
 from tests.support.settings import NOWHERE

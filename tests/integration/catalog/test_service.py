@@ -9,7 +9,7 @@ from core.catalog.types import LANE_WORDS, Operation
 from core.db import ANONYMOUS, Connection, Database
 from core.errors import InvalidInputError, NotFoundError
 from core.generations.adapters import build_body
-from scripts.sandbox.fal.models import ENDPOINTS
+from sandbox.fal.models import ENDPOINTS
 from tests.support.database import TestDatabase
 
 URL = "https://example.com/ring.jpg"

@@ -14,8 +14,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from sandbox.stack import LocalStack
 from scripts.reconcile import main
-from scripts.stack import LocalStack
 from tests.support.database import TestDatabase
 from tests.support.ledger import Conn, Ledger, connect, scoped, user_claims
 

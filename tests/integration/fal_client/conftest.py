@@ -3,8 +3,8 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from scripts.sandbox.fal.app import create_app
-from scripts.sandbox.fal.config import FalSandboxConfig
+from sandbox.fal.app import create_app
+from sandbox.fal.config import FalSandboxConfig
 from tests.integration.fal_client.support import SECRET, Fal
 
 

@@ -19,7 +19,7 @@ from core.generations.fal import (
     StillRunning,
     Unreachable,
 )
-from scripts.sandbox.fal.errors import FLAT_ERRORS, LISTED_STATUS, MESSAGES
+from sandbox.fal.errors import FLAT_ERRORS, LISTED_STATUS, MESSAGES
 from tests.integration.fal_client.support import (
     CUTOUT,
     EDIT,

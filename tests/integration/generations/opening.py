@@ -20,10 +20,10 @@ from core.pixels.pool import PixelPool
 from core.settings import FalKey, Settings
 from core.storage.supabase import SupabaseStorage
 from core.work import WorkerContext
-from scripts.sandbox.fal.app import create_app as create_fal
-from scripts.sandbox.fal.config import FalSandboxConfig
-from scripts.sandbox.supabase.app import create_app as create_supabase
-from scripts.sandbox.supabase.config import SupabaseConfig
+from sandbox.fal.app import create_app as create_fal
+from sandbox.fal.config import FalSandboxConfig
+from sandbox.supabase.app import create_app as create_supabase
+from sandbox.supabase.config import SupabaseConfig
 from scripts.seed import ensure_buckets
 from tests.integration.generations.wires import Switchboard
 from tests.integration.generations.world import API_URL, FAL_URL, SUPABASE_URL, World

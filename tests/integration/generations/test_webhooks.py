@@ -7,7 +7,7 @@ import httpx
 import msgspec
 import pytest
 
-from scripts.sandbox.fal.webhooks import Signer
+from sandbox.fal.webhooks import Signer
 from tests.integration.generations.world import WEBHOOKS, Person, World
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from core.settings import Settings
-from scripts.stack import EmbeddedValkey
+from sandbox.stack import EmbeddedValkey
 from tests.integration.payments_api.till import Shopper, Till, opened_till
 from tests.support.database import cloned_database
 from tests.support.run import Run

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from api.app import create_app
 from core.pixels.pool import PixelPool
 from core.settings import Settings
-from scripts.sandbox.stripe.in_process import InProcessTransport
+from sandbox.stripe.in_process import InProcessTransport
 from tests.integration.generations.wires import Switchboard
 from tests.support.database import TestDatabase
 from tests.support.settings import NOWHERE

@@ -25,7 +25,7 @@ def free_port() -> int:
 def sandbox_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The sandbox as its own process on a real socket."""
     port = free_port()
-    command = [sys.executable, "-m", "scripts.sandbox.fal", "--port", str(port)]
+    command = [sys.executable, "-m", "sandbox.fal", "--port", str(port)]
     command += ["--state-dir", str(tmp_path_factory.mktemp("fal"))]
     for item in (f"{KEY_A}=main", f"{KEY_B}=main", f"{KEY_OTHER}=other"):
         command += ["--key", item]

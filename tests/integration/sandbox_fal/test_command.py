@@ -2,7 +2,7 @@
 
 import pytest
 
-from scripts.sandbox.fal.__main__ import config_from, main, parse_arguments
+from sandbox.fal.__main__ import config_from, main, parse_arguments
 
 
 def test_refuses_production(

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from scripts.sandbox.fal.faults import FaultKind
+from sandbox.fal.faults import FaultKind
 from tests.integration.sandbox_fal.support import EDIT, Fal, Receiver, edit_body, wait_for
 from tests.integration.sandbox_fal.test_webhooks import jwks_of, verifies
 

@@ -9,9 +9,9 @@ import anyio
 import httpx
 import pytest
 
-from scripts.sandbox.connections import drop_connection
-from scripts.sandbox.fal.app import create_app
-from scripts.sandbox.fal.config import FalSandboxConfig
+from sandbox.fal.app import create_app
+from sandbox.fal.config import FalSandboxConfig
+from sandbox.kit.connections import drop_connection
 from tests.integration.sandbox_fal.support import EDIT, edit_body
 
 

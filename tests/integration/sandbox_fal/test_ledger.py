@@ -2,7 +2,7 @@
 
 import pytest
 
-from scripts.sandbox.fal.models import ENDPOINTS
+from sandbox.fal.models import ENDPOINTS
 from tests.integration.sandbox_fal.support import (
     CUTOUT,
     EDIT,

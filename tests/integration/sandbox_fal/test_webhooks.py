@@ -10,7 +10,7 @@ import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from scripts.sandbox.fal.webhooks import KEY_FILE, Signer
+from sandbox.fal.webhooks import KEY_FILE, Signer
 from tests.integration.sandbox_fal.support import EDIT, Fal, Received, Receiver, wait_for
 
 

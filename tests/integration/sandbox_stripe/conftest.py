@@ -6,8 +6,8 @@ import httpx
 import pytest
 import stripe
 
-from scripts.sandbox.stripe.app import create_app
-from scripts.sandbox.stripe.config import Endpoint, StripeSandboxConfig
+from sandbox.stripe.app import create_app
+from sandbox.stripe.config import Endpoint, StripeSandboxConfig
 from tests.integration.sandbox_stripe.support import HOOK, SECRET, Inbox, Stripe
 
 MakeStripe = Callable[..., Awaitable[Stripe]]

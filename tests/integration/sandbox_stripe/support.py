@@ -9,8 +9,8 @@ import stripe
 from anyio.lowlevel import checkpoint
 from litestar import Litestar
 
-from scripts.sandbox.stripe.engine import Sandbox
-from scripts.sandbox.stripe.in_process import InProcessTransport
+from sandbox.stripe.engine import Sandbox
+from sandbox.stripe.in_process import InProcessTransport
 
 KEY = "sk_test_sandbox"
 SECRET = "whsec_configured"

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import stripe
 
-from scripts.sandbox.stripe.__main__ import config_from, main, parse_arguments
+from sandbox.stripe.__main__ import config_from, main, parse_arguments
 from tests.integration.sandbox_fal.support import Receiver, wait_for
 from tests.integration.sandbox_stripe.support import (
     CANCEL,
@@ -39,7 +39,7 @@ def url(receiver: Receiver, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "scripts.sandbox.stripe", "--port", str(port)]
+    command = [sys.executable, "-m", "sandbox.stripe", "--port", str(port)]
     command += ["--state-dir", str(tmp_path_factory.mktemp("stripe")), "--key", KEY]
     command += ["--webhook-url", receiver.url, "--webhook-secret", SECRET]
     command += ["--webhook-schedule", "0", "0.05", "0.05"]

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import stripe
 
-from scripts.sandbox.stripe.config import API_VERSION
-from scripts.sandbox.stripe.operations import _TABLE
-from scripts.sandbox.stripe.schema import fields_of
+from sandbox.stripe.config import API_VERSION
+from sandbox.stripe.operations import _TABLE
+from sandbox.stripe.schema import fields_of
 from tests.integration.sandbox_stripe.conftest import MakeStripe
 from tests.integration.sandbox_stripe.support import CANCEL, KEY, SUCCESS, Stripe
 

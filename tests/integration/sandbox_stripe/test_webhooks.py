@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import stripe
 
-from scripts.sandbox.stripe.webhooks import signature_header
+from sandbox.stripe.webhooks import signature_header
 from tests.integration.sandbox_stripe.conftest import MakeStripe
 from tests.integration.sandbox_stripe.support import HOOK, SECRET, Stripe
 

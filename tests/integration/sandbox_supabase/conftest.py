@@ -18,9 +18,9 @@ from supabase_auth.types import (
     VerifyTokenHashParams,
 )
 
-from scripts.sandbox.mailbox import Mailbox
-from scripts.sandbox.supabase.app import create_app
-from scripts.sandbox.supabase.config import SupabaseConfig
+from sandbox.supabase.app import create_app
+from sandbox.supabase.config import SupabaseConfig
+from sandbox.supabase.mailbox import Mailbox
 from tests.support.database import TestDatabase
 
 BASE_URL = "http://127.0.0.1:54321"

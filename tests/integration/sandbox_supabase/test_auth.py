@@ -11,7 +11,7 @@ import pytest
 from supabase import AuthApiError
 from supabase_auth.types import MFAVerifyParams
 
-from scripts.sandbox.supabase.auth.factors import totp
+from sandbox.supabase.auth.factors import totp
 from tests.integration.sandbox_supabase.conftest import (
     BASE_URL,
     PASSWORD,

@@ -10,14 +10,14 @@ import httpx
 import msgspec
 import pytest
 
-from scripts.sandbox.guard import (
+from sandbox.kit.guard import (
     SandboxRefusedError,
     require_loopback,
     require_sandbox_allowed,
 )
-from scripts.sandbox.supabase.app import create_app
-from scripts.sandbox.supabase.config import SupabaseConfig, encode_config
-from scripts.sandbox.supabase.serve import free_port
+from sandbox.supabase.app import create_app
+from sandbox.supabase.config import SupabaseConfig, encode_config
+from sandbox.supabase.serve import free_port
 from tests.integration.sandbox_supabase.conftest import PASSWORD, PUBLISHABLE, SECRET, Sandbox
 
 
@@ -89,7 +89,7 @@ def test_a_process_serves_and_stops_on_sigterm(
     config = msgspec.structs.replace(sandbox_config, base_url=f"http://127.0.0.1:{port}")
     file = tmp_path / "supabase.json"
     file.write_bytes(encode_config(config))
-    command = [sys.executable, "-m", "scripts.sandbox.supabase", "--config", str(file)]
+    command = [sys.executable, "-m", "sandbox.supabase", "--config", str(file)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -118,7 +118,7 @@ def test_a_process_that_may_not_start_says_why(
 ) -> None:
     file = tmp_path / "supabase.json"
     file.write_bytes(encode_config(sandbox_config))
-    command = [sys.executable, "-m", "scripts.sandbox.supabase", "--config", str(file)]
+    command = [sys.executable, "-m", "sandbox.supabase", "--config", str(file)]
     done = subprocess.run(
         command + arguments,
         capture_output=True,

@@ -8,7 +8,7 @@ from supabase import AsyncClient, AuthApiError
 from supabase_auth.errors import AuthWeakPasswordError
 from supabase_auth.types import MFAVerifyParams
 
-from scripts.sandbox.supabase.auth.factors import totp
+from sandbox.supabase.auth.factors import totp
 from tests.integration.sandbox_supabase.conftest import (
     PASSWORD,
     Sandbox,

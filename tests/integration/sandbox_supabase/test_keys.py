@@ -3,7 +3,7 @@
 import jwt
 from jwt import PyJWK
 
-from scripts.sandbox.supabase.gateway import legacy_api_keys
+from sandbox.supabase.gateway import legacy_api_keys
 from tests.integration.sandbox_supabase.conftest import (
     BASE_URL,
     PASSWORD,

@@ -12,7 +12,7 @@ import pytest
 from litestar import Litestar, Request, Response, get, post
 from supabase import AuthApiError
 
-from scripts.sandbox.supabase.serve import free_port, serving
+from sandbox.supabase.serve import free_port, serving
 from tests.integration.sandbox_supabase.conftest import PASSWORD, Starter
 from tests.support.database import TestDatabase
 

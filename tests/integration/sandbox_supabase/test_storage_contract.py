@@ -16,7 +16,7 @@ import httpx
 import msgspec
 import pytest
 
-from scripts.sandbox.supabase.keystore import KeyStore
+from sandbox.supabase.keystore import KeyStore
 from tests.integration.sandbox_supabase.conftest import BASE_URL, Sandbox
 
 RECORDED: dict[str, Any] = msgspec.json.decode(

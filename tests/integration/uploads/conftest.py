@@ -19,8 +19,8 @@ from core.pixels.pool import PixelPool
 from core.settings import Settings
 from core.storage.supabase import SupabaseStorage
 from core.work import WorkerContext
-from scripts.sandbox.supabase.app import create_app
-from scripts.sandbox.supabase.config import SupabaseConfig
+from sandbox.supabase.app import create_app
+from sandbox.supabase.config import SupabaseConfig
 from scripts.seed import ensure_buckets
 from tests.support.api import api_client
 from tests.support.database import TestDatabase

@@ -15,7 +15,7 @@ from core.generations.adapters import (
     read_output,
 )
 from core.generations.types import Step
-from scripts.sandbox.fal.models import ENDPOINTS
+from sandbox.fal.models import ENDPOINTS
 
 URL = "https://project.supabase.co/storage/v1/object/sign/uploads/a.png"
 PRESETS = [

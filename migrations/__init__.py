@@ -1,0 +1,1 @@
+"""Plain SQL migrations, kept the way Supabase's own CLI keeps them. `python -m migrations`."""

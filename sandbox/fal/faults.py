@@ -1,0 +1,143 @@
+"""Misbehaviour on demand: rules that match requests, and chaos that draws from a seeded source.
+
+A rule is JSON: `{"kind": ..., "match": {"endpoint", "nth", "contains"}, "rate", "times", "args"}`.
+`nth` counts the submits this rule matches otherwise (1 = the first); `contains` is looked for in
+the request body; `times` bounds the requests affected. `FaultKind` names the args of each kind.
+A rule is drawn once, when the request is submitted, and its faults stay with the request.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from sandbox.kit.rules import Strikes
+
+
+class FaultKind(StrEnum):
+    # the submit answer
+    DELAY_SUBMIT = "delay_submit"  # seconds=2
+    SUBMIT_4XX = "submit_4xx"  # status=400, body
+    SUBMIT_5XX = "submit_5xx"  # status=500, body
+    SUBMIT_HTML_ERROR = "submit_html_error"  # status=503 (502, 504): an ingress page
+    LOCKED_ACCOUNT = "locked_account"
+    UNAUTHORIZED = "unauthorized"
+    RATE_LIMITED = "rate_limited"  # retry_after
+    ACCEPT_THEN_DROP = "accept_then_drop"  # accepted, runs, bills; the connection just ends
+    ACCEPT_THEN_500 = "accept_then_500"  # status=500
+    # the run
+    DELAY_RUN = "delay_run"  # seconds=5
+    RESULT_ERROR = "result_error"  # status, type, failures (then succeeds: server-side retries)
+    NEVER_FINISHES = "never_finishes"
+    LOST_REQUEST = "lost_request"  # seconds=0.5 until 404, billed=false
+    CANCEL_RACE = "cancel_race"  # cancel answers 202 and the request finishes all the same
+    # looking at it
+    STATUS_5XX = "status_5xx"  # status=500, count=2, html=false
+    RESULT_5XX = "result_5xx"  # status=500, count=2, html=false
+    # webhooks
+    WEBHOOK_NEVER = "webhook_never"
+    WEBHOOK_DUPLICATE = "webhook_duplicate"  # count=2, gap=0.1
+    WEBHOOK_LATE = "webhook_late"  # seconds=5
+    WEBHOOK_REORDERED = "webhook_reordered"  # before the submit answer; timeout=10
+    WEBHOOK_UNSIGNED = "webhook_unsigned"
+    WEBHOOK_BAD_SIGNATURE = "webhook_bad_signature"
+    # the output
+    OUTPUT_MISSING = "output_missing"
+    OUTPUT_CORRUPT = "output_corrupt"  # garbage=false: truncated
+    OUTPUT_WRONG_TYPE = "output_wrong_type"
+    OUTPUT_HUGE = "output_huge"  # size_bytes=64 MiB
+    OUTPUT_FOREIGN_HOST = "output_foreign_host"  # url
+    NSFW_FLAG = "nsfw_flag"
+    CONTENT_POLICY = "content_policy"  # refused as for a forbidden prompt
+
+
+Faults = Mapping[FaultKind, Mapping[str, Any]]
+NO_FAULTS: Faults = {}
+
+
+class Match(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    endpoint: str | None = None
+    nth: int | None = None
+    contains: str | None = None
+
+
+class FaultRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    kind: FaultKind
+    match: Match = Match()
+    rate: float = 1.0
+    times: int | None = None
+    args: dict[str, Any] = {}
+
+
+class Chaos(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Each submit suffers one fault of `kinds` (default: all) with probability `rate`."""
+
+    seed: int
+    rate: float
+    kinds: tuple[FaultKind, ...] = tuple(FaultKind)
+    args: dict[FaultKind, dict[str, Any]] = {}
+
+
+class _LiveRule:
+    __slots__ = ("rule", "strikes")
+
+    def __init__(self, rule: FaultRule) -> None:
+        self.rule = rule
+        self.strikes = Strikes(nth=rule.match.nth, rate=rule.rate, times=rule.times)
+
+    def draws(self, endpoint_id: str, body: bytes, dice: random.Random) -> bool:
+        match = self.rule.match
+        if match.endpoint is not None and match.endpoint != endpoint_id:
+            return False
+        if match.contains is not None and match.contains.encode() not in body:
+            return False
+        return self.strikes.draw(dice)
+
+
+class FaultPlan:
+    """Every rule now in force; `draw` decides what one submit will suffer."""
+
+    def __init__(self) -> None:
+        self._rules: list[_LiveRule] = []
+        self._dice = random.Random(0)  # noqa: S311  repeatable tests, not secrets
+        self._chaos: Chaos | None = None
+        self._chaos_dice = random.Random(0)  # noqa: S311  as above
+
+    def add(self, rules: Sequence[FaultRule]) -> None:
+        self._rules.extend(_LiveRule(rule) for rule in rules)
+
+    def unleash(self, chaos: Chaos) -> None:
+        self._chaos = chaos
+        self._chaos_dice = random.Random(chaos.seed)  # noqa: S311  as above
+
+    def clear(self) -> None:
+        self._rules.clear()
+        self._chaos = None
+        self._dice = random.Random(0)  # noqa: S311  as above
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "rules": [
+                {"rule": live.rule, "seen": live.strikes.seen, "fired": live.strikes.fired}
+                for live in self._rules
+            ],
+            "chaos": self._chaos,
+        }
+
+    def draw(self, endpoint_id: str, body: bytes) -> Faults:
+        if not self._rules and self._chaos is None:
+            return NO_FAULTS
+        drawn: dict[FaultKind, Mapping[str, Any]] = {
+            live.rule.kind: live.rule.args
+            for live in self._rules
+            if live.draws(endpoint_id, body, self._dice)
+        }
+        if self._chaos is not None and self._chaos.kinds:
+            # Two draws a submit whatever happens, so that a seed means the same sequence.
+            hit = self._chaos_dice.random() < self._chaos.rate
+            kind = self._chaos_dice.choice(self._chaos.kinds)
+            if hit:
+                drawn.setdefault(kind, self._chaos.args.get(kind, {}))
+        return drawn

@@ -1,0 +1,69 @@
+"""Answers that a fault orders in place of the protocol's own."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from litestar import Response
+
+from sandbox.fal.errors import FLAT_TYPE_OF_STATUS, nginx_page
+from sandbox.fal.faults import FaultKind, Faults
+from sandbox.fal.replies import page, reply, unauthorized
+
+Args = Mapping[str, Any]
+Reply = Response[bytes]
+
+LOCKED_DETAIL = (
+    "User is locked. Reason: Exhausted balance. Top up your balance at fal.ai/dashboard/billing."
+)
+
+
+def refuse(endpoint_id: str, faults: Faults) -> Reply | None:
+    """The answer to a submit that is not accepted."""
+    if FaultKind.UNAUTHORIZED in faults:
+        return unauthorized(endpoint_id)
+    for kind, args in faults.items():
+        build = _REFUSALS.get(kind)
+        if build is not None:
+            return build(args)
+    return None
+
+
+def flat(status: int, body: Any = None) -> Reply:
+    fallback = "internal_error" if status >= 500 else "bad_request"
+    error_type = FLAT_TYPE_OF_STATUS.get(status, fallback)
+    if body is None:
+        detail = error_type.replace("_", " ").capitalize()
+        body = {"detail": detail, "error_type": error_type}
+    return reply(status, body, headers={"x-fal-error-type": error_type})
+
+
+def transient(args: Args) -> Reply:
+    status = int(args.get("status", 500))
+    return page(status, nginx_page(status)) if args.get("html") else flat(status)
+
+
+def _locked(_: Args) -> Reply:
+    return reply(403, {"detail": LOCKED_DETAIL})
+
+
+def _ingress_page(args: Args) -> Reply:
+    status = int(args.get("status", 503))
+    return page(status, nginx_page(status))
+
+
+def _too_many(args: Args) -> Reply:
+    error_type = "concurrent_requests_limit"
+    headers = {"x-fal-error-type": error_type, "x-fal-needs-retry": "1"}
+    if "retry_after" in args:
+        headers["retry-after"] = str(args["retry_after"])
+    body = {"detail": "Concurrent requests limit reached", "error_type": error_type}
+    return reply(429, body, headers=headers)
+
+
+_REFUSALS: Mapping[FaultKind, Callable[[Args], Reply]] = {
+    FaultKind.SUBMIT_4XX: lambda args: flat(int(args.get("status", 400)), args.get("body")),
+    FaultKind.SUBMIT_5XX: lambda args: flat(int(args.get("status", 500)), args.get("body")),
+    FaultKind.SUBMIT_HTML_ERROR: _ingress_page,
+    FaultKind.LOCKED_ACCOUNT: _locked,
+    FaultKind.RATE_LIMITED: _too_many,
+}

@@ -1,0 +1,287 @@
+"""What tests and the operator's scripts ask of the sandbox itself; not part of Stripe's protocol.
+
+POST   /__control/faults                      a rule or a list of rules (see `faults`)
+GET    /__control/faults                      the rules and how often each fired
+DELETE /__control/faults                      clears them
+GET    /__control/config                      tuning;  PATCH changes it
+POST   /__control/clock                       {"advance_seconds"}; what is then due expires
+POST   /__control/sessions/{id}/pay           {"slow": false, "promotion_code"?, "email"?, "name"?}
+POST   /__control/sessions/{id}/decline       {"code": "generic_decline"}
+POST   /__control/sessions/{id}/settle        {"succeeded": true}: the end of a slow payment
+POST   /__control/sessions/{id}/expire
+POST   /__control/refunds/{id}                {"status": "failed", "reason"?}
+POST   /__control/disputes                    {"payment_intent" or "charge", "amount"?, "inquiry"?,
+                                               "reason"?}
+POST   /__control/disputes/{id}               {"status": "won"}: any status of a dispute
+GET    /__control/objects/{kind}/{id}         one object;  PATCH merges into it, without an event
+GET    /__control/ledger                      payments, refunds, disputes and their totals
+POST   /__control/reset                       forgets everything but configuration and tuning
+GET    /__control/health
+Those of events and webhooks are in `webhook_routes`.
+"""
+
+from typing import Any
+
+import msgspec
+from litestar import delete, get, patch, post
+from litestar.params import FromPath
+
+from sandbox.stripe import checkout, disputes, ledger, refunds
+from sandbox.stripe.common import get as get_object
+from sandbox.stripe.config import TuningPatch
+from sandbox.stripe.control import answer, own, told
+from sandbox.stripe.engine import public
+from sandbox.stripe.errors import invalid
+from sandbox.stripe.faults import FaultRule
+from sandbox.stripe.replies import AnyRequest, Reply, base_url_of, sandbox_of
+from sandbox.stripe.store import PRIVATE
+from sandbox.stripe.webhook_routes import WEBHOOK_ROUTES
+
+
+class Advance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    advance_seconds: int
+
+
+class Payment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    slow: bool = False
+    promotion_code: str | None = None
+    email: str | None = None
+    name: str | None = None
+
+
+class Decline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    code: str = "generic_decline"
+
+
+class Settlement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    succeeded: bool = True
+
+
+class RefundEnd(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    status: str = "failed"
+    reason: str = "expired_or_canceled_card"
+
+
+class NewDispute(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    payment_intent: str | None = None
+    charge: str | None = None
+    amount: int | None = None
+    inquiry: bool = False
+    reason: str = "fraudulent"
+
+
+class DisputeStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    status: str
+
+
+# -- misbehaviour, tuning, time ---------------------------------------------------------------
+
+
+@post("/__control/faults", status_code=200)
+async def add_faults(request: AnyRequest) -> Reply:
+    rules = msgspec.json.decode(await request.body(), type=list[FaultRule] | FaultRule)
+    plan = sandbox_of(request).plan
+    plan.add(rules if isinstance(rules, list) else [rules])
+    return answer(request, {"rules": plan.describe()})
+
+
+@get("/__control/faults")
+async def list_faults(request: AnyRequest) -> Reply:
+    return answer(request, {"rules": sandbox_of(request).plan.describe()})
+
+
+@delete("/__control/faults", status_code=200)
+async def clear_faults(request: AnyRequest) -> Reply:
+    sandbox_of(request).plan.clear()
+    return answer(request, {"status": "OK"})
+
+
+@get("/__control/config")
+async def show_config(request: AnyRequest) -> Reply:
+    return answer(request, {"tuning": sandbox_of(request).tuning})
+
+
+@patch("/__control/config")
+async def tune(request: AnyRequest) -> Reply:
+    tuning = sandbox_of(request).tuning
+    (await told(request, TuningPatch)).apply(tuning)
+    return answer(request, {"tuning": tuning})
+
+
+@post("/__control/clock", status_code=200)
+async def advance(request: AnyRequest) -> Reply:
+    box = sandbox_of(request)
+    seconds = (await told(request, Advance)).advance_seconds
+    if seconds < 0:
+        raise invalid("time does not run backwards", param="advance_seconds")
+    now = box.advance(seconds)
+    checkout.sweep(box, base_url_of(request))
+    return answer(request, {"now": now})
+
+
+# -- what customers and banks do --------------------------------------------------------------
+
+
+@post("/__control/sessions/{id_:str}/pay", status_code=200)
+async def pay(request: AnyRequest, id_: FromPath[str]) -> Reply:
+    payment = await told(request, Payment)
+    box, cause = sandbox_of(request), own(request)
+    session = get_object(box, "checkout.session", id_)
+    if payment.promotion_code is not None:
+        checkout.apply_code(box, session, payment.promotion_code)
+    checkout.pay(
+        box,
+        cause,
+        session,
+        slow=payment.slow,
+        email=payment.email,
+        name=payment.name,
+    )
+    return answer(request, {**public(session), "return_url": checkout.return_url(session)})
+
+
+@post("/__control/sessions/{id_:str}/decline", status_code=200)
+async def decline(request: AnyRequest, id_: FromPath[str]) -> Reply:
+    code = (await told(request, Decline)).code
+    box, cause = sandbox_of(request), own(request)
+    session = get_object(box, "checkout.session", id_)
+    checkout.decline(box, cause, session, code=code)
+    return answer(request, public(session))
+
+
+@post("/__control/sessions/{id_:str}/settle", status_code=200)
+async def settle(request: AnyRequest, id_: FromPath[str]) -> Reply:
+    succeeded = (await told(request, Settlement)).succeeded
+    box, cause = sandbox_of(request), own(request)
+    session = get_object(box, "checkout.session", id_)
+    checkout.settle(box, cause, session, succeeded=succeeded)
+    return answer(request, public(session))
+
+
+@post("/__control/sessions/{id_:str}/expire", status_code=200)
+async def expire(request: AnyRequest, id_: FromPath[str]) -> Reply:
+    box, cause = sandbox_of(request), own(request)
+    session = get_object(box, "checkout.session", id_)
+    checkout.expire(box, cause, session)
+    return answer(request, public(session))
+
+
+@post("/__control/refunds/{id_:str}", status_code=200)
+async def end_refund(request: AnyRequest, id_: FromPath[str]) -> Reply:
+    end = await told(request, RefundEnd)
+    if end.status not in {"succeeded", "failed", "canceled"}:
+        raise invalid("a refund ends as succeeded, failed or canceled", param="status")
+    box = sandbox_of(request)
+    refund = get_object(box, "refund", id_)
+    refunds.settle(box, own(request), refund, end.status, reason=end.reason)
+    return answer(request, public(refund))
+
+
+@post("/__control/disputes", status_code=200)
+async def open_dispute(request: AnyRequest) -> Reply:
+    new = await told(request, NewDispute)
+    box = sandbox_of(request)
+    if new.charge is not None:
+        charge = get_object(box, "charge", new.charge)
+    else:
+        intent = get_object(box, "payment_intent", new.payment_intent or "")
+        charge = get_object(box, "charge", intent["latest_charge"] or "")
+    dispute = disputes.open_dispute(
+        box,
+        own(request),
+        charge,
+        amount=charge["amount"] if new.amount is None else new.amount,
+        reason=new.reason,
+        inquiry=new.inquiry,
+    )
+    return answer(request, public(dispute))
+
+
+@post("/__control/disputes/{id_:str}", status_code=200)
+async def move_dispute(request: AnyRequest, id_: FromPath[str]) -> Reply:
+    status = (await told(request, DisputeStatus)).status
+    if status not in disputes.STATUSES:
+        raise invalid(f"one of {', '.join(sorted(disputes.STATUSES))}", param="status")
+    box = sandbox_of(request)
+    dispute = get_object(box, "dispute", id_)
+    disputes.move(box, own(request), dispute, status)
+    return answer(request, public(dispute))
+
+
+# -- looking inside ---------------------------------------------------------------------------
+
+
+@get("/__control/objects/{kind:str}/{id_:str}")
+async def show_object(request: AnyRequest, kind: FromPath[str], id_: FromPath[str]) -> Reply:
+    return answer(request, public(get_object(sandbox_of(request), kind, id_)))
+
+
+@patch("/__control/objects/{kind:str}/{id_:str}")
+async def tamper(request: AnyRequest, kind: FromPath[str], id_: FromPath[str]) -> Reply:
+    """`line_items` of a session are reached as well: what was bought may be falsified too."""
+    change = await told(request, dict[str, Any])
+    box = sandbox_of(request)
+    obj = get_object(box, kind, id_)
+    if "line_items" in change and PRIVATE in obj:
+        lines = zip(obj[PRIVATE]["line_items"], change.pop("line_items"), strict=True)
+        for line, part in lines:
+            _merge(line, part)
+    _merge(obj, change)
+    box.store.save(obj)
+    return answer(request, public(obj))
+
+
+def _merge(target: dict[str, Any], change: dict[str, Any]) -> None:
+    for name, value in change.items():
+        if isinstance(value, dict) and isinstance(target.get(name), dict):
+            _merge(target[name], value)
+        else:
+            target[name] = value
+
+
+@get("/__control/ledger")
+async def show_ledger(request: AnyRequest) -> Reply:
+    return answer(request, ledger.ledger(sandbox_of(request)))
+
+
+@post("/__control/reset", status_code=200)
+async def reset(request: AnyRequest) -> Reply:
+    sandbox_of(request).reset()
+    return answer(request, {"status": "OK"})
+
+
+@get("/__control/health")
+async def health(request: AnyRequest) -> Reply:
+    box = sandbox_of(request)
+    return answer(
+        request,
+        {
+            "status": "OK",
+            "now": box.now(),
+            "sessions": box.store.count("checkout.session"),
+            "events": box.store.count("event"),
+        },
+    )
+
+
+CONTROL_ROUTES = [
+    add_faults,
+    advance,
+    clear_faults,
+    decline,
+    end_refund,
+    expire,
+    health,
+    list_faults,
+    move_dispute,
+    open_dispute,
+    pay,
+    reset,
+    settle,
+    show_config,
+    show_ledger,
+    show_object,
+    tamper,
+    tune,
+    *WEBHOOK_ROUTES,
+]

@@ -1,1 +1,0 @@
-"""Plain SQL migrations, kept the way Supabase's own CLI keeps them. `python -m scripts.migrate`."""
