@@ -13,7 +13,7 @@ from litestar.datastructures import State
 from litestar.middleware import DefineMiddleware
 from litestar.types import ControllerRouterHandler
 
-from api import deps
+from api import identity as deps
 from api.exception_handlers import ProblemHandlers
 from api.metrics import HttpMetrics
 from api.middleware.clients import ClientAddress
@@ -22,8 +22,8 @@ from api.middleware.drain import Drain
 from api.middleware.edge import Edge
 from api.middleware.gate import Gate
 from api.openapi import StrictStructs, docs_router, openapi_config
+from api.resources import Services, build_services
 from api.routes import ROUTERS
-from api.services import Services, build_services
 from core import log
 from core.ratelimit import parse_limit
 from core.settings import Settings, load_settings

@@ -2,18 +2,14 @@
 
 from litestar import Router
 
+from api.pages import assets, problems
+from api.pages import checkout as checkout_page
+from api.pages import confirm as confirm_page
 from api.routes import (
     account_events,
-    admin_codes,
-    admin_credits,
-    admin_payments,
-    admin_work,
-    assets,
     auth,
     checkout,
-    checkout_page,
     codes,
-    confirm_page,
     credits,  # noqa: A004  the noun names the module
     estimates,
     generations,
@@ -22,12 +18,15 @@ from api.routes import (
     operations,
     packs,
     payments,
-    problems,
     refunds,
-    stripe_webhook,
     uploads,
-    webhooks,
 )
+from api.routes.admin import codes as admin_codes
+from api.routes.admin import credits as admin_credits
+from api.routes.admin import payments as admin_payments
+from api.routes.admin import work as admin_work
+from api.routes.webhooks import fal as fal_webhook
+from api.routes.webhooks import stripe as stripe_webhook
 
 ROUTERS: list[Router] = [
     account_events.router,
@@ -43,6 +42,7 @@ ROUTERS: list[Router] = [
     confirm_page.router,
     credits.router,
     estimates.router,
+    fal_webhook.router,
     generations.router,
     health.router,
     me.router,
@@ -53,5 +53,4 @@ ROUTERS: list[Router] = [
     refunds.router,
     stripe_webhook.router,
     uploads.router,
-    webhooks.router,
 ]

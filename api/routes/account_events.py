@@ -3,8 +3,8 @@
 from litestar import Router, get
 
 from api import security
-from api.deps import CurrentUser, Db
-from api.params import Cursor, PageSize
+from api.http.params import Cursor, PageSize
+from api.identity import CurrentUser, Db
 from api.problems import raises
 from api.schemas.account_events import AccountEventView
 from api.schemas.common import Page, decode_cursor, encode_cursor

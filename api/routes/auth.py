@@ -7,7 +7,7 @@ from litestar import Request, Router, delete, post, put
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from api import context, security
-from api.deps import (
+from api.identity import (
     AddressLimiter,
     AllServices,
     Auth,
@@ -15,8 +15,8 @@ from api.deps import (
     bearer_token,
 )
 from api.problems import raises
+from api.resources import Services
 from api.schemas import auth as schemas
-from api.services import Services
 from core.accounts import service, sessions
 from core.accounts.supabase_auth import SignedIn
 from core.errors import (

@@ -10,13 +10,13 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody
 
 from api import security
-from api.cashier import buyer_of, cashier_of, wait_until
-from api.deps import AllServices, CurrentUser, User, parse_prefer_wait
+from api.http.params import IdempotencyKey, Prefer
+from api.http.wait import buyer_of, cashier_of, wait_until
+from api.identity import AllServices, CurrentUser, User, parse_prefer_wait
 from api.limits import check_network
-from api.params import IdempotencyKey, Prefer
 from api.problems import raises
+from api.resources import Services
 from api.schemas.payments import CreateCheckout, PaymentView, payment_view
-from api.services import Services
 from core import idempotency
 from core.accounts import service as accounts
 from core.db import Connection, Scope

@@ -5,7 +5,7 @@ from litestar import Router, post
 from litestar.params import JSONBody
 
 from api import security
-from api.deps import AppSettings, CurrentUser, Db, Limiter
+from api.identity import AppSettings, CurrentUser, Db, Limiter
 from api.limits import check_network
 from api.problems import raises
 from api.schemas.codes import RedeemCode, RedemptionView

@@ -7,8 +7,8 @@ from litestar import Router, get
 from litestar.params import FromPath, FromQuery, QueryParameter
 
 from api import security
-from api.deps import CurrentUser, Db
-from api.params import Cursor, PageSize
+from api.http.params import Cursor, PageSize
+from api.identity import CurrentUser, Db
 from api.problems import raises
 from api.schemas.common import Page, decode_cursor, encode_cursor
 from api.schemas.credits import (

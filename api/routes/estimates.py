@@ -4,7 +4,7 @@ from litestar import Router, post
 from litestar.params import JSONBody
 
 from api import security
-from api.deps import CurrentUser, Db
+from api.identity import CurrentUser, Db
 from api.problems import raises
 from api.schemas.operations import EstimateRequest, EstimateView, estimate_view_of
 from core.accounts.service import network_of

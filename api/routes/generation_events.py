@@ -19,10 +19,10 @@ from litestar.response import ServerSentEvent
 from litestar.response.sse import ServerSentEventMessage
 
 from api import security
-from api.deps import AllServices, CurrentUser, User
+from api.identity import AllServices, CurrentUser, User
 from api.problems import raises
+from api.resources import Services
 from api.schemas.generations import GenerationEvent, view_of
-from api.services import Services
 from core.db import Connection, Scope
 from core.errors import NotFoundError, QuotaError
 from core.generations import service

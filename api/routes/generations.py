@@ -10,9 +10,10 @@ from litestar.datastructures import ResponseHeader
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from api import security
-from api.deps import AllServices, CurrentUser, Db, parse_prefer_wait
-from api.params import Cursor, IdempotencyKey, PageSize, Prefer
+from api.http.params import Cursor, IdempotencyKey, PageSize, Prefer
+from api.identity import AllServices, CurrentUser, Db, parse_prefer_wait
 from api.problems import raises
+from api.resources import Services
 from api.routes import generation_events
 from api.schemas.common import Page, decode_cursor, page_of
 from api.schemas.generations import (
@@ -21,7 +22,6 @@ from api.schemas.generations import (
     SignedImage,
     view_of,
 )
-from api.services import Services
 from core import idempotency
 from core.db import Connection, Database, Scope
 from core.errors import (

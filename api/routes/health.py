@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from api import security
-from api.deps import AllServices, AppSettings, Db
+from api.identity import AllServices, AppSettings, Db
 from api.metrics import HttpMetrics, render_samples
 from api.problems import raises
 from api.schemas.health import Alive, Check, Readiness, State

@@ -5,7 +5,7 @@ import datetime as dt
 from litestar import Router, get
 
 from api import security
-from api.deps import CurrentUser, Db
+from api.identity import CurrentUser, Db
 from api.problems import raises
 from api.schemas.me import BalanceView, Me
 from core.accounts import service

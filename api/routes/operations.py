@@ -4,7 +4,7 @@ from litestar import Router, get
 from litestar.params import FromPath
 
 from api import security
-from api.deps import Db
+from api.identity import Db
 from api.problems import raises
 from api.schemas.common import Page
 from api.schemas.operations import OperationView, view_of

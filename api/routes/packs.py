@@ -3,7 +3,7 @@
 from litestar import Router, get
 
 from api import security
-from api.deps import Db
+from api.identity import Db
 from api.problems import raises
 from api.schemas.packs import PackView, pack_view
 from core.db import ANONYMOUS

@@ -9,9 +9,9 @@ from litestar.datastructures import ResponseHeader
 from litestar.params import FromPath, QueryParameter
 
 from api import security
-from api.cashier import buyer_of, cashier_of
-from api.deps import AllServices, CurrentUser, Db
-from api.params import Cursor, PageSize
+from api.http.params import Cursor, PageSize
+from api.http.wait import buyer_of, cashier_of
+from api.identity import AllServices, CurrentUser, Db
 from api.problems import raises
 from api.routes.checkout import limit_network
 from api.schemas.common import Page, decode_cursor, page_of

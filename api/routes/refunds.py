@@ -10,13 +10,13 @@ from litestar.datastructures import ResponseHeader
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from api import security
-from api.cashier import gateway_of, wait_until
-from api.deps import AllServices, CurrentUser, Db, parse_prefer_wait
-from api.params import Cursor, IdempotencyKey, PageSize, Prefer
+from api.http.params import Cursor, IdempotencyKey, PageSize, Prefer
+from api.http.wait import gateway_of, wait_until
+from api.identity import AllServices, CurrentUser, Db, parse_prefer_wait
 from api.problems import raises
+from api.resources import Services
 from api.schemas.common import Page, decode_cursor, page_of
 from api.schemas.refunds import CreateRefund, RefundView, refund_view
-from api.services import Services
 from core import idempotency
 from core.db import Connection, Database, Scope
 from core.errors import (

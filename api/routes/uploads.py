@@ -9,10 +9,12 @@ from litestar.datastructures import ResponseHeader
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody, QueryParameter
 
-from api import multipart, security
-from api.deps import AllServices, CurrentUser, User, parse_prefer_wait
-from api.params import Cursor, IdempotencyKey, PageSize, Prefer
+from api import security
+from api.http import multipart
+from api.http.params import Cursor, IdempotencyKey, PageSize, Prefer
+from api.identity import AllServices, CurrentUser, User, parse_prefer_wait
 from api.problems import raises
+from api.resources import Services
 from api.schemas.common import Page, decode_cursor, encode_cursor
 from api.schemas.uploads import (
     DirectUploadView,
@@ -21,7 +23,6 @@ from api.schemas.uploads import (
     direct_view_of,
     view_of,
 )
-from api.services import Services
 from core import idempotency
 from core.accounts.service import network_of
 from core.errors import (

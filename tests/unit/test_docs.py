@@ -256,7 +256,7 @@ def test_the_picture_is_sound_and_shows_every_state() -> None:
 def test_decisions_are_numbered_and_have_their_three_parts() -> None:
     paths = sorted((ROOT / "docs/decisions").glob("*.md"))
     numbers = [int(path.name[:4]) for path in paths]
-    assert numbers == list(range(1, len(paths) + 1))
+    assert numbers == sorted(set(numbers))
     for path in paths:
         text = path.read_text()
         assert re.findall(r"^## (.+)$", text, re.MULTILINE) == [

@@ -3,7 +3,7 @@
 import asyncio
 import uuid
 
-from api.services import Services
+from api.resources import Services
 from core.changes import ChangePublisher
 from tests.integration.generations.world import World
 

@@ -7,8 +7,8 @@ import time
 import pytest
 from pydantic import SecretStr
 
+from api.resources import Services
 from api.routes.generation_events import STREAMS_PER_USER_MAX
-from api.services import Services
 from tests.integration.generations.conftest import OpenWorld
 from tests.integration.generations.wires import Event, EventStream, open_stream
 from tests.integration.generations.world import Person, World

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from api.routes.webhooks import BODY_BYTES_MAX
+from api.routes.webhooks.fal import BODY_BYTES_MAX
 from tests.integration.payments_api.till import (
     WEBHOOK_PATH,
     Shopper,

@@ -8,7 +8,7 @@ import pytest
 from litestar import get, post
 from structlog.testing import capture_logs
 
-from api.deps import CurrentAdmin, CurrentUser, internal_guard, parse_prefer_wait
+from api.identity import CurrentAdmin, CurrentUser, internal_guard, parse_prefer_wait
 from core.settings import Settings
 from tests.support.tokens import TokenIssuer
 from tests.unit.api.support import offline_client

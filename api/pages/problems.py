@@ -6,7 +6,7 @@ from litestar import Request, Response, Router, get
 from litestar.params import FromPath
 
 from api import pages, problems, security
-from api.deps import AppSettings
+from api.identity import AppSettings
 from api.problems import KINDS, ProblemKind, raises, type_uri
 from api.schemas.problems import ProblemType
 from core.errors import NotFoundError

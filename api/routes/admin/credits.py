@@ -9,11 +9,11 @@ from litestar import Router, get, post
 from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
 
 from api import security
-from api.deps import CurrentAdmin, Db
-from api.params import Cursor, PageSize
+from api.http.params import Cursor, PageSize
+from api.identity import CurrentAdmin, Db
 from api.problems import raises
 from api.routes.credits import Kinds
-from api.schemas.admin_credits import (
+from api.schemas.admin.credits import (
     AdjustmentView,
     AdminEntryView,
     AuditView,

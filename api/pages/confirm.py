@@ -9,9 +9,9 @@ from litestar import Request, Response, Router, get, post
 from litestar.params import FromQuery, QueryParameter, URLEncodedBody
 
 from api import context, pages
-from api.deps import AllServices
+from api.identity import AllServices
+from api.resources import Services
 from api.schemas.auth import Password, TokenHash
-from api.services import Services
 from core.accounts import service, sessions
 from core.accounts.supabase_auth import SignedIn
 from core.errors import BadCredentialsError, DomainError, InvalidInputError, NotAllowedError

@@ -21,7 +21,7 @@ from redis.asyncio import Redis
 
 from api import context, security
 from api.limits import AddressLimit
-from api.services import Services
+from api.resources import Services
 from core.accounts.supabase_auth import SupabaseAuth
 from core.accounts.tokens import Claims
 from core.db import Database, Scope, admin_scope, user_scope

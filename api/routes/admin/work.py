@@ -8,10 +8,10 @@ from litestar import Router, get, post
 from litestar.params import FromPath, FromQuery, QueryParameter
 
 from api import security
-from api.deps import AllServices, CurrentAdmin, Db
-from api.params import Cursor, PageSize
+from api.http.params import Cursor, PageSize
+from api.identity import AllServices, CurrentAdmin, Db
 from api.problems import raises
-from api.schemas.admin_work import ReplayedTask
+from api.schemas.admin.work import ReplayedTask
 from api.schemas.common import Page, decode_cursor, encode_cursor
 from core.admin import work as admin_work
 from core.admin.work import DeadLetter, ProviderAccount

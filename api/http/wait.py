@@ -5,8 +5,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from api.deps import User
-from api.services import Services
+from api.identity import User
+from api.resources import Services
 from core.errors import NotSetUpError
 from core.payments.checkout import Buyer, Cashier
 from core.payments.stripe import StripeGateway

@@ -9,10 +9,10 @@ from litestar import Router, get, post
 from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
 
 from api import security
-from api.deps import CurrentAdmin, Db
-from api.params import Cursor, PageSize
+from api.http.params import Cursor, PageSize
+from api.identity import CurrentAdmin, Db
 from api.problems import raises
-from api.schemas.admin_codes import (
+from api.schemas.admin.codes import (
     CodeDetailView,
     CodeRedemptionView,
     CodeView,

@@ -9,12 +9,12 @@ from litestar.datastructures import ResponseHeader
 from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
 
 from api import security
-from api.cashier import gateway_of
-from api.deps import AllServices, CurrentAdmin, Db
-from api.params import Cursor, PageSize
+from api.http.params import Cursor, PageSize
+from api.http.wait import gateway_of
+from api.identity import AllServices, CurrentAdmin, Db
 from api.problems import raises
 from api.routes.payments import States
-from api.schemas.admin_payments import (
+from api.schemas.admin.payments import (
     AdminOrderDetailView,
     AdminOrderView,
     CreateAdminRefund,

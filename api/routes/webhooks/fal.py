@@ -8,7 +8,7 @@ from litestar import Request, Router, post
 from litestar.params import FromPath
 
 from api import security
-from api.deps import AllServices
+from api.identity import AllServices
 from api.problems import raises
 from core.db import Connection
 from core.errors import NotAllowedError, NotFoundError

@@ -7,9 +7,9 @@ import structlog
 from litestar import Request, Router, post
 
 from api import security
-from api.deps import AllServices
+from api.identity import AllServices
 from api.problems import raises
-from api.routes.webhooks import BODY_BYTES_MAX
+from api.routes.webhooks.fal import BODY_BYTES_MAX
 from api.schemas.payments import Received
 from core.db import Connection
 from core.errors import InvalidInputError, NotAllowedError, NotSetUpError, WebhookRefusedError
