@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 from litestar.connection import ASGIConnection
 
-from core.accounts.tokens import Claims
 from core.errors import DomainError
+from core.identity.tokens import Claims
 
 if TYPE_CHECKING:
     from litestar.types import Scope

@@ -22,8 +22,6 @@ from redis.asyncio import Redis
 from api import context, security
 from api.limits import AddressLimit
 from api.resources import Services
-from core.accounts.supabase_auth import SupabaseAuth
-from core.accounts.tokens import Claims
 from core.db import Database, Scope, admin_scope, user_scope
 from core.errors import (
     BadCredentialsError,
@@ -31,6 +29,8 @@ from core.errors import (
     NotAllowedError,
     RateLimitedError,
 )
+from core.identity.supabase_auth import SupabaseAuth
+from core.identity.tokens import Claims
 from core.ratelimit import Limit, RateLimiter, parse_limit
 from core.settings import Settings
 

@@ -9,17 +9,17 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from core.accounts.supabase_auth import SupabaseAuth
-from core.accounts.tokens import TokenVerifier
 from core.changes import ChangeHub, ChangePublisher
 from core.db import Database
-from core.generations.fal_webhook import WebhookVerifier
-from core.outbox import TaskQueue
-from core.payments.stripe import StripeGateway
+from core.generations.providers.fal.webhook import WebhookVerifier
+from core.identity.supabase_auth import SupabaseAuth
+from core.identity.tokens import TokenVerifier
+from core.payments.stripe.client import StripeGateway
 from core.ratelimit import RateLimiter
 from core.settings import Settings
 from core.storage.supabase import SupabaseStorage
 from core.storage.types import Storage
+from core.tasks.outbox import TaskQueue
 
 REDIS_TIMEOUT_SECONDS = 0.25
 HTTP_TIMEOUT_SECONDS = 10.0

@@ -12,8 +12,7 @@ from typing import Any
 
 from core.db import Database
 from core.payments import service
-from core.payments.events import KNOWN_TYPES
-from core.payments.stripe import (
+from core.payments.stripe.client import (
     API_VERSION,
     StripeError,
     StripeGateway,
@@ -21,6 +20,7 @@ from core.payments.stripe import (
     call,
     pages,
 )
+from core.payments.stripe.events import KNOWN_TYPES
 from core.payments.types import Pack
 from core.settings import Settings, SettingsError, load_settings
 

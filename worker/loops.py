@@ -12,10 +12,11 @@ import redis.asyncio
 import structlog
 from redis.exceptions import RedisError
 
-from core import metrics, outbox
+from core import metrics
 from core.db import Connection
-from core.generations import dispatch, poll, sweep
-from core.work import WorkerContext
+from core.generations.pipeline import dispatch, poll, sweep
+from core.generations.pipeline.tools import WorkerContext
+from core.tasks import outbox
 
 log = structlog.get_logger()
 

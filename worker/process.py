@@ -14,13 +14,13 @@ from redis.backoff import NoBackoff
 
 from core.changes import ChangePublisher
 from core.db import Connection, Database
-from core.generations.fal import FalClient
-from core.outbox import TaskQueue
-from core.payments.stripe import StripeGateway
+from core.generations.pipeline.tools import WorkerContext
+from core.generations.providers.fal.client import FalClient
+from core.payments.stripe.client import StripeGateway
 from core.pixels.pool import PixelPool
 from core.settings import Settings, SettingsError
 from core.storage.supabase import SupabaseStorage
-from core.work import WorkerContext
+from core.tasks.outbox import TaskQueue
 from worker import loops, tasks
 from worker.rq_threads import WorkerThreads
 

@@ -17,8 +17,8 @@ from rq import Queue, SimpleWorker
 from rq.serializers import JSONSerializer
 from rq.timeouts import BaseDeathPenalty
 
-from core.outbox import QUEUES, queue_name
 from core.settings import Settings
+from core.tasks.outbox import QUEUES, queue_name
 
 log = structlog.get_logger()
 

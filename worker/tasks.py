@@ -13,9 +13,10 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from core import errors, outbox
-from core.outbox import Task
-from core.work import WorkerContext
+from core import errors
+from core.generations.pipeline.tools import WorkerContext
+from core.tasks import outbox
+from core.tasks.outbox import Task
 from worker.jobs import credits as credit_jobs
 from worker.jobs import generations as generation_jobs
 from worker.jobs import housekeeping as housekeeping_jobs

@@ -9,7 +9,7 @@ from api.identity import User
 from api.resources import Services
 from core.errors import NotSetUpError
 from core.payments.checkout import Buyer, Cashier
-from core.payments.stripe import StripeGateway
+from core.payments.stripe.client import StripeGateway
 
 LOOK_SECONDS = 0.2
 

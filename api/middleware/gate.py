@@ -11,8 +11,8 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from api import context
-from core.accounts.tokens import TokenVerifier
 from core.errors import DomainError, RateLimitedError
+from core.identity.tokens import TokenVerifier
 from core.ratelimit import Decision, Limit, RateLimiter
 
 

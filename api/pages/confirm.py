@@ -12,9 +12,10 @@ from api import context, pages
 from api.identity import AllServices
 from api.resources import Services
 from api.schemas.auth import Password, TokenHash
-from core.accounts import service, sessions
-from core.accounts.supabase_auth import SignedIn
 from core.errors import BadCredentialsError, DomainError, InvalidInputError, NotAllowedError
+from core.identity import sessions
+from core.identity.supabase_auth import SignedIn
+from core.people import service
 
 log = structlog.get_logger()
 

@@ -8,10 +8,10 @@ from api.identity import CurrentUser, Db
 from api.problems import raises
 from api.schemas.account_events import AccountEventView
 from api.schemas.common import Page, decode_cursor, encode_cursor
-from core.accounts import events
-from core.accounts.events import AccountEvent
 from core.db import Connection
 from core.errors import InvalidInputError
+from core.people import events
+from core.people.events import AccountEvent
 
 
 @get(

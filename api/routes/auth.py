@@ -17,8 +17,6 @@ from api.identity import (
 from api.problems import raises
 from api.resources import Services
 from api.schemas import auth as schemas
-from core.accounts import service, sessions
-from core.accounts.supabase_auth import SignedIn
 from core.errors import (
     BadCredentialsError,
     ConflictError,
@@ -26,6 +24,9 @@ from core.errors import (
     NotAllowedError,
     NotFoundError,
 )
+from core.identity import sessions
+from core.identity.supabase_auth import SignedIn
+from core.people import service
 
 AnyRequest = Request[Any, Any, Any]
 

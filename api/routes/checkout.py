@@ -18,7 +18,6 @@ from api.problems import raises
 from api.resources import Services
 from api.schemas.payments import CreateCheckout, PaymentView, payment_view
 from core import idempotency
-from core.accounts import service as accounts
 from core.db import Connection, Scope
 from core.errors import (
     ConflictError,
@@ -31,10 +30,11 @@ from core.errors import (
     RequestInProgressError,
 )
 from core.ids import new_id
-from core.outbox import DueTask
 from core.payments import checkout, service
 from core.payments.types import UNSETTLED, Order, OrderState
+from core.people import service as accounts
 from core.ratelimit import Limit
+from core.tasks.outbox import DueTask
 
 AnyRequest = Request[Any, Any, Any]
 

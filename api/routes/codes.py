@@ -9,7 +9,6 @@ from api.identity import AppSettings, CurrentUser, Db, Limiter
 from api.limits import check_network
 from api.problems import raises
 from api.schemas.codes import RedeemCode, RedemptionView
-from core.accounts import service as accounts
 from core.codes import service
 from core.codes.types import Redemption
 from core.db import Connection
@@ -21,6 +20,7 @@ from core.errors import (
     UnknownCodeError,
     UsedUpCodeError,
 )
+from core.people import service as accounts
 from core.ratelimit import Limit
 
 # Beside the limit of each person, which the route's `opt` names: a fair shares one address.

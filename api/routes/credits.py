@@ -22,11 +22,11 @@ from api.schemas.credits import (
     explanation_view,
     position_of,
 )
-from core.accounts import service as accounts
 from core.credits import service
 from core.credits.types import EntryFilters, EntryKind, EntryPage, Explanation, Overview
 from core.db import Connection
 from core.errors import InvalidInputError, NotAllowedError, NotFoundError
+from core.people import service as accounts
 
 Kinds = Annotated[
     list[EntryKind] | None, QueryParameter(description="Only these kinds; may be repeated.")

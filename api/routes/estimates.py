@@ -7,10 +7,10 @@ from api import security
 from api.identity import CurrentUser, Db
 from api.problems import raises
 from api.schemas.operations import EstimateRequest, EstimateView, estimate_view_of
-from core.accounts.service import network_of
 from core.catalog.estimates import Estimate, estimate
 from core.db import Connection
 from core.errors import InvalidInputError, NotAllowedError, NotFoundError
+from core.people.service import network_of
 
 
 @post(

@@ -37,7 +37,7 @@ from core.generations import service
 from core.generations.service import Filters, Generation, NewGeneration
 from core.generations.types import GenerationState
 from core.ids import new_id
-from core.outbox import DueTask
+from core.tasks.outbox import DueTask
 
 AnyRequest = Request[Any, Any, Any]
 

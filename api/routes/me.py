@@ -8,9 +8,9 @@ from api import security
 from api.identity import CurrentUser, Db
 from api.problems import raises
 from api.schemas.me import BalanceView, Me
-from core.accounts import service
 from core.db import Connection
 from core.errors import NotAllowedError
+from core.people import service
 
 
 @get(

@@ -28,9 +28,9 @@ from core.errors import (
     RequestInProgressError,
 )
 from core.ids import new_id
-from core.outbox import DueTask
 from core.payments import refunds, service
 from core.payments.types import Refund, RefundState
+from core.tasks.outbox import DueTask
 
 AnyRequest = Request[Any, Any, Any]
 

@@ -24,7 +24,6 @@ from api.schemas.uploads import (
     view_of,
 )
 from core import idempotency
-from core.accounts.service import network_of
 from core.errors import (
     ConflictError,
     IdempotencyMismatchError,
@@ -36,6 +35,7 @@ from core.errors import (
     RequestInProgressError,
     UnsupportedMediaError,
 )
+from core.people.service import network_of
 from core.uploads import service
 from core.uploads.service import Owner, UploadTools
 from core.uploads.types import Upload, UploadId, UploadState

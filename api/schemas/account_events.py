@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from core.accounts.events import EventKind
+from core.people.events import EventKind
 
 
 class AccountEventView(msgspec.Struct, frozen=True):

@@ -4,11 +4,11 @@ from typing import Any
 
 import msgspec
 
-from core.accounts import service as accounts
-from core.accounts.service import Account
 from core.catalog import service
 from core.catalog.types import Operation
 from core.db import Connection
+from core.people import service as accounts
+from core.people.service import Account
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 
 from core.credits import queries, words
-from core.credits.explain import explain_run
 from core.credits.types import (
     Balance,
     Change,
@@ -25,6 +24,7 @@ from core.credits.types import (
 )
 from core.db import Connection, fetch_one
 from core.errors import NotFoundError
+from core.generations.explain import explain_run
 
 
 async def get_balance(conn: Connection, user_id: uuid.UUID) -> Balance:

@@ -14,7 +14,7 @@ import structlog
 from core.db import Connection, Database, Scope, fetch_one
 from core.errors import ConflictError, NotFoundError, TemporarilyUnavailableError
 from core.payments import queries, service
-from core.payments.stripe import (
+from core.payments.stripe.client import (
     StripeError,
     StripeGateway,
     StripeKeyReusedError,

@@ -9,7 +9,7 @@ import structlog
 from core.db import Connection, Database, fetch_one
 from core.errors import NotFoundError, RetryableError
 from core.payments import queries
-from core.payments.stripe import (
+from core.payments.stripe.client import (
     StripeGateway,
     StripeKeyReusedError,
     StripeRefusedError,

@@ -17,7 +17,7 @@ import structlog
 from core.db import Connection, Database
 from core.errors import NotFoundError, RetryableError
 from core.payments import queries
-from core.payments.stripe import StripeError, StripeGateway, StripeRefusedError
+from core.payments.stripe.client import StripeError, StripeGateway, StripeRefusedError
 from core.payments.types import Order, OrderState, PaymentIntent, Session, StripeRefund
 from core.payments.verify import find_mismatch
 

@@ -10,7 +10,6 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from core import outbox
 from core.db import Connection, Database
 from core.errors import (
     LeaseLostError,
@@ -22,6 +21,7 @@ from core.pixels.normalise import NormalisedImage
 from core.pixels.normalise import normalise as normalise_pixels
 from core.pixels.pool import PixelPool
 from core.storage.types import Storage
+from core.tasks import outbox
 from core.uploads import queries
 from core.uploads.types import (
     Upload,

@@ -15,7 +15,6 @@ import msgspec
 import structlog
 
 from core import idempotency
-from core.accounts.service import get_or_open_account
 from core.db import Connection, Database, Scope
 from core.errors import (
     ConflictError,
@@ -26,9 +25,10 @@ from core.errors import (
 )
 from core.idempotency import IdempotentRequest
 from core.ids import new_id
-from core.outbox import DueTask, TaskQueue
+from core.people.service import get_or_open_account
 from core.pixels import sniff
 from core.storage.types import Storage, StorageUnavailableError
+from core.tasks.outbox import DueTask, TaskQueue
 from core.uploads import queries
 from core.uploads.types import (
     EXTENSIONS,

@@ -21,7 +21,8 @@ from psycopg import sql
 
 from core.credits import service as credits_service
 from core.db import Connection, Database, user_scope
-from core.generations import queries, service
+from core.generations import service
+from core.generations.pipeline import queries
 from core.generations.service import Filters, NewGeneration
 from migrations.runner.roles import API_ROLE, WORKER_ROLE
 from sandbox.stack.local import LocalStack

@@ -30,7 +30,7 @@ from schemathesis.specs.openapi.checks import (
 from api.app import create_app
 from core.payments.queries import receive_event
 from core.payments.service import list_packs
-from core.payments.stripe import StripeGateway
+from core.payments.stripe.client import StripeGateway
 from core.payments.sync import sync_order
 from core.pixels.pool import PixelPool
 from sandbox.stack import EmbeddedValkey

@@ -13,18 +13,19 @@ from pydantic import SecretStr
 
 from core.changes import ChangePublisher
 from core.db import Connection, Database, Scope, user_scope
-from core.generations.fal import FalClient
+from core.generations.pipeline.tools import WorkerContext
+from core.generations.providers.fal.client import FalClient
 from core.ids import new_id
-from core.outbox import TaskQueue
-from core.payments import checkout, events, refunds, service
+from core.payments import checkout, refunds, service
 from core.payments.checkout import Buyer, Cashier
-from core.payments.stripe import StripeGateway
+from core.payments.stripe import events
+from core.payments.stripe.client import StripeGateway
 from core.payments.sync import Synced, sync_order
 from core.payments.types import Order, Refund
 from core.pixels.pool import PixelPool
 from core.settings import Settings
 from core.storage.supabase import SupabaseStorage
-from core.work import WorkerContext
+from core.tasks.outbox import TaskQueue
 from sandbox.stripe.app import create_app
 from sandbox.stripe.config import StripeSandboxConfig
 from sandbox.stripe.in_process import InProcessTransport

@@ -133,7 +133,7 @@ def test_modules_of_commands_exist(name: str) -> None:
 
 def test_commands_of_the_runner_exist() -> None:
     text = "\n".join(read(name) for name in (*GUIDES, *CONFIGS))
-    named = set(re.findall(r"scripts\.migrate (\w+)", text))
+    named = set(re.findall(r"python -m migrations (\w+)", text))
     known = set(re.findall(r'command\("(\w+)"', read("migrations/__main__.py")))
     assert named == known
     options = set(re.findall(r"`(--[a-z\-]+)[ `]", read("MIGRATION_GUIDE.md")))

@@ -2,12 +2,12 @@
 
 import structlog
 
-from core import outbox
 from core.credits import service
 from core.credits.reconcile import reconcile as find_drift
 from core.db import Connection
-from core.outbox import Task
-from core.work import WorkerContext
+from core.generations.pipeline.tools import WorkerContext
+from core.tasks import outbox
+from core.tasks.outbox import Task
 
 log = structlog.get_logger()
 

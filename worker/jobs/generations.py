@@ -1,10 +1,10 @@
 """Jobs of generations: load by id, call one core function."""
 
-from core.generations import collect as collecting
-from core.generations import dispatch as dispatching
-from core.generations import late
-from core.outbox import Task
-from core.work import WorkerContext
+from core.generations.pipeline import collect as collecting
+from core.generations.pipeline import dispatch as dispatching
+from core.generations.pipeline import late
+from core.generations.pipeline.tools import WorkerContext
+from core.tasks.outbox import Task
 
 
 async def dispatch(ctx: WorkerContext, task: Task) -> None:

@@ -1,9 +1,9 @@
 """Rows that only served for a while."""
 
-from core import outbox
 from core.db import Connection
-from core.outbox import Task
-from core.work import WorkerContext
+from core.generations.pipeline.tools import WorkerContext
+from core.tasks import outbox
+from core.tasks.outbox import Task
 
 
 async def purge(ctx: WorkerContext, task: Task) -> None:

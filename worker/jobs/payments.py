@@ -8,14 +8,16 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from core import outbox
 from core.db import Database
 from core.errors import RetryableError
-from core.outbox import Task
-from core.payments import events, reconcile, refunds
+from core.generations.pipeline.tools import WorkerContext
+from core.payments import catch_up as reconcile
+from core.payments import refunds
 from core.payments import sync as syncing
-from core.payments.stripe import StripeCredentialsError, StripeError, StripeGateway
-from core.work import WorkerContext
+from core.payments.stripe import events
+from core.payments.stripe.client import StripeCredentialsError, StripeError, StripeGateway
+from core.tasks import outbox
+from core.tasks.outbox import Task
 
 log = structlog.get_logger()
 

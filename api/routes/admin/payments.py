@@ -39,9 +39,10 @@ from core.errors import (
     NotSetUpError,
 )
 from core.ids import new_id
-from core.outbox import DueTask
-from core.payments import events, refunds, service
+from core.payments import refunds, service
+from core.payments.stripe import events
 from core.payments.types import Order, Refund, StripeEvent
+from core.tasks.outbox import DueTask
 
 RefundKey = Annotated[
     str,

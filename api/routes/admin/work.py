@@ -13,11 +13,11 @@ from api.identity import AllServices, CurrentAdmin, Db
 from api.problems import raises
 from api.schemas.admin.work import ReplayedTask
 from api.schemas.common import Page, decode_cursor, encode_cursor
-from core.admin import work as admin_work
-from core.admin.work import DeadLetter, ProviderAccount
 from core.db import Connection
 from core.errors import InvalidInputError, NotAllowedError, NotFoundError
-from core.outbox import DueTask
+from core.tasks import dead_letters as admin_work
+from core.tasks.dead_letters import DeadLetter, ProviderAccount
+from core.tasks.outbox import DueTask
 
 
 @get(

@@ -12,8 +12,8 @@ from api.identity import AllServices
 from api.problems import raises
 from core.db import Connection
 from core.errors import NotAllowedError, NotFoundError
-from core.generations import webhooks
-from core.outbox import DueTask
+from core.generations.pipeline import receive as webhooks
+from core.tasks.outbox import DueTask
 
 log = structlog.get_logger()
 

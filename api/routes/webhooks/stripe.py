@@ -13,8 +13,8 @@ from api.routes.webhooks.fal import BODY_BYTES_MAX
 from api.schemas.payments import Received
 from core.db import Connection
 from core.errors import InvalidInputError, NotAllowedError, NotSetUpError, WebhookRefusedError
-from core.outbox import DueTask
-from core.payments import events
+from core.payments.stripe import events
+from core.tasks.outbox import DueTask
 
 log = structlog.get_logger()
 

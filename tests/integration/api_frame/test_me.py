@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from redis.asyncio import Redis
 
-from core.accounts.service import network_of
+from core.people.service import network_of
 from core.ratelimit import Limit, RateLimiter
 from core.settings import Settings
 from tests.support.api import api_client

@@ -8,7 +8,7 @@ from core.catalog import service
 from core.catalog.types import LANE_WORDS, Operation
 from core.db import ANONYMOUS, Connection, Database
 from core.errors import InvalidInputError, NotFoundError
-from core.generations.adapters import build_body
+from core.generations.providers.fal.models import build_body
 from sandbox.fal.models import ENDPOINTS
 from tests.support.database import TestDatabase
 

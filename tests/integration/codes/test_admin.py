@@ -8,9 +8,9 @@ from typing import Any
 
 import httpx
 
-from core.accounts.events import EventKind
 from core.codes.types import CodeKind, digest_of, new_code_text
 from core.credits.types import Source
+from core.people.events import EventKind
 from core.settings import Settings
 from tests.integration.codes.counter import Counter, problem
 from tests.support.api import api_client

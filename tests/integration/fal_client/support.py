@@ -11,7 +11,7 @@ import httpx
 from litestar import Litestar
 from pydantic import SecretStr
 
-from core.generations.fal import (
+from core.generations.providers.fal.client import (
     Accepted,
     Completed,
     FalClient,

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from core.errors import RetryableError
-from core.generations.fal import (
+from core.generations.providers.fal.client import (
     FalClient,
     Output,
     OutputMissingError,

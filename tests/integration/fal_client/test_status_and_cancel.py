@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from core.generations.fal import (
+from core.generations.providers.fal.client import (
     AlreadyCompleted,
     CancelAccepted,
     Completed,

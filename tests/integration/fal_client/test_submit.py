@@ -9,7 +9,13 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from core.generations.fal import Accepted, Ambiguous, FalClient, NotAccepted, SubmitOutcome
+from core.generations.providers.fal.client import (
+    Accepted,
+    Ambiguous,
+    FalClient,
+    NotAccepted,
+    SubmitOutcome,
+)
 from tests.integration.fal_client.support import (
     BODIES,
     CUTOUT,

@@ -14,12 +14,12 @@ from pydantic import SecretStr
 from api.app import create_app
 from core.changes import ChangePublisher
 from core.db import Connection, Database
-from core.generations.fal import FalClient
-from core.outbox import TaskQueue
+from core.generations.pipeline.tools import WorkerContext
+from core.generations.providers.fal.client import FalClient
 from core.pixels.pool import PixelPool
 from core.settings import FalKey, Settings
 from core.storage.supabase import SupabaseStorage
-from core.work import WorkerContext
+from core.tasks.outbox import TaskQueue
 from sandbox.fal.app import create_app as create_fal
 from sandbox.fal.config import FalSandboxConfig
 from sandbox.supabase.app import create_app as create_supabase

@@ -9,7 +9,7 @@ import redis.asyncio
 import rq
 from pydantic import SecretStr
 
-from core import outbox
+from core.tasks import outbox
 from tests.integration.generations.conftest import OpenWorld
 from tests.integration.generations.world import Person, World
 from worker import loops, tasks

@@ -5,9 +5,10 @@ import uuid
 
 import pytest
 
-from core import errors, outbox
-from core.generations import collect
-from core.outbox import Task
+from core import errors
+from core.generations.pipeline import collect
+from core.tasks import outbox
+from core.tasks.outbox import Task
 from tests.integration.generations.conftest import OpenWorld
 from tests.integration.generations.world import SUPABASE_URL, Person, World
 from worker import tasks

@@ -17,11 +17,12 @@ import rq
 from litestar import Litestar
 from PIL import Image, ImageDraw
 
-from core import outbox
 from core.db import Connection, Database
-from core.generations import dispatch, fal_types, poll, queries, sweep
+from core.generations.pipeline import dispatch, poll, queries, sweep
+from core.generations.pipeline.tools import WorkerContext
+from core.generations.providers import types as fal_types
 from core.generations.types import Ticket
-from core.work import WorkerContext
+from core.tasks import outbox
 from tests.integration.generations.wires import Switchboard
 from tests.support.database import TestDatabase
 from tests.support.ledger import Ledger

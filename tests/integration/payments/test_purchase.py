@@ -7,7 +7,7 @@ import pytest
 
 from core.errors import ConflictError, NotAllowedError, NotFoundError, QuotaError
 from core.errors import TemporarilyUnavailableError as Unavailable
-from core.payments import reconcile
+from core.payments import catch_up as reconcile
 from core.payments.types import OrderState
 from tests.support.shop import Customer, Shop
 

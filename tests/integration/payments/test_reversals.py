@@ -6,7 +6,8 @@ import uuid
 import pytest
 
 from core.errors import ConflictError, InvalidInputError, NotFoundError, RetryableError
-from core.payments import reconcile, sync
+from core.payments import catch_up as reconcile
+from core.payments import sync
 from core.payments.refunds import create_refund
 from core.payments.types import OrderState
 from tests.integration.payments.conftest import OpenShop

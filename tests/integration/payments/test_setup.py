@@ -3,8 +3,8 @@
 import pytest
 
 from core.payments import service
-from core.payments.events import KNOWN_TYPES
-from core.payments.stripe import API_VERSION, call, pages
+from core.payments.stripe.client import API_VERSION, call, pages
+from core.payments.stripe.events import KNOWN_TYPES
 from scripts.stripe_setup import set_up
 from tests.support.shop import Customer, Shop
 

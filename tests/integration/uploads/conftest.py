@@ -13,12 +13,12 @@ import redis.asyncio
 
 from core.changes import ChangePublisher
 from core.db import Database
-from core.generations.fal import FalClient
-from core.outbox import TaskQueue
+from core.generations.pipeline.tools import WorkerContext
+from core.generations.providers.fal.client import FalClient
 from core.pixels.pool import PixelPool
 from core.settings import Settings
 from core.storage.supabase import SupabaseStorage
-from core.work import WorkerContext
+from core.tasks.outbox import TaskQueue
 from sandbox.supabase.app import create_app
 from sandbox.supabase.config import SupabaseConfig
 from scripts.seed import ensure_buckets

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from core import outbox
 from core.errors import LeaseLostError
-from core.outbox import Task
 from core.pixels.pool import PixelPool
 from core.storage.supabase import SupabaseStorage
+from core.tasks import outbox
+from core.tasks.outbox import Task
 from core.uploads import processing
 from core.uploads.processing import ProcessingTools
 from core.uploads.types import UploadId, UploadState

@@ -13,8 +13,8 @@ import httpx
 import jwt
 import pytest
 
-from core.accounts.tokens import Claims, TokenVerifier
 from core.errors import BadCredentialsError, TemporarilyUnavailableError
+from core.identity.tokens import Claims, TokenVerifier
 from core.settings import Settings
 from tests.support.tokens import TokenIssuer
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from core.credits import words
-from core.credits.explain import explain_run
 from core.credits.types import Outcome, RunRows, Source
+from core.generations.explain import explain_run
 
 NOON = dt.datetime(2026, 11, 20, 12, tzinfo=dt.UTC)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from core.generations.adapters import (
+from core.generations.providers.fal.models import (
     ADAPTERS,
     FIDELITY,
     NoImageError,

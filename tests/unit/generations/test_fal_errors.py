@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.generations import fal_errors
-from core.generations.fal_errors import Fault, Reply, read_json
+from core.generations.providers.fal import answers as fal_errors
+from core.generations.providers.fal.answers import Fault, Reply, read_json
 
 
 def reply(status: int, body: Any = b"", **headers: str) -> Reply:

@@ -1,6 +1,6 @@
 import pytest
 
-from core.generations.fal_urls import app_of, on_queue_host, request_urls, same_origin
+from core.generations.providers.fal.urls import app_of, on_queue_host, request_urls, same_origin
 
 QUEUE = "https://queue.fal.run"
 

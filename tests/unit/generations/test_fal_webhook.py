@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from core.errors import NotAllowedError, TemporarilyUnavailableError
-from core.generations.fal_webhook import KEYS_SECONDS, WebhookVerifier, read_keys
+from core.generations.providers.fal.webhook import KEYS_SECONDS, WebhookVerifier, read_keys
 from tests.support.settings import build_settings
 
 NOW = 1_800_000_000

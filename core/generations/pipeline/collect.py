@@ -12,12 +12,16 @@ from typing import Any
 
 import structlog
 
-from core import errors, outbox
+from core import errors
 from core.db import Connection
 from core.errors import RetryableError
-from core.generations import accounts, adapters, problems, queries
-from core.generations import fal_types as fal
-from core.generations.dispatch import submit_beside
+from core.generations import endings as problems
+from core.generations.pipeline import queries
+from core.generations.pipeline.dispatch import submit_beside
+from core.generations.pipeline.tools import WorkerContext
+from core.generations.providers import accounts
+from core.generations.providers import types as fal
+from core.generations.providers.fal import models as adapters
 from core.generations.types import (
     CallEnd,
     CallState,
@@ -28,10 +32,10 @@ from core.generations.types import (
     Role,
     Ticket,
 )
-from core.outbox import Task
 from core.pixels import outputs
 from core.pixels.limits import OUTPUT_BYTES_MAX
-from core.work import WorkerContext
+from core.tasks import outbox
+from core.tasks.outbox import Task
 
 log = structlog.get_logger()
 

@@ -13,11 +13,15 @@ from datetime import UTC, datetime
 import psycopg
 import structlog
 
-from core import errors, outbox
+from core import errors
 from core.catalog import params as catalog_params
 from core.db import Connection
-from core.generations import accounts, adapters, problems, queries
-from core.generations.fal_types import (
+from core.generations import endings as problems
+from core.generations.pipeline import queries
+from core.generations.pipeline.tools import WorkerContext
+from core.generations.providers import accounts
+from core.generations.providers.fal import models as adapters
+from core.generations.providers.types import (
     Accepted,
     Ambiguous,
     NotAccepted,
@@ -25,8 +29,8 @@ from core.generations.fal_types import (
     UploadError,
 )
 from core.generations.types import CallEnd, CallState, Problem, Ticket
-from core.outbox import Task
-from core.work import WorkerContext
+from core.tasks import outbox
+from core.tasks.outbox import Task
 
 log = structlog.get_logger()
 

@@ -9,13 +9,13 @@ import structlog
 
 from core.changes import ChangePublisher
 from core.db import Database
-from core.generations.fal import FalClient
+from core.generations.providers.fal.client import FalClient
 from core.metrics import Counters
-from core.outbox import TaskQueue
-from core.payments.stripe import StripeGateway
+from core.payments.stripe.client import StripeGateway
 from core.pixels.pool import PixelPool
 from core.settings import Settings
 from core.storage.types import Storage
+from core.tasks.outbox import TaskQueue
 
 log = structlog.get_logger()
 

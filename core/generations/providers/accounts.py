@@ -9,9 +9,9 @@ import uuid
 import structlog
 
 from core.db import Connection, fetch_one
-from core.generations.fal_types import AccountEffect, Unreachable
+from core.generations.pipeline.tools import WorkerContext
+from core.generations.providers.types import AccountEffect, Unreachable
 from core.settings import Settings
-from core.work import WorkerContext
 
 log = structlog.get_logger()
 

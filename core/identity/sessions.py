@@ -4,10 +4,10 @@ import msgspec
 import psycopg
 import structlog
 
-from core.accounts import service
-from core.accounts.supabase_auth import SignedIn
-from core.accounts.tokens import Claims, TokenVerifier
 from core.db import Connection, Database, user_scope
+from core.identity.supabase_auth import SignedIn
+from core.identity.tokens import Claims, TokenVerifier
+from core.people import service
 
 log = structlog.get_logger()
 

@@ -7,11 +7,13 @@ from typing import Any
 import structlog
 
 from core.db import Connection
-from core.generations import accounts, problems, queries
-from core.generations import fal_types as fal
+from core.generations import endings as problems
+from core.generations.pipeline import queries
+from core.generations.pipeline.tools import WorkerContext
+from core.generations.providers import accounts
+from core.generations.providers import types as fal
 from core.generations.types import CallEnd, CallState, Role
-from core.outbox import DueTask
-from core.work import WorkerContext
+from core.tasks.outbox import DueTask
 
 log = structlog.get_logger()
 

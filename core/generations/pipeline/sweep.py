@@ -1,8 +1,8 @@
 """What nobody else ends: vanished submits, ambiguous calls past their grace, deadlines."""
 
 from core.db import Connection, fetch_one
-from core.generations import queries
-from core.work import WorkerContext
+from core.generations.pipeline import queries
+from core.generations.pipeline.tools import WorkerContext
 
 _ROWS_AT_ONCE = 200
 # One process sweeps at a time; the others skip their turn. Any constant: "sweep" in ASCII.

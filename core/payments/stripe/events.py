@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from core.db import Connection, Database, fetch_one
 from core.errors import InvalidInputError, NotAllowedError
 from core.payments import queries
-from core.payments.stripe import StripeGateway, StripeRefusedError
+from core.payments.stripe.client import StripeGateway, StripeRefusedError
 from core.payments.sync import sync_order
 from core.settings import Settings
 

@@ -22,7 +22,6 @@ from supabase_auth.errors import (
 )
 from supabase_auth.types import AuthResponse, Session, User, UserAttributes, VerifyOtpParams
 
-from core.accounts.tokens import Claims
 from core.errors import (
     BadCredentialsError,
     ConflictError,
@@ -33,6 +32,7 @@ from core.errors import (
     RateLimitedError,
     TemporarilyUnavailableError,
 )
+from core.identity.tokens import Claims
 from core.settings import Settings
 
 log = structlog.get_logger()

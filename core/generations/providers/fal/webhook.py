@@ -19,7 +19,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from core.errors import NotAllowedError, TemporarilyUnavailableError
-from core.generations.fal_errors import read_json
+from core.generations.providers.fal.answers import read_json
 from core.settings import Settings
 
 log = structlog.get_logger()

@@ -13,10 +13,11 @@ from typing import Any
 import httpx
 import msgspec
 
-from core.generations import fal_errors, fal_urls
-from core.generations.fal_errors import Reply
-from core.generations.fal_files import LIFECYCLE_SECONDS, FalFiles
-from core.generations.fal_types import (
+from core.generations.providers.fal import answers as fal_errors
+from core.generations.providers.fal import urls as fal_urls
+from core.generations.providers.fal.answers import Reply
+from core.generations.providers.fal.files import LIFECYCLE_SECONDS, FalFiles
+from core.generations.providers.types import (
     Accepted,
     AccountEffect,
     AlreadyCompleted,

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import msgspec
 
-from core.generations.fal_types import (
+from core.generations.providers.types import (
     AccountEffect,
     Ambiguous,
     Failure,

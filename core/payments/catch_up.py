@@ -9,9 +9,10 @@ from psycopg.types.json import Jsonb
 
 from core.db import Connection, Database
 from core.errors import RetryableError
-from core.payments import events, queries
+from core.payments import queries
 from core.payments.refunds import create_refund
-from core.payments.stripe import StripeError, StripeGateway
+from core.payments.stripe import events
+from core.payments.stripe.client import StripeError, StripeGateway
 from core.payments.sync import sync_order
 
 log = structlog.get_logger()

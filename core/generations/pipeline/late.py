@@ -2,10 +2,10 @@
 
 from psycopg.rows import DictRow
 
-from core import outbox
 from core.db import Connection, fetch_all
-from core.outbox import Task
-from core.work import WorkerContext
+from core.generations.pipeline.tools import WorkerContext
+from core.tasks import outbox
+from core.tasks.outbox import Task
 
 _IMAGES_AT_ONCE = 100
 

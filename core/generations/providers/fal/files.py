@@ -12,14 +12,14 @@ from urllib.parse import unquote_to_bytes
 import httpx
 
 from core.errors import RetryableError
-from core.generations.fal_errors import Reply, read_json, retry_after_seconds
-from core.generations.fal_types import (
+from core.generations.providers.fal.answers import Reply, read_json, retry_after_seconds
+from core.generations.providers.fal.urls import same_origin
+from core.generations.providers.types import (
     OutputMissingError,
     OutputRefusedError,
     OutputTooLargeError,
     UploadError,
 )
-from core.generations.fal_urls import same_origin
 from core.settings import Settings, is_loopback
 
 # A 4K PNG is 30 MB: a minute at 4 Mbit/s.
