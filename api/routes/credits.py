@@ -23,9 +23,11 @@ from api.schemas.credits import (
     position_of,
 )
 from core.credits import service
-from core.credits.types import EntryFilters, EntryKind, EntryPage, Explanation, Overview
+from core.credits.types import EntryFilters, EntryKind, EntryPage, Overview
 from core.db import Connection
 from core.errors import InvalidInputError, NotAllowedError, NotFoundError
+from core.generations.explain import explain
+from core.generations.explanation import Explanation
 from core.people import service as accounts
 
 Kinds = Annotated[
@@ -101,7 +103,7 @@ async def explain_generation(
     user: CurrentUser, db: Db, generation_id: FromPath[uuid.UUID]
 ) -> ExplanationView:
     async def work(conn: Connection) -> Explanation:
-        return await service.explain(conn, generation_id)
+        return await explain(conn, generation_id)
 
     return explanation_view(await db.run(work, scope=user.scope))
 

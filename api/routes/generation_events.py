@@ -26,7 +26,7 @@ from api.schemas.generations import GenerationEvent, view_of
 from core.db import Connection, Scope
 from core.errors import NotFoundError, QuotaError
 from core.generations import service
-from core.generations.service import Generation
+from core.generations.types import Generation
 
 STREAMS_PER_USER_MAX = 20
 _VERSION_DIGITS_MAX = 18  # a bigint

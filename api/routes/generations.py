@@ -34,8 +34,7 @@ from core.errors import (
     RequestInProgressError,
 )
 from core.generations import service
-from core.generations.service import Filters, Generation, NewGeneration
-from core.generations.types import GenerationState
+from core.generations.types import Filters, Generation, GenerationState, NewGeneration
 from core.ids import new_id
 from core.tasks.outbox import DueTask
 

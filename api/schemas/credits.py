@@ -13,13 +13,11 @@ from core.credits.types import (
     Entry,
     EntryKind,
     EntryPage,
-    Explanation,
-    LineKind,
-    Outcome,
     Overview,
     Position,
     Source,
 )
+from core.generations.explanation import Explanation, LineKind, Outcome
 
 _ACCOUNT_NAME = (
     "`available`, `reserved` and `debt` are the user's; `sales`, `signup`, `promo`, `gift`,"

@@ -7,8 +7,15 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from core.generations.service import Generation, LateImage, Priority, StateChange
-from core.generations.types import FINISHED_STATES, GenerationState, Problem
+from core.generations.types import (
+    FINISHED_STATES,
+    Generation,
+    GenerationState,
+    LateImage,
+    Priority,
+    Problem,
+    StateChange,
+)
 
 PriorityName = Literal["interactive", "batch"]
 LaneName = Literal["locked", "reimagined"]

@@ -4,8 +4,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from core.generations.types import Step
-
 Lane = Literal["locked", "reimagined"]
 
 LANE_WORDS: dict[Lane, str] = {
@@ -15,6 +13,15 @@ LANE_WORDS: dict[Lane, str] = {
         " sell by it."
     ),
 }
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One provider step of an operation, from the catalogue."""
+
+    adapter: str
+    endpoint: str
+    typical_seconds: float
+    defaults: dict[str, Any]
 
 
 class Preset(msgspec.Struct, frozen=True):

@@ -16,7 +16,6 @@ from core.credits.types import (
     Entry,
     EntryFilters,
     EntryPage,
-    Explanation,
     Lot,
     Overview,
     Position,
@@ -24,7 +23,6 @@ from core.credits.types import (
 )
 from core.db import Connection, fetch_one
 from core.errors import NotFoundError
-from core.generations.explain import explain_run
 
 
 async def get_balance(conn: Connection, user_id: uuid.UUID) -> Balance:
@@ -73,17 +71,6 @@ async def list_entries(
     if len(rows) <= limit:
         return EntryPage(entries, None)
     return EntryPage(entries, Position(entries[-1].id, balance))
-
-
-async def explain(conn: Connection, generation_id: uuid.UUID) -> Explanation:
-    """Every line of money and every provider call of one generation, in words.
-
-    Raises: NotFoundError.
-    """
-    run = await queries.find_run(conn, generation_id)
-    if run is None:
-        raise NotFoundError(kind="generation")
-    return explain_run(run)
 
 
 async def grant_credits(

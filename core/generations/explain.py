@@ -1,5 +1,6 @@
 """One run, told from its rows: money, provider calls and states in the order of time."""
 
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -7,9 +8,12 @@ from typing import Any
 import msgspec
 
 from core.credits import words
-from core.credits.types import (
+from core.credits.types import EntryKind
+from core.db import Connection
+from core.errors import NotFoundError
+from core.generations import queries
+from core.generations.explanation import (
     CallFacts,
-    EntryKind,
     Explanation,
     Line,
     LineKind,
@@ -43,6 +47,17 @@ _CALL_ENDS = {
     "lost": "The provider no longer knew of",
     "abandoned": "We stopped waiting for",
 }
+
+
+async def explain(conn: Connection, generation_id: uuid.UUID) -> Explanation:
+    """Every line of money and every provider call of one generation, in words.
+
+    Raises: NotFoundError.
+    """
+    run = await queries.find_run(conn, generation_id)
+    if run is None:
+        raise NotFoundError(kind="generation")
+    return explain_run(run)
 
 
 def explain_run(run: RunRows) -> Explanation:

@@ -6,7 +6,6 @@ rows only, and the writing functions take the identity from the claims.
 
 import uuid
 from datetime import UTC, datetime, timedelta
-from enum import IntEnum
 from typing import Any
 
 import msgspec
@@ -15,70 +14,15 @@ from psycopg.types.json import Jsonb
 from core.catalog import service as catalog
 from core.db import Connection, fetch_all, fetch_one
 from core.errors import ConflictError, NotFoundError
-from core.generations.types import FINISHED_STATES, GenerationState, Problem, ResultImage
-from core.ids import new_id
-
-
-class Priority(IntEnum):
-    INTERACTIVE = 0
-    BATCH = 1
-
-
-class NewGeneration(msgspec.Struct, frozen=True):
-    """What is asked for; the id is minted before the transaction, so a retry finds itself done."""
-
-    operation: str
-    upload_id: uuid.UUID
-    params: dict[str, Any]
-    priority: Priority = Priority.INTERACTIVE
-    retry_of: uuid.UUID | None = None
-    id: uuid.UUID = msgspec.field(default_factory=new_id)
-
-
-class Generation(msgspec.Struct, frozen=True):
-    id: uuid.UUID
-    operation: str
-    operation_version: int
-    lane: str
-    state: GenerationState
-    version: int
-    cost_credits: int
-    upload_id: uuid.UUID
-    params: dict[str, Any]
-    priority: Priority
-    retry_of: uuid.UUID | None
-    created_at: datetime
-    deadline_at: datetime
-    finished_at: datetime | None = None
-    cancel_requested_at: datetime | None = None
-    result: ResultImage | None = None
-    problem: Problem | None = None
-
-    @property
-    def is_finished(self) -> bool:
-        return self.state in FINISHED_STATES
-
-
-class StateChange(msgspec.Struct, frozen=True):
-    state: GenerationState
-    version: int
-    at: datetime
-
-
-class LateImage(msgspec.Struct, frozen=True):
-    """An image that came after its refund, on offer until it expires."""
-
-    expires_at: datetime
-    bought_as: uuid.UUID | None
-    width: int
-    height: int
-
-
-class Filters(msgspec.Struct, frozen=True):
-    state: GenerationState | None = None
-    operation: str | None = None
-    upload_id: uuid.UUID | None = None
-
+from core.generations.types import (
+    Filters,
+    Generation,
+    GenerationState,
+    LateImage,
+    NewGeneration,
+    ResultFile,
+    StateChange,
+)
 
 _COLUMNS = (
     "id, operation, operation_version, lane, state, version, cost_credits, upload_id, params,"
@@ -237,14 +181,6 @@ async def buy_late_image(
     """
     await conn.execute("select app.buy_late_image(%s, %s)", (new_id_, generation_id))
     return await get(conn, new_id_)
-
-
-class ResultFile(msgspec.Struct, frozen=True):
-    """One of the two files of a delivered image; `name` is what a browser calls it when saved."""
-
-    storage_key: str
-    content_type: str
-    name: str
 
 
 _FILE_TYPES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}

@@ -2,10 +2,13 @@
 
 import uuid
 from datetime import UTC, datetime
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any
 
 import msgspec
+
+from core.catalog.types import Step
+from core.ids import new_id
 
 
 class GenerationState(StrEnum):
@@ -22,6 +25,11 @@ class GenerationState(StrEnum):
 FINISHED_STATES = frozenset(
     {GenerationState.SUCCEEDED, GenerationState.FAILED, GenerationState.CANCELLED}
 )
+
+
+class Priority(IntEnum):
+    INTERACTIVE = 0
+    BATCH = 1
 
 
 class CallState(StrEnum):
@@ -42,15 +50,6 @@ class Role(StrEnum):
     CURRENT = "current"
     RIVAL = "rival"
     LATE = "late"
-
-
-class Step(msgspec.Struct, frozen=True):
-    """One provider step of an operation, from the catalogue."""
-
-    adapter: str
-    endpoint: str
-    typical_seconds: float
-    defaults: dict[str, Any]
 
 
 class Ticket(msgspec.Struct, frozen=True):
@@ -164,3 +163,67 @@ class ResultImage(msgspec.Struct, frozen=True):
     size_bytes: int
     pixel_sha256: str
     facts: dict[str, Any]
+
+
+class NewGeneration(msgspec.Struct, frozen=True):
+    """What is asked for; the id is minted before the transaction, so a retry finds itself done."""
+
+    operation: str
+    upload_id: uuid.UUID
+    params: dict[str, Any]
+    priority: Priority = Priority.INTERACTIVE
+    retry_of: uuid.UUID | None = None
+    id: uuid.UUID = msgspec.field(default_factory=new_id)
+
+
+class Generation(msgspec.Struct, frozen=True):
+    id: uuid.UUID
+    operation: str
+    operation_version: int
+    lane: str
+    state: GenerationState
+    version: int
+    cost_credits: int
+    upload_id: uuid.UUID
+    params: dict[str, Any]
+    priority: Priority
+    retry_of: uuid.UUID | None
+    created_at: datetime
+    deadline_at: datetime
+    finished_at: datetime | None = None
+    cancel_requested_at: datetime | None = None
+    result: ResultImage | None = None
+    problem: Problem | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        return self.state in FINISHED_STATES
+
+
+class StateChange(msgspec.Struct, frozen=True):
+    state: GenerationState
+    version: int
+    at: datetime
+
+
+class LateImage(msgspec.Struct, frozen=True):
+    """An image that came after its refund, on offer until it expires."""
+
+    expires_at: datetime
+    bought_as: uuid.UUID | None
+    width: int
+    height: int
+
+
+class Filters(msgspec.Struct, frozen=True):
+    state: GenerationState | None = None
+    operation: str | None = None
+    upload_id: uuid.UUID | None = None
+
+
+class ResultFile(msgspec.Struct, frozen=True):
+    """One of the two files of a delivered image; `name` is what a browser calls it when saved."""
+
+    storage_key: str
+    content_type: str
+    name: str

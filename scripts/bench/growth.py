@@ -23,7 +23,7 @@ from core.credits import service as credits_service
 from core.db import Connection, Database, user_scope
 from core.generations import service
 from core.generations.pipeline import queries
-from core.generations.service import Filters, NewGeneration
+from core.generations.types import Filters, NewGeneration
 from migrations.runner.roles import API_ROLE, WORKER_ROLE
 from sandbox.stack.local import LocalStack
 from scripts.bench import stage

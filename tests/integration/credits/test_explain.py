@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from core.credits import service
-from core.credits.types import Explanation, LineKind, Outcome
 from core.db import Connection, Database, user_scope
 from core.errors import NotFoundError
+from core.generations import explain as explaining
+from core.generations.explanation import Explanation, LineKind, Outcome
 from tests.support.database import TestDatabase
 from tests.support.ledger import Ledger, connect, scoped, user_claims
 
@@ -20,7 +20,7 @@ Explain = Callable[[uuid.UUID, uuid.UUID], Awaitable[Explanation]]
 def explain(db_api: Database) -> Explain:
     async def ask(user_id: uuid.UUID, generation_id: uuid.UUID) -> Explanation:
         async def work(conn: Connection) -> Explanation:
-            return await service.explain(conn, generation_id)
+            return await explaining.explain(conn, generation_id)
 
         return await db_api.run(work, scope=user_scope(user_claims(user_id)))
 

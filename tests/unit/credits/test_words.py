@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from core.credits import words
-from core.credits.types import Outcome, RunRows, Source
+from core.credits.types import Source
 from core.generations.explain import explain_run
+from core.generations.explanation import Outcome, RunRows
 
 NOON = dt.datetime(2026, 11, 20, 12, tzinfo=dt.UTC)
 

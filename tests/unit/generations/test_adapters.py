@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from core.catalog.types import Step
 from core.generations.providers.fal.models import (
     ADAPTERS,
     FIDELITY,
@@ -14,7 +15,6 @@ from core.generations.providers.fal.models import (
     edit_prompt,
     read_output,
 )
-from core.generations.types import Step
 from sandbox.fal.models import ENDPOINTS
 
 URL = "https://project.supabase.co/storage/v1/object/sign/uploads/a.png"

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 import msgspec
 
+from core.catalog.types import Step
 from core.errors import PermanentError
-from core.generations.types import Step
 
 Body = dict[str, Any]
 Params = Mapping[str, Any]
