@@ -1,4 +1,4 @@
-"""The application: routes, guards and middleware around one set of services.
+"""The application: routes, guards and middleware around one set of resources.
 
 Layers from the outside in: Edge (id, log line, headers), Cors, Drain (unread bodies), Litestar's
 routing, Gate (caller and rate limits), the handler.
@@ -22,7 +22,7 @@ from api.middleware.drain import Drain
 from api.middleware.edge import Edge
 from api.middleware.gate import Gate
 from api.openapi import StrictStructs, docs_router, openapi_config
-from api.resources import Services, build_services
+from api.resources import Resources, build_resources
 from api.routes import ROUTERS
 from core import log
 from core.ratelimit import parse_limit
@@ -44,24 +44,24 @@ def create_app(
     extra_routes: Sequence[ControllerRouterHandler] = (),
 ) -> Litestar:
     """The whole application. `transport` and `extra_routes` are for tests."""
-    services = build_services(settings, transport=transport)
+    resources = build_resources(settings, transport=transport)
     metrics = HttpMetrics()
     app = Litestar(
         route_handlers=[docs_router(), *ROUTERS, *extra_routes],
-        dependencies=deps.dependencies(services),
-        middleware=[_gate(services)],
+        dependencies=deps.dependencies(resources),
+        middleware=[_gate(resources)],
         exception_handlers=ProblemHandlers(settings.public_base_url).handlers,
         openapi_config=openapi_config(settings),
         plugins=[StrictStructs()],
         state=State(
             {
-                "services": services,
+                "resources": resources,
                 "metrics": metrics,
                 "internal_door": deps.InternalDoor(settings),
             }
         ),
-        on_startup=[services.open],
-        on_shutdown=[services.close],
+        on_startup=[resources.open],
+        on_shutdown=[resources.close],
         request_max_body_size=JSON_BODY_BYTES_MAX,
         logging_config=None,
         debug=False,
@@ -75,12 +75,12 @@ def create_app(
     return app
 
 
-def _gate(services: Services) -> DefineMiddleware:
-    settings = services.settings
+def _gate(resources: Resources) -> DefineMiddleware:
+    settings = resources.settings
     return DefineMiddleware(
         Gate,
-        tokens=services.tokens,
-        limiter=services.limiter if settings.rate_limits_enabled else None,
+        tokens=resources.tokens,
+        limiter=resources.limiter if settings.rate_limits_enabled else None,
         limits={
             "user": parse_limit("user", settings.rate_limit_user),
             "ip": parse_limit("ip", settings.rate_limit_ip),

@@ -21,7 +21,7 @@ from redis.asyncio import Redis
 
 from api import context, security
 from api.limits import AddressLimit
-from api.resources import Services
+from api.resources import Resources
 from core.db import Database, Scope, admin_scope, user_scope
 from core.errors import (
     BadCredentialsError,
@@ -78,7 +78,7 @@ HttpClient: TypeAlias = NamedDependency[SkipValidation[httpx.AsyncClient]]  # ht
 Limiter: TypeAlias = NamedDependency[SkipValidation[RateLimiter]]  # limiter
 AddressLimiter: TypeAlias = NamedDependency[SkipValidation[AddressLimit]]  # address_limit
 Auth: TypeAlias = NamedDependency[SkipValidation[SupabaseAuth]]  # auth
-AllServices: TypeAlias = NamedDependency[SkipValidation[Services]]  # services
+AppResources: TypeAlias = NamedDependency[SkipValidation[Resources]]  # resources
 
 
 def provide_user(request: AnyRequest) -> User:
@@ -171,37 +171,37 @@ def parse_prefer_wait(prefer: str | None) -> int:
     return min(int(found.group(1)), PREFER_WAIT_SECONDS_MAX) if found else 0
 
 
-def dependencies(services: Services) -> dict[str, Provide]:
+def dependencies(resources: Resources) -> dict[str, Provide]:
     def provide_db() -> Database:
-        return services.db
+        return resources.db
 
     def provide_settings() -> Settings:
-        return services.settings
+        return resources.settings
 
     def provide_redis() -> Redis:
-        return services.redis
+        return resources.redis
 
     def provide_http() -> httpx.AsyncClient:
-        return services.http
+        return resources.http
 
     def provide_limiter() -> RateLimiter:
-        return services.limiter
+        return resources.limiter
 
     def provide_auth() -> SupabaseAuth:
-        return services.auth
+        return resources.auth
 
     address_limit = AddressLimit(
-        services.limiter if services.settings.rate_limits_enabled else None,
-        parse_limit("address", services.settings.rate_limit_auth),
+        resources.limiter if resources.settings.rate_limits_enabled else None,
+        parse_limit("address", resources.settings.rate_limit_auth),
     )
 
-    def provide_services() -> Services:
-        return services
+    def provide_resources() -> Resources:
+        return resources
 
     def provide_address_limit() -> AddressLimit:
         return address_limit
 
-    door = AdminDoor(services.settings, services.limiter)
+    door = AdminDoor(resources.settings, resources.limiter)
     return {
         "db": Provide(provide_db, sync_to_thread=False),
         "settings": Provide(provide_settings, sync_to_thread=False),
@@ -210,7 +210,7 @@ def dependencies(services: Services) -> dict[str, Provide]:
         "limiter": Provide(provide_limiter, sync_to_thread=False),
         "auth": Provide(provide_auth, sync_to_thread=False),
         "address_limit": Provide(provide_address_limit, sync_to_thread=False),
-        "services": Provide(provide_services, sync_to_thread=False),
+        "resources": Provide(provide_resources, sync_to_thread=False),
         "user": Provide(provide_user, sync_to_thread=False),
         "admin": Provide(door.provide_admin),
     }

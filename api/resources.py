@@ -27,7 +27,7 @@ _START_SECONDS = 30.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Services:
+class Resources:
     settings: Settings
     db: Database
     redis: Redis
@@ -60,9 +60,9 @@ class Services:
         await self.db.close()
 
 
-def build_services(
+def build_resources(
     settings: Settings, *, transport: httpx.AsyncBaseTransport | None = None
-) -> Services:
+) -> Resources:
     """`transport` lets a test answer for the outside services in its own process."""
     http = httpx.AsyncClient(
         transport=transport,
@@ -71,7 +71,7 @@ def build_services(
         follow_redirects=False,
     )
     redis = _build_redis(settings)
-    return Services(
+    return Resources(
         settings=settings,
         db=Database(
             settings.database_url.get_secret_value(),

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from api.identity import User
-from api.resources import Services
+from api.resources import Resources
 from core.errors import NotSetUpError
 from core.payments.checkout import Buyer, Cashier
 from core.payments.stripe.client import StripeGateway
@@ -16,16 +16,16 @@ LOOK_SECONDS = 0.2
 Found = TypeVar("Found")
 
 
-def gateway_of(services: Services) -> StripeGateway:
+def gateway_of(resources: Resources) -> StripeGateway:
     """Raises: NotSetUpError."""
-    if services.payments is None:
+    if resources.payments is None:
         raise NotSetUpError(what="payments")
-    return services.payments
+    return resources.payments
 
 
-def cashier_of(services: Services) -> Cashier:
+def cashier_of(resources: Resources) -> Cashier:
     """Raises: NotSetUpError."""
-    return Cashier(services.db, gateway_of(services), services.settings)
+    return Cashier(resources.db, gateway_of(resources), resources.settings)
 
 
 def buyer_of(user: User) -> Buyer:

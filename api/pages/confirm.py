@@ -9,8 +9,8 @@ from litestar import Request, Response, Router, get, post
 from litestar.params import FromQuery, QueryParameter, URLEncodedBody
 
 from api import context, pages
-from api.identity import AllServices
-from api.resources import Services
+from api.identity import AppResources
+from api.resources import Resources
 from api.schemas.auth import Password, TokenHash
 from core.errors import BadCredentialsError, DomainError, InvalidInputError, NotAllowedError
 from core.identity import sessions
@@ -84,7 +84,7 @@ async def show_confirm_page(
 async def use_confirm_link(
     request: AnyRequest,
     data: URLEncodedBody[ConfirmForm],
-    services: AllServices,
+    resources: AppResources,
 ) -> Response[str]:
     link = _read_link(data.token_hash, data.type)
     if link is None:
@@ -92,9 +92,9 @@ async def use_confirm_link(
     token_hash, link_type = link
     try:
         if link_type in _ASKS_PASSWORD:
-            return await _set_password(services, data, token_hash, link_type)
-        session = await services.auth.confirm_link(token_hash, link_type)
-        return await _confirmed(request, services, session)
+            return await _set_password(resources, data, token_hash, link_type)
+        session = await resources.auth.confirm_link(token_hash, link_type)
+        return await _confirmed(request, resources, session)
     except BadCredentialsError:
         return _failed("This link was used already, or its time is over.", status_code=401)
     except DomainError as error:
@@ -103,22 +103,24 @@ async def use_confirm_link(
 
 
 async def _confirmed(
-    request: AnyRequest, services: Services, session: SignedIn | None
+    request: AnyRequest, resources: Resources, session: SignedIn | None
 ) -> Response[str]:
     if session is None:
-        return _done(services, "Almost done", "Now open the link in the mail to the other address.")
+        return _done(
+            resources, "Almost done", "Now open the link in the mail to the other address."
+        )
     network = service.network_of(context.of(request).client_ip)
-    welcome = await sessions.welcome(services.db, services.tokens, session, network=network)
+    welcome = await sessions.welcome(resources.db, resources.tokens, session, network=network)
     context.of(request).claims = welcome.claims
     granted = welcome.opening is not None and welcome.opening.granted
     lead = "Your address is confirmed."
     if granted and welcome.opening is not None:
         lead += f" {welcome.opening.credits} free credits are waiting in your account."
-    return _done(services, "You are in", lead)
+    return _done(resources, "You are in", lead)
 
 
 async def _set_password(
-    services: Services, data: ConfirmForm, token_hash: str, link_type: LinkType
+    resources: Resources, data: ConfirmForm, token_hash: str, link_type: LinkType
 ) -> Response[str]:
     """The link's session first, then the password; a refused password keeps the session in the
     form, because the link itself is used up by then."""
@@ -133,13 +135,13 @@ async def _set_password(
         )
     access_token = data.session
     if not access_token:
-        session = await services.auth.confirm_link(token_hash, link_type)
+        session = await resources.auth.confirm_link(token_hash, link_type)
         if session is None:
             raise BadCredentialsError(reason="otp_expired")
         access_token = session.access_token
-    claims = await services.tokens.verify(access_token)
+    claims = await resources.tokens.verify(access_token)
     try:
-        await services.auth.update_password(access_token, claims, password, None)
+        await resources.auth.update_password(access_token, claims, password, None)
     except InvalidInputError as error:
         weak = error.fields.get("reason") == "weak_password"
         return _password_form(
@@ -155,7 +157,7 @@ async def _set_password(
             "Your account is protected by a second factor: change the password in the app.",
             status_code=403,
         )
-    return _done(services, "Password saved", "Sign in with your new password.")
+    return _done(resources, "Password saved", "Sign in with your new password.")
 
 
 def _read_link(token_hash: str, link_type: str) -> tuple[str, LinkType] | None:
@@ -181,8 +183,8 @@ def _password_form(
     )
 
 
-def _done(services: Services, title: str, lead: str) -> Response[str]:
-    site = services.settings.site_url
+def _done(resources: Resources, title: str, lead: str) -> Response[str]:
+    site = resources.settings.site_url
     link = f'<a class="button" href="{pages.escape(site)}">Continue</a>' if site else ""
     return pages.render("done.html", title=title, lead=lead, link_html=link)
 

@@ -9,13 +9,13 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from api import context, security
 from api.identity import (
     AddressLimiter,
-    AllServices,
+    AppResources,
     Auth,
     CurrentUser,
     bearer_token,
 )
 from api.problems import raises
-from api.resources import Services
+from api.resources import Resources
 from api.schemas import auth as schemas
 from core.errors import (
     BadCredentialsError,
@@ -53,7 +53,7 @@ async def sign_up(
     request: AnyRequest,
     data: JSONBody[schemas.SignUp],
     auth: Auth,
-    services: AllServices,
+    resources: AppResources,
     address_limit: AddressLimiter,
 ) -> schemas.SignUpResult:
     await address_limit.check(data.email)
@@ -61,7 +61,7 @@ async def sign_up(
     if signed_up.session is None:
         return schemas.SignUpResult("confirmation_sent")
     return schemas.SignUpResult(
-        "signed_in", await _session_view(request, services, signed_up.session)
+        "signed_in", await _session_view(request, resources, signed_up.session)
     )
 
 
@@ -79,7 +79,7 @@ async def confirm(
     request: AnyRequest,
     data: JSONBody[schemas.Confirm],
     auth: Auth,
-    services: AllServices,
+    resources: AppResources,
     address_limit: AddressLimiter,
 ) -> schemas.ConfirmResult:
     if data.token_hash is not None:
@@ -91,7 +91,7 @@ async def confirm(
         raise InvalidInputError(field="token_hash", reason="token_hash_or_email_and_code_needed")
     if session is None:
         return schemas.ConfirmResult("confirm_other_address")
-    return schemas.ConfirmResult("signed_in", await _session_view(request, services, session))
+    return schemas.ConfirmResult("signed_in", await _session_view(request, resources, session))
 
 
 @post(
@@ -107,11 +107,11 @@ async def sign_in(
     request: AnyRequest,
     data: JSONBody[schemas.SignIn],
     auth: Auth,
-    services: AllServices,
+    resources: AppResources,
     address_limit: AddressLimiter,
 ) -> schemas.SessionView:
     await address_limit.check(data.email)
-    return await _session_view(request, services, await auth.sign_in(data.email, data.password))
+    return await _session_view(request, resources, await auth.sign_in(data.email, data.password))
 
 
 @post(
@@ -132,9 +132,9 @@ async def sign_in(
     opt={"rate_limit": "refresh"},
 )
 async def refresh_session(
-    request: AnyRequest, data: JSONBody[schemas.Refresh], auth: Auth, services: AllServices
+    request: AnyRequest, data: JSONBody[schemas.Refresh], auth: Auth, resources: AppResources
 ) -> schemas.SessionView:
-    return await _session_view(request, services, await auth.refresh(data.refresh_token))
+    return await _session_view(request, resources, await auth.refresh(data.refresh_token))
 
 
 @post(
@@ -260,7 +260,7 @@ async def verify_factor(
     user: CurrentUser,
     data: JSONBody[schemas.VerifyFactor],
     auth: Auth,
-    services: AllServices,
+    resources: AppResources,
 ) -> schemas.SessionView:
     session = await auth.verify_factor(
         bearer_token(request),
@@ -269,7 +269,7 @@ async def verify_factor(
         challenge_id=data.challenge_id,
         code=data.code,
     )
-    return await _session_view(request, services, session)
+    return await _session_view(request, resources, session)
 
 
 @delete(
@@ -291,10 +291,10 @@ async def remove_factor(
 
 
 async def _session_view(
-    request: AnyRequest, services: Services, session: SignedIn
+    request: AnyRequest, resources: Resources, session: SignedIn
 ) -> schemas.SessionView:
     network = service.network_of(context.of(request).client_ip)
-    welcome = await sessions.welcome(services.db, services.tokens, session, network=network)
+    welcome = await sessions.welcome(resources.db, resources.tokens, session, network=network)
     claims, opening = welcome.claims, welcome.opening
     context.of(request).claims = claims  # the log line names who signed in
     return schemas.SessionView(

@@ -12,10 +12,10 @@ from litestar.params import FromPath, JSONBody
 from api import security
 from api.http.params import IdempotencyKey, Prefer
 from api.http.wait import buyer_of, cashier_of, wait_until
-from api.identity import AllServices, CurrentUser, User, parse_prefer_wait
+from api.identity import AppResources, CurrentUser, User, parse_prefer_wait
 from api.limits import check_network
 from api.problems import raises
-from api.resources import Services
+from api.resources import Resources
 from api.schemas.payments import CreateCheckout, PaymentView, payment_view
 from core import idempotency
 from core.db import Connection, Scope
@@ -79,16 +79,16 @@ _LOCATION = ResponseHeader(name="Location", description="Where to look.", docume
 async def create_checkout(
     request: AnyRequest,
     user: CurrentUser,
-    services: AllServices,
+    resources: AppResources,
     data: JSONBody[CreateCheckout],
     *,
     idempotency_key: IdempotencyKey = None,
 ) -> Response[PaymentView]:
-    cashier = cashier_of(services)
-    await limit_network(services, user)
+    cashier = cashier_of(resources)
+    await limit_network(resources, user)
     repeated = idempotency.request_of("create_checkout", idempotency_key, await request.body())
-    order_id, status = await _start(services, user, data.pack, repeated)
-    order = await checkout.get_order(services.db, user.scope, order_id)
+    order_id, status = await _start(resources, user, data.pack, repeated)
+    order = await checkout.get_order(resources.db, user.scope, order_id)
     if order.state in {OrderState.CREATED, OrderState.OPEN}:
         order = await checkout.open_session(cashier, buyer_of(user), order_id)
     return Response(
@@ -98,13 +98,13 @@ async def create_checkout(
     )
 
 
-async def limit_network(services: Services, user: User) -> None:
-    limiter = services.limiter if services.settings.rate_limits_enabled else None
+async def limit_network(resources: Resources, user: User) -> None:
+    limiter = resources.limiter if resources.settings.rate_limits_enabled else None
     await check_network(limiter, NETWORK_LIMIT, user.client_ip)
 
 
 async def _start(
-    services: Services, user: User, pack: str, repeated: idempotency.IdempotentRequest | None
+    resources: Resources, user: User, pack: str, repeated: idempotency.IdempotentRequest | None
 ) -> tuple[uuid.UUID, int]:
     """The order and the status of the answer. What is stored with the key is the order's id: the
     page is opened after this transaction, and a repetition goes on where the first one stopped."""
@@ -124,7 +124,7 @@ async def _start(
             await idempotency.store(conn, repeated, status=status, response=response)
         return order_id, status
 
-    return await services.db.run(work, scope=user.scope)
+    return await resources.db.run(work, scope=user.scope)
 
 
 @get(
@@ -150,46 +150,48 @@ async def _start(
 )
 async def get_checkout(
     user: CurrentUser,
-    services: AllServices,
+    resources: AppResources,
     order_id: FromPath[uuid.UUID],
     prefer: Prefer = None,
 ) -> Response[PaymentView]:
     wait = parse_prefer_wait(prefer)
-    order = await _wait(services, user.scope, order_id, seconds=wait)
+    order = await _wait(resources, user.scope, order_id, seconds=wait)
     headers = {"Preference-Applied": f"wait={wait}"} if wait else {}
     if not _is_settled(order):
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return Response(payment_view(order), headers=headers)
 
 
-async def _wait(services: Services, scope: Scope, order_id: uuid.UUID, *, seconds: float) -> Order:
+async def _wait(
+    resources: Resources, scope: Scope, order_id: uuid.UUID, *, seconds: float
+) -> Order:
     """The order once it is settled, or as it is after `seconds`. The first look may be too early:
     Stripe's page sends the buyer back before its own books say paid."""
     until = time.monotonic() + seconds
     while True:
-        order = await _want_look(services, scope, order_id)
+        order = await _want_look(resources, scope, order_id)
         left = until - time.monotonic()
         if _is_settled(order) or left <= 0:
             return order
         order = await wait_until(
             _is_settled,
-            lambda: checkout.get_order(services.db, scope, order_id),
+            lambda: checkout.get_order(resources.db, scope, order_id),
             seconds=min(left, LOOK_AGAIN_SECONDS),
         )
         if _is_settled(order):
             return order
 
 
-async def _want_look(services: Services, scope: Scope, order_id: uuid.UUID) -> Order:
+async def _want_look(resources: Resources, scope: Scope, order_id: uuid.UUID) -> Order:
     """The order as it stands; a worker is asked to look at Stripe."""
 
     async def work(conn: Connection) -> tuple[Order, uuid.UUID | None]:
         task_id = await service.request_sync(conn, order_id)
         return await service.get_order(conn, order_id), task_id
 
-    order, task_id = await services.db.run(work, scope=scope)
+    order, task_id = await resources.db.run(work, scope=scope)
     if task_id is not None:
-        services.queue.enqueue_soon(DueTask(id=task_id, queue="interactive", attempts=0))
+        resources.queue.enqueue_soon(DueTask(id=task_id, queue="interactive", attempts=0))
     return order
 
 

@@ -19,9 +19,9 @@ from litestar.response import ServerSentEvent
 from litestar.response.sse import ServerSentEventMessage
 
 from api import security
-from api.identity import AllServices, CurrentUser, User
+from api.identity import AppResources, CurrentUser, User
 from api.problems import raises
-from api.resources import Services
+from api.resources import Resources
 from api.schemas.generations import GenerationEvent, view_of
 from core.db import Connection, Scope
 from core.errors import NotFoundError, QuotaError
@@ -39,11 +39,11 @@ LastEventId = Annotated[
 ]
 
 
-async def _read(services: Services, scope: Scope, generation_id: uuid.UUID) -> Generation:
+async def _read(resources: Resources, scope: Scope, generation_id: uuid.UUID) -> Generation:
     async def work(conn: Connection) -> Generation:
         return await service.get(conn, generation_id)
 
-    return await services.db.run(work, scope=scope)
+    return await resources.db.run(work, scope=scope)
 
 
 async def _wait(changed: asyncio.Event, seconds: float) -> None:
@@ -56,17 +56,17 @@ async def _wait(changed: asyncio.Event, seconds: float) -> None:
 
 
 async def wait_until_finished(
-    services: Services, scope: Scope, generation_id: uuid.UUID, *, seconds: float
+    resources: Resources, scope: Scope, generation_id: uuid.UUID, *, seconds: float
 ) -> Generation:
     """The generation when it has ended, or as it is after `seconds`."""
     until = time.monotonic() + seconds
-    with services.hub.watch(generation_id) as changed:
+    with resources.hub.watch(generation_id) as changed:
         while True:
-            generation = await _read(services, scope, generation_id)
+            generation = await _read(resources, scope, generation_id)
             left = until - time.monotonic()
             if generation.is_finished or left <= 0:
                 return generation
-            await _wait(changed, min(left, services.hub.look_seconds))
+            await _wait(changed, min(left, resources.hub.look_seconds))
 
 
 @get(
@@ -94,18 +94,18 @@ async def wait_until_finished(
 )
 async def stream_generation_events(
     user: CurrentUser,
-    services: AllServices,
+    resources: AppResources,
     generation_id: FromPath[uuid.UUID],
     last_event_id: LastEventId = None,
 ) -> Response[Any]:
-    first = await _read(services, user.scope, generation_id)
+    first = await _read(resources, user.scope, generation_id)
     seen = _read_event_id(last_event_id)
     if first.is_finished and first.version <= seen:
         return Response(None, status_code=204)
-    if _is_full(services, user.claims.user_id):
+    if _is_full(resources, user.claims.user_id):
         raise QuotaError(reason="event_streams", limit=STREAMS_PER_USER_MAX)
     return ServerSentEvent(
-        _events(services, user, first, seen=seen),
+        _events(resources, user, first, seen=seen),
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
 
@@ -117,31 +117,31 @@ def _read_event_id(last_event_id: str | None) -> int:
     return int(known) if is_version else 0
 
 
-def _is_full(services: Services, user_id: uuid.UUID) -> bool:
+def _is_full(resources: Resources, user_id: uuid.UUID) -> bool:
     """Whether a person holds as many streams open here as one may."""
-    return services.streams[user_id] >= STREAMS_PER_USER_MAX
+    return resources.streams[user_id] >= STREAMS_PER_USER_MAX
 
 
 @contextlib.contextmanager
-def _counted(services: Services, user_id: uuid.UUID) -> Iterator[None]:
-    services.streams[user_id] += 1
+def _counted(resources: Resources, user_id: uuid.UUID) -> Iterator[None]:
+    resources.streams[user_id] += 1
     try:
         yield
     finally:
-        services.streams[user_id] -= 1
-        if services.streams[user_id] <= 0:
-            del services.streams[user_id]
+        resources.streams[user_id] -= 1
+        if resources.streams[user_id] <= 0:
+            del resources.streams[user_id]
 
 
 async def _events(
-    services: Services, user: User, first: Generation, *, seen: int
+    resources: Resources, user: User, first: Generation, *, seen: int
 ) -> AsyncIterator[ServerSentEventMessage]:
     """Counted from its first step on: a client that left before that leaves nothing behind."""
-    if _is_full(services, user.claims.user_id):
+    if _is_full(resources, user.claims.user_id):
         return  # others were quicker; who connects again is told 429
-    heartbeat_seconds = services.settings.event_heartbeat_seconds
+    heartbeat_seconds = resources.settings.event_heartbeat_seconds
     generation = first
-    with _counted(services, user.claims.user_id), services.hub.watch(first.id) as changed:
+    with _counted(resources, user.claims.user_id), resources.hub.watch(first.id) as changed:
         quiet_since = time.monotonic()
         yield ServerSentEventMessage(data=None, comment="hello")
         while time.time() < user.claims.expires_at:
@@ -154,8 +154,8 @@ async def _events(
                 yield ServerSentEventMessage(data=None, comment="heartbeat")
             if generation.is_finished:
                 return
-            await _wait(changed, min(services.hub.look_seconds, heartbeat_seconds))
-            generation = await _read(services, user.scope, first.id)
+            await _wait(changed, min(resources.hub.look_seconds, heartbeat_seconds))
+            generation = await _read(resources, user.scope, first.id)
 
 
 def _message(generation: Generation) -> ServerSentEventMessage:

@@ -11,9 +11,9 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from api import security
 from api.http.params import Cursor, IdempotencyKey, PageSize, Prefer
-from api.identity import AllServices, CurrentUser, Db, parse_prefer_wait
+from api.identity import AppResources, CurrentUser, Db, parse_prefer_wait
 from api.problems import raises
-from api.resources import Services
+from api.resources import Resources
 from api.routes import generation_events
 from api.schemas.common import Page, decode_cursor, page_of
 from api.schemas.generations import (
@@ -74,7 +74,7 @@ _WORK_HEADERS = [
 async def create_generation(
     request: AnyRequest,
     user: CurrentUser,
-    services: AllServices,
+    resources: AppResources,
     data: JSONBody[CreateGeneration],
     *,
     idempotency_key: IdempotencyKey = None,
@@ -87,12 +87,12 @@ async def create_generation(
         priority=data.queue_priority,
     )
     repeated = idempotency.request_of("create_generation", idempotency_key, await request.body())
-    view = await _start(services, user.scope, new, repeated)
-    return await _answer(services, user.scope, view, wait=parse_prefer_wait(prefer))
+    view = await _start(resources, user.scope, new, repeated)
+    return await _answer(resources, user.scope, view, wait=parse_prefer_wait(prefer))
 
 
 async def _start(
-    services: Services,
+    resources: Resources,
     scope: Scope,
     new: NewGeneration,
     repeated: idempotency.IdempotentRequest | None,
@@ -109,9 +109,9 @@ async def _start(
             await idempotency.store(conn, repeated, status=202, response=msgspec.to_builtins(view))
         return view, True
 
-    view, is_new = await services.db.run(work, scope=scope)
+    view, is_new = await resources.db.run(work, scope=scope)
     if is_new:
-        services.queue.enqueue_soon(
+        resources.queue.enqueue_soon(
             DueTask(
                 id=view.id,
                 queue="interactive" if view.priority == "interactive" else "default",
@@ -122,12 +122,12 @@ async def _start(
 
 
 async def _answer(
-    services: Services, scope: Scope, view: GenerationView, *, wait: int
+    resources: Resources, scope: Scope, view: GenerationView, *, wait: int
 ) -> Response[GenerationView]:
     headers = {"Location": f"/v1/generations/{view.id}"}
     if wait:
         headers["Preference-Applied"] = f"wait={wait}"
-        ended = await generation_events.wait_until_finished(services, scope, view.id, seconds=wait)
+        ended = await generation_events.wait_until_finished(resources, scope, view.id, seconds=wait)
         view = view_of(ended)
         if ended.is_finished:
             return Response(view, status_code=200, headers=headers)
@@ -205,14 +205,14 @@ async def _full_view(db: Database, scope: Scope, generation_id: uuid.UUID) -> Ge
     responses=raises(NotFoundError, ConflictError),
 )
 async def cancel_generation(
-    user: CurrentUser, services: AllServices, generation_id: FromPath[uuid.UUID]
+    user: CurrentUser, resources: AppResources, generation_id: FromPath[uuid.UUID]
 ) -> GenerationView:
     async def work(conn: Connection) -> dict[str, Any]:
         return await service.cancel(conn, generation_id)
 
-    change = await services.db.run(work, scope=user.scope)
-    await services.changes.publish(change)
-    return await _full_view(services.db, user.scope, generation_id)
+    change = await resources.db.run(work, scope=user.scope)
+    await resources.changes.publish(change)
+    return await _full_view(resources.db, user.scope, generation_id)
 
 
 @post(
@@ -235,7 +235,7 @@ async def cancel_generation(
 )
 async def retry_generation(
     user: CurrentUser,
-    services: AllServices,
+    resources: AppResources,
     generation_id: FromPath[uuid.UUID],
     idempotency_key: IdempotencyKey = None,
     prefer: Prefer = None,
@@ -243,10 +243,10 @@ async def retry_generation(
     async def terms(conn: Connection) -> NewGeneration:
         return await service.retry_terms(conn, generation_id)
 
-    new = await services.db.run(terms, scope=user.scope)
+    new = await resources.db.run(terms, scope=user.scope)
     repeated = idempotency.request_of("retry_generation", idempotency_key, generation_id.bytes)
-    view = await _start(services, user.scope, new, repeated)
-    return await _answer(services, user.scope, view, wait=parse_prefer_wait(prefer))
+    view = await _start(resources, user.scope, new, repeated)
+    return await _answer(resources, user.scope, view, wait=parse_prefer_wait(prefer))
 
 
 @post(
@@ -286,18 +286,18 @@ async def buy_late_image(
 )
 async def get_generation_result(
     user: CurrentUser,
-    services: AllServices,
+    resources: AppResources,
     generation_id: FromPath[uuid.UUID],
     thumbnail: Annotated[bool, QueryParameter(description="The small preview instead.")] = False,
 ) -> SignedImage:
     async def work(conn: Connection) -> Generation:
         return await service.get(conn, generation_id)
 
-    generation = await services.db.run(work, scope=user.scope)
+    generation = await resources.db.run(work, scope=user.scope)
     file = service.result_file(generation, thumbnail=thumbnail)
-    settings = services.settings
+    settings = resources.settings
     expires_at = service.signed_until(settings.signed_url_seconds)
-    url = await services.storage.sign(
+    url = await resources.storage.sign(
         settings.storage_bucket_results,
         file.storage_key,
         settings.signed_url_seconds,

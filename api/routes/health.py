@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from api import security
-from api.identity import AllServices, AppSettings, Db
+from api.identity import AppResources, AppSettings, Db
 from api.metrics import HttpMetrics, render_samples
 from api.problems import raises
 from api.schemas.health import Alive, Check, Readiness, State
@@ -59,13 +59,13 @@ async def get_liveness() -> Alive:
     },
     opt={"rate_limit": False},
 )
-async def get_readiness(services: AllServices) -> Response[Readiness]:
+async def get_readiness(resources: AppResources) -> Response[Readiness]:
     database, shared = await asyncio.gather(
-        _check_database(services.db), _check_redis(services.redis)
+        _check_database(resources.db), _check_redis(resources.redis)
     )
     checks = {**database, "redis": shared}
-    if services.payments is not None:
-        checks["payments"] = await _check_payments(services.db)
+    if resources.payments is not None:
+        checks["payments"] = await _check_payments(resources.db)
     states = {check.status for check in checks.values()}
     status = next(state for state in (State.DOWN, State.DEGRADED, State.OK) if state in states)
     return Response(

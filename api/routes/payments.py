@@ -11,7 +11,7 @@ from litestar.params import FromPath, QueryParameter
 from api import security
 from api.http.params import Cursor, PageSize
 from api.http.wait import buyer_of, cashier_of
-from api.identity import AllServices, CurrentUser, Db
+from api.identity import AppResources, CurrentUser, Db
 from api.problems import raises
 from api.routes.checkout import limit_network
 from api.schemas.common import Page, decode_cursor, page_of
@@ -91,10 +91,10 @@ async def get_payment(user: CurrentUser, db: Db, payment_id: FromPath[uuid.UUID]
     responses=raises(NotFoundError, ConflictError, NotSetUpError),
 )
 async def retry_payment(
-    user: CurrentUser, services: AllServices, payment_id: FromPath[uuid.UUID]
+    user: CurrentUser, resources: AppResources, payment_id: FromPath[uuid.UUID]
 ) -> Response[PaymentView]:
-    cashier = cashier_of(services)
-    await limit_network(services, user)
+    cashier = cashier_of(resources)
+    await limit_network(resources, user)
     order = await checkout.retry_order(cashier, buyer_of(user), payment_id)
     return Response(payment_view(order), headers={"Location": f"/v1/checkout/{payment_id}"})
 
@@ -135,8 +135,8 @@ async def list_invoices(
     status_code=201,
     responses=raises(NotFoundError, NotSetUpError),
 )
-async def create_portal(user: CurrentUser, services: AllServices) -> PortalView:
-    return PortalView(await checkout.portal_url(cashier_of(services), buyer_of(user)))
+async def create_portal(user: CurrentUser, resources: AppResources) -> PortalView:
+    return PortalView(await checkout.portal_url(cashier_of(resources), buyer_of(user)))
 
 
 router = Router(

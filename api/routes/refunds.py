@@ -12,9 +12,9 @@ from litestar.params import FromPath, FromQuery, JSONBody
 from api import security
 from api.http.params import Cursor, IdempotencyKey, PageSize, Prefer
 from api.http.wait import gateway_of, wait_until
-from api.identity import AllServices, CurrentUser, Db, parse_prefer_wait
+from api.identity import AppResources, CurrentUser, Db, parse_prefer_wait
 from api.problems import raises
-from api.resources import Services
+from api.resources import Resources
 from api.schemas.common import Page, decode_cursor, page_of
 from api.schemas.refunds import CreateRefund, RefundView, refund_view
 from core import idempotency
@@ -68,22 +68,22 @@ RETRY_AFTER_SECONDS = 2
 async def create_refund(
     request: AnyRequest,
     user: CurrentUser,
-    services: AllServices,
+    resources: AppResources,
     data: JSONBody[CreateRefund],
     *,
     idempotency_key: IdempotencyKey = None,
     prefer: Prefer = None,
 ) -> Response[RefundView]:
-    gateway_of(services)
+    gateway_of(resources)
     repeated = idempotency.request_of("create_refund", idempotency_key, await request.body())
-    view = await _start(services, user.scope, data, repeated)
+    view = await _start(resources, user.scope, data, repeated)
     headers = {"Location": f"/v1/refunds/{view.id}", "Retry-After": str(RETRY_AFTER_SECONDS)}
     wait = parse_prefer_wait(prefer)
     if wait:
         headers["Preference-Applied"] = f"wait={wait}"
         found = await wait_until(
             lambda refund: refund.state is not RefundState.REQUESTED,
-            lambda: _read(services.db, user.scope, view.id),
+            lambda: _read(resources.db, user.scope, view.id),
             seconds=wait,
         )
         view = refund_view(found)
@@ -91,7 +91,7 @@ async def create_refund(
 
 
 async def _start(
-    services: Services,
+    resources: Resources,
     scope: Scope,
     data: CreateRefund,
     repeated: idempotency.IdempotentRequest | None,
@@ -113,9 +113,9 @@ async def _start(
             await idempotency.store(conn, repeated, status=202, response=msgspec.to_builtins(view))
         return view
 
-    view = await services.db.run(work, scope=scope)
+    view = await resources.db.run(work, scope=scope)
     if view.id == refund_id:
-        services.queue.enqueue_soon(DueTask(id=refund_id, queue="interactive", attempts=0))
+        resources.queue.enqueue_soon(DueTask(id=refund_id, queue="interactive", attempts=0))
     return view
 
 

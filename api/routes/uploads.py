@@ -12,9 +12,9 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from api import security
 from api.http import multipart
 from api.http.params import Cursor, IdempotencyKey, PageSize, Prefer
-from api.identity import AllServices, CurrentUser, User, parse_prefer_wait
+from api.identity import AppResources, CurrentUser, User, parse_prefer_wait
 from api.problems import raises
-from api.resources import Services
+from api.resources import Resources
 from api.schemas.common import Page, decode_cursor, encode_cursor
 from api.schemas.uploads import (
     DirectUploadView,
@@ -88,18 +88,18 @@ _WAIT = (
 async def create_upload(
     request: AnyRequest,
     user: CurrentUser,
-    services: AllServices,
+    resources: AppResources,
     idempotency_key: IdempotencyKey = None,
     prefer: Prefer = None,
 ) -> Response[UploadView]:
     checked = await service.check_file(await multipart.read_file(request))
     upload_id = await service.receive(
-        _tools(services),
+        _tools(resources),
         _owner(user),
         checked,
         idempotent=idempotency.request_of("create_upload", idempotency_key, checked.sha256),
     )
-    return await _answer(services, user, upload_id, wait=parse_prefer_wait(prefer))
+    return await _answer(resources, user, upload_id, wait=parse_prefer_wait(prefer))
 
 
 @post(
@@ -126,12 +126,12 @@ async def create_upload(
 async def start_direct_upload(
     request: AnyRequest,
     user: CurrentUser,
-    services: AllServices,
+    resources: AppResources,
     data: JSONBody[StartDirectUpload],
     idempotency_key: IdempotencyKey = None,
 ) -> Response[DirectUploadView]:
     direct = await service.start_direct(
-        _tools(services),
+        _tools(resources),
         _owner(user),
         file_name=data.file_name,
         content_type=data.content_type,
@@ -164,12 +164,12 @@ async def start_direct_upload(
 )
 async def complete_upload(
     user: CurrentUser,
-    services: AllServices,
+    resources: AppResources,
     upload_id: FromPath[uuid.UUID],
     prefer: Prefer = None,
 ) -> Response[UploadView]:
-    upload = await service.complete_direct(_tools(services), _owner(user), UploadId(upload_id))
-    return await _answer(services, user, upload.id, wait=parse_prefer_wait(prefer))
+    upload = await service.complete_direct(_tools(resources), _owner(user), UploadId(upload_id))
+    return await _answer(resources, user, upload.id, wait=parse_prefer_wait(prefer))
 
 
 @get(
@@ -182,20 +182,20 @@ async def complete_upload(
 )
 async def list_uploads(
     user: CurrentUser,
-    services: AllServices,
+    resources: AppResources,
     upload_state: Annotated[UploadState | None, QueryParameter(name="state")] = None,
     cursor: Cursor = None,
     limit: PageSize = 20,
 ) -> Page[UploadView]:
     before = decode_cursor(cursor, dt.datetime, uuid.UUID) if cursor else None
     uploads, more = await service.list_page(
-        services.db,
+        resources.db,
         user.scope,
         limit=limit,
         state=upload_state,
         before=(before[0], before[1]) if before else None,
     )
-    urls = await _sign(services, uploads)
+    urls = await _sign(resources, uploads)
     return Page(
         items=[view_of(upload, urls) for upload in uploads],
         next_cursor=encode_cursor(uploads[-1].created_at, uploads[-1].id) if more else None,
@@ -211,10 +211,10 @@ async def list_uploads(
     responses=raises(NotFoundError),
 )
 async def get_upload(
-    user: CurrentUser, services: AllServices, upload_id: FromPath[uuid.UUID]
+    user: CurrentUser, resources: AppResources, upload_id: FromPath[uuid.UUID]
 ) -> UploadView:
-    upload = await service.get(services.db, user.scope, upload_id)
-    return view_of(upload, await _sign(services, [upload]))
+    upload = await service.get(resources.db, user.scope, upload_id)
+    return view_of(upload, await _sign(resources, [upload]))
 
 
 @delete(
@@ -227,14 +227,14 @@ async def get_upload(
     responses=raises(NotFoundError, ConflictError),
 )
 async def delete_upload(
-    user: CurrentUser, services: AllServices, upload_id: FromPath[uuid.UUID]
+    user: CurrentUser, resources: AppResources, upload_id: FromPath[uuid.UUID]
 ) -> None:
-    await service.delete(services.db, user.scope, UploadId(upload_id))
+    await service.delete(resources.db, user.scope, UploadId(upload_id))
 
 
-def _tools(services: Services) -> UploadTools:
+def _tools(resources: Resources) -> UploadTools:
     return UploadTools(
-        services.db, services.storage, services.queue, services.settings.storage_bucket_uploads
+        resources.db, resources.storage, resources.queue, resources.settings.storage_bucket_uploads
     )
 
 
@@ -242,10 +242,10 @@ def _owner(user: User) -> Owner:
     return Owner(user.claims.user_id, user.scope, network_of(user.client_ip))
 
 
-async def _sign(services: Services, uploads: list[Upload]) -> dict[str, str]:
-    settings = services.settings
+async def _sign(resources: Resources, uploads: list[Upload]) -> dict[str, str]:
+    settings = resources.settings
     return await service.sign_pictures(
-        services.storage,
+        resources.storage,
         settings.storage_bucket_uploads,
         uploads,
         seconds=settings.signed_url_seconds,
@@ -253,10 +253,10 @@ async def _sign(services: Services, uploads: list[Upload]) -> dict[str, str]:
 
 
 async def _answer(
-    services: Services, user: User, upload_id: uuid.UUID, *, wait: int
+    resources: Resources, user: User, upload_id: uuid.UUID, *, wait: int
 ) -> Response[UploadView]:
     """201 ready, 202 not yet, or the problem it was rejected for. Raises: InvalidInputError."""
-    upload = await service.wait_until_settled(services.db, user.scope, upload_id, seconds=wait)
+    upload = await service.wait_until_settled(resources.db, user.scope, upload_id, seconds=wait)
     headers = {"Location": f"/v1/uploads/{upload.id}"}
     if wait:
         headers["Preference-Applied"] = f"wait={wait}"
@@ -270,7 +270,7 @@ async def _answer(
     if upload.state is not UploadState.READY:
         headers["Retry-After"] = str(_RETRY_AFTER_SECONDS)
         return Response(view_of(upload, {}), status_code=202, headers=headers)
-    urls = await _sign(services, [upload])
+    urls = await _sign(resources, [upload])
     return Response(view_of(upload, urls), status_code=201, headers=headers)
 
 

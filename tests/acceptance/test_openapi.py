@@ -116,7 +116,7 @@ class House:
     async def _buy(self, ada: Person) -> dict[str, str]:
         """A payment with a refund, and an event that waits."""
         world = self._world
-        gateway: StripeGateway = world.api.state.services.payments
+        gateway: StripeGateway = world.api.state.resources.payments
         sandbox = create_stripe(StripeSandboxConfig(base_url=STRIPE_URL))
         wire = InProcessTransport(sandbox)
         world.wires.connect(STRIPE_ORIGIN, wire)

@@ -11,7 +11,7 @@ from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, Quer
 from api import security
 from api.http.params import Cursor, PageSize
 from api.http.wait import gateway_of
-from api.identity import AllServices, CurrentAdmin, Db
+from api.identity import AppResources, CurrentAdmin, Db
 from api.problems import raises
 from api.routes.payments import States
 from api.schemas.admin.payments import (
@@ -241,11 +241,11 @@ async def get_order(
 )
 async def create_refund(
     admin: CurrentAdmin,
-    services: AllServices,
+    resources: AppResources,
     data: JSONBody[CreateAdminRefund],
     idempotency_key: RefundKey,
 ) -> Response[RefundView]:
-    gateway_of(services)
+    gateway_of(resources)
     minted = new_id()
 
     async def work(conn: Connection) -> Refund:
@@ -258,9 +258,9 @@ async def create_refund(
             key=idempotency_key,
         )
 
-    refund = await services.db.run(work, scope=admin.scope)
+    refund = await resources.db.run(work, scope=admin.scope)
     if refund.id == minted:
-        services.queue.enqueue_soon(DueTask(id=refund.id, queue="interactive", attempts=0))
+        resources.queue.enqueue_soon(DueTask(id=refund.id, queue="interactive", attempts=0))
     return Response(
         refund_view(refund),
         status_code=202,

@@ -9,7 +9,7 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 
 from api import security
 from api.http.params import Cursor, PageSize
-from api.identity import AllServices, CurrentAdmin, Db
+from api.identity import AppResources, CurrentAdmin, Db
 from api.problems import raises
 from api.schemas.admin.work import ReplayedTask
 from api.schemas.common import Page, decode_cursor, encode_cursor
@@ -70,13 +70,13 @@ async def list_dead_letters(
     responses=raises(NotAllowedError, NotFoundError),
 )
 async def replay_dead_letter(
-    admin: CurrentAdmin, services: AllServices, letter_id: FromPath[uuid.UUID]
+    admin: CurrentAdmin, resources: AppResources, letter_id: FromPath[uuid.UUID]
 ) -> ReplayedTask:
     async def work(conn: Connection) -> uuid.UUID:
         return await admin_work.replay_dead_letter(conn, letter_id)
 
-    task_id = await services.db.run(work, scope=admin.scope)
-    services.queue.enqueue_soon(DueTask(id=task_id, queue="default", attempts=0))
+    task_id = await resources.db.run(work, scope=admin.scope)
+    resources.queue.enqueue_soon(DueTask(id=task_id, queue="default", attempts=0))
     return ReplayedTask(task_id)
 
 

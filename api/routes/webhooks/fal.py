@@ -8,7 +8,7 @@ from litestar import Request, Router, post
 from litestar.params import FromPath
 
 from api import security
-from api.identity import AllServices
+from api.identity import AppResources
 from api.problems import raises
 from core.db import Connection
 from core.errors import NotAllowedError, NotFoundError
@@ -35,18 +35,18 @@ BODY_BYTES_MAX = 1024 * 1024
 )
 async def receive_fal_webhook(
     request: Request[Any, Any, Any],
-    services: AllServices,
+    resources: AppResources,
     call_id: FromPath[uuid.UUID],
     token: FromPath[str],
 ) -> None:
-    verified = await services.fal_webhooks.verify(request.headers, await request.body())
+    verified = await resources.fal_webhooks.verify(request.headers, await request.body())
 
     async def work(conn: Connection) -> uuid.UUID | None:
         return await webhooks.receive(conn, call_id, token, request_id=verified.request_id)
 
-    task_id = await services.db.run(work)
+    task_id = await resources.db.run(work)
     if task_id is not None:
-        services.queue.enqueue_soon(DueTask(id=task_id, queue="interactive", attempts=0))
+        resources.queue.enqueue_soon(DueTask(id=task_id, queue="interactive", attempts=0))
 
 
 router = Router("/", route_handlers=[receive_fal_webhook])

@@ -7,7 +7,7 @@ import structlog
 from litestar import Request, Router, post
 
 from api import security
-from api.identity import AllServices
+from api.identity import AppResources
 from api.problems import raises
 from api.routes.webhooks.fal import BODY_BYTES_MAX
 from api.schemas.payments import Received
@@ -36,9 +36,9 @@ SIGNATURE_HEADER = "stripe-signature"
     opt={"rate_limit": False},
 )
 async def receive_stripe_webhook(
-    request: Request[Any, Any, Any], services: AllServices
+    request: Request[Any, Any, Any], resources: AppResources
 ) -> Received:
-    settings = services.settings
+    settings = resources.settings
     if not settings.stripe_webhook_secrets:
         raise NotSetUpError(what="Stripe's webhooks")
     try:
@@ -50,9 +50,9 @@ async def receive_stripe_webhook(
     async def work(conn: Connection) -> uuid.UUID | None:
         return await events.receive(conn, event)
 
-    task_id = await services.db.run(work)
+    task_id = await resources.db.run(work)
     if task_id is not None:
-        services.queue.enqueue_soon(DueTask(id=task_id, queue="interactive", attempts=0))
+        resources.queue.enqueue_soon(DueTask(id=task_id, queue="interactive", attempts=0))
     return Received()
 
 

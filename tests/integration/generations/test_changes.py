@@ -3,18 +3,18 @@
 import asyncio
 import uuid
 
-from api.resources import Services
+from api.resources import Resources
 from core.changes import ChangePublisher
 from tests.integration.generations.world import World
 
 
-def _services(world: World) -> Services:
-    services: Services = world.api.state.services
-    return services
+def _resources(world: World) -> Resources:
+    resources: Resources = world.api.state.resources
+    return resources
 
 
 async def test_a_change_wakes_who_waits_for_it(world: World) -> None:
-    hub = _services(world).hub
+    hub = _resources(world).hub
     mine, theirs = uuid.uuid4(), uuid.uuid4()
     with hub.watch(mine) as changed, hub.watch(theirs) as other:
         await asyncio.sleep(0.7)  # longer than any time-out of a request on this connection
@@ -27,8 +27,8 @@ async def test_a_change_wakes_who_waits_for_it(world: World) -> None:
 
 
 async def test_rubbish_on_the_channel_wakes_nobody(world: World) -> None:
-    hub, settings = _services(world).hub, world.ctx.settings
-    redis = _services(world).redis
+    hub, settings = _resources(world).hub, world.ctx.settings
+    redis = _resources(world).redis
     mine = uuid.uuid4()
     with hub.watch(mine) as changed:
         await asyncio.sleep(0.1)

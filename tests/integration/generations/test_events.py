@@ -7,7 +7,7 @@ import time
 import pytest
 from pydantic import SecretStr
 
-from api.resources import Services
+from api.resources import Resources
 from api.routes.generation_events import STREAMS_PER_USER_MAX
 from tests.integration.generations.conftest import OpenWorld
 from tests.integration.generations.wires import Event, EventStream, open_stream
@@ -28,8 +28,8 @@ def _states(events: list[Event]) -> list[str]:
 
 
 def _open_streams(world: World) -> int:
-    services: Services = world.api.state.services
-    return services.streams.total()
+    resources: Resources = world.api.state.resources
+    return resources.streams.total()
 
 
 async def _nothing_open(world: World) -> None:

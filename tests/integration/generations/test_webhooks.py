@@ -127,5 +127,5 @@ async def test_keys_may_be_rotated(world: World, ada: Person) -> None:
     assert (await deliver(world, path)).status_code == 204
     signer(world).rotate(keep_old=True)
     # A new key is asked for, though not more often than every half minute.
-    world.api.state.services.fal_webhooks._tried_at = float("-inf")
+    world.api.state.resources.fal_webhooks._tried_at = float("-inf")
     assert (await deliver(world, path)).status_code == 204

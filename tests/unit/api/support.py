@@ -20,10 +20,10 @@ async def offline_client(
     peer: str = "203.0.113.7",
 ) -> AsyncIterator[httpx.AsyncClient]:
     app = create_app(settings, transport=transport, extra_routes=routes)
-    services = app.state.services
+    resources = app.state.resources
     wire = httpx.ASGITransport(cast("Any", app), client=(peer, 50_000))
     async with httpx.AsyncClient(transport=wire, base_url="http://api") as client:
         yield client
-    await services.tokens.close()
-    await services.http.aclose()
-    await services.redis.aclose()
+    await resources.tokens.close()
+    await resources.http.aclose()
+    await resources.redis.aclose()
