@@ -15,8 +15,8 @@ from redis.exceptions import RedisError
 from core import metrics
 from core.db import Connection
 from core.generations.pipeline import dispatch, poll, sweep
-from core.generations.pipeline.tools import WorkerContext
 from core.tasks import outbox
+from worker.context import WorkerContext
 
 log = structlog.get_logger()
 

@@ -14,7 +14,6 @@ from redis.backoff import NoBackoff
 
 from core.changes import ChangePublisher
 from core.db import Connection, Database
-from core.generations.pipeline.tools import WorkerContext
 from core.generations.providers.fal.client import FalClient
 from core.payments.stripe.client import StripeGateway
 from core.pixels.pool import PixelPool
@@ -22,6 +21,7 @@ from core.settings import Settings, SettingsError
 from core.storage.supabase import SupabaseStorage
 from core.tasks.outbox import TaskQueue
 from worker import loops, tasks
+from worker.context import WorkerContext
 from worker.rq_threads import WorkerThreads
 
 log = structlog.get_logger()

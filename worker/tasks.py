@@ -14,9 +14,9 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from core import errors
-from core.generations.pipeline.tools import WorkerContext
 from core.tasks import outbox
 from core.tasks.outbox import Task
+from worker.context import WorkerContext
 from worker.jobs import credits as credit_jobs
 from worker.jobs import generations as generation_jobs
 from worker.jobs import housekeeping as housekeeping_jobs

@@ -13,7 +13,6 @@ from pydantic import SecretStr
 
 from core.changes import ChangePublisher
 from core.db import Connection, Database, Scope, user_scope
-from core.generations.pipeline.tools import WorkerContext
 from core.generations.providers.fal.client import FalClient
 from core.ids import new_id
 from core.payments import checkout, refunds, service
@@ -33,6 +32,7 @@ from scripts.stripe_setup import set_up
 from tests.support.database import TestDatabase
 from tests.support.ledger import user_claims
 from worker import tasks
+from worker.context import WorkerContext
 
 STRIPE_URL = "http://stripe.test"
 STRIPE_KEY = SecretStr("sk_test_shop")

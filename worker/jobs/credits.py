@@ -5,9 +5,9 @@ import structlog
 from core.credits import service
 from core.credits.reconcile import reconcile as find_drift
 from core.db import Connection
-from core.generations.pipeline.tools import WorkerContext
 from core.tasks import outbox
 from core.tasks.outbox import Task
+from worker.context import WorkerContext
 
 log = structlog.get_logger()
 

@@ -3,8 +3,8 @@
 from core.generations.pipeline import collect as collecting
 from core.generations.pipeline import dispatch as dispatching
 from core.generations.pipeline import late
-from core.generations.pipeline.tools import WorkerContext
 from core.tasks.outbox import Task
+from worker.context import WorkerContext
 
 
 async def dispatch(ctx: WorkerContext, task: Task) -> None:

@@ -1,9 +1,9 @@
 """Rows that only served for a while."""
 
 from core.db import Connection
-from core.generations.pipeline.tools import WorkerContext
 from core.tasks import outbox
 from core.tasks.outbox import Task
+from worker.context import WorkerContext
 
 
 async def purge(ctx: WorkerContext, task: Task) -> None:

@@ -10,7 +10,6 @@ import structlog
 
 from core.db import Database
 from core.errors import RetryableError
-from core.generations.pipeline.tools import WorkerContext
 from core.payments import catch_up as reconcile
 from core.payments import refunds
 from core.payments import sync as syncing
@@ -18,6 +17,7 @@ from core.payments.stripe import events
 from core.payments.stripe.client import StripeCredentialsError, StripeError, StripeGateway
 from core.tasks import outbox
 from core.tasks.outbox import Task
+from worker.context import WorkerContext
 
 log = structlog.get_logger()
 

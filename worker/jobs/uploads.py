@@ -2,11 +2,11 @@
 
 import uuid
 
-from core.generations.pipeline.tools import WorkerContext
 from core.tasks.outbox import Task
 from core.uploads import processing
 from core.uploads.processing import ProcessingTools
 from core.uploads.types import UploadId
+from worker.context import WorkerContext
 
 
 async def normalise(ctx: WorkerContext, task: Task) -> None:

@@ -18,7 +18,7 @@ from core.errors import RetryableError
 from core.generations import endings as problems
 from core.generations.pipeline import queries
 from core.generations.pipeline.dispatch import submit_beside
-from core.generations.pipeline.tools import WorkerContext
+from core.generations.pipeline.tools import PipelineTools
 from core.generations.providers import accounts
 from core.generations.providers import types as fal
 from core.generations.providers.fal import models as adapters
@@ -49,7 +49,7 @@ _FETCH_ATTEMPTS_MAX = 5
 _THUMBNAIL_EXTENSIONS = {"image/jpeg": "jpg", "image/webp": "webp", "image/png": "png"}
 
 
-async def collect(ctx: WorkerContext, task: Task) -> None:
+async def collect(ctx: PipelineTools, task: Task) -> None:
     """The `provider_call.collect` task: fetch one call's result and act on it."""
     call_id = uuid.UUID(task.args["call_id"])
     found = await ctx.db.run(lambda conn: queries.begin_collect(conn, call_id))
@@ -87,7 +87,7 @@ async def collect(ctx: WorkerContext, task: Task) -> None:
 
 
 async def _look_later(
-    ctx: WorkerContext, task: Task, call_id: uuid.UUID, *, seconds: float
+    ctx: PipelineTools, task: Task, call_id: uuid.UUID, *, seconds: float
 ) -> None:
     """Back to running: the poll loop finds the end, or the deadline comes."""
     change = await ctx.db.run(
@@ -96,7 +96,7 @@ async def _look_later(
     await ctx.changes.publish(change)
 
 
-async def _fetch(ctx: WorkerContext, found: Collection) -> fal.ResultOutcome:
+async def _fetch(ctx: PipelineTools, found: Collection) -> fal.ResultOutcome:
     response_url = found.response_url
     if response_url is None:
         # The webhook overtook the submit's answer, or that was lost: it named the request.
@@ -106,7 +106,7 @@ async def _fetch(ctx: WorkerContext, found: Collection) -> fal.ResultOutcome:
     return await ctx.fal.result(fingerprint=found.key_fingerprint, response_url=response_url)
 
 
-def _observe(ctx: WorkerContext, found: Collection, *, seconds: float) -> None:
+def _observe(ctx: PipelineTools, found: Collection, *, seconds: float) -> None:
     ctx.counters.observe("jewelshot_collect_seconds", seconds)
     ctx.counters.observe(
         "jewelshot_provider_call_seconds",
@@ -119,7 +119,7 @@ def _observe(ctx: WorkerContext, found: Collection, *, seconds: float) -> None:
 # --- failure -------------------------------------------------------------------------------------
 
 
-async def _fail(ctx: WorkerContext, task: Task, found: Collection, failure: fal.Failure) -> None:
+async def _fail(ctx: PipelineTools, task: Task, found: Collection, failure: fal.Failure) -> None:
     """The provider's own verdict: another attempt where that is safe, a refund otherwise."""
     end = CallEnd(
         state=CallState.CANCELLED if failure.is_cancelled else CallState.FAILED,
@@ -211,7 +211,7 @@ def _units(value: object) -> str | None:
 # --- delivery ------------------------------------------------------------------------------------
 
 
-async def _deliver(ctx: WorkerContext, task: Task, found: Collection, output: fal.Output) -> None:
+async def _deliver(ctx: PipelineTools, task: Task, found: Collection, output: fal.Output) -> None:
     """An image is in the provider's hands: verify it, apply the output rule, store, finish."""
     if found.role is Role.RIVAL:
         found = await ctx.db.run(
@@ -261,7 +261,7 @@ class _OutputRefusedError(Exception):
 
 
 async def _refuse(
-    ctx: WorkerContext, task: Task, found: Collection, end: CallEnd, refused: _OutputRefusedError
+    ctx: PipelineTools, task: Task, found: Collection, end: CallEnd, refused: _OutputRefusedError
 ) -> None:
     """Failed and refunded; the provider's cost stays on the call."""
     end = CallEnd(
@@ -281,7 +281,7 @@ async def _refuse(
     await _announce(ctx, found, change)
 
 
-async def _download(ctx: WorkerContext, task: Task, found: Collection, output: fal.Output) -> bytes:
+async def _download(ctx: PipelineTools, task: Task, found: Collection, output: fal.Output) -> bytes:
     try:
         image = adapters.read_output(found.provider_step, output.payload)
     except adapters.NoImageError as error:
@@ -301,7 +301,7 @@ async def _download(ctx: WorkerContext, task: Task, found: Collection, output: f
 
 
 async def _advance(
-    ctx: WorkerContext, task: Task, found: Collection, end: CallEnd, data: bytes
+    ctx: PipelineTools, task: Task, found: Collection, end: CallEnd, data: bytes
 ) -> None:
     """Keeps the step's image as the next step's input and hands the slot over."""
     try:
@@ -343,7 +343,7 @@ def _rule_params(found: Collection) -> dict[str, Any]:
     return {**found.params, "upscale_factor": factor}
 
 
-async def _render_and_store(ctx: WorkerContext, found: Collection, data: bytes) -> ResultImage:
+async def _render_and_store(ctx: PipelineTools, found: Collection, data: bytes) -> ResultImage:
     source: bytes | tuple[int, int] = (found.source_width, found.source_height)
     if found.output_rule in outputs.RULES_OF_OWN_PIXELS:
         source = await ctx.storage.get(ctx.settings.storage_bucket_uploads, found.source_key)
@@ -381,7 +381,7 @@ async def _render_and_store(ctx: WorkerContext, found: Collection, data: bytes) 
     return result
 
 
-async def _announce(ctx: WorkerContext, found: Collection, change: queries.Change | None) -> None:
+async def _announce(ctx: PipelineTools, found: Collection, change: queries.Change | None) -> None:
     if change is None:
         return
     await ctx.changes.publish(change)
@@ -392,7 +392,7 @@ async def _announce(ctx: WorkerContext, found: Collection, change: queries.Chang
     )
 
 
-async def cancel_call(ctx: WorkerContext, task: Task) -> None:
+async def cancel_call(ctx: PipelineTools, task: Task) -> None:
     """The `provider_call.cancel` task: ask; money moves on the end that is verified."""
     call_id = uuid.UUID(task.args["call_id"])
     call = await ctx.db.run(lambda conn: queries.find_call(conn, call_id))

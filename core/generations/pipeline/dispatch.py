@@ -18,7 +18,7 @@ from core.catalog import params as catalog_params
 from core.db import Connection
 from core.generations import endings as problems
 from core.generations.pipeline import queries
-from core.generations.pipeline.tools import WorkerContext
+from core.generations.pipeline.tools import PipelineTools
 from core.generations.providers import accounts
 from core.generations.providers.fal import models as adapters
 from core.generations.providers.types import (
@@ -43,7 +43,7 @@ _RECORD_PAUSE_SECONDS = 0.5
 _TICKETS_AT_ONCE = 32
 
 
-async def dispatch_for(ctx: WorkerContext, task: Task) -> None:
+async def dispatch_for(ctx: PipelineTools, task: Task) -> None:
     """A generation's own ticket: serves the fairest waiting one, which need not be that one."""
 
     async def work(conn: Connection) -> list[Ticket]:
@@ -54,7 +54,7 @@ async def dispatch_for(ctx: WorkerContext, task: Task) -> None:
         submit_beside(ctx, ticket)
 
 
-async def dispatch_waiting(ctx: WorkerContext) -> int:
+async def dispatch_waiting(ctx: PipelineTools) -> int:
     """Fills the free slots; returns how many calls were opened."""
     opened = 0
     while True:
@@ -66,22 +66,22 @@ async def dispatch_waiting(ctx: WorkerContext) -> int:
             submit_beside(ctx, ticket)
 
 
-def _lease_seconds(ctx: WorkerContext) -> float:
+def _lease_seconds(ctx: PipelineTools) -> float:
     """Covers the POST's own timeouts and the recording of its outcome."""
     return ctx.settings.fal_submit_timeout_seconds + 15
 
 
-async def _take(ctx: WorkerContext, conn: Connection, *, limit: int) -> list[Ticket]:
+async def _take(ctx: PipelineTools, conn: Connection, *, limit: int) -> list[Ticket]:
     return await queries.take_tickets(
         conn, list(ctx.fal.fingerprints), limit=limit, lease_seconds=_lease_seconds(ctx)
     )
 
 
-def submit_beside(ctx: WorkerContext, ticket: Ticket, *, handed_over: bool = False) -> None:
+def submit_beside(ctx: PipelineTools, ticket: Ticket, *, handed_over: bool = False) -> None:
     ctx.run_beside(submit(ctx, ticket, handed_over=handed_over), name=f"submit {ticket.call_id}")
 
 
-async def submit(ctx: WorkerContext, ticket: Ticket, *, handed_over: bool = False) -> None:
+async def submit(ctx: PipelineTools, ticket: Ticket, *, handed_over: bool = False) -> None:
     """The one POST of a ticket, and the record of its outcome.
 
     `handed_over`: the slot came from the step before, so the account was not asked for its health.
@@ -119,7 +119,7 @@ async def submit(ctx: WorkerContext, ticket: Ticket, *, handed_over: bool = Fals
     await _record(ctx, ticket, outcome, until=started + _lease_seconds(ctx))
 
 
-async def _post(ctx: WorkerContext, ticket: Ticket) -> SubmitOutcome:
+async def _post(ctx: PipelineTools, ticket: Ticket) -> SubmitOutcome:
     step = ticket.provider_step
     params = catalog_params.check(ticket.params_schema, ticket.params)
     seconds_left = (ticket.give_up_at - datetime.now(UTC)).total_seconds()
@@ -149,7 +149,7 @@ async def _post(ctx: WorkerContext, ticket: Ticket) -> SubmitOutcome:
     )
 
 
-async def _input_url(ctx: WorkerContext, ticket: Ticket) -> str:
+async def _input_url(ctx: PipelineTools, ticket: Ticket) -> str:
     """Our signed URL; or the provider's own storage, when ours is local and the provider is not."""
     bucket = (
         ctx.settings.storage_bucket_uploads
@@ -181,7 +181,7 @@ def _not_sent(reason: str, error: UploadError | None = None) -> NotAccepted:
     )
 
 
-def first_poll_seconds(ctx: WorkerContext, typical_seconds: float) -> float:
+def first_poll_seconds(ctx: PipelineTools, typical_seconds: float) -> float:
     """After the model's usual time; half of it when no webhook will tell us."""
     if ctx.settings.fal_poll_first_seconds is not None:
         return ctx.settings.fal_poll_first_seconds
@@ -189,7 +189,7 @@ def first_poll_seconds(ctx: WorkerContext, typical_seconds: float) -> float:
 
 
 async def _record(
-    ctx: WorkerContext, ticket: Ticket, outcome: SubmitOutcome, *, until: float
+    ctx: PipelineTools, ticket: Ticket, outcome: SubmitOutcome, *, until: float
 ) -> None:
     """Insists while the lease lasts: an answer that is not written down may cost a second POST."""
     while True:
@@ -212,7 +212,7 @@ async def _record(
 
 
 async def _write(
-    ctx: WorkerContext, conn: Connection, ticket: Ticket, outcome: SubmitOutcome
+    ctx: PipelineTools, conn: Connection, ticket: Ticket, outcome: SubmitOutcome
 ) -> queries.Change | None:
     match outcome:
         case Accepted():
@@ -238,7 +238,7 @@ async def _write(
 
 
 async def _record_not_accepted(
-    ctx: WorkerContext, conn: Connection, ticket: Ticket, outcome: NotAccepted
+    ctx: PipelineTools, conn: Connection, ticket: Ticket, outcome: NotAccepted
 ) -> queries.Change | None:
     end = CallEnd(
         state=CallState.REFUSED,
@@ -287,7 +287,7 @@ def _delay_seconds(ticket: Ticket, outcome: NotAccepted) -> float:
 
 
 async def _end_without_call(
-    ctx: WorkerContext, ticket: Ticket, problem: Problem, detail: str
+    ctx: PipelineTools, ticket: Ticket, problem: Problem, detail: str
 ) -> None:
     """There is nothing that could be sent, now or later."""
     change = await ctx.db.run(

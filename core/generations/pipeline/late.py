@@ -3,14 +3,14 @@
 from psycopg.rows import DictRow
 
 from core.db import Connection, fetch_all
-from core.generations.pipeline.tools import WorkerContext
+from core.generations.pipeline.tools import PipelineTools
 from core.tasks import outbox
 from core.tasks.outbox import Task
 
 _IMAGES_AT_ONCE = 100
 
 
-async def expire(ctx: WorkerContext, task: Task) -> None:
+async def expire(ctx: PipelineTools, task: Task) -> None:
     """The `late_images.expire` task. Files go first: a row without a file is found again."""
     rows = await ctx.db.run(_find_expired)
     keys = [row["result"][name] for row in rows for name in ("storage_key", "thumbnail_key")]

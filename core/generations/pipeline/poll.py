@@ -9,7 +9,7 @@ import structlog
 from core.db import Connection
 from core.generations import endings as problems
 from core.generations.pipeline import queries
-from core.generations.pipeline.tools import WorkerContext
+from core.generations.pipeline.tools import PipelineTools
 from core.generations.providers import accounts
 from core.generations.providers import types as fal
 from core.generations.types import CallEnd, CallState, Role
@@ -22,7 +22,7 @@ _CALLS_AT_ONCE = 50
 _UNKNOWN_LOOKS = 2
 
 
-async def poll_due(ctx: WorkerContext) -> int:
+async def poll_due(ctx: PipelineTools) -> int:
     """One round over the calls whose look is due; returns how many were looked at."""
     calls = await ctx.db.run(
         lambda conn: queries.claim_polls(
@@ -36,7 +36,7 @@ async def poll_due(ctx: WorkerContext) -> int:
     return len(calls)
 
 
-async def _look(ctx: WorkerContext, call: dict[str, Any]) -> None:
+async def _look(ctx: PipelineTools, call: dict[str, Any]) -> None:
     status_url = call["status_url"]
     if status_url is None:
         if call["request_id"] is None:
@@ -55,13 +55,13 @@ async def _look(ctx: WorkerContext, call: dict[str, Any]) -> None:
             pass
 
 
-async def _want_collect(ctx: WorkerContext, call_id: uuid.UUID) -> None:
+async def _want_collect(ctx: PipelineTools, call_id: uuid.UUID) -> None:
     task_id = await ctx.db.run(lambda conn: queries.ensure_collect(conn, call_id))
     if task_id is not None:
         await ctx.queue.enqueue(DueTask(id=task_id, queue="interactive", attempts=0))
 
 
-async def _lost(ctx: WorkerContext, call_id: uuid.UUID) -> None:
+async def _lost(ctx: PipelineTools, call_id: uuid.UUID) -> None:
     """The provider does not know the request: it surely does not run, so it may be sent again."""
     end = CallEnd(state=CallState.LOST, http_status=404, error_type="request_not_found")
     found = await ctx.db.run(lambda conn: queries.begin_collect(conn, call_id))

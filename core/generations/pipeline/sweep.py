@@ -2,14 +2,14 @@
 
 from core.db import Connection, fetch_one
 from core.generations.pipeline import queries
-from core.generations.pipeline.tools import WorkerContext
+from core.generations.pipeline.tools import PipelineTools
 
 _ROWS_AT_ONCE = 200
 # One process sweeps at a time; the others skip their turn. Any constant: "sweep" in ASCII.
 _SWEEP_LOCK = 0x7377656570
 
 
-async def sweep(ctx: WorkerContext) -> int:
+async def sweep(ctx: PipelineTools) -> int:
     """One round; returns how many generations changed. Each part is a transaction of its own."""
     changed = 0
     for part in (_sweep_calls, _sweep_deadlines):
@@ -31,7 +31,7 @@ async def _is_sweeper(conn: Connection) -> bool:
     return bool(row and row["mine"])
 
 
-async def _sweep_calls(ctx: WorkerContext, conn: Connection) -> list[queries.Change]:
+async def _sweep_calls(ctx: PipelineTools, conn: Connection) -> list[queries.Change]:
     if not await _is_sweeper(conn):
         return []
     return await queries.sweep_calls(
@@ -42,7 +42,7 @@ async def _sweep_calls(ctx: WorkerContext, conn: Connection) -> list[queries.Cha
     )
 
 
-async def _sweep_deadlines(_: WorkerContext, conn: Connection) -> list[queries.Change]:
+async def _sweep_deadlines(_: PipelineTools, conn: Connection) -> list[queries.Change]:
     if not await _is_sweeper(conn):
         return []
     return await queries.sweep_deadlines(conn, limit=_ROWS_AT_ONCE)

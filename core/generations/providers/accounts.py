@@ -9,7 +9,7 @@ import uuid
 import structlog
 
 from core.db import Connection, fetch_one
-from core.generations.pipeline.tools import WorkerContext
+from core.generations.pipeline.tools import PipelineTools
 from core.generations.providers.types import AccountEffect, Unreachable
 from core.settings import Settings
 
@@ -64,7 +64,7 @@ async def note_effect(
         )
 
 
-async def note_unreachable(ctx: WorkerContext, account_id: uuid.UUID, outcome: Unreachable) -> None:
+async def note_unreachable(ctx: PipelineTools, account_id: uuid.UUID, outcome: Unreachable) -> None:
     """A look that was refused says as much about the account as a refused submit."""
     if outcome.account_effect == "none":
         return

@@ -14,7 +14,6 @@ from pydantic import SecretStr
 from api.app import create_app
 from core.changes import ChangePublisher
 from core.db import Connection, Database
-from core.generations.pipeline.tools import WorkerContext
 from core.generations.providers.fal.client import FalClient
 from core.pixels.pool import PixelPool
 from core.settings import FalKey, Settings
@@ -29,6 +28,7 @@ from tests.integration.generations.wires import Switchboard
 from tests.integration.generations.world import API_URL, FAL_URL, SUPABASE_URL, World
 from tests.support.database import TestDatabase
 from tests.support.tokens import JWKS_PATH, TokenIssuer
+from worker.context import WorkerContext
 
 PUBLISHABLE = "sb_publishable_test"
 SECRET = "sb_secret_test"

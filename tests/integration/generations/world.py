@@ -19,7 +19,6 @@ from PIL import Image, ImageDraw
 
 from core.db import Connection, Database
 from core.generations.pipeline import dispatch, poll, queries, sweep
-from core.generations.pipeline.tools import WorkerContext
 from core.generations.providers import types as fal_types
 from core.generations.types import Ticket
 from core.tasks import outbox
@@ -28,6 +27,7 @@ from tests.support.database import TestDatabase
 from tests.support.ledger import Ledger
 from tests.support.tokens import TokenIssuer
 from worker import tasks
+from worker.context import WorkerContext
 
 SUPABASE_URL = "http://127.0.0.1:54321"
 FAL_URL = "http://127.0.0.1:54330"

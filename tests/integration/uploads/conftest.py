@@ -13,7 +13,6 @@ import redis.asyncio
 
 from core.changes import ChangePublisher
 from core.db import Database
-from core.generations.pipeline.tools import WorkerContext
 from core.generations.providers.fal.client import FalClient
 from core.pixels.pool import PixelPool
 from core.settings import Settings
@@ -25,6 +24,7 @@ from scripts.seed import ensure_buckets
 from tests.support.api import api_client
 from tests.support.database import TestDatabase
 from worker import tasks
+from worker.context import WorkerContext
 
 BASE_URL = "http://127.0.0.1:54321"
 SECRET = "sb_secret_test"

@@ -1,0 +1,69 @@
+"""What a job is given: the tools of its process. Built once by worker/process.py."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import httpx
+import structlog
+
+from core.changes import ChangePublisher
+from core.db import Database
+from core.generations.providers.fal.client import FalClient
+from core.metrics import Counters
+from core.payments.stripe.client import StripeGateway
+from core.pixels.pool import PixelPool
+from core.settings import Settings
+from core.storage.types import Storage
+from core.tasks.outbox import TaskQueue
+
+log = structlog.get_logger()
+
+
+class WorkerContext:
+    """One per process; jobs and loops share it. It owns the tasks that run beside them."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        db: Database,
+        queue: TaskQueue,
+        changes: ChangePublisher,
+        http: httpx.AsyncClient,
+        fal: FalClient,
+        storage: Storage,
+        pixels: PixelPool,
+        payments: StripeGateway | None = None,
+    ) -> None:
+        self.settings = settings
+        self.db = db
+        self.queue = queue
+        self.changes = changes
+        self.http = http
+        self.fal = fal
+        self.storage = storage
+        self.pixels = pixels
+        self.payments = payments
+        self.counters = Counters()
+        self.dispatch_wanted = asyncio.Event()
+        self._beside: set[asyncio.Task[None]] = set()
+
+    @property
+    def beside_count(self) -> int:
+        return len(self._beside)
+
+    def run_beside(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
+        """Runs `work` without anybody waiting for it; its errors are logged, shutdown waits."""
+        task = asyncio.create_task(work, name=name)
+        self._beside.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: "asyncio.Task[None]") -> None:
+        self._beside.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("work.beside_failed", work=task.get_name(), exc_info=error)
+
+    async def wait_beside(self, *, timeout_seconds: float) -> None:
+        if self._beside:
+            await asyncio.wait(self._beside, timeout=timeout_seconds)
