@@ -7,10 +7,9 @@ compressed pixels; everything else is encoded once, lossless where the source wa
 import msgspec
 from PIL import Image
 
-from core.pixels import colour, raster, sniff
+from core.pixels import colour, headers, raster, sniff
 from core.pixels.formats import jpeg
 from core.pixels.formats.base import Colour, ImageFormat, Layout, corrupt, truncated
-from core.pixels.formats.exif import read_exif
 from core.pixels.limits import BYTES_MAX
 
 
@@ -31,38 +30,34 @@ class NormalisedImage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def normalise(data: bytes) -> NormalisedImage:
-    """Raises: as `sniff.inspect`, and what only decoding can find (truncated, corrupt)."""
-    header = sniff.inspect(data)
-    layout = sniff.parse(data, header.format)
-    image = raster.decode(data[: layout.end], header.format)
-    if image.size not in {(header.width, header.height), (header.height, header.width)}:
+    """Every limit holds before the first pixel is decoded.
+
+    Raises: as `sniff.inspect`, and what only decoding can find (truncated, corrupt).
+    """
+    sniff.check_size(len(data))
+    layout = headers.read(data, sniff.detect(data))
+    trailer = sniff.judge(data, layout)
+    image = raster.decode(data[: layout.end], layout.format)
+    if image.size not in {(layout.width, layout.height), (layout.height, layout.width)}:
         raise corrupt("its header and its pixels differ in size")
-    notes = _privacy_notes(image, header)
+    notes = _privacy_notes(layout, trailer)
     if isinstance(layout, jpeg.JpegLayout):
         stripped = _stripped_if_whole(data, layout, image)
         if stripped is not None and _is_upright_srgb(image, layout):
-            return _result(stripped, image, header, notes, "image/jpeg")
-    return _encode_anew(image, header, layout, notes)
+            return _result(stripped, image, layout.format, notes, "image/jpeg")
+    return _encode_anew(image, layout, notes)
 
 
-def _privacy_notes(image: Image.Image, header: sniff.ImageHeader) -> list[str]:
+def _privacy_notes(layout: Layout, trailer: str | None) -> list[str]:
     """Location first: it is what hurts when it leaks."""
     notes: list[str] = []
-    if header.has_gps or _has_gps(image):
+    if layout.has_gps:
         notes.append("removed location")
-    if header.has_exif:
+    if layout.has_exif:
         notes.append("removed camera data")
-    if header.trailer:
-        notes.append(f"removed {header.trailer}")
+    if trailer:
+        notes.append(f"removed {trailer}")
     return notes
-
-
-def _has_gps(image: Image.Image) -> bool:
-    """For formats whose header alone does not tell (HEIC)."""
-    block = image.info.get("exif")
-    if not isinstance(block, bytes):
-        return False
-    return read_exif(block.removeprefix(b"Exif\x00\x00")).has_gps
 
 
 def _is_upright_srgb(image: Image.Image, layout: Layout) -> bool:
@@ -85,14 +80,12 @@ def _stripped_if_whole(data: bytes, layout: jpeg.JpegLayout, image: Image.Image)
     return stripped
 
 
-def _encode_anew(
-    image: Image.Image, header: sniff.ImageHeader, layout: Layout, notes: list[str]
-) -> NormalisedImage:
+def _encode_anew(image: Image.Image, layout: Layout, notes: list[str]) -> NormalisedImage:
     turned = raster.orientation(image)
     icc = image.info.get("icc_profile")
     image = _to_rgb(image, icc, notes)
     upright, note = raster.turn_upright(image, turned)
-    notes += [note] if note else _rotation_by_codec(header)
+    notes += [note] if note else _rotation_by_codec(layout)
     if layout.bit_depth > 8:
         notes.append(f"reduced from {layout.bit_depth} to 8 bits per channel")
     converted = colour.to_srgb(
@@ -108,9 +101,10 @@ def _encode_anew(
     if image.mode == "RGBA" or layout.lossless:
         encoded = raster.encode_png(image)
         if image.mode == "RGBA" or len(encoded) <= BYTES_MAX:
-            return _result(encoded, image, header, notes, "image/png")
+            return _result(encoded, image, layout.format, notes, "image/png")
     encoded = raster.encode_jpeg(image)
-    return _result(encoded, raster.decode(encoded, ImageFormat.JPEG), header, notes, "image/jpeg")
+    decoded = raster.decode(encoded, ImageFormat.JPEG)
+    return _result(encoded, decoded, layout.format, notes, "image/jpeg")
 
 
 def _to_rgb(image: Image.Image, icc: bytes | None, notes: list[str]) -> Image.Image:
@@ -122,18 +116,18 @@ def _to_rgb(image: Image.Image, icc: bytes | None, notes: list[str]) -> Image.Im
     return raster.flatten_modes(image)
 
 
-def _rotation_by_codec(header: sniff.ImageHeader) -> list[str]:
+def _rotation_by_codec(layout: Layout) -> list[str]:
     """HEIC and TIFF are turned by their decoders, exactly once."""
-    if header.format not in {ImageFormat.HEIC, ImageFormat.TIFF}:
+    if layout.format not in {ImageFormat.HEIC, ImageFormat.TIFF}:
         return []
-    note = raster.turn_note(header.orientation)
+    note = raster.turn_note(layout.orientation)
     return [note] if note else []
 
 
 def _result(
     data: bytes,
     image: Image.Image,
-    header: sniff.ImageHeader,
+    source: ImageFormat,
     notes: list[str],
     content_type: str,
 ) -> NormalisedImage:
@@ -148,6 +142,6 @@ def _result(
         pixel_sha256=raster.pixel_sha256(image),
         thumbnail=small,
         thumbnail_content_type=small_type,
-        source_format=header.format.value,
+        source_format=source.value,
         notes=tuple(notes),
     )

@@ -10,9 +10,8 @@ from typing import Final
 import pillow_heif
 from PIL import ExifTags, Image, JpegImagePlugin
 
-from core.errors import UnsupportedMediaError
 from core.pixels.colour import Space, icc_of
-from core.pixels.formats.base import ImageFormat, corrupt, refuse, truncated
+from core.pixels.formats.base import ImageFormat, codec_errors, corrupt
 from core.pixels.limits import THUMBNAIL_SIDE
 
 JPEG_QUALITY: Final = 95
@@ -36,22 +35,9 @@ pillow_heif.options.DECODE_THREADS = 1
 
 def decode(data: bytes, kind: ImageFormat) -> Image.Image:
     """All pixels. Raises: UnsupportedMediaError (truncated, corrupt, too_complex)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            image = _open(data, kind)
-            image.load()
-        except UnsupportedMediaError:
-            raise
-        except MemoryError as error:
-            raise refuse(
-                "too_complex", "The picture needs too much memory. Save it again as a normal JPEG."
-            ) from error
-        except Exception as error:
-            # Decoders raise anything at all on hostile bytes, and all of it means the same.
-            if isinstance(error, EOFError) or "truncated" in str(error).lower():
-                raise truncated() from error
-            raise corrupt("its pixels cannot be decoded") from error
+    with codec_errors("its pixels cannot be decoded"):
+        image = _open(data, kind)
+        image.load()
     return image
 
 
@@ -61,7 +47,8 @@ def _open(data: bytes, kind: ImageFormat) -> Image.Image:
         return JpegImagePlugin.JpegImageFile(io.BytesIO(data))
     if kind is ImageFormat.HEIC:
         # libheif applies rotation and mirroring; EXIF's orientation does not count in HEIF.
-        return pillow_heif.read_heif(data, convert_hdr_to_8bit=True).to_pillow()
+        # The primary picture alone: others in the file would multiply what it costs to decode.
+        return pillow_heif.open_heif(data, convert_hdr_to_8bit=True).to_pillow()
     return Image.open(io.BytesIO(data), formats=[_PLUGINS[kind]])
 
 

@@ -144,13 +144,19 @@ def render(
 def _parse(data: bytes) -> Layout:
     try:
         kind = sniff.detect(data)
+        if kind not in _DELIVERABLE:
+            raise _wrong_type()
         layout = sniff.parse(data, kind)
     except UnsupportedMediaError as error:
         reason = "wrong_type" if error.fields["reason"] == "unknown_type" else "undecodable"
         raise OutputRuleError(reason, "The result is not a picture that opens.") from error
-    if kind not in _DELIVERABLE or layout.colour is Colour.CMYK or layout.frames > 1:
-        raise OutputRuleError("wrong_type", "The result is not a still JPEG, PNG or WebP in RGB.")
+    if layout.colour is Colour.CMYK or layout.frames > 1:
+        raise _wrong_type()
     return layout
+
+
+def _wrong_type() -> OutputRuleError:
+    return OutputRuleError("wrong_type", "The result is not a still JPEG, PNG or WebP in RGB.")
 
 
 def _flatten(image: Image.Image) -> Image.Image:

@@ -1,18 +1,16 @@
 """What a file is, told from its bytes, and whether it is a picture we take.
 
 Reads headers only: no pixel is decoded and no codec library is called, so the API may run it on
-anything a stranger sends. The worker runs it again, because a direct upload never passed the API.
+anything a stranger sends. What it cannot tell of HEIC and TIFF is judged where they are decoded.
 """
 
 from collections.abc import Callable
 from pathlib import PurePath
 from typing import Final
 
-import msgspec
-
 from core.errors import PayloadTooLargeError
 from core.pixels import polyglot
-from core.pixels.formats import heif, jpeg, png, tiff, webp
+from core.pixels.formats import jpeg, png, webp
 from core.pixels.formats.base import Colour, ImageFormat, Layout, refuse
 from core.pixels.limits import (
     BOMB_PIXELS_MIN,
@@ -93,67 +91,44 @@ _READERS: Final[dict[ImageFormat, Callable[[bytes], Layout]]] = {
     ImageFormat.JPEG: jpeg.parse,
     ImageFormat.PNG: png.parse,
     ImageFormat.WEBP: webp.parse,
-    ImageFormat.HEIC: heif.parse,
-    ImageFormat.TIFF: tiff.parse,
 }
 _HDR_TRANSFERS: Final = frozenset({16, 18})  # PQ and HLG, ITU-T H.273 table 3
 _SEND = "Send a JPEG, PNG, WebP, HEIC or TIFF photo."
 
 
-class ImageHeader(msgspec.Struct, frozen=True, kw_only=True):
-    """A picture that passed. Width and height are as stored, before any rotation."""
-
-    format: ImageFormat
-    content_type: str
-    width: int
-    height: int
-    bit_depth: int
-    colour: Colour
-    has_alpha: bool
-    has_exif: bool
-    has_gps: bool | None
-    """None where finding out would need more than the header (HEIC)."""
-    orientation: int
-    """1 to 8 as in EXIF; HEIC: from its rotation property."""
-    trailer: str | None
-    """What a phone appended behind the picture; the worker cuts it off."""
-    size_bytes: int
-
-
 def inspect(
     data: bytes, *, filename: str | None = None, declared_content_type: str | None = None
-) -> ImageHeader:
-    """Accept a picture or say what is wrong with it.
+) -> ImageFormat:
+    """Accept a file as a picture, or say what is wrong with it, as far as can be told here.
+
+    The headers of JPEG, PNG and WebP are read and judged. HEIC and TIFF pass by their first
+    bytes: their headers are read where they are decoded, see `headers`.
 
     A name or declared type that promises another kind of file is refused
     (`extension_mismatch`): a buyer who renames a file should hear it here, not from a shop that
     rejects the result. No name, no extension, or application/octet-stream promises nothing.
 
-    Raises: UnsupportedMediaError (reason: empty_file, unknown_type, extension_mismatch,
-    truncated, corrupt, too_small, animated, sixteen_bit, cmyk, hdr, too_complex, polyglot),
-    PayloadTooLargeError (reason: too_many_bytes, too_many_pixels, decompression_bomb).
+    Raises: UnsupportedMediaError (reason: empty_file, unknown_type, extension_mismatch, and as
+    `judge`), PayloadTooLargeError (reason: too_many_bytes, and as `judge`).
     """
     check_size(len(data))
     kind = detect(data)
     _check_promise(kind, filename, declared_content_type)
-    layout = parse(data, kind)
+    if kind in _READERS:
+        judge(data, parse(data, kind))
+    return kind
+
+
+def judge(data: bytes, layout: Layout) -> str | None:
+    """Whether a picture with this header is taken. The kind of its harmless trailer, if any.
+
+    Raises: UnsupportedMediaError (reason: truncated, corrupt, too_small, animated, sixteen_bit,
+    cmyk, lab, hdr, too_complex, polyglot), PayloadTooLargeError (reason: too_many_pixels,
+    decompression_bomb).
+    """
     _check_dimensions(layout, len(data))
     _check_kind(layout)
-    trailer = polyglot.check(data, layout)
-    return ImageHeader(
-        format=kind,
-        content_type=CONTENT_TYPES[kind],
-        width=layout.width,
-        height=layout.height,
-        bit_depth=layout.bit_depth,
-        colour=layout.colour,
-        has_alpha=layout.has_alpha,
-        has_exif=layout.has_exif,
-        has_gps=layout.has_gps,
-        orientation=layout.orientation,
-        trailer=trailer,
-        size_bytes=len(data),
-    )
+    return polyglot.check(data, layout)
 
 
 def check_size(size_bytes: int) -> None:
@@ -189,7 +164,7 @@ def detect(data: bytes) -> ImageFormat:
 
 
 def parse(data: bytes, kind: ImageFormat) -> Layout:
-    """The structure of the file, without judging it. Raises: UnsupportedMediaError."""
+    """The structure of a JPEG, PNG or WebP, without judging it. Raises: UnsupportedMediaError."""
     return _READERS[kind](data)
 
 

@@ -27,6 +27,7 @@ from core.idempotency import IdempotentRequest
 from core.ids import new_id
 from core.people.service import get_or_open_account
 from core.pixels import sniff
+from core.pixels.formats.base import ImageFormat
 from core.storage.types import Storage, StorageUnavailableError
 from core.tasks.outbox import DueTask, TaskQueue
 from core.uploads import queries
@@ -73,7 +74,7 @@ class Checked(msgspec.Struct, frozen=True):
     """A file that looks like a photo we take, and the hash that tells it from another."""
 
     file: SentFile
-    header: sniff.ImageHeader
+    format: ImageFormat
     sha256: bytes
 
 
@@ -86,10 +87,10 @@ async def check_file(file: SentFile) -> Checked:
 
 
 def _check(file: SentFile) -> Checked:
-    header = sniff.inspect(file.data, filename=file.name, declared_content_type=file.content_type)
+    found = sniff.inspect(file.data, filename=file.name, declared_content_type=file.content_type)
     digest = hashlib.sha256(file.data)
     digest.update(b"\0" + (file.name or "").encode("utf-8", "surrogatepass"))
-    return Checked(file, header, digest.digest())
+    return Checked(file, found, digest.digest())
 
 
 async def receive(
@@ -105,7 +106,7 @@ async def receive(
     Replay: an idempotency key answers the upload of its first request.
     """
     upload_id = UploadId(new_id())
-    key = original_key(owner.user_id, upload_id, EXTENSIONS[checked.header.format])
+    key = original_key(owner.user_id, upload_id, EXTENSIONS[checked.format])
 
     async def prepare(conn: Connection) -> dict[str, Any] | None:
         stored = await _stored_answer(conn, idempotent)
@@ -124,7 +125,7 @@ async def receive(
         task_id = await queries.complete(
             conn,
             upload_id,
-            source_format=checked.header.format.value,
+            source_format=checked.format.value,
             size_bytes=len(checked.file.data),
         )
         answer = {"upload_id": str(upload_id)}
@@ -136,7 +137,7 @@ async def receive(
     if answer is None:
         try:
             await tools.storage.put(
-                tools.bucket, key, checked.file.data, checked.header.content_type
+                tools.bucket, key, checked.file.data, sniff.CONTENT_TYPES[checked.format]
             )
             answer = await tools.db.run(complete, scope=owner.scope)
         except (DomainError, asyncio.CancelledError):
@@ -229,7 +230,7 @@ async def complete_direct(tools: UploadTools, owner: Owner, upload_id: UploadId)
         return await queries.complete(
             conn,
             upload_id,
-            source_format=checked.header.format.value,
+            source_format=checked.format.value,
             size_bytes=len(checked.file.data),
         )
 

@@ -122,6 +122,30 @@ def test_imports_point_inwards(package: str) -> None:
     assert wrong == []
 
 
+def test_bytes_of_strangers_meet_no_codec_in_the_api() -> None:
+    """What the API calls to look at a file reaches no parser written in C or C++."""
+    graph = module_graph("core")
+    reached, waiting = set[str](), ["core.pixels.sniff"]
+    while waiting:
+        module = waiting.pop()
+        reached.add(module)
+        waiting += graph[module] - reached
+    paths = dict(sources("core"))
+    found = {top(name) for module in reached for name in imports_in(tree_of(paths[module]))}
+    assert "core" in found
+    assert not found & {"PIL", "pillow_heif", "numpy"}
+    allowed = {"core.pixels.sniff", "core.pixels.limits", "core.pixels.formats.base"}
+    wrong = [
+        f"{name} imports {imported}"
+        for name, path in sources("api")
+        for imported in imports_in(tree_of(path))
+        if imported.startswith("core.pixels.")
+        and imported.rpartition(".")[0] not in allowed
+        and imported not in allowed
+    ]
+    assert wrong == []
+
+
 @pytest.mark.parametrize("package", FOREIGN)
 def test_each_part_has_its_own_libraries(package: str) -> None:
     wrong = [

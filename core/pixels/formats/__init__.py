@@ -1,5 +1,8 @@
 """One small reader per file format. They look at structure only and never decode pixels.
 
+Those of JPEG, PNG and WebP are plain Python and run in the API, too; those of HEIC and TIFF call
+the codec libraries and run in pixel processes only.
+
 Hostile bytes may cost them at most a refusal: the only exception that leaves is
 `UnsupportedMediaError`.
 """

@@ -1,6 +1,9 @@
 """What the readers of the formats share: bounded reads, refusals and the result's shape."""
 
+import contextlib
 import struct
+import warnings
+from collections.abc import Iterator
 from enum import StrEnum
 
 import msgspec
@@ -38,11 +41,12 @@ class Layout(msgspec.Struct, kw_only=True):
     lossless: bool = False
     orientation: int = 1
     has_exif: bool = False
-    has_gps: bool | None = False
+    has_gps: bool = False
     adobe_rgb: bool = False
     cicp: tuple[int, int] | None = None
     """Colour primaries and transfer characteristics (ITU-T H.273), where the file states them."""
     metadata: list[tuple[int, int]] = msgspec.field(default_factory=list)
+    """Regions in which pages and scripts are looked for."""
 
 
 def refuse(reason: str, detail: str) -> UnsupportedMediaError:
@@ -63,6 +67,28 @@ def corrupt(what: str) -> UnsupportedMediaError:
         f"The file is damaged ({what}). Open it in a photo program, save it again as JPEG "
         "and send that.",
     )
+
+
+@contextlib.contextmanager
+def codec_errors(what: str) -> Iterator[None]:
+    """Around calls of codec libraries, which raise anything at all on hostile bytes.
+
+    Raises: UnsupportedMediaError (truncated, corrupt, too_complex).
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except UnsupportedMediaError:
+            raise
+        except MemoryError as error:
+            raise refuse(
+                "too_complex", "The picture needs too much memory. Save it again as a normal JPEG."
+            ) from error
+        except Exception as error:
+            if isinstance(error, EOFError) or "truncated" in str(error).lower():
+                raise truncated() from error
+            raise corrupt(what) from error
 
 
 def take(data: bytes, offset: int, size: int) -> bytes:

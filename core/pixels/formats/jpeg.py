@@ -159,7 +159,7 @@ def _read_metadata(data: bytes, layout: JpegLayout) -> None:
         if segment.marker == _APP1 and data[body : body + 6] == b"Exif\x00\x00":
             exif = read_exif(data[body + 6 : segment.end])
             layout.has_exif = True
-            layout.has_gps = bool(layout.has_gps) or exif.has_gps
+            layout.has_gps = layout.has_gps or exif.has_gps
             layout.adobe_rgb = exif.adobe_rgb
             if layout.orientation == 1:
                 layout.orientation = exif.orientation

@@ -1,16 +1,19 @@
-"""TIFF 6.0: the directories, not the strips."""
+"""TIFF 6.0: the directories, read by Pillow. Pixel processes only."""
 
-from core.pixels.formats.base import Colour, ImageFormat, Layout, corrupt, refuse, truncated, unpack
-from core.pixels.formats.exif import GPS_IFD, ORIENTATION, Ifd, byte_order, read_ifd, values
+import io
+from typing import Final
 
-_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
-_STRIP_OFFSETS, _SAMPLES, _STRIP_SIZES, _TILE_OFFSETS, _TILE_SIZES = 273, 277, 279, 324, 325
-_EXTRA_SAMPLES, _SAMPLE_FORMAT, _EXIF_IFD, _DNG_VERSION = 338, 339, 34665, 50706
+from PIL import ExifTags, TiffImagePlugin
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-_PAGES_MAX = 64
-_STRIPS_MAX = 200_000
-_LOSSY = frozenset({6, 7, 34712})
-_COLOURS = {
+from core.pixels.formats.base import Colour, ImageFormat, Layout, codec_errors, corrupt, refuse
+
+_DNG_VERSION: Final = 50706
+_PAGES_MAX: Final = 8
+"""A photo has one, or previews beside it; each may cost as much time as the file has bytes."""
+_TAIL_BYTES: Final = 4_096
+_LOSSY: Final = frozenset({6, 7, 34712})
+_COLOURS: Final = {
     0: Colour.GRAY,
     1: Colour.GRAY,
     2: Colour.RGB,
@@ -20,84 +23,72 @@ _COLOURS = {
     8: Colour.LAB,
     9: Colour.LAB,
 }
+_WHOLE_NUMBERS: Final = frozenset({1, 4})  # 6.0, section 19: unsigned, and undefined
 
 
 def parse(data: bytes) -> Layout:
-    order = byte_order(data)
-    pages = _pages(data, order)
-    first = pages[0]
-
-    def number(tag: int, default: int) -> int:
-        found = values(data, order, first.fields.get(tag), at_most=1)
-        return found[0] if found else default
-
-    colour = _COLOURS.get(number(_PHOTOMETRIC, 2))
-    if colour is None or _DNG_VERSION in first.fields:
-        raise refuse(
-            "unknown_type",
-            "This is a camera's raw file. Export it as JPEG or as an 8-bit TIFF and send that.",
+    with codec_errors("its directory cannot be read"):
+        first, pages = _directories(data)
+        colour = _COLOURS.get(_number(first, TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 2))
+        if colour is None or _DNG_VERSION in first:
+            raise refuse(
+                "unknown_type",
+                "This is a camera's raw file. Export it as JPEG or as an 8-bit TIFF and send that.",
+            )
+        if _number(first, TiffImagePlugin.SAMPLEFORMAT, 1) not in _WHOLE_NUMBERS:
+            raise refuse(
+                "sixteen_bit",
+                "The TIFF stores floating point numbers. Save it with 8 bits per channel.",
+            )
+        plain = {Colour.RGB: 3, Colour.CMYK: 4, Colour.LAB: 3}.get(colour, 1)
+        samples = _number(first, TiffImagePlugin.SAMPLESPERPIXEL, 1)
+        return Layout(
+            format=ImageFormat.TIFF,
+            width=_number(first, TiffImagePlugin.IMAGEWIDTH, 0),
+            height=_number(first, TiffImagePlugin.IMAGELENGTH, 0),
+            bit_depth=max(_numbers(first, TiffImagePlugin.BITSPERSAMPLE) or [1]),
+            colour=colour,
+            has_alpha=samples > plain and _number(first, TiffImagePlugin.EXTRASAMPLES, 1) != 0,
+            frames=max(1, pages),
+            lossless=_number(first, TiffImagePlugin.COMPRESSION, 1) not in _LOSSY,
+            orientation=_number(first, ExifTags.Base.Orientation, 1),
+            has_exif=ExifTags.IFD.Exif in first,
+            has_gps=ExifTags.IFD.GPSInfo in first,
+            # Nothing says where a TIFF ends, so what other programs look for is looked for in its
+            # last bytes. All of it goes: a TIFF is always encoded anew.
+            end=len(data),
+            metadata=[(max(0, len(data) - _TAIL_BYTES), len(data))],
         )
-    bits = values(data, order, first.fields.get(_BITS), at_most=8) or (1,)
-    if number(_SAMPLE_FORMAT, 1) not in {1, 4}:
-        raise refuse(
-            "sixteen_bit",
-            "The TIFF stores floating point numbers. Save it with 8 bits per channel.",
-        )
-    end = max(*(page.end for page in pages), _strips_end(data, order, first))
-    plain = {Colour.RGB: 3, Colour.CMYK: 4, Colour.LAB: 3}.get(colour, 1)
-    extra = values(data, order, first.fields.get(_EXTRA_SAMPLES), at_most=1)
-    real_pages = [page for page in pages if not _is_preview(data, order, page)]
-    return Layout(
-        format=ImageFormat.TIFF,
-        width=number(_WIDTH, 0),
-        height=number(_HEIGHT, 0),
-        bit_depth=max(bits),
-        colour=colour,
-        has_alpha=number(_SAMPLES, 1) > plain and extra[:1] != (0,),
-        frames=max(1, len(real_pages)),
-        lossless=number(_COMPRESSION, 1) not in _LOSSY,
-        orientation=number(ORIENTATION, 1),
-        has_exif=_EXIF_IFD in first.fields,
-        has_gps=GPS_IFD in first.fields,
-        # Nothing says where a TIFF ends: directories that only others know may follow. So all of
-        # it is the file, and what no directory points to is looked at for scripts and pages.
-        end=len(data),
-        metadata=[(end, len(data))] if end < len(data) else [],
-    )
 
 
-def _pages(data: bytes, order: str) -> list[Ifd]:
-    pages: list[Ifd] = []
+def _directories(data: bytes) -> tuple[ImageFileDirectory_v2, int]:
+    """The first, and how many there are that are no previews."""
+    file = io.BytesIO(data)
+    directory = ImageFileDirectory_v2(data[:8])
+    first = None
+    pages = 0
     seen: set[int] = set()
-    (offset,) = unpack(order + "I", data, 4)
-    while offset:
-        if offset in seen or len(pages) >= _PAGES_MAX:
-            raise corrupt("directories in a circle, or too many")
-        seen.add(offset)
-        pages.append(read_ifd(data, order, offset))
-        offset = pages[-1].next_offset
-    if not pages:
+    # One that lacks its own end says the file's first directory is next: that is the last one, too.
+    while directory.next and directory.next not in seen:
+        if len(seen) >= _PAGES_MAX:
+            raise corrupt("too many directories")
+        seen.add(directory.next)
+        file.seek(directory.next)
+        directory = ImageFileDirectory_v2(data[:8])
+        directory.load(file)
+        first = directory if first is None else first
+        pages += not _number(directory, ExifTags.Base.NewSubfileType, 0) & 1
+    if first is None:
         raise corrupt("no picture inside")
-    return pages
+    return first, pages
 
 
-def _is_preview(data: bytes, order: str, page: Ifd) -> bool:
-    kind = values(data, order, page.fields.get(_SUBFILE), at_most=1)
-    return bool(kind) and bool(kind[0] & 1)
+def _number(directory: ImageFileDirectory_v2, tag: int, default: int) -> int:
+    found = _numbers(directory, tag)
+    return found[0] if found else default
 
 
-def _strips_end(data: bytes, order: str, page: Ifd) -> int:
-    """Behind the last strip or tile. Raises: UnsupportedMediaError, if that is outside the file."""
-    for where, how_much in ((_STRIP_OFFSETS, _STRIP_SIZES), (_TILE_OFFSETS, _TILE_SIZES)):
-        if where not in page.fields:
-            continue
-        if page.fields[where].count > _STRIPS_MAX:
-            raise corrupt("too many strips")
-        offsets = values(data, order, page.fields[where], at_most=_STRIPS_MAX)
-        sizes = values(data, order, page.fields.get(how_much), at_most=_STRIPS_MAX)
-        ends = [offset + size for offset, size in zip(offsets, sizes, strict=False)]
-        last = max((*offsets, *ends), default=0)
-        if last > len(data):
-            raise truncated()
-        return last
-    raise corrupt("no picture inside")
+def _numbers(directory: ImageFileDirectory_v2, tag: int) -> list[int]:
+    value = directory.get(tag, ())
+    values = value if isinstance(value, tuple) else (value,)
+    return [number for number in values if isinstance(number, int)]

@@ -6,6 +6,7 @@ import uuid
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.integration.uploads.conftest import Person, World
 from tests.integration.uploads.files import JPEG, PNG, REFUSED, RENDERED
@@ -117,19 +118,30 @@ async def test_what_a_photo_says_of_its_place_is_nowhere_once_it_is_ready(
     assert world.task_jobs() == []
 
 
-async def test_what_only_decoding_finds_is_rejected_and_erased(world: World, ada: Person) -> None:
+@pytest.mark.parametrize(
+    ("name", "code", "said"), [("ring.png", "corrupt", "damaged"), ("ring.tif", "cmyk", "sRGB")]
+)
+async def test_what_the_worker_finds_is_rejected_and_erased(
+    world: World, ada: Person, name: str, code: str, said: str
+) -> None:
+    """What only decoding tells, and all that is wrong with a TIFF."""
+    data = _undecodable() if code == "corrupt" else _in_print_colours()
     async with world.working():
-        answer = await ada.send(_undecodable(), "ring.png", wait=20)
+        answer = await ada.send(data, name, wait=20)
     problem = answer.json()
-    assert (answer.status_code, problem["reason"]) == (422, "corrupt")
-    assert "damaged" in problem["detail"]
+    assert (answer.status_code, problem["reason"]) == (422, code)
+    assert said in problem["detail"]
     assert world.stored_keys() == []
     assert world.stored_files() == []
     shown = (await ada.get(f"/v1/uploads/{problem['upload_id']}")).json()
     assert shown["state"] == "rejected"
-    assert shown["problem"] == {"code": "corrupt", "detail": problem["detail"]}
+    assert shown["problem"] == {"code": code, "detail": problem["detail"]}
     assert (await ada.delete(problem["upload_id"])).status_code == 204
     assert world.nothing_is_left()
+
+
+def _in_print_colours() -> bytes:
+    return images.encode(images.photo().convert("CMYK"), "tiff")
 
 
 def _undecodable() -> bytes:

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,24 @@ def decode(data: bytes) -> Image.Image:
 def pixels(image: Image.Image | bytes) -> NDArray[np.int16]:
     opened = decode(image) if isinstance(image, bytes) else image
     return np.asarray(opened).astype(np.int16)
+
+
+def _zip() -> bytes:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr("a.txt", "hello")
+    return target.getvalue()
+
+
+# What turns a picture into something else, too, when it stands behind it.
+FOREIGN_TAILS = [
+    _zip(),
+    b"\x00" * 64 + _zip(),
+    b"<html><script>alert(1)</script></html>",
+    b"%PDF-1.7\n1 0 obj\n",
+    b"MZ\x90\x00" + b"\x00" * 60,
+    b"*/=1;alert(1)//",
+]
 
 
 def cut_out_of(name: str = "ring", size: tuple[int, int] | None = None) -> bytes:

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core.errors import PayloadTooLargeError, UnsupportedMediaError
-from core.pixels import sniff
+from core.pixels import headers, sniff
 from core.pixels.normalise import normalise
 from tests.unit.pixels import images
 
@@ -65,6 +65,20 @@ def test_inspect_on_damaged_files(data: bytes) -> None:
 def test_inspect_on_noise(start: bytes, noise: bytes) -> None:
     with contextlib.suppress(*_REFUSALS):
         sniff.inspect(start + noise)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(_mutated())
+def test_headers_of_damaged_files(data: bytes) -> None:
+    with contextlib.suppress(*_REFUSALS):
+        headers.read(data, sniff.detect(data))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(_STARTS), st.binary(max_size=400))
+def test_headers_of_noise(start: bytes, noise: bytes) -> None:
+    with contextlib.suppress(*_REFUSALS):
+        headers.read(start + noise, sniff.detect(start + noise))
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -1,9 +1,6 @@
-import io
 import pickle
 import struct
-import zipfile
 
-import pillow_heif
 import pytest
 from PIL import Image
 
@@ -22,42 +19,11 @@ def reason_of(data: bytes, filename: str | None = None, declared: str | None = N
 
 
 @pytest.mark.parametrize("kind", images.FORMATS)
-def test_header_of_each_format(kind: str) -> None:
-    data = images.encode(images.photo(160, 120), kind)
-    header = sniff.inspect(data, filename=f"ring.{kind}", declared_content_type=f"image/{kind}")
-    assert (header.format, header.width, header.height) == (kind, 160, 120)
-    assert (header.bit_depth, header.colour, header.has_alpha) == (8, "rgb", False)
-    assert header.content_type == f"image/{kind}"
-    assert header.size_bytes == len(data)
-
-
-@pytest.mark.parametrize("kind", ["png", "webp", "tiff", "heic"])
-def test_alpha_is_seen(kind: str) -> None:
-    image = images.photo()
-    image.putalpha(Image.linear_gradient("L").resize(image.size))
-    assert sniff.inspect(images.encode(image, kind)).has_alpha
-
-
-def test_palette_and_gray() -> None:
-    palette = images.photo().quantize(16)
-    assert sniff.inspect(images.encode(palette, "png")).colour == "palette"
-    gray = images.photo().convert("L")
-    assert sniff.inspect(images.encode(gray, "jpeg")).colour == "gray"
-
-
-@pytest.mark.parametrize("kind", ["jpeg", "png", "webp"])
-def test_location_and_orientation_are_seen(kind: str) -> None:
-    located = images.encode(images.photo(), kind, exif=images.exif_with_location())
-    header = sniff.inspect(located)
-    assert header.has_exif
-    assert header.has_gps is True
-    assert sniff.inspect(images.oriented(kind, 6)).orientation == 6
-
-
-def test_heic_rotation_comes_from_its_property() -> None:
-    header = sniff.inspect(images.oriented("heic", 6))
-    assert header.orientation == 6
-    assert header.has_gps is None
+def test_each_format_is_told_by_its_bytes(kind: str) -> None:
+    data = images.encode(images.photo(), kind)
+    seen = sniff.inspect(data, filename=f"ring.{kind}", declared_content_type=f"image/{kind}")
+    assert seen == kind
+    assert sniff.CONTENT_TYPES[seen] == f"image/{kind}"
 
 
 def test_empty_and_tiny() -> None:
@@ -112,13 +78,13 @@ def test_name_and_type_must_not_lie() -> None:
 )
 def test_what_promises_nothing_passes(filename: str | None, declared: str | None) -> None:
     jpeg = images.encode(images.photo(), "jpeg")
-    assert sniff.inspect(jpeg, filename=filename, declared_content_type=declared).width == 160
+    assert sniff.inspect(jpeg, filename=filename, declared_content_type=declared) == "jpeg"
 
 
 def test_too_many_bytes() -> None:
     jpeg = images.encode(images.photo(), "jpeg")
     padded = jpeg + b"\x00" * (BYTES_MAX - len(jpeg))
-    assert sniff.inspect(padded).size_bytes == BYTES_MAX
+    sniff.inspect(padded)
     with pytest.raises(PayloadTooLargeError) as caught:
         sniff.inspect(padded + b"\x00")
     assert caught.value.fields["reason"] == "too_many_bytes"
@@ -130,7 +96,7 @@ def test_one_piece_on_white_is_no_bomb(kind: str) -> None:
     """The commonest studio photo of the trade, and the emptiest."""
     image = Image.new("RGB", (4_000, 3_000), (255, 255, 255))
     image.paste(images.decode(images.sample()).resize((700, 700)), (1_600, 1_000))
-    assert sniff.inspect(images.encode(image, kind)).width == 4_000
+    sniff.inspect(images.encode(image, kind))
 
 
 def test_too_many_pixels_and_bombs() -> None:
@@ -146,7 +112,7 @@ def test_too_many_pixels_and_bombs() -> None:
     assert reason_of(swollen) == "decompression_bomb"
 
 
-@pytest.mark.parametrize("kind", images.FORMATS)
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp"])
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.7, 0.98])
 def test_cut_off_files(kind: str, share: float) -> None:
     data = images.encode(images.photo(), kind)
@@ -155,7 +121,7 @@ def test_cut_off_files(kind: str, share: float) -> None:
 
 def test_animations_and_pages() -> None:
     frames = [images.photo(seed=seed) for seed in range(3)]
-    for kind in ("png", "webp", "tiff"):
+    for kind in ("png", "webp"):
         data = images.encode(frames[0], kind, save_all=True, append_images=frames[1:])
         assert reason_of(data) == "animated"
     gif = images.encode(frames[0], "gif", save_all=True, append_images=frames[1:])
@@ -166,31 +132,20 @@ def test_deep_colour() -> None:
     assert reason_of(images.png_sixteen_bit()) == "sixteen_bit"
     deep = Image.new("I;16", (80, 80))
     assert reason_of(images.encode(deep, "png")) == "sixteen_bit"
-    assert reason_of(images.encode(deep, "tiff")) == "sixteen_bit"
-    assert reason_of(images.encode(Image.new("F", (80, 80)), "tiff")) == "sixteen_bit"
     jpeg = images.encode(images.photo(), "jpeg")
     at = jpeg.index(b"\xff\xc0") + 4
     assert reason_of(jpeg[:at] + b"\x0c" + jpeg[at + 1 :]) == "sixteen_bit"
 
 
-def test_ten_bit_heic_passes() -> None:
-    deep = pillow_heif.from_bytes("RGB;16", (128, 96), b"\x10\x80" * 128 * 96 * 3)
-    target = io.BytesIO()
-    deep.save(target, quality=80)
-    assert sniff.inspect(target.getvalue()).bit_depth in {10, 12}
-
-
 def test_print_colours() -> None:
     cmyk = images.photo().convert("CMYK")
     assert reason_of(images.encode(cmyk, "jpeg")) == "cmyk"
-    assert reason_of(images.encode(cmyk, "tiff")) == "cmyk"
-    assert reason_of(images.encode(images.photo().convert("LAB"), "tiff")) == "lab"
 
 
 def test_hdr_is_refused() -> None:
     png = images.encode(images.photo(), "png")
     assert reason_of(images.insert_chunk(png, b"cICP", bytes((9, 16, 0, 1)))) == "hdr"
-    assert sniff.inspect(images.insert_chunk(png, b"cICP", bytes((12, 13, 0, 1)))).width == 160
+    sniff.inspect(images.insert_chunk(png, b"cICP", bytes((12, 13, 0, 1))))
 
 
 def test_endless_scans_are_refused() -> None:
@@ -199,36 +154,11 @@ def test_endless_scans_are_refused() -> None:
     assert reason_of(jpeg[:scan] + jpeg[scan:-2] * 120 + b"\xff\xd9") == "too_complex"
 
 
-def _zip() -> bytes:
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w") as archive:
-        archive.writestr("a.txt", "hello")
-    return target.getvalue()
-
-
-@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "heic"])
-@pytest.mark.parametrize(
-    "tail",
-    [
-        _zip(),
-        b"\x00" * 64 + _zip(),
-        b"<html><script>alert(1)</script></html>",
-        b"%PDF-1.7\n1 0 obj\n",
-        b"MZ\x90\x00" + b"\x00" * 60,
-        b"*/=1;alert(1)//",
-    ],
-)
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp"])
+@pytest.mark.parametrize("tail", images.FOREIGN_TAILS)
 def test_appended_files(kind: str, tail: bytes) -> None:
     data = images.encode(images.photo(), kind)
     assert reason_of(data + tail) == "polyglot"
-
-
-@pytest.mark.parametrize("tail", [_zip(), b"<html><script>alert(1)</script></html>", b"%PDF-1.7\n"])
-def test_files_appended_to_tiff(tail: bytes) -> None:
-    """A TIFF has no end of its own: unknown data behind it passes and is never kept."""
-    data = images.encode(images.photo(), "tiff")
-    assert reason_of(data + tail) == "polyglot"
-    assert sniff.inspect(data + b"\x01\x02private").format == "tiff"
 
 
 def test_files_that_are_two_things_inside() -> None:
@@ -242,21 +172,25 @@ def test_files_that_are_two_things_inside() -> None:
     assert reason_of(page) == "polyglot"
 
 
+def trailer_of(data: bytes) -> str | None:
+    return sniff.judge(data, sniff.parse(data, sniff.detect(data)))
+
+
 def test_phone_trailers_pass() -> None:
     jpeg = images.encode(images.photo(), "jpeg")
     film = b"\x00\x00\x00\x18ftypmp42\x00\x00\x00\x00isommp42" + b"\x00" * 500
     samsung = b"\x00\x00\x01\x0a\x0e\x00\x00\x00Image_UTC_Data1700000000000SEFH" + b"\x01SEFT"
-    assert sniff.inspect(jpeg + jpeg).trailer == "second picture"
-    assert sniff.inspect(jpeg + b"\x00" * 32 + jpeg + film).trailer == "motion photo"
-    assert sniff.inspect(jpeg + film).trailer == "motion photo"
-    assert sniff.inspect(jpeg + samsung).trailer == "phone maker's data"
-    assert sniff.inspect(jpeg + b"\x00" * 100).trailer is None
+    assert trailer_of(jpeg + jpeg) == "second picture"
+    assert trailer_of(jpeg + b"\x00" * 32 + jpeg + film) == "motion photo"
+    assert trailer_of(jpeg + film) == "motion photo"
+    assert trailer_of(jpeg + samsung) == "phone maker's data"
+    assert trailer_of(jpeg + b"\x00" * 100) is None
     assert reason_of(jpeg + jpeg + b"<html>") == "polyglot"
 
 
 def test_bare_xmp_is_no_script() -> None:
     jpeg = images.encode(images.photo(), "jpeg", xmp=b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>")
-    assert sniff.inspect(jpeg).format == "jpeg"
+    assert sniff.inspect(jpeg) == "jpeg"
 
 
 def test_domain_errors_cross_processes() -> None:
