@@ -19,9 +19,9 @@ from psycopg.rows import DictRow, dict_row
 from core.db import Database
 from core.settings import Settings
 from sandbox.stack import EmbeddedValkey, LocalStack
-from tests.support.database import TestDatabase, blank_database, cloned_database
-from tests.support.run import Run
-from tests.support.settings import build_settings
+from tests.harness.database import TestDatabase, blank_database, cloned_database
+from tests.harness.run import Run
+from tests.harness.settings import build_settings
 
 _RUN = pytest.StashKey[Run]()
 

@@ -6,16 +6,16 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from sandbox.stack.product import Product
-from tests.acceptance.shop import FAL_ARGUMENTS, SETTINGS, Shop
-from tests.support.run import Run
+from tests.harness.product import FAL_ARGUMENTS, SETTINGS, ProductHarness
+from tests.harness.run import Run
 
 
 @pytest.fixture(scope="session")
-def open_shop(test_run: Run) -> Iterator[Shop]:
+def running_product(test_run: Run) -> Iterator[ProductHarness]:
     folder = test_run.new_folder("acceptance")
     # Workers start all the time here: compiled once, they start in half the time.
     compiled = {"PYTHONPYCACHEPREFIX": str(folder / "compiled"), "PYTHONDONTWRITEBYTECODE": ""}
-    product = Product(
+    processes = Product(
         folder,
         durable=False,
         temporary=True,
@@ -23,16 +23,16 @@ def open_shop(test_run: Run) -> Iterator[Shop]:
         fal_arguments=FAL_ARGUMENTS,
         workers=0,
     )
-    with product:
-        shop = Shop(product)
-        asyncio.run(shop.open())
-        yield shop
+    with processes:
+        product = ProductHarness(processes)
+        asyncio.run(product.open())
+        yield product
 
 
 @pytest.fixture
-async def shop(open_shop: Shop) -> AsyncIterator[Shop]:
-    open_shop.reset()
-    yield open_shop
-    with open_shop.worker():
-        await open_shop.settle()
-    await open_shop.assert_settled()
+async def product(running_product: ProductHarness) -> AsyncIterator[ProductHarness]:
+    running_product.reset()
+    yield running_product
+    with running_product.worker():
+        await running_product.settle()
+    await running_product.assert_settled()

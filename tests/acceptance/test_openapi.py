@@ -38,13 +38,13 @@ from sandbox.stripe.app import create_app as create_stripe
 from sandbox.stripe.config import StripeSandboxConfig
 from sandbox.stripe.in_process import InProcessTransport
 from scripts.stripe_setup import set_up
-from tests.integration.generations.opening import opened_world, world_settings
-from tests.integration.generations.world import API_URL, Person, World
-from tests.integration.payments_api.till import STRIPE_ORIGIN
-from tests.support.database import cloned_database
-from tests.support.run import Run
-from tests.support.settings import NOWHERE, build_settings
-from tests.support.shop import STRIPE_URL, shop_settings
+from tests.harness.database import cloned_database
+from tests.harness.payments import STRIPE_URL, payments_settings
+from tests.harness.payments_api import STRIPE_ORIGIN
+from tests.harness.pipeline import API_URL, PhotoOwner, PipelineHarness
+from tests.harness.pipeline_setup import pipeline_settings, set_up_pipeline
+from tests.harness.run import Run
+from tests.harness.settings import NOWHERE, build_settings
 
 METHODS = {"get", "post", "put", "patch", "delete"}
 EXAMPLES = 8
@@ -79,29 +79,29 @@ ROUTES = [
 
 
 class House:
-    """A world that lives on a loop of its own, for tests that are not coroutines."""
+    """A pipeline that lives on a loop of its own, for tests that are not coroutines."""
 
-    def __init__(self, portal: BlockingPortal, world: World) -> None:
+    def __init__(self, portal: BlockingPortal, pipeline: PipelineHarness) -> None:
         self._portal = portal
-        self._world = world
+        self._pipeline = pipeline
         self.ids: dict[str, str] = {}
         self.headers: dict[str, dict[str, str]] = {}
         portal.call(self._furnish)
 
     async def _furnish(self) -> None:
         """A user with a finished and an open generation, and what admins look at."""
-        world = self._world
-        ada = await world.person(1000)
+        pipeline = self._pipeline
+        ada = await pipeline.person(1000)
         done = await ada.start()
-        await world.finish(done)
-        await world.move("select app.add_task('gild', '{}', p_delay_seconds => 0)")
-        await world.run_tasks()
-        (letter,) = world.dead_letters()
-        made = await world.client.post(
-            "/v1/admin/codes", json={"kind": "promo", "credits": 1}, headers=world.admin()
+        await pipeline.finish(done)
+        await pipeline.move("select app.add_task('gild', '{}', p_delay_seconds => 0)")
+        await pipeline.run_tasks()
+        (letter,) = pipeline.dead_letters()
+        made = await pipeline.client.post(
+            "/v1/admin/codes", json={"kind": "promo", "credits": 1}, headers=pipeline.admin()
         )
         (code,) = made.json()["codes"]
-        self.headers = {"user": ada.headers, "admin": world.admin(), "nobody": {}}
+        self.headers = {"user": ada.headers, "admin": pipeline.admin(), "nobody": {}}
         self.ids = {
             **await self._buy(ada),
             "generation_id": done,
@@ -113,24 +113,24 @@ class House:
             "slug": "packshot",
         }
 
-    async def _buy(self, ada: Person) -> dict[str, str]:
+    async def _buy(self, ada: PhotoOwner) -> dict[str, str]:
         """A payment with a refund, and an event that waits."""
-        world = self._world
-        gateway: StripeGateway = world.api.state.resources.payments
+        pipeline = self._pipeline
+        gateway: StripeGateway = pipeline.api.state.resources.payments
         sandbox = create_stripe(StripeSandboxConfig(base_url=STRIPE_URL))
         wire = InProcessTransport(sandbox)
-        world.wires.connect(STRIPE_ORIGIN, wire)
+        pipeline.router.connect(STRIPE_ORIGIN, wire)
         with contextlib.redirect_stdout(None):
-            packs = await world.ctx.db.run(list_packs)
-            await set_up(world.ctx.settings, gateway, packs, endpoint=False)
+            packs = await pipeline.ctx.db.run(list_packs)
+            await set_up(pipeline.ctx.settings, gateway, packs, endpoint=False)
         order = (await ada.post("/v1/checkout", {"pack": "credits_100"})).json()
-        row = world.database.row("select session_id from app.orders")
+        row = pipeline.database.row("select session_id from app.orders")
         async with httpx.AsyncClient(transport=wire, base_url=STRIPE_URL) as stripe:
             await stripe.post(f"/__control/sessions/{row['session_id']}/pay", json={})
             events = (await stripe.get("/__control/events")).json()["events"]
         event = next(each for each in events if each["type"] == "checkout.session.completed")
-        await world.ctx.db.run(lambda conn: receive_event(conn, event, "reconcile"))
-        await sync_order(world.ctx.db, gateway, uuid.UUID(order["id"]))
+        await pipeline.ctx.db.run(lambda conn: receive_event(conn, event, "reconcile"))
+        await sync_order(pipeline.ctx.db, gateway, uuid.UUID(order["id"]))
         refund = await ada.post("/v1/refunds", {"order_id": order["id"], "credits": 10})
         return {
             "order_id": order["id"],
@@ -143,7 +143,7 @@ class House:
         asked = case.as_transport_kwargs(base_url=API_URL)
         body = asked.get("data")
         is_text = isinstance(body, str | bytes)
-        request = self._world.client.build_request(
+        request = self._pipeline.client.build_request(
             asked["method"],
             asked["url"],
             params=asked.get("params"),
@@ -159,14 +159,14 @@ class House:
     async def _send(self, request: httpx.Request) -> httpx.Response:
         await request.aread()  # the checks look at what was sent
         async with asyncio.timeout(30):
-            return await self._world.client.send(request)
+            return await self._pipeline.client.send(request)
 
     def get(self, method: str, path: str, who: str) -> httpx.Response:
-        request = self._world.client.build_request(method, path, headers=self.headers[who])
+        request = self._pipeline.client.build_request(method, path, headers=self.headers[who])
         return self._portal.call(self._send, request)
 
     def drift(self) -> list[Any]:
-        return list(self._world.database.drift())
+        return list(self._pipeline.database.drift())
 
 
 def _part(name: str, value: Any) -> tuple[str, Any]:
@@ -196,15 +196,15 @@ def house(test_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[H
             worker_database_url=database.worker_url,
             redis_url=valkey.url(),
             redis_prefix="house",
-            **world_settings(),
-            **shop_settings(),
+            **pipeline_settings(),
+            **payments_settings(),
         )
         portal = stack.enter_context(start_blocking_portal())
         pixels = PixelPool(1)
-        world = stack.enter_context(
-            portal.wrap_async_context_manager(opened_world(ours, database, pixels, folder))
+        pipeline = stack.enter_context(
+            portal.wrap_async_context_manager(set_up_pipeline(ours, database, pixels, folder))
         )
-        made = House(portal, world)
+        made = House(portal, pipeline)
         yield made
         assert made.drift() == []
         portal.call(pixels.close)

@@ -8,7 +8,7 @@ import pytest
 
 from scripts.chaos.people import make_people
 from scripts.shopper import Document, Shopper
-from tests.acceptance.shop import JWT_SECRET, Shop
+from tests.harness.product import JWT_SECRET, ProductHarness
 
 # The first test of a process also starts the product.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -18,13 +18,13 @@ LANDING_CALLS = 8
 KILLS, KILL_SECONDS = 4, 1.5
 
 
-async def test_exactly_what_was_paid_for_arrives(shop: Shop) -> None:
-    with shop.worker():
-        (bob,) = await make_people(shop.product, 1, jwt_secret=JWT_SECRET)
+async def test_exactly_what_was_paid_for_arrives(product: ProductHarness) -> None:
+    with product.worker():
+        (bob,) = await make_people(product.processes, 1, jwt_secret=JWT_SECRET)
     async with (
-        httpx.AsyncClient(base_url=shop.product.stripe_url, timeout=60) as stripe,
-        shop.shopper() as ada,
-        Shopper(shop.product.api_url, bob.token) as other,
+        httpx.AsyncClient(base_url=product.processes.stripe_url, timeout=60) as stripe,
+        product.shopper() as ada,
+        Shopper(product.processes.api_url, bob.token) as other,
     ):
         await stripe.patch("/__control/config", json={"webhooks_held": True})
         bought = [(ada, await _paid(ada, stripe, pack)) for pack in PACKS]
@@ -32,20 +32,21 @@ async def test_exactly_what_was_paid_for_arrives(shop: Shop) -> None:
         calls = [_land(buyer, order) for buyer, order in bought for _ in range(LANDING_CALLS)]
         random.Random(7).shuffle(calls)
         landed, _, _ = await asyncio.gather(
-            asyncio.gather(*calls), _tell(stripe), _kill_workers(shop)
+            asyncio.gather(*calls), _tell(stripe), _kill_workers(product)
         )
         assert {each["state"] for each in landed} <= {"open", "paid"}
-        with shop.worker():
+        with product.worker():
             for buyer, order in bought:
                 done = await buyer.wait(f"/v1/checkout/{order['id']}", {"open"})
                 assert done["state"] == "paid"
-            await shop.settle()
-    lots = shop.rows("select user_id, granted from app.credit_lots where source = 'purchase'")
+            await product.settle()
+    lots = product.rows("select user_id, granted from app.credit_lots where source = 'purchase'")
     assert sorted((row["user_id"], row["granted"]) for row in lots) == sorted(
-        [(shop.person.user_id, credits_) for credits_ in (10, 50, 100, 500)] + [(bob.user_id, 10)]
+        [(product.person.user_id, credits_) for credits_ in (10, 50, 100, 500)]
+        + [(bob.user_id, 10)]
     )
     waiting = "select id from app.stripe_events where handled_at is null"
-    assert shop.rows(waiting) == []
+    assert product.rows(waiting) == []
 
 
 async def _paid(shopper: Shopper, stripe: httpx.AsyncClient, pack: str) -> Document:
@@ -67,8 +68,8 @@ async def _tell(stripe: httpx.AsyncClient) -> None:
     await stripe.patch("/__control/config", json={"webhooks_held": False})
 
 
-async def _kill_workers(shop: Shop) -> None:
+async def _kill_workers(product: ProductHarness) -> None:
     for _ in range(KILLS):
-        worker = shop.start_worker()
+        worker = product.start_worker()
         await asyncio.sleep(KILL_SECONDS)
         worker.kill()

@@ -13,7 +13,7 @@ import pytest
 from sandbox.stack.local import LocalStack
 from sandbox.stack.ports import free_port
 from sandbox.stack.product import ROOT
-from tests.support.run import Run
+from tests.harness.run import Run
 
 README = ROOT / "README.md"
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from core.codes.types import digest_of, new_code_text
-from tests.support.database import TestDatabase
-from tests.support.ledger import Conn, Ledger, admin_claims, race, scoped, states, user_claims
+from tests.harness.database import TestDatabase
+from tests.harness.ledger import Conn, Ledger, admin_claims, race, scoped, states, user_claims
 
 pytestmark = [pytest.mark.race, pytest.mark.timeout(120)]
 

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.support.database import TestDatabase
-from tests.support.ledger import (
+from tests.harness.database import TestDatabase
+from tests.harness.ledger import (
     Conn,
     Ledger,
     admin_claims,

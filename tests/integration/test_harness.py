@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from core.db import Connection, Database, fetch_one
 from core.settings import Settings
 from sandbox.stack import LocalStack
-from tests.support.database import TestDatabase
+from tests.harness.database import TestDatabase
 
 
 def test_sockets_to_the_outside_are_off() -> None:

@@ -11,8 +11,8 @@ import redis
 
 from sandbox.stack import EmbeddedPostgres, EmbeddedValkey, LocalStack, StackError
 from sandbox.stack.platform import LOGIN_ROLES, apply_platform
-from tests.support.database import TestDatabase
-from tests.support.run import Run
+from tests.harness.database import TestDatabase
+from tests.harness.run import Run
 
 pytestmark = pytest.mark.slow
 

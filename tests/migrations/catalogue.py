@@ -1,7 +1,7 @@
 """What the database's own catalogue says about grants, policies and functions."""
 
+from tests.harness.database import TestDatabase
 from tests.migrations.grants import ROLES
-from tests.support.database import TestDatabase
 
 _RELATIONS = "c.relnamespace = 'app'::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'f')"
 

@@ -8,7 +8,7 @@ from typing import Any
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from tests.support.database import TestDatabase
+from tests.harness.database import TestDatabase
 
 _COLUMNS = """
 select a.attname as name, format_type(a.atttypid, null) as type,

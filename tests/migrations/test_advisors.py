@@ -2,8 +2,8 @@
 
 import pytest
 
+from tests.harness.database import TestDatabase
 from tests.migrations.advisors import ADVISORS, Advisor
-from tests.support.database import TestDatabase
 
 _SCHEMAS = {"ours": ["app", "public"], "exposed": ["public"]}
 

@@ -12,8 +12,8 @@ import pytest
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from tests.harness.database import TestDatabase
 from tests.migrations import catalogue, grants, rows
-from tests.support.database import TestDatabase
 
 pytestmark = pytest.mark.drift  # nothing here makes money, and some of it makes rows by force
 

@@ -6,7 +6,7 @@ from migrations.runner import commands as runner
 from migrations.runner import files
 from sandbox.stack.platform import LOGIN_ROLES, apply_platform
 from scripts.roundtrip import run_roundtrip
-from tests.support.database import TestDatabase
+from tests.harness.database import TestDatabase
 
 
 def test_every_migration_has_a_way_back_and_no_secret() -> None:

@@ -12,7 +12,7 @@ import pytest
 from migrations.runner import commands as runner
 from migrations.runner import files, roles
 from migrations.runner.errors import MigrationError
-from tests.support.database import TestDatabase
+from tests.harness.database import TestDatabase
 
 Write = Callable[..., Path]
 

@@ -13,7 +13,7 @@ import pytest
 from api.app import create_app
 from core.generations.types import GenerationState
 from core.settings import Settings
-from tests.support.settings import build_settings
+from tests.harness.settings import build_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDES = ("README.md", "MIGRATION_GUIDE.md", "WORKER_DEPLOYMENT.md", "REDIS_SETUP.md")

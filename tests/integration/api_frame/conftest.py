@@ -13,15 +13,15 @@ from core.settings import Settings
 from sandbox.supabase.app import create_app as create_sandbox
 from sandbox.supabase.config import SupabaseConfig
 from sandbox.supabase.mailbox import Mailbox
-from tests.support.api import api_client
-from tests.support.database import TestDatabase
-from tests.support.settings import NOWHERE
-from tests.support.tokens import TokenIssuer
+from tests.harness.database import TestDatabase
+from tests.harness.http import api_client
+from tests.harness.settings import NOWHERE
+from tests.harness.tokens import TokenIssuer
 
 PASSWORD = "correct horse battery"
 
 
-class Shop(msgspec.Struct):
+class AuthHarness(msgspec.Struct):
     """The API's client, and the mailbox that its people read."""
 
     client: httpx.AsyncClient
@@ -51,7 +51,7 @@ class Shop(msgspec.Struct):
         return session
 
 
-StartShop = Callable[..., "contextlib.AbstractAsyncContextManager[Shop]"]
+OpenAuth = Callable[..., "contextlib.AbstractAsyncContextManager[AuthHarness]"]
 
 
 @pytest.fixture
@@ -60,13 +60,15 @@ def issuer() -> TokenIssuer:
 
 
 @pytest.fixture
-def start_shop(
+def open_auth(
     database: TestDatabase, make_settings: Callable[..., Settings], tmp_path: Path
-) -> StartShop:
+) -> OpenAuth:
     """Keyword arguments: fields of the sandbox's configuration; `settings`: of ours."""
 
     @contextlib.asynccontextmanager
-    async def start(settings: dict[str, Any] | None = None, **sandbox: Any) -> AsyncIterator[Shop]:
+    async def start(
+        settings: dict[str, Any] | None = None, **sandbox: Any
+    ) -> AsyncIterator[AuthHarness]:
         ours = make_settings(**(settings or {}))
         config = SupabaseConfig(
             base_url=ours.supabase_url,
@@ -86,14 +88,14 @@ def start_shop(
         app = create_sandbox(config, mailbox=mailbox)
         transport = httpx.ASGITransport(cast("Any", app))
         async with app.lifespan(), api_client(ours, transport=transport) as client:
-            yield Shop(client, mailbox, app)
+            yield AuthHarness(client, mailbox, app)
 
     return start
 
 
 @pytest.fixture
-async def shop(start_shop: StartShop) -> AsyncIterator[Shop]:
-    async with start_shop() as started:
+async def auth(open_auth: OpenAuth) -> AsyncIterator[AuthHarness]:
+    async with open_auth() as started:
         yield started
 
 

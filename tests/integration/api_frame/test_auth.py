@@ -8,8 +8,8 @@ from typing import Any
 
 import httpx
 
-from tests.integration.api_frame.conftest import PASSWORD, Shop, StartShop, bearer
-from tests.support.database import TestDatabase
+from tests.harness.database import TestDatabase
+from tests.integration.api_frame.conftest import PASSWORD, AuthHarness, OpenAuth, bearer
 
 ADA = "ada@example.com"
 
@@ -29,16 +29,16 @@ def _totp(secret: str, at: float) -> str:
 
 
 async def test_sign_up_grants_credits_once_and_after_the_confirmation(
-    shop: Shop, database: TestDatabase
+    auth: AuthHarness, database: TestDatabase
 ) -> None:
-    answer = await shop.client.post("/v1/auth/sign-up", json={"email": ADA, "password": PASSWORD})
+    answer = await auth.client.post("/v1/auth/sign-up", json={"email": ADA, "password": PASSWORD})
     assert answer.json() == {"status": "confirmation_sent", "session": None}
-    early = await shop.client.post("/v1/auth/sign-in", json={"email": ADA, "password": PASSWORD})
+    early = await auth.client.post("/v1/auth/sign-in", json={"email": ADA, "password": PASSWORD})
     assert _problem(early) == (403, "not-allowed", "email_not_confirmed")
     assert database.rows("select from app.credit_accounts") == []
 
-    confirmed = await shop.client.post(
-        "/v1/auth/confirm", json={"token_hash": shop.token_hash(ADA)}
+    confirmed = await auth.client.post(
+        "/v1/auth/confirm", json={"token_hash": auth.token_hash(ADA)}
     )
     session = confirmed.json()["session"]
     assert session["account"] == {
@@ -47,87 +47,87 @@ async def test_sign_up_grants_credits_once_and_after_the_confirmation(
         "credits": 10,
         "reason": None,
     }
-    me = (await shop.client.get("/v1/me", headers=bearer(session))).json()
+    me = (await auth.client.get("/v1/me", headers=bearer(session))).json()
     assert me["email"] == ADA
     assert me["balance"] == {"available": 10, "reserved": 0, "debt": 0}
     assert (me["role"], me["aal"]) == ("user", "aal1")
     assert me["session_expires_at"].endswith("Z")
 
-    again = await shop.client.post("/v1/auth/sign-in", json={"email": ADA, "password": PASSWORD})
+    again = await auth.client.post("/v1/auth/sign-in", json={"email": ADA, "password": PASSWORD})
     assert again.json()["account"]["granted"] is False
     assert database.row("select sum(amount) as sum from app.ledger_transfers")["sum"] == 10
 
 
-async def test_confirming_by_code_and_only_once(shop: Shop) -> None:
-    await shop.sign_up(ADA)
+async def test_confirming_by_code_and_only_once(auth: AuthHarness) -> None:
+    await auth.sign_up(ADA)
     wrong = {"email": ADA, "code": "000000", "type": "signup"}
-    refused = await shop.client.post("/v1/auth/confirm", json=wrong)
+    refused = await auth.client.post("/v1/auth/confirm", json=wrong)
     assert _problem(refused) == (401, "bad-credentials", "otp_expired")
-    body = {"email": ADA, "code": shop.code(ADA), "type": "signup"}
-    confirmed = await shop.client.post("/v1/auth/confirm", json=body)
+    body = {"email": ADA, "code": auth.code(ADA), "type": "signup"}
+    confirmed = await auth.client.post("/v1/auth/confirm", json=body)
     assert confirmed.json()["status"] == "signed_in"
-    assert _problem(await shop.client.post("/v1/auth/confirm", json=body))[0] == 401
-    empty = await shop.client.post("/v1/auth/confirm", json={"type": "email"})
+    assert _problem(await auth.client.post("/v1/auth/confirm", json=body))[0] == 401
+    empty = await auth.client.post("/v1/auth/confirm", json={"type": "email"})
     assert _problem(empty)[:2] == (422, "invalid-input")
 
 
-async def test_addresses_are_not_given_away(shop: Shop) -> None:
-    await shop.join(ADA)
+async def test_addresses_are_not_given_away(auth: AuthHarness) -> None:
+    await auth.join(ADA)
     for email in (ADA, "nobody@example.com"):
         for route in ("sign-up", "recover", "resend"):
             body = {"email": email} | ({"password": PASSWORD} if route == "sign-up" else {})
-            answer = await shop.client.post(f"/v1/auth/{route}", json=body)
+            answer = await auth.client.post(f"/v1/auth/{route}", json=body)
             assert answer.status_code in {200, 202}
             assert answer.json() in (
                 {"status": "confirmation_sent", "session": None},
                 {"status": "sent_if_known"},
             )
         body = {"email": email, "password": "not the password"}
-        answer = await shop.client.post("/v1/auth/sign-in", json=body)
+        answer = await auth.client.post("/v1/auth/sign-in", json=body)
         assert _problem(answer) == (401, "bad-credentials", "invalid_credentials")
 
 
-async def test_refresh_rotates_and_logout_ends(shop: Shop) -> None:
-    session = await shop.join(ADA)
+async def test_refresh_rotates_and_logout_ends(auth: AuthHarness) -> None:
+    session = await auth.join(ADA)
     body = {"refresh_token": session["refresh_token"]}
-    second = (await shop.client.post("/v1/auth/refresh", json=body)).json()
+    second = (await auth.client.post("/v1/auth/refresh", json=body)).json()
     assert second["refresh_token"] != session["refresh_token"]
-    assert (await shop.client.get("/v1/me", headers=bearer(second))).status_code == 200
-    gone = await shop.client.post("/v1/auth/logout", headers=bearer(second))
+    assert (await auth.client.get("/v1/me", headers=bearer(second))).status_code == 200
+    gone = await auth.client.post("/v1/auth/logout", headers=bearer(second))
     assert (gone.status_code, gone.content) == (204, b"")
-    refused = await shop.client.post(
+    refused = await auth.client.post(
         "/v1/auth/refresh", json={"refresh_token": second["refresh_token"]}
     )
     assert _problem(refused)[0] == 401
-    unknown = await shop.client.post("/v1/auth/refresh", json={"refresh_token": "unknown"})
+    unknown = await auth.client.post("/v1/auth/refresh", json={"refresh_token": "unknown"})
     assert _problem(unknown) == (401, "bad-credentials", "refresh_token_not_found")
 
 
-async def test_recovery_sets_a_new_password(shop: Shop) -> None:
-    await shop.join(ADA)
-    asked = await shop.client.post("/v1/auth/recover", json={"email": ADA})
+async def test_recovery_sets_a_new_password(auth: AuthHarness) -> None:
+    await auth.join(ADA)
+    asked = await auth.client.post("/v1/auth/recover", json={"email": ADA})
     assert (asked.status_code, asked.json()) == (202, {"status": "sent_if_known"})
-    confirmed = await shop.client.post(
-        "/v1/auth/confirm", json={"token_hash": shop.token_hash(ADA), "type": "recovery"}
+    confirmed = await auth.client.post(
+        "/v1/auth/confirm", json={"token_hash": auth.token_hash(ADA), "type": "recovery"}
     )
     headers = bearer(confirmed.json()["session"])
-    weak = await shop.client.put("/v1/auth/password", headers=headers, json={"password": "a"})
+    weak = await auth.client.put("/v1/auth/password", headers=headers, json={"password": "a"})
     assert _problem(weak) == (422, "invalid-input", "weak_password")
     assert weak.json()["field"] == "password"
-    same = await shop.client.put("/v1/auth/password", headers=headers, json={"password": PASSWORD})
+    same = await auth.client.put("/v1/auth/password", headers=headers, json={"password": PASSWORD})
     assert _problem(same) == (422, "invalid-input", "same_password")
     new = {"password": "another horse battery"}
     assert (
-        await shop.client.put("/v1/auth/password", headers=headers, json=new)
+        await auth.client.put("/v1/auth/password", headers=headers, json=new)
     ).status_code == 204
-    answer = await shop.client.post("/v1/auth/sign-in", json={"email": ADA, **new})
+    answer = await auth.client.post("/v1/auth/sign-in", json={"email": ADA, **new})
     assert answer.status_code == 200
 
 
-async def test_second_factor(shop: Shop) -> None:
-    session = await shop.join(ADA)
+async def test_second_factor(auth: AuthHarness) -> None:
+    session = await auth.join(ADA)
     headers = bearer(session)
-    enrolled = await shop.client.post(
+    enrolled = await auth.client.post(
         "/v1/auth/mfa/factors", headers=headers, json={"friendly_name": "phone"}
     )
     assert enrolled.status_code == 201
@@ -135,10 +135,10 @@ async def test_second_factor(shop: Shop) -> None:
     assert factor["qr_code"].startswith("data:image/svg+xml")
 
     async def verify(code: str) -> httpx.Response:
-        challenge = await shop.client.post(
+        challenge = await auth.client.post(
             "/v1/auth/mfa/challenge", headers=headers, json={"factor_id": factor["id"]}
         )
-        return await shop.client.post(
+        return await auth.client.post(
             "/v1/auth/mfa/verify",
             headers=headers,
             json={
@@ -154,48 +154,48 @@ async def test_second_factor(shop: Shop) -> None:
     verified = await verify(right)
     assert verified.status_code == 200, verified.text
     assert verified.json()["user"]["aal"] == "aal2"
-    me = await shop.client.get("/v1/me", headers=bearer(verified.json()))
+    me = await auth.client.get("/v1/me", headers=bearer(verified.json()))
     assert me.json()["aal"] == "aal2"
     stranger = {"factor_id": "0192f3a1-b2c3-7d4e-8f90-a1b2c3d4e5f6"}
-    missing = await shop.client.post("/v1/auth/mfa/challenge", headers=headers, json=stranger)
+    missing = await auth.client.post("/v1/auth/mfa/challenge", headers=headers, json=stranger)
     assert _problem(missing)[:2] == (404, "not-found")
-    removed = await shop.client.delete(
+    removed = await auth.client.delete(
         f"/v1/auth/mfa/factors/{factor['id']}", headers=bearer(verified.json())
     )
     assert removed.status_code == 204
 
 
 async def test_attempts_are_limited_by_address_of_mail_and_of_client(
-    start_shop: StartShop,
+    open_auth: OpenAuth,
 ) -> None:
     wrong = {"email": ADA, "password": "wrong"}
-    async with start_shop(settings={"rate_limit_auth": "3/5 minutes"}) as shop:
+    async with open_auth(settings={"rate_limit_auth": "3/5 minutes"}) as auth:
         codes = [
-            (await shop.client.post("/v1/auth/sign-in", json=wrong)).status_code for _ in range(4)
+            (await auth.client.post("/v1/auth/sign-in", json=wrong)).status_code for _ in range(4)
         ]
         assert codes == [401, 401, 401, 429]
         # Another route of the same client is counted apart, but the mail address is the same one.
-        elsewhere = await shop.client.post("/v1/auth/recover", json={"email": ADA.upper()})
+        elsewhere = await auth.client.post("/v1/auth/recover", json={"email": ADA.upper()})
         assert (elsewhere.status_code, elsewhere.json()["policy"]) == (429, "address")
-        other = await shop.client.post("/v1/auth/recover", json={"email": "bob@example.com"})
+        other = await auth.client.post("/v1/auth/recover", json={"email": "bob@example.com"})
         assert other.status_code == 202
 
 
-async def test_the_service_away_is_a_503(start_shop: StartShop) -> None:
-    async with start_shop() as shop:
+async def test_the_service_away_is_a_503(open_auth: OpenAuth) -> None:
+    async with open_auth() as auth:
         faults: dict[str, Any] = {"method": "POST", "path_contains": "/token", "status": 503}
-        transport = httpx.ASGITransport(shop.sandbox)
+        transport = httpx.ASGITransport(auth.sandbox)
         async with httpx.AsyncClient(transport=transport, base_url="http://sandbox") as control:
             set_up = await control.post("/__control/faults", json=faults)
             assert set_up.is_success, set_up.text
-        answer = await shop.client.post(
+        answer = await auth.client.post(
             "/v1/auth/sign-in", json={"email": ADA, "password": PASSWORD}
         )
         assert _problem(answer)[:2] == (503, "temporarily-unavailable")
         assert answer.headers["retry-after"]
 
 
-async def test_bodies_are_checked_before_anything_is_sent(shop: Shop) -> None:
+async def test_bodies_are_checked_before_anything_is_sent(auth: AuthHarness) -> None:
     bodies: tuple[Any, ...] = (
         {"email": "no-at-sign", "password": "x"},
         {"email": "nul\x00@example.com", "password": "x"},
@@ -206,6 +206,6 @@ async def test_bodies_are_checked_before_anything_is_sent(shop: Shop) -> None:
         [],
     )
     for body in bodies:
-        answer = await shop.client.post("/v1/auth/sign-up", json=body)
+        answer = await auth.client.post("/v1/auth/sign-up", json=body)
         assert _problem(answer)[:2] == (400, "invalid-request")
         assert answer.json()["errors"]

@@ -8,9 +8,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from core.settings import Settings
 from sandbox.stack import LocalStack
-from tests.support.api import api_client
-from tests.support.database import TestDatabase
-from tests.support.settings import NOWHERE
+from tests.harness.database import TestDatabase
+from tests.harness.http import api_client
+from tests.harness.settings import NOWHERE
 
 
 def _add_worker_and_account(database: TestDatabase) -> None:

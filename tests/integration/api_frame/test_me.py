@@ -10,9 +10,9 @@ from redis.asyncio import Redis
 from core.people.service import network_of
 from core.ratelimit import Limit, RateLimiter
 from core.settings import Settings
-from tests.support.api import api_client
-from tests.support.database import TestDatabase
-from tests.support.tokens import TokenIssuer
+from tests.harness.database import TestDatabase
+from tests.harness.http import api_client
+from tests.harness.tokens import TokenIssuer
 
 
 def _add_person(database: TestDatabase, email: str, *, confirmed: bool = True) -> uuid.UUID:

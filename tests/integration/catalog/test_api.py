@@ -9,10 +9,10 @@ import msgspec
 import pytest
 
 from core.settings import Settings
-from tests.support.api import api_client
-from tests.support.database import TestDatabase
-from tests.support.settings import NOWHERE
-from tests.support.tokens import TokenIssuer
+from tests.harness.database import TestDatabase
+from tests.harness.http import api_client
+from tests.harness.settings import NOWHERE
+from tests.harness.tokens import TokenIssuer
 
 
 class Visitor(msgspec.Struct):

@@ -10,7 +10,7 @@ from core.db import ANONYMOUS, Connection, Database
 from core.errors import InvalidInputError, NotFoundError
 from core.generations.providers.fal.models import build_body
 from sandbox.fal.models import ENDPOINTS
-from tests.support.database import TestDatabase
+from tests.harness.database import TestDatabase
 
 URL = "https://example.com/ring.jpg"
 MINIMAL = {"scene": {"preset": "marble"}, "scene_hd": {"prompt": "on a shell"}}

@@ -4,12 +4,12 @@ import httpx
 import pytest
 
 from core.settings import Settings
-from tests.integration.codes.counter import Counter
-from tests.support.api import api_client
-from tests.support.database import TestDatabase
-from tests.support.ledger import Ledger
-from tests.support.settings import NOWHERE
-from tests.support.tokens import TokenIssuer
+from tests.harness.codes import CodesHarness
+from tests.harness.database import TestDatabase
+from tests.harness.http import api_client
+from tests.harness.ledger import Ledger
+from tests.harness.settings import NOWHERE
+from tests.harness.tokens import TokenIssuer
 
 
 @pytest.fixture
@@ -29,5 +29,5 @@ async def client(settings: Settings, issuer: TokenIssuer) -> AsyncIterator[httpx
 
 
 @pytest.fixture
-def counter(client: httpx.AsyncClient, issuer: TokenIssuer) -> Counter:
-    return Counter(client, issuer)
+def codes(client: httpx.AsyncClient, issuer: TokenIssuer) -> CodesHarness:
+    return CodesHarness(client, issuer)

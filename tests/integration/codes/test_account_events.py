@@ -4,9 +4,9 @@ import uuid
 
 import httpx
 
-from tests.integration.codes.counter import Counter
-from tests.support.database import TestDatabase
-from tests.support.ledger import Ledger, connect, refused
+from tests.harness.codes import CodesHarness
+from tests.harness.database import TestDatabase
+from tests.harness.ledger import Ledger, connect, refused
 
 
 def events(ledger: Ledger, user_id: uuid.UUID) -> list[str]:
@@ -111,27 +111,27 @@ def test_the_low_mark_is_data(ledger: Ledger, database: TestDatabase) -> None:
     assert events(ledger, user) == ["low"]
 
 
-async def test_people_read_their_own(counter: Counter, ledger: Ledger) -> None:
+async def test_people_read_their_own(codes: CodesHarness, ledger: Ledger) -> None:
     user, other = ledger.user(6), ledger.user(6)
     spend(ledger, user)
     spend(ledger, user, 5)
     spend(ledger, other, 6)
-    first = await counter.events(user, limit=1)
+    first = await codes.events(user, limit=1)
     (empty,) = first["items"]
     assert (empty["kind"], empty["text"]) == ("credits.empty", "You have no credits left.")
-    rest = await counter.events(user, limit=1, cursor=first["next_cursor"])
+    rest = await codes.events(user, limit=1, cursor=first["next_cursor"])
     (low,) = rest["items"]
     assert low["kind"] == "credits.low"
     assert low["text"] == "Your credits are running low: 5 left."
     assert low["detail"] == {"available": 5, "reserved": 0, "low_credits": 5}
     assert rest["next_cursor"] is None
-    assert len((await counter.events(other))["items"]) == 1
+    assert len((await codes.events(other))["items"]) == 1
 
 
 async def test_a_wrong_question_says_so(
-    client: httpx.AsyncClient, counter: Counter, ledger: Ledger
+    client: httpx.AsyncClient, codes: CodesHarness, ledger: Ledger
 ) -> None:
-    headers = counter.of(ledger.user())
+    headers = codes.of(ledger.user())
     for query, status in (("cursor=nonsense", 422), ("limit=0", 400)):
         answer = await client.get(f"/v1/me/events?{query}", headers=headers)
         assert answer.status_code == status, answer.text

@@ -12,11 +12,11 @@ from core.codes.types import CodeKind, digest_of, new_code_text
 from core.credits.types import Source
 from core.people.events import EventKind
 from core.settings import Settings
-from tests.integration.codes.counter import Counter, problem
-from tests.support.api import api_client
-from tests.support.database import TestDatabase
-from tests.support.ledger import Ledger, admin_claims, connect, refused, scoped
-from tests.support.tokens import TokenIssuer
+from tests.harness.codes import CodesHarness, problem
+from tests.harness.database import TestDatabase
+from tests.harness.http import api_client
+from tests.harness.ledger import Ledger, admin_claims, connect, refused, scoped
+from tests.harness.tokens import TokenIssuer
 
 
 def audit(database: TestDatabase) -> list[tuple[str, str, str, dict[str, Any]]]:
@@ -44,9 +44,9 @@ def test_enums_equal_their_constraint(database: TestDatabase) -> None:
 
 
 async def test_a_batch_is_shown_once_and_kept_as_hashes(
-    counter: Counter, database: TestDatabase
+    codes: CodesHarness, database: TestDatabase
 ) -> None:
-    answer = await counter.create(
+    answer = await codes.create(
         count=3, uses_max=5, campaign="fair", note="at the stand", credits_expire_after_days=90
     )
     assert answer.status_code == 201, answer.text
@@ -61,32 +61,32 @@ async def test_a_batch_is_shown_once_and_kept_as_hashes(
         }
         assert text not in kept
         assert text[4:].replace("-", "") not in kept
-    listed = (await counter.list(batch_id=body["batch_id"]))["items"]
+    listed = (await codes.list(batch_id=body["batch_id"]))["items"]
     assert {row["id"] for row in listed} == {code["id"] for code in body["codes"]}
     assert {row["prefix"] for row in listed} == {text[:8] for text in texts}
     assert {tuple(row[name] for name in ("kind", "status", "credits", "uses", "uses_max",
         "campaign", "note", "created_by", "credits_expire_after_days")) for row in listed} == {
-        ("promo", "active", 25, 0, 5, "fair", "at the stand", str(counter.admin_id), 90)
+        ("promo", "active", 25, 0, 5, "fair", "at the stand", str(codes.admin_id), 90)
     }  # fmt: skip
     ((actor, action, target, detail),) = audit(database)
-    assert (actor, action, target) == (str(counter.admin_id), "codes.create", body["batch_id"])
+    assert (actor, action, target) == (str(codes.admin_id), "codes.create", body["batch_id"])
     assert detail["codes"] == 3
 
 
 async def test_a_key_makes_one_batch(
-    counter: Counter, database: TestDatabase, ledger: Ledger
+    codes: CodesHarness, database: TestDatabase, ledger: Ledger
 ) -> None:
-    first = (await counter.create(key="k", count=2)).json()
-    again = await counter.create(key="k", count=2)
+    first = (await codes.create(key="k", count=2)).json()
+    again = await codes.create(key="k", count=2)
     assert problem(again) == (409, "conflict")
     assert again.json()["reason"] == "codes_shown_once"
     assert again.json()["batch_id"] == first["batch_id"]
     assert ledger.value("select count(*) from app.codes") == 2
-    other = counter.other_admin()
+    other = codes.other_admin()
     assert (await other.create(key="k")).status_code == 201
-    answer = await counter.disable(f"code-batches/{first['batch_id']}")
+    answer = await codes.disable(f"code-batches/{first['batch_id']}")
     assert answer.json() == {"batch_id": first["batch_id"], "disabled": 2}
-    answer = await counter.disable(f"code-batches/{first['batch_id']}")
+    answer = await codes.disable(f"code-batches/{first['batch_id']}")
     assert answer.json()["disabled"] == 0
     assert [(action, detail["codes"]) for _, action, _, detail in audit(database)] == [
         ("codes.create", 2), ("codes.create", 1), ("codes.disable", 2),
@@ -113,20 +113,20 @@ def test_a_repeated_transaction_keeps_the_same_codes(
     assert len(audit(database)) == 1
 
 
-async def test_lists_are_filtered_and_paged(counter: Counter, database: TestDatabase) -> None:
+async def test_lists_are_filtered_and_paged(codes: CodesHarness, database: TestDatabase) -> None:
     made = [
-        await counter.code(kind=kind, campaign=campaign)
+        await codes.code(kind=kind, campaign=campaign)
         for kind, campaign in [("promo", "a"), ("gift", "a"), ("gift", "b"), ("promo", None)]
     ]
     ids = [code["id"] for code in reversed(made)]
     database.rows("update app.codes set expires_at = now() where id = %s", (ids[0],))
-    await counter.disable(f"codes/{ids[1]}")
+    await codes.disable(f"codes/{ids[1]}")
 
     async def found(**filters: str) -> list[str]:
-        return [row["id"] for row in (await counter.list(**filters))["items"]]
+        return [row["id"] for row in (await codes.list(**filters))["items"]]
 
-    page = await counter.list(limit=3)
-    rest = await counter.list(limit=3, cursor=page["next_cursor"])
+    page = await codes.list(limit=3)
+    rest = await codes.list(limit=3, cursor=page["next_cursor"])
     assert [row["id"] for row in page["items"] + rest["items"]] == ids
     assert rest["next_cursor"] is None
     assert await found(kind="gift") == ids[1:3]
@@ -138,14 +138,14 @@ async def test_lists_are_filtered_and_paged(counter: Counter, database: TestData
     assert await found(prefix=made[0]["prefix"].lower()) == ids[3:]
 
 
-async def test_one_code_with_those_who_redeemed_it(counter: Counter, ledger: Ledger) -> None:
-    code = await counter.code(uses_max=3)
+async def test_one_code_with_those_who_redeemed_it(codes: CodesHarness, ledger: Ledger) -> None:
+    code = await codes.code(uses_max=3)
     people = [ledger.user() for _ in range(3)]
     for person in people:
-        await counter.redeem(person, code["code"])
-    first = await counter.look(code["id"], limit=2)
+        await codes.redeem(person, code["code"])
+    first = await codes.look(code["id"], limit=2)
     assert (first["status"], first["uses"], first["prefix"]) == ("used_up", 3, code["prefix"])
-    rest = await counter.look(code["id"], limit=2, cursor=first["next_cursor"])
+    rest = await codes.look(code["id"], limit=2, cursor=first["next_cursor"])
     rows = first["redemptions"] + rest["redemptions"]
     assert [row["user_id"] for row in rows] == [str(person) for person in reversed(people)]
     assert {(row["credits"], row["paid_debt"], row["credits_expire_at"]) for row in rows} == {
@@ -155,10 +155,10 @@ async def test_one_code_with_those_who_redeemed_it(counter: Counter, ledger: Led
     assert "code" not in first
 
 
-async def test_disabling_is_audited_once(counter: Counter, database: TestDatabase) -> None:
-    code = await counter.code()
-    first = await counter.disable(f"codes/{code['id']}")
-    again = await counter.disable(f"codes/{code['id']}")
+async def test_disabling_is_audited_once(codes: CodesHarness, database: TestDatabase) -> None:
+    code = await codes.code()
+    first = await codes.disable(f"codes/{code['id']}")
+    again = await codes.disable(f"codes/{code['id']}")
     assert first.json() == again.json()
     assert first.json()["status"] == "disabled"
     assert [(action, target) for _, action, target, _ in audit(database)][1:] == [
@@ -166,18 +166,18 @@ async def test_disabling_is_audited_once(counter: Counter, database: TestDatabas
     ]
 
 
-async def test_what_is_not_there_is_404(counter: Counter, client: httpx.AsyncClient) -> None:
+async def test_what_is_not_there_is_404(codes: CodesHarness, client: httpx.AsyncClient) -> None:
     unknown = uuid.uuid4()
     answers = [
-        await client.get(f"/v1/admin/codes/{unknown}", headers=counter.admin),
-        await counter.disable(f"codes/{unknown}"),
-        await counter.disable(f"code-batches/{unknown}"),
+        await client.get(f"/v1/admin/codes/{unknown}", headers=codes.admin),
+        await codes.disable(f"codes/{unknown}"),
+        await codes.disable(f"code-batches/{unknown}"),
     ]
     assert [problem(answer) for answer in answers] == [(404, "not-found")] * 3
     assert [answer.json()["kind"] for answer in answers] == ["code", "code", "code_batch"]
 
 
-async def test_wrong_terms_say_so(counter: Counter, database: TestDatabase) -> None:
+async def test_wrong_terms_say_so(codes: CodesHarness, database: TestDatabase) -> None:
     wrong: list[tuple[dict[str, Any], int]] = [
         ({"kind": "purchase"}, 400),
         ({"credits": 0}, 400),
@@ -192,7 +192,7 @@ async def test_wrong_terms_say_so(counter: Counter, database: TestDatabase) -> N
         ({"code": "JSG-0000-0000-0000-0000"}, 400),
     ]
     for terms, status in wrong:
-        answer = await counter.create(**terms)
+        answer = await codes.create(**terms)
         assert answer.status_code == status, (terms, answer.text)
     assert database.rows("select id from app.codes") == []
     assert audit(database) == []
@@ -214,9 +214,9 @@ def test_the_function_checks_its_terms(database: TestDatabase) -> None:
 
 
 async def test_only_admins_with_a_second_factor(
-    client: httpx.AsyncClient, counter: Counter, issuer: TokenIssuer, ledger: Ledger
+    client: httpx.AsyncClient, codes: CodesHarness, issuer: TokenIssuer, ledger: Ledger
 ) -> None:
-    code = await counter.code()
+    code = await codes.code()
     path = f"/v1/admin/codes/{code['id']}"
     lesser: list[dict[str, Any]] = [
         {},
@@ -235,7 +235,7 @@ async def test_only_admins_with_a_second_factor(
             await client.post(f"/v1/admin/code-batches/{uuid.uuid4()}/disable", headers=headers),
         ]
         assert [answer.status_code for answer in answers] == [403] * 5
-    assert (await counter.look(code["id"]))["status"] == "active"
+    assert (await codes.look(code["id"]))["status"] == "active"
 
 
 def test_the_database_asks_for_the_second_factor_again(database: TestDatabase) -> None:

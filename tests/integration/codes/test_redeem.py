@@ -8,22 +8,22 @@ import httpx
 
 from core.codes.types import digest_of, new_code_text
 from core.settings import Settings
-from tests.integration.codes.counter import Counter, problem
-from tests.support.api import api_client
-from tests.support.database import TestDatabase
-from tests.support.ledger import Ledger, connect, refused, scoped, user_claims
-from tests.support.tokens import TokenIssuer
+from tests.harness.codes import CodesHarness, problem
+from tests.harness.database import TestDatabase
+from tests.harness.http import api_client
+from tests.harness.ledger import Ledger, connect, refused, scoped, user_claims
+from tests.harness.tokens import TokenIssuer
 
 LATER = "2999-01-01T00:00:00+00:00"
 NOT_VALID = (404, "code-not-valid")
 
 
 async def test_a_code_gives_a_lot_of_its_own_once(
-    counter: Counter, client: httpx.AsyncClient, ledger: Ledger
+    codes: CodesHarness, client: httpx.AsyncClient, ledger: Ledger
 ) -> None:
     user = ledger.user(3)
-    code = await counter.code(kind="gift", credits_expire_after_days=30, expires_at=LATER)
-    answer = await counter.redeem(user, code["code"])
+    code = await codes.code(kind="gift", credits_expire_after_days=30, expires_at=LATER)
+    answer = await codes.redeem(user, code["code"])
     assert answer.status_code == 200, answer.text
     body = answer.json()
     assert (body["kind"], body["credits"], body["paid_debt"]) == ("gift", 25, 0)
@@ -32,42 +32,42 @@ async def test_a_code_gives_a_lot_of_its_own_once(
     )
     assert lives == dt.timedelta(days=30)
     assert ledger.balance(user) == (28, 0, 0)
-    lots = (await client.get("/v1/credits", headers=counter.of(user))).json()["lots"]
+    lots = (await client.get("/v1/credits", headers=codes.of(user))).json()["lots"]
     assert (lots[0]["id"], lots[0]["source"], lots[0]["granted"]) == (body["lot_id"], "gift", 25)
     key = ledger.value("select idempotency_key from app.credit_lots where source = 'gift'")
     assert key == f"code:{code['id']}:{user}"
 
 
-async def test_the_same_person_gets_the_same_answer(counter: Counter, ledger: Ledger) -> None:
+async def test_the_same_person_gets_the_same_answer(codes: CodesHarness, ledger: Ledger) -> None:
     """Also after the credits were spent and the code was withdrawn, used up and expired."""
     user, other = ledger.user(), ledger.user()
-    code = await counter.code(uses_max=2)
-    first = await counter.redeem(user, code["code"])
-    await counter.redeem(other, code["code"])
+    code = await codes.code(uses_max=2)
+    first = await codes.redeem(user, code["code"])
+    await codes.redeem(other, code["code"])
     ledger.confirm(user, ledger.reserve(user, 20))
-    assert (await counter.disable(f"codes/{code['id']}")).status_code == 200
+    assert (await codes.disable(f"codes/{code['id']}")).status_code == 200
     ledger.database.rows("update app.codes set expires_at = now()")
-    again = await counter.redeem(user, code["code"].lower().replace("-", " "))
+    again = await codes.redeem(user, code["code"].lower().replace("-", " "))
     assert (again.status_code, again.json()) == (200, first.json())
     assert again.content == first.content
     assert ledger.balance(user) == (5, 0, 0)
-    assert (await counter.look(code["id"]))["uses"] == 2
+    assert (await codes.look(code["id"]))["uses"] == 2
 
 
-async def test_two_accounts_of_one_person_are_one(counter: Counter, ledger: Ledger) -> None:
-    code = await counter.code(uses_max=5)
+async def test_two_accounts_of_one_person_are_one(codes: CodesHarness, ledger: Ledger) -> None:
+    code = await codes.code(uses_max=5)
     first, second = ledger.verified("ada@example.com"), ledger.verified("ada+2@example.com")
-    assert (await counter.redeem(first, code["code"])).status_code == 200
-    assert problem(await counter.redeem(second, code["code"])) == (409, "conflict")
-    assert (await counter.redeem(first, code["code"])).status_code == 200
-    assert (await counter.look(code["id"]))["uses"] == 1
+    assert (await codes.redeem(first, code["code"])).status_code == 200
+    assert problem(await codes.redeem(second, code["code"])) == (409, "conflict")
+    assert (await codes.redeem(first, code["code"])).status_code == 200
+    assert (await codes.look(code["id"]))["uses"] == 1
 
 
-async def test_debt_is_paid_first(counter: Counter, ledger: Ledger) -> None:
+async def test_debt_is_paid_first(codes: CodesHarness, ledger: Ledger) -> None:
     user = ledger.user()
     ledger.reverse(user, 10, "re_1")
-    code = await counter.code()
-    body = (await counter.redeem(user, code["code"])).json()
+    code = await codes.code()
+    body = (await codes.redeem(user, code["code"])).json()
     assert (body["credits"], body["paid_debt"]) == (25, 10)
     assert ledger.balance(user) == (15, 0, 0)
     assert ledger.transfers(user)[1:] == [
@@ -76,31 +76,31 @@ async def test_debt_is_paid_first(counter: Counter, ledger: Ledger) -> None:
 
 
 async def test_the_first_call_opens_the_account_of_a_verified_person(
-    counter: Counter, ledger: Ledger
+    codes: CodesHarness, ledger: Ledger
 ) -> None:
-    code = await counter.code(uses_max=2)
+    code = await codes.code(uses_max=2)
     ada = ledger.verified("ada@example.com")
-    assert (await counter.redeem(ada, code["code"])).status_code == 200
+    assert (await codes.redeem(ada, code["code"])).status_code == 200
     assert ledger.balance(ada) == (35, 0, 0)
     eve = ledger.verified("eve@example.com", is_confirmed=False)
-    answer = await counter.redeem(eve, code["code"])
+    answer = await codes.redeem(eve, code["code"])
     assert problem(answer) == (403, "not-allowed")
     assert answer.json()["reason"] == "email_not_verified"
-    assert (await counter.look(code["id"]))["uses"] == 1
+    assert (await codes.look(code["id"]))["uses"] == 1
 
 
-async def test_nobody_who_is_not_signed_in(counter: Counter, client: httpx.AsyncClient) -> None:
-    code = await counter.code()
+async def test_nobody_who_is_not_signed_in(codes: CodesHarness, client: httpx.AsyncClient) -> None:
+    code = await codes.code()
     answer = await client.post("/v1/codes/redeem", json={"code": code["code"]})
     assert problem(answer) == (401, "unauthenticated")
 
 
-async def test_withdrawn_and_unknown_look_alike(counter: Counter, ledger: Ledger) -> None:
+async def test_withdrawn_and_unknown_look_alike(codes: CodesHarness, ledger: Ledger) -> None:
     user = ledger.user()
-    code = await counter.code()
-    await counter.disable(f"codes/{code['id']}")
+    code = await codes.code()
+    await codes.disable(f"codes/{code['id']}")
     answers = [
-        await counter.redeem(user, text) for text in (code["code"], new_code_text(), "open sesame")
+        await codes.redeem(user, text) for text in (code["code"], new_code_text(), "open sesame")
     ]
     assert [problem(answer) for answer in answers] == [NOT_VALID] * 3
     documents = [{**answer.json(), "request_id": ""} for answer in answers]
@@ -109,42 +109,42 @@ async def test_withdrawn_and_unknown_look_alike(counter: Counter, ledger: Ledger
 
 
 async def test_a_holder_is_told_that_it_is_over(
-    counter: Counter, ledger: Ledger, database: TestDatabase
+    codes: CodesHarness, ledger: Ledger, database: TestDatabase
 ) -> None:
     user = ledger.user()
-    expired, used_up = await counter.code(), await counter.code()
+    expired, used_up = await codes.code(), await codes.code()
     database.rows(
         "update app.codes set expires_at = '2026-01-02T03:04:05Z' where id = %s", (expired["id"],)
     )
-    assert (await counter.redeem(ledger.user(), used_up["code"])).status_code == 200
-    late = await counter.redeem(user, expired["code"])
+    assert (await codes.redeem(ledger.user(), used_up["code"])).status_code == 200
+    late = await codes.redeem(user, expired["code"])
     assert problem(late) == (410, "code-expired")
     assert late.json()["expired_at"].startswith("2026-01-02")
-    assert problem(await counter.redeem(user, used_up["code"])) == (409, "code-used-up")
+    assert problem(await codes.redeem(user, used_up["code"])) == (409, "code-used-up")
     assert ledger.balance(user) == (0, 0, 0)
-    assert (await counter.look(used_up["id"]))["uses"] == 1
+    assert (await codes.look(used_up["id"]))["uses"] == 1
 
 
 async def test_a_wrong_body_says_so(
-    counter: Counter, client: httpx.AsyncClient, ledger: Ledger
+    codes: CodesHarness, client: httpx.AsyncClient, ledger: Ledger
 ) -> None:
-    headers = counter.of(ledger.user())
+    headers = codes.of(ledger.user())
     for body in ({}, {"code": ""}, {"code": 7}, {"code": "x" * 101}, {"code": "x", "user_id": "y"}):
         answer = await client.post("/v1/codes/redeem", json=body, headers=headers)
         assert problem(answer) == (400, "invalid-request")
 
 
-async def test_ten_tries_an_hour(counter: Counter, ledger: Ledger) -> None:
+async def test_ten_tries_an_hour(codes: CodesHarness, ledger: Ledger) -> None:
     user, other = ledger.user(), ledger.user()
-    code = await counter.code(uses_max=2)
+    code = await codes.code(uses_max=2)
     for _ in range(10):
-        assert problem(await counter.redeem(user, new_code_text())) == NOT_VALID
-    answer = await counter.redeem(user, code["code"])
+        assert problem(await codes.redeem(user, new_code_text())) == NOT_VALID
+    answer = await codes.redeem(user, code["code"])
     assert problem(answer) == (429, "rate-limited")
     assert answer.json()["policy"] == "codes"
     assert int(answer.headers["retry-after"]) > 60
     assert ledger.balance(user) == (0, 0, 0)
-    assert (await counter.redeem(other, code["code"])).status_code == 200
+    assert (await codes.redeem(other, code["code"])).status_code == 200
 
 
 async def test_sixty_tries_an_hour_from_one_address(
@@ -153,14 +153,14 @@ async def test_sixty_tries_an_hour_from_one_address(
     settings = make_settings()
     people = [ledger.user() for _ in range(7)]
     async with api_client(settings, transport=issuer.transport()) as client:
-        counter = Counter(client, issuer)
-        tries = [await counter.redeem(user, "x") for user in people[:6] for _ in range(10)]
+        codes = CodesHarness(client, issuer)
+        tries = [await codes.redeem(user, "x") for user in people[:6] for _ in range(10)]
         assert {problem(answer) for answer in tries} == {NOT_VALID}
-        answer = await counter.redeem(people[6], "x")
+        answer = await codes.redeem(people[6], "x")
     assert (problem(answer), answer.json()["policy"]) == ((429, "rate-limited"), "codes-address")
     transport = issuer.transport()
     async with api_client(settings, transport=transport, client_ip="198.51.100.9") as client:
-        answer = await Counter(client, issuer).redeem(people[6], "x")
+        answer = await CodesHarness(client, issuer).redeem(people[6], "x")
     assert problem(answer) == NOT_VALID
 
 

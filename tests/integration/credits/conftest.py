@@ -1,7 +1,7 @@
 import pytest
 
-from tests.support.database import TestDatabase
-from tests.support.ledger import Ledger
+from tests.harness.database import TestDatabase
+from tests.harness.ledger import Ledger
 
 
 @pytest.fixture

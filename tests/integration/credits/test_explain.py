@@ -10,8 +10,8 @@ from core.db import Connection, Database, user_scope
 from core.errors import NotFoundError
 from core.generations import explain as explaining
 from core.generations.explanation import Explanation, LineKind, Outcome
-from tests.support.database import TestDatabase
-from tests.support.ledger import Ledger, connect, scoped, user_claims
+from tests.harness.database import TestDatabase
+from tests.harness.ledger import Ledger, connect, scoped, user_claims
 
 Explain = Callable[[uuid.UUID, uuid.UUID], Awaitable[Explanation]]
 

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.support.ledger import Ledger, outcome_of
+from tests.harness.ledger import Ledger, outcome_of
 
 AMOUNTS = st.integers(1, 20)
 DAYS = st.sampled_from([None, 1, 1, 2, 5])

@@ -5,8 +5,8 @@ import uuid
 
 import pytest
 
-from tests.support.database import TestDatabase
-from tests.support.ledger import Ledger, admin_claims, connect, refused, scoped
+from tests.harness.database import TestDatabase
+from tests.harness.ledger import Ledger, admin_claims, connect, refused, scoped
 
 
 def nobody() -> uuid.UUID:

@@ -16,8 +16,8 @@ from psycopg import sql
 
 from sandbox.stack import LocalStack
 from scripts.reconcile import main
-from tests.support.database import TestDatabase
-from tests.support.ledger import Conn, Ledger, connect, scoped, user_claims
+from tests.harness.database import TestDatabase
+from tests.harness.ledger import Conn, Ledger, connect, scoped, user_claims
 
 pytestmark = pytest.mark.drift
 

@@ -8,11 +8,11 @@ import httpx
 import pytest
 
 from core.settings import Settings
-from tests.support.api import api_client
-from tests.support.database import TestDatabase
-from tests.support.ledger import Ledger
-from tests.support.settings import NOWHERE
-from tests.support.tokens import TokenIssuer
+from tests.harness.database import TestDatabase
+from tests.harness.http import api_client
+from tests.harness.ledger import Ledger
+from tests.harness.settings import NOWHERE
+from tests.harness.tokens import TokenIssuer
 
 ADMIN: dict[str, Any] = {"app_metadata": {"role": "admin"}, "aal": "aal2"}
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.database import TestDatabase
-from tests.support.ledger import Ledger, connect, refused, scoped, user_claims
+from tests.harness.database import TestDatabase
+from tests.harness.ledger import Ledger, connect, refused, scoped, user_claims
 
 
 def open_account(ledger: Ledger, user_id: uuid.UUID, network: str = "home") -> dict[str, Any]:

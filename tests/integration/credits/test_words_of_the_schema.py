@@ -6,7 +6,7 @@ from enum import StrEnum
 import pytest
 
 from core.credits.types import EntryKind, Purpose, Source
-from tests.support.database import TestDatabase
+from tests.harness.database import TestDatabase
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from core.generations.providers.fal.client import (
     fingerprint,
 )
 from core.settings import FalKey, Settings
-from tests.support.settings import build_settings
+from tests.harness.settings import build_settings
 
 SECRET = "key-a:secret-a"
 FINGERPRINT = fingerprint(SECRET)

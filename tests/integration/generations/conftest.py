@@ -1,4 +1,4 @@
-"""A world for each test: its own database, provider and storage. See `world`."""
+"""A pipeline for each test: its own database, provider and storage. See `pipeline`."""
 
 import asyncio
 import contextlib
@@ -10,11 +10,11 @@ import pytest
 
 from core.pixels.pool import PixelPool
 from core.settings import Settings
-from tests.integration.generations.opening import opened_world, world_settings
-from tests.integration.generations.world import Person, World
-from tests.support.database import TestDatabase
+from tests.harness.database import TestDatabase
+from tests.harness.pipeline import PhotoOwner, PipelineHarness
+from tests.harness.pipeline_setup import pipeline_settings, set_up_pipeline
 
-OpenWorld = Callable[..., "contextlib.AbstractAsyncContextManager[World]"]
+OpenPipeline = Callable[..., "contextlib.AbstractAsyncContextManager[PipelineHarness]"]
 
 
 @pytest.fixture(scope="session")
@@ -26,40 +26,40 @@ def pixels() -> Iterator[PixelPool]:
 
 
 @pytest.fixture
-def open_world(
+def open_pipeline(
     database: TestDatabase,
     make_settings: Callable[..., Settings],
     pixels: PixelPool,
     tmp_path: Path,
-) -> OpenWorld:
+) -> OpenPipeline:
     """Keyword arguments are settings; `api` replaces some of them for the API alone."""
 
     @contextlib.asynccontextmanager
     async def open_it(
         *, api: dict[str, Any] | None = None, prerendered: bool = True, **settings: Any
-    ) -> AsyncIterator[World]:
-        ours = make_settings(**(world_settings() | settings))
-        async with opened_world(
+    ) -> AsyncIterator[PipelineHarness]:
+        ours = make_settings(**(pipeline_settings() | settings))
+        async with set_up_pipeline(
             ours, database, pixels, tmp_path, api=api, prerendered=prerendered
-        ) as world:
-            yield world
+        ) as pipeline:
+            yield pipeline
             # Not when the test has failed: that is what is to be read then.
-            assert world.may_bury or world.dead_letters() == []
+            assert pipeline.may_bury or pipeline.dead_letters() == []
 
     return open_it
 
 
 @pytest.fixture
-async def world(open_world: OpenWorld) -> AsyncIterator[World]:
-    async with open_world() as opened:
+async def pipeline(open_pipeline: OpenPipeline) -> AsyncIterator[PipelineHarness]:
+    async with open_pipeline() as opened:
         yield opened
 
 
 @pytest.fixture
-async def ada(world: World) -> Person:
-    return await world.person()
+async def ada(pipeline: PipelineHarness) -> PhotoOwner:
+    return await pipeline.person()
 
 
 @pytest.fixture
-async def bob(world: World) -> Person:
-    return await world.person()
+async def bob(pipeline: PipelineHarness) -> PhotoOwner:
+    return await pipeline.person()

@@ -1,110 +1,120 @@
 """Cancelling, which is free before the start and a request afterwards; and doing it again."""
 
-from tests.integration.generations.world import WEBHOOKS, Person, World
+from tests.harness.pipeline import WEBHOOKS, PhotoOwner, PipelineHarness
 
 
-async def test_cancelling_before_the_start_is_free(world: World, ada: Person) -> None:
+async def test_cancelling_before_the_start_is_free(
+    pipeline: PipelineHarness, ada: PhotoOwner
+) -> None:
     generation_id = await ada.start("scene")
-    assert world.balance(ada) == (6, 4)
+    assert pipeline.balance(ada) == (6, 4)
 
     answer = await ada.post(f"/v1/generations/{generation_id}/cancel")
     view = answer.json()
     assert (answer.status_code, view["state"], view["money"]) == (200, "cancelled", "refunded")
     assert view["problem"]["code"] == "cancelled"
-    assert world.balance(ada) == (10, 0)
+    assert pipeline.balance(ada) == (10, 0)
     again = await ada.post(f"/v1/generations/{generation_id}/cancel")
     assert (again.status_code, again.json()["version"]) == (200, view["version"])
     # Its ticket serves whoever waits; nobody does.
-    assert await world.run_tasks() == ["done"]
-    assert world.submits() == 0
+    assert await pipeline.run_tasks() == ["done"]
+    assert pipeline.submits() == 0
 
 
-async def test_cancelling_at_the_provider_is_a_request(world: World, ada: Person) -> None:
-    await world.fault("never_finishes")
+async def test_cancelling_at_the_provider_is_a_request(
+    pipeline: PipelineHarness, ada: PhotoOwner
+) -> None:
+    await pipeline.fault("never_finishes")
     generation_id = await ada.start("scene")
-    await world.dispatch()
+    await pipeline.dispatch()
 
     answer = await ada.post(f"/v1/generations/{generation_id}/cancel")
     view = answer.json()
     assert (answer.status_code, view["state"], view["money"]) == (200, "running", "reserved")
     assert view["is_cancel_requested"] is True
     assert view["version"] == 4, "a request is a change too"
-    assert world.balance(ada) == (6, 4), "money moves on the verified end"
+    assert pipeline.balance(ada) == (6, 4), "money moves on the verified end"
 
-    assert await world.run_tasks("provider_call.cancel") == ["done"]
-    found = await world.finish(generation_id)
+    assert await pipeline.run_tasks("provider_call.cancel") == ["done"]
+    found = await pipeline.finish(generation_id)
     assert (found["state"], found["problem"]["code"]) == ("cancelled", "cancelled")
-    assert world.balance(ada) == (10, 0)
-    assert world.call(generation_id)["state"] == "cancelled"
-    (paid,) = await world.paid_calls()
+    assert pipeline.balance(ada) == (10, 0)
+    assert pipeline.call(generation_id)["state"] == "cancelled"
+    (paid,) = await pipeline.paid_calls()
     assert paid["state"] == "cancelled"
 
 
-async def test_cancelling_twice_asks_once(world: World, ada: Person) -> None:
-    await world.fault("never_finishes")
+async def test_cancelling_twice_asks_once(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
+    await pipeline.fault("never_finishes")
     generation_id = await ada.start("scene")
-    await world.dispatch()
+    await pipeline.dispatch()
     first = await ada.post(f"/v1/generations/{generation_id}/cancel")
     second = await ada.post(f"/v1/generations/{generation_id}/cancel")
     assert second.json()["version"] == first.json()["version"]
-    assert world.jobs().count("provider_call.cancel") == 1
+    assert pipeline.jobs().count("provider_call.cancel") == 1
 
 
 async def test_an_image_that_is_delivered_all_the_same_is_charged(
-    world: World, ada: Person
+    pipeline: PipelineHarness, ada: PhotoOwner
 ) -> None:
-    await world.fault("cancel_race")
-    world.wires.hold(WEBHOOKS)
+    await pipeline.fault("cancel_race")
+    pipeline.router.hold(WEBHOOKS)
     generation_id = await ada.start()
-    await world.dispatch()
+    await pipeline.dispatch()
     assert (await ada.post(f"/v1/generations/{generation_id}/cancel")).status_code == 200
-    await world.run_tasks("provider_call.cancel")
-    await world.wires.let_through()
-    await world.settle()
+    await pipeline.run_tasks("provider_call.cancel")
+    await pipeline.router.let_through()
+    await pipeline.settle()
 
-    found = await world.finish(generation_id)
+    found = await pipeline.finish(generation_id)
     assert found["state"] == "succeeded"
-    assert world.balance(ada) == (9, 0)
+    assert pipeline.balance(ada) == (9, 0)
     view = await ada.look(generation_id)
     assert (view["money"], view["is_cancel_requested"]) == ("charged", True)
 
 
-async def test_a_cancel_that_comes_before_the_submits_answer(world: World, ada: Person) -> None:
+async def test_a_cancel_that_comes_before_the_submits_answer(
+    pipeline: PipelineHarness, ada: PhotoOwner
+) -> None:
     """The call cannot be named yet; the cancel is asked for as soon as it can."""
-    await world.fault("never_finishes")
+    await pipeline.fault("never_finishes")
     generation_id = await ada.start()
-    (ticket,) = await world.take_tickets()
+    (ticket,) = await pipeline.take_tickets()
     assert (await ada.post(f"/v1/generations/{generation_id}/cancel")).status_code == 200
-    await world.run_tasks("provider_call.cancel")
-    await world.send(ticket)
-    assert world.state(generation_id) == "running"
+    await pipeline.run_tasks("provider_call.cancel")
+    await pipeline.send(ticket)
+    assert pipeline.state(generation_id) == "running"
 
-    found = await world.finish(generation_id)
+    found = await pipeline.finish(generation_id)
     assert found["state"] == "cancelled"
-    assert world.balance(ada) == (10, 0)
-    assert [call["state"] for call in await world.paid_calls()] == ["cancelled"]
+    assert pipeline.balance(ada) == (10, 0)
+    assert [call["state"] for call in await pipeline.paid_calls()] == ["cancelled"]
 
 
-async def test_a_cancelled_one_is_not_submitted_again(world: World, ada: Person) -> None:
+async def test_a_cancelled_one_is_not_submitted_again(
+    pipeline: PipelineHarness, ada: PhotoOwner
+) -> None:
     """Refused with a passing error after the cancel: no other attempt."""
-    await world.fault("submit_html_error", times=1)
+    await pipeline.fault("submit_html_error", times=1)
     generation_id = await ada.start()
-    (ticket,) = await world.take_tickets()
+    (ticket,) = await pipeline.take_tickets()
     assert (await ada.post(f"/v1/generations/{generation_id}/cancel")).status_code == 200
-    await world.send(ticket)
-    await world.hurry()
-    await world.sweep()
-    await world.dispatch()
+    await pipeline.send(ticket)
+    await pipeline.hurry()
+    await pipeline.sweep()
+    await pipeline.dispatch()
 
-    assert world.state(generation_id) == "cancelled"
-    assert world.balance(ada) == (10, 0)
-    assert await world.paid_calls() == []
-    assert len(world.calls(generation_id)) == 1
+    assert pipeline.state(generation_id) == "cancelled"
+    assert pipeline.balance(ada) == (10, 0)
+    assert await pipeline.paid_calls() == []
+    assert len(pipeline.calls(generation_id)) == 1
 
 
-async def test_what_has_ended_cannot_be_cancelled(world: World, ada: Person) -> None:
+async def test_what_has_ended_cannot_be_cancelled(
+    pipeline: PipelineHarness, ada: PhotoOwner
+) -> None:
     generation_id = await ada.start()
-    await world.finish(generation_id)
+    await pipeline.finish(generation_id)
     answer = await ada.post(f"/v1/generations/{generation_id}/cancel")
     told = answer.json()
     assert (answer.status_code, told["reason"], told["state"]) == (
@@ -112,13 +122,13 @@ async def test_what_has_ended_cannot_be_cancelled(world: World, ada: Person) -> 
         "already_finished",
         "succeeded",
     )
-    assert world.balance(ada) == (9, 0)
+    assert pipeline.balance(ada) == (9, 0)
 
 
-async def test_doing_it_again(world: World, ada: Person) -> None:
-    await world.fault("content_policy", times=1)
+async def test_doing_it_again(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
+    await pipeline.fault("content_policy", times=1)
     old = await ada.start("packshot", params={"shadow": "soft"}, priority="batch")
-    assert (await world.finish(old))["state"] == "failed"
+    assert (await pipeline.finish(old))["state"] == "failed"
 
     answer = await ada.post(f"/v1/generations/{old}/retry")
     view = answer.json()
@@ -127,21 +137,21 @@ async def test_doing_it_again(world: World, ada: Person) -> None:
     assert answer.headers["retry-after"]
     assert (view["retry_of"], view["operation"], view["priority"]) == (old, "packshot", "batch")
     assert view["params"]["shadow"] == "soft"
-    assert world.balance(ada) == (9, 1)
-    assert (await world.finish(view["id"]))["state"] == "succeeded"
-    assert world.balance(ada) == (9, 0)
+    assert pipeline.balance(ada) == (9, 1)
+    assert (await pipeline.finish(view["id"]))["state"] == "succeeded"
+    assert pipeline.balance(ada) == (9, 0)
 
 
-async def test_doing_it_again_is_paid_again(world: World, ada: Person) -> None:
+async def test_doing_it_again_is_paid_again(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
     old = await ada.start()
     open_one = await ada.post(f"/v1/generations/{old}/retry")
     assert (open_one.status_code, open_one.json()["reason"]) == (409, "not_finished")
-    await world.finish(old)
-    async with world.working():
+    await pipeline.finish(old)
+    async with pipeline.working():
         again = await ada.post(f"/v1/generations/{old}/retry", wait=20)
     assert (again.status_code, again.json()["state"]) == (200, "succeeded")
-    assert world.balance(ada) == (8, 0)
+    assert pipeline.balance(ada) == (8, 0)
 
-    await world.move("select app.reverse_credits(%s, 8, 'reversal:x', 'payment')", (ada.id,))
+    await pipeline.move("select app.reverse_credits(%s, 8, 'reversal:x', 'payment')", (ada.id,))
     refused = await ada.post(f"/v1/generations/{old}/retry")
     assert refused.status_code == 402

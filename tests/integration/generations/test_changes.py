@@ -5,30 +5,30 @@ import uuid
 
 from api.resources import Resources
 from core.changes import ChangePublisher
-from tests.integration.generations.world import World
+from tests.harness.pipeline import PipelineHarness
 
 
-def _resources(world: World) -> Resources:
-    resources: Resources = world.api.state.resources
+def _resources(pipeline: PipelineHarness) -> Resources:
+    resources: Resources = pipeline.api.state.resources
     return resources
 
 
-async def test_a_change_wakes_who_waits_for_it(world: World) -> None:
-    hub = _resources(world).hub
+async def test_a_change_wakes_who_waits_for_it(pipeline: PipelineHarness) -> None:
+    hub = _resources(pipeline).hub
     mine, theirs = uuid.uuid4(), uuid.uuid4()
     with hub.watch(mine) as changed, hub.watch(theirs) as other:
         await asyncio.sleep(0.7)  # longer than any time-out of a request on this connection
         changed.clear()
         other.clear()
-        await world.ctx.changes.publish({"generation_id": str(mine), "version": 2})
+        await pipeline.ctx.changes.publish({"generation_id": str(mine), "version": 2})
         async with asyncio.timeout(0.5):
             await changed.wait()
         assert not other.is_set()
 
 
-async def test_rubbish_on_the_channel_wakes_nobody(world: World) -> None:
-    hub, settings = _resources(world).hub, world.ctx.settings
-    redis = _resources(world).redis
+async def test_rubbish_on_the_channel_wakes_nobody(pipeline: PipelineHarness) -> None:
+    hub, settings = _resources(pipeline).hub, pipeline.ctx.settings
+    redis = _resources(pipeline).redis
     mine = uuid.uuid4()
     with hub.watch(mine) as changed:
         await asyncio.sleep(0.1)

@@ -7,13 +7,17 @@ from typing import Any
 
 import pytest
 
-from tests.integration.generations.conftest import OpenWorld
-from tests.integration.generations.world import Person, World
+from tests.harness.pipeline import PhotoOwner, PipelineHarness
+from tests.integration.generations.conftest import OpenPipeline
 
 
-async def test_accepted_work_is_reserved_and_queued(world: World, ada: Person) -> None:
+async def test_accepted_work_is_reserved_and_queued(
+    pipeline: PipelineHarness, ada: PhotoOwner
+) -> None:
     headers = {**ada.headers, "X-Request-ID": "request-of-ada"}
-    answer = await world.client.post("/v1/generations", json=ada.order("packshot"), headers=headers)
+    answer = await pipeline.client.post(
+        "/v1/generations", json=ada.order("packshot"), headers=headers
+    )
 
     assert answer.status_code == 202, answer.text
     view = answer.json()
@@ -31,32 +35,32 @@ async def test_accepted_work_is_reserved_and_queued(world: World, ada: Person) -
         "size": 2000,
         "shadow": "none",
     }
-    assert world.balance(ada) == (9, 1)
-    (task,) = world.tasks()
+    assert pipeline.balance(ada) == (9, 1)
+    (task,) = pipeline.tasks()
     assert (str(task["id"]), task["job"], task["queue"]) == (
         view["id"],
         "generation.dispatch",
         "interactive",
     )
-    assert task["request_id"] == world.generation(view["id"])["request_id"] == "request-of-ada"
+    assert task["request_id"] == pipeline.generation(view["id"])["request_id"] == "request-of-ada"
     assert task["due_at"] > task["created_at"], "the edge enqueues; the relay is the second chance"
-    followed = await world.client.get(answer.headers["location"], headers=ada.headers)
+    followed = await pipeline.client.get(answer.headers["location"], headers=ada.headers)
     assert followed.json()["id"] == view["id"]
 
 
-async def test_the_edge_wakes_a_worker(world: World, ada: Person) -> None:
+async def test_the_edge_wakes_a_worker(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
     generation_id = await ada.start()
     batch_id = await ada.start(priority="batch")
 
     async with asyncio.timeout(2):
-        while not world.queued_jobs("default"):  # noqa: ASYNC110  another process fills it
+        while not pipeline.queued_jobs("default"):  # noqa: ASYNC110  another process fills it
             await asyncio.sleep(0.01)
-    assert world.queued_jobs() == [f"{generation_id}-0"]
-    assert world.queued_jobs("default") == [f"{batch_id}-0"]
+    assert pipeline.queued_jobs() == [f"{generation_id}-0"]
+    assert pipeline.queued_jobs("default") == [f"{batch_id}-0"]
 
 
-async def test_waiting_answers_with_the_image(world: World, ada: Person) -> None:
-    async with world.working():
+async def test_waiting_answers_with_the_image(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
+    async with pipeline.working():
         answer = await ada.create("cutout", wait=20)
 
     assert answer.status_code == 200, answer.text
@@ -66,21 +70,23 @@ async def test_waiting_answers_with_the_image(world: World, ada: Person) -> None
     assert "retry-after" not in answer.headers
     assert (view["state"], view["money"]) == ("succeeded", "charged")
     assert view["image"]["result_url"] == f"/v1/generations/{view['id']}/result"
-    assert world.balance(ada) == (9, 0)
+    assert pipeline.balance(ada) == (9, 0)
 
 
-async def test_waiting_also_ends_without_an_image(world: World, ada: Person) -> None:
-    await world.fault("content_policy")
-    async with world.working():
+async def test_waiting_also_ends_without_an_image(
+    pipeline: PipelineHarness, ada: PhotoOwner
+) -> None:
+    await pipeline.fault("content_policy")
+    async with pipeline.working():
         answer = await ada.create("cutout", wait=20)
 
     assert answer.status_code == 200
     assert (answer.json()["state"], answer.json()["money"]) == ("failed", "refunded")
     assert answer.json()["problem"]["code"] == "content_refused"
-    assert world.balance(ada) == (10, 0)
+    assert pipeline.balance(ada) == (10, 0)
 
 
-async def test_waiting_ends_when_the_time_is_over(ada: Person) -> None:
+async def test_waiting_ends_when_the_time_is_over(ada: PhotoOwner) -> None:
     started = time.monotonic()
     answer = await ada.create("cutout", wait=1)
 
@@ -92,34 +98,38 @@ async def test_waiting_ends_when_the_time_is_over(ada: Person) -> None:
 
 
 @pytest.mark.parametrize("prefer", ["wait=0", "respond-async", "wait=-5", "wait=soon"])
-async def test_other_preferences_are_passed_over(prefer: str, world: World, ada: Person) -> None:
-    answer = await world.client.post(
+async def test_other_preferences_are_passed_over(
+    prefer: str, pipeline: PipelineHarness, ada: PhotoOwner
+) -> None:
+    answer = await pipeline.client.post(
         "/v1/generations", json=ada.order(), headers={**ada.headers, "Prefer": prefer}
     )
     assert answer.status_code == 202
     assert "preference-applied" not in answer.headers
 
 
-async def test_no_such_operation(world: World, ada: Person) -> None:
+async def test_no_such_operation(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
     answer = await ada.create("gild")
     assert (answer.status_code, answer.json()["kind"]) == (404, "operation")
-    assert world.balance(ada) == (10, 0)
+    assert pipeline.balance(ada) == (10, 0)
 
 
-async def test_no_such_photo(world: World, ada: Person, bob: Person) -> None:
+async def test_no_such_photo(pipeline: PipelineHarness, ada: PhotoOwner, bob: PhotoOwner) -> None:
     for upload_id in (uuid.uuid4(), bob.upload_id):
         answer = await ada.create(upload_id=str(upload_id))
         assert (answer.status_code, answer.json()["kind"]) == (404, "upload")
-    assert world.balance(ada) == (10, 0)
+    assert pipeline.balance(ada) == (10, 0)
 
 
 @pytest.mark.parametrize("state", ["pending", "stored", "rejected"])
-async def test_a_photo_that_is_not_ready(state: str, world: World, ada: Person) -> None:
-    upload_id = await world.upload(ada.id, state=state)
+async def test_a_photo_that_is_not_ready(
+    state: str, pipeline: PipelineHarness, ada: PhotoOwner
+) -> None:
+    upload_id = await pipeline.upload(ada.id, state=state)
     answer = await ada.create(upload_id=str(upload_id))
     told = answer.json()
     assert (answer.status_code, told["reason"], told["state"]) == (409, "upload_not_ready", state)
-    assert world.balance(ada) == (10, 0)
+    assert pipeline.balance(ada) == (10, 0)
 
 
 @pytest.mark.parametrize(
@@ -136,13 +146,17 @@ async def test_a_photo_that_is_not_ready(state: str, world: World, ada: Person) 
     ],
 )
 async def test_parameters_that_do_not_fit(
-    operation: str, params: dict[str, Any], pointers: set[str], world: World, ada: Person
+    operation: str,
+    params: dict[str, Any],
+    pointers: set[str],
+    pipeline: PipelineHarness,
+    ada: PhotoOwner,
 ) -> None:
     answer = await ada.create(operation, params=params)
     assert answer.status_code == 422, answer.text
     assert {error["pointer"] for error in answer.json()["errors"]} == pointers
-    assert world.balance(ada) == (10, 0)
-    assert world.tasks() == []
+    assert pipeline.balance(ada) == (10, 0)
+    assert pipeline.tasks() == []
 
 
 @pytest.mark.parametrize(
@@ -156,35 +170,37 @@ async def test_parameters_that_do_not_fit(
         {"operation": "x" * 65},
     ],
 )
-async def test_a_body_of_another_form(changes: dict[str, Any], world: World, ada: Person) -> None:
+async def test_a_body_of_another_form(
+    changes: dict[str, Any], pipeline: PipelineHarness, ada: PhotoOwner
+) -> None:
     answer = await ada.create(**changes)
     assert answer.status_code == 400, answer.text
     assert answer.json()["errors"]
-    assert world.tasks() == []
+    assert pipeline.tasks() == []
 
 
-async def test_too_little_money(world: World, ada: Person) -> None:
-    poor = await world.person(5)
+async def test_too_little_money(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
+    poor = await pipeline.person(5)
     answer = await poor.create("scene_hd")
     told = answer.json()
     assert answer.status_code == 402
     assert told["type"].endswith("/problems/insufficient-credits")
     assert (told["required"], told["available"], told["debt"]) == (6, 5, 0)
-    assert world.tasks() == []
-    assert world.balance(poor) == (5, 0)
-    assert world.balance(ada) == (10, 0)
+    assert pipeline.tasks() == []
+    assert pipeline.balance(poor) == (5, 0)
+    assert pipeline.balance(ada) == (10, 0)
 
 
-async def test_nobody_in_particular(world: World, ada: Person) -> None:
+async def test_nobody_in_particular(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
     for headers in ({}, {"Authorization": "Bearer none"}):
-        answer = await world.client.post("/v1/generations", json=ada.order(), headers=headers)
+        answer = await pipeline.client.post("/v1/generations", json=ada.order(), headers=headers)
         assert answer.status_code == 401
-    assert world.tasks() == []
+    assert pipeline.tasks() == []
 
 
-async def test_fifty_at_once_on_a_balance_of_ten(open_world: OpenWorld) -> None:
-    async with open_world() as world:
-        ada = await world.person(10)
+async def test_fifty_at_once_on_a_balance_of_ten(open_pipeline: OpenPipeline) -> None:
+    async with open_pipeline() as pipeline:
+        ada = await pipeline.person(10)
         answers = await asyncio.gather(*(ada.create("packshot") for _ in range(50)))
 
         accepted = [answer for answer in answers if answer.status_code == 202]
@@ -192,6 +208,6 @@ async def test_fifty_at_once_on_a_balance_of_ten(open_world: OpenWorld) -> None:
         assert (len(accepted), len(refused)) == (10, 40)
         assert {answer.json()["required"] for answer in refused} == {1}
         assert len({answer.json()["id"] for answer in accepted}) == 10
-        assert world.balance(ada) == (0, 10)
-        assert len(world.tasks()) == 10
-        assert world.database.drift() == []
+        assert pipeline.balance(ada) == (0, 10)
+        assert len(pipeline.tasks()) == 10
+        assert pipeline.database.drift() == []

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from core.pixels.limits import OUTPUT_BYTES_MAX
-from tests.integration.generations.conftest import OpenWorld
-from tests.integration.generations.opening import fal_key
-from tests.integration.generations.world import FAL_URL, SUPABASE_URL, Person, World
+from tests.harness.pipeline import FAL_URL, SUPABASE_URL, PhotoOwner, PipelineHarness
+from tests.harness.pipeline_setup import fal_key
+from tests.integration.generations.conftest import OpenPipeline
 
 
 @pytest.mark.parametrize(
@@ -23,17 +23,17 @@ from tests.integration.generations.world import FAL_URL, SUPABASE_URL, Person, W
     ],
 )
 async def test_a_refusal_is_final(
-    fault: str, args: dict[str, Any], code: str, world: World, ada: Person
+    fault: str, args: dict[str, Any], code: str, pipeline: PipelineHarness, ada: PhotoOwner
 ) -> None:
-    await world.fault(fault, **args)
+    await pipeline.fault(fault, **args)
     generation_id = await ada.start("scene")
-    found = await world.finish(generation_id)
+    found = await pipeline.finish(generation_id)
     assert (found["state"], found["problem"]["code"]) == ("failed", code)
-    assert world.balance(ada) == (10, 0)
-    call = world.call(generation_id)
+    assert pipeline.balance(ada) == (10, 0)
+    call = pipeline.call(generation_id)
     assert (call["state"], call["is_resubmission"]) == ("failed", False)
     assert call["http_status"] in {400, 422}
-    (paid,) = await world.paid_calls()
+    (paid,) = await pipeline.paid_calls()
     assert (paid["state"], paid["billable_units"]) == ("failed", 0)
     # The vendor's own words are for our records, not for the user.
     assert call["error_type"]
@@ -41,15 +41,17 @@ async def test_a_refusal_is_final(
 
 
 @pytest.mark.parametrize("status", [400, 404, 413, 422])
-async def test_a_submit_that_is_refused(status: int, world: World, ada: Person) -> None:
-    await world.fault("submit_4xx", status=status)
+async def test_a_submit_that_is_refused(
+    status: int, pipeline: PipelineHarness, ada: PhotoOwner
+) -> None:
+    await pipeline.fault("submit_4xx", status=status)
     generation_id = await ada.start("scene")
-    found = await world.finish(generation_id)
+    found = await pipeline.finish(generation_id)
     assert (found["state"], found["problem"]["code"]) == ("failed", "input_refused")
-    assert world.states(generation_id) == ["queued", "submitting", "failed"]
-    assert world.balance(ada) == (10, 0)
-    assert world.call(generation_id)["state"] == "refused"
-    assert await world.paid_calls() == []
+    assert pipeline.states(generation_id) == ["queued", "submitting", "failed"]
+    assert pipeline.balance(ada) == (10, 0)
+    assert pipeline.call(generation_id)["state"] == "refused"
+    assert await pipeline.paid_calls() == []
 
 
 @pytest.mark.parametrize(
@@ -64,129 +66,135 @@ async def test_a_submit_that_is_refused(status: int, world: World, ada: Person) 
     ],
 )
 async def test_a_passing_failure_is_tried_again(
-    args: dict[str, Any], world: World, ada: Person
+    args: dict[str, Any], pipeline: PipelineHarness, ada: PhotoOwner
 ) -> None:
-    await world.fault("result_error", times=1, **args)
+    await pipeline.fault("result_error", times=1, **args)
     generation_id = await ada.start()
-    found = await world.finish(generation_id)
+    found = await pipeline.finish(generation_id)
     assert found["state"] == "succeeded"
     assert (found["attempts"], found["resubmissions"]) == (1, 0)
-    assert [call["state"] for call in world.calls(generation_id)] == ["failed", "succeeded"]
-    assert [call["state"] for call in await world.paid_calls()] == ["failed", "billed"]
-    assert world.balance(ada) == (9, 0)
+    assert [call["state"] for call in pipeline.calls(generation_id)] == ["failed", "succeeded"]
+    assert [call["state"] for call in await pipeline.paid_calls()] == ["failed", "billed"]
+    assert pipeline.balance(ada) == (9, 0)
 
 
-async def test_attempts_have_an_end(world: World, ada: Person) -> None:
-    await world.fault("result_error", status=500)
+async def test_attempts_have_an_end(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
+    await pipeline.fault("result_error", status=500)
     generation_id = await ada.start()
-    found = await world.finish(generation_id)
+    found = await pipeline.finish(generation_id)
     assert (found["state"], found["problem"]["code"]) == ("failed", "provider_failed")
-    assert [call["state"] for call in world.calls(generation_id)] == ["failed"] * 3
-    assert world.balance(ada) == (10, 0)
-    assert world.jobs() == []
+    assert [call["state"] for call in pipeline.calls(generation_id)] == ["failed"] * 3
+    assert pipeline.balance(ada) == (10, 0)
+    assert pipeline.jobs() == []
 
 
-async def test_another_attempt_waits_a_moment(world: World, ada: Person) -> None:
-    await world.fault("result_error", times=1, status=500)
+async def test_another_attempt_waits_a_moment(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
+    await pipeline.fault("result_error", times=1, status=500)
     generation_id = await ada.start()
-    await world.submit()
-    await world.run_tasks()
-    found = world.generation(generation_id)
+    await pipeline.submit()
+    await pipeline.run_tasks()
+    found = pipeline.generation(generation_id)
     assert found["state"] == "queued"
-    assert 1 < (found["available_at"] - world.now()).total_seconds() < 5
-    assert await world.dispatch() == 0
+    assert 1 < (found["available_at"] - pipeline.now()).total_seconds() < 5
+    assert await pipeline.dispatch() == 0
 
 
 @pytest.mark.parametrize("fault", ["status_5xx", "result_5xx"])
 @pytest.mark.parametrize("args", [{"status": 500}, {"status": 503, "html": True}])
 async def test_a_look_that_fails_says_nothing_about_the_image(
-    fault: str, args: dict[str, Any], open_world: OpenWorld
+    fault: str, args: dict[str, Any], open_pipeline: OpenPipeline
 ) -> None:
-    async with open_world(fal_webhooks=False) as world:
-        ada = await world.person()
-        await world.fault(fault, count=3, **args)
+    async with open_pipeline(fal_webhooks=False) as pipeline:
+        ada = await pipeline.person()
+        await pipeline.fault(fault, count=3, **args)
         generation_id = await ada.start()
-        assert (await world.finish(generation_id))["state"] == "succeeded"
-        assert world.call(generation_id)["state"] == "succeeded"
-        assert len(await world.paid_calls()) == 1
+        assert (await pipeline.finish(generation_id))["state"] == "succeeded"
+        assert pipeline.call(generation_id)["state"] == "succeeded"
+        assert len(await pipeline.paid_calls()) == 1
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
-async def test_the_ingress_did_not_take_it(status: int, world: World, ada: Person) -> None:
+async def test_the_ingress_did_not_take_it(
+    status: int, pipeline: PipelineHarness, ada: PhotoOwner
+) -> None:
     """nginx answered for a gateway that it did not reach: surely not accepted, not an attempt."""
-    await world.fault("submit_html_error", times=4, status=status)
+    await pipeline.fault("submit_html_error", times=4, status=status)
     generation_id = await ada.start()
-    found = await world.finish(generation_id)
+    found = await pipeline.finish(generation_id)
     assert (found["state"], found["attempts"]) == ("succeeded", 0)
-    assert [call["state"] for call in world.calls(generation_id)] == ["refused"] * 4 + ["succeeded"]
-    assert len(await world.paid_calls()) == 1
+    assert [call["state"] for call in pipeline.calls(generation_id)] == ["refused"] * 4 + [
+        "succeeded"
+    ]
+    assert len(await pipeline.paid_calls()) == 1
 
 
-async def test_nobody_is_there(world: World, ada: Person) -> None:
-    world.wires.refuse(FAL_URL)
+async def test_nobody_is_there(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
+    pipeline.router.refuse(FAL_URL)
     generation_id = await ada.start()
-    assert await world.dispatch() == 1
-    assert world.states(generation_id) == ["queued", "submitting", "queued"]
-    assert world.account()["cooldown_until"] > world.now()
-    assert world.account()["breaker_state"] == "closed"
-    assert await world.dispatch() == 0, "the account pauses"
+    assert await pipeline.dispatch() == 1
+    assert pipeline.states(generation_id) == ["queued", "submitting", "queued"]
+    assert pipeline.account()["cooldown_until"] > pipeline.now()
+    assert pipeline.account()["breaker_state"] == "closed"
+    assert await pipeline.dispatch() == 0, "the account pauses"
 
-    world.wires.accept(FAL_URL)
-    await world.pass_cooldown()
-    found = await world.finish(generation_id)
+    pipeline.router.accept(FAL_URL)
+    await pipeline.pass_cooldown()
+    found = await pipeline.finish(generation_id)
     assert (found["state"], found["attempts"]) == ("succeeded", 0)
-    assert len(await world.paid_calls()) == 1
+    assert len(await pipeline.paid_calls()) == 1
 
 
-async def test_our_own_storage_is_away(world: World, ada: Person) -> None:
+async def test_our_own_storage_is_away(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
     """No POST was made without the photo's URL; the generation waits."""
     generation_id = await ada.start()
-    world.wires.refuse(SUPABASE_URL)
-    await world.dispatch()
-    assert world.state(generation_id) == "queued"
-    assert await world.paid_calls() == []
-    world.wires.accept(SUPABASE_URL)
-    found = await world.finish(generation_id)
+    pipeline.router.refuse(SUPABASE_URL)
+    await pipeline.dispatch()
+    assert pipeline.state(generation_id) == "queued"
+    assert await pipeline.paid_calls() == []
+    pipeline.router.accept(SUPABASE_URL)
+    found = await pipeline.finish(generation_id)
     assert (found["state"], found["attempts"]) == ("succeeded", 0)
 
 
-async def test_a_photo_that_vanished(world: World, ada: Person) -> None:
+async def test_a_photo_that_vanished(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
     """Nothing was sent, so nothing is uncertain: the credits come back at once."""
     generation_id = await ada.start()
-    key = world.generation(generation_id)["input_key"]
-    await world.ctx.storage.delete(world.ctx.settings.storage_bucket_uploads, [key])
-    await world.dispatch()
-    found = world.generation(generation_id)
-    assert (found["state"], world.balance(ada)) == ("failed", (10, 0))
-    assert world.call(generation_id)["state"] == "refused"
-    assert world.submits() == 0
+    key = pipeline.generation(generation_id)["input_key"]
+    await pipeline.ctx.storage.delete(pipeline.ctx.settings.storage_bucket_uploads, [key])
+    await pipeline.dispatch()
+    found = pipeline.generation(generation_id)
+    assert (found["state"], pipeline.balance(ada)) == ("failed", (10, 0))
+    assert pipeline.call(generation_id)["state"] == "refused"
+    assert pipeline.submits() == 0
 
 
-async def test_parameters_written_by_hand(world: World, ada: Person) -> None:
+async def test_parameters_written_by_hand(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
     generation_id = await ada.start("packshot")
-    await world.move(
+    await pipeline.move(
         "update app.generations set params = '{\"size\": 1}' where id = %s", (generation_id,)
     )
-    await world.dispatch()
-    found = world.generation(generation_id)
+    await pipeline.dispatch()
+    found = pipeline.generation(generation_id)
     assert (found["state"], found["problem"]["code"]) == ("failed", "params_invalid")
-    assert world.balance(ada) == (10, 0)
-    assert world.submits() == 0
+    assert pipeline.balance(ada) == (10, 0)
+    assert pipeline.submits() == 0
 
 
 @pytest.mark.parametrize("billed", [False, True])
-async def test_a_request_that_the_provider_lost(billed: bool, world: World, ada: Person) -> None:
-    await world.fault("lost_request", times=1, seconds=0, billed=billed)
+async def test_a_request_that_the_provider_lost(
+    billed: bool, pipeline: PipelineHarness, ada: PhotoOwner
+) -> None:
+    await pipeline.fault("lost_request", times=1, seconds=0, billed=billed)
     generation_id = await ada.start()
-    await world.submit()
-    await world.poll()
-    assert world.state(generation_id) == "running", "one 404 may be a replica that lags"
-    await world.poll()
-    assert world.state(generation_id) == "queued"
-    found = await world.finish(generation_id)
+    await pipeline.submit()
+    await pipeline.poll()
+    assert pipeline.state(generation_id) == "running", "one 404 may be a replica that lags"
+    await pipeline.poll()
+    assert pipeline.state(generation_id) == "queued"
+    found = await pipeline.finish(generation_id)
     assert (found["state"], found["attempts"]) == ("succeeded", 1)
-    assert [call["state"] for call in world.calls(generation_id)] == ["lost", "succeeded"]
-    assert world.balance(ada) == (9, 0)
+    assert [call["state"] for call in pipeline.calls(generation_id)] == ["lost", "succeeded"]
+    assert pipeline.balance(ada) == (9, 0)
 
 
 # --- outputs -------------------------------------------------------------------------------------
@@ -205,41 +213,49 @@ async def test_a_request_that_the_provider_lost(billed: bool, world: World, ada:
     ],
 )
 async def test_an_output_that_cannot_be_delivered(
-    *, fault: str, args: dict[str, Any], code: str, error_type: str, world: World, ada: Person
+    *,
+    fault: str,
+    args: dict[str, Any],
+    code: str,
+    error_type: str,
+    pipeline: PipelineHarness,
+    ada: PhotoOwner,
 ) -> None:
-    await world.fault(fault, **args)
+    await pipeline.fault(fault, **args)
     generation_id = await ada.start("scene")
-    found = await world.finish(generation_id)
+    found = await pipeline.finish(generation_id)
     assert (found["state"], found["problem"]["code"]) == ("failed", code)
-    assert world.balance(ada) == (10, 0), "the user gets it all back"
-    call = world.call(generation_id)
-    (paid,) = await world.paid_calls()
+    assert pipeline.balance(ada) == (10, 0), "the user gets it all back"
+    call = pipeline.call(generation_id)
+    (paid,) = await pipeline.paid_calls()
     assert paid["state"] == "billed"
     assert (call["state"], call["error_type"]) == ("succeeded", error_type)
     assert float(call["billable_units"]) == paid["billable_units"] > 0, "our cost is kept"
-    assert world.database.rows("select 1 from storage.objects where bucket_id = 'results'") == []
+    assert pipeline.database.rows("select 1 from storage.objects where bucket_id = 'results'") == []
 
 
-async def test_an_output_that_is_late_is_waited_for(world: World, ada: Person) -> None:
+async def test_an_output_that_is_late_is_waited_for(
+    pipeline: PipelineHarness, ada: PhotoOwner
+) -> None:
     """The CDN is a moment behind: the file is asked for again, the model is not."""
     generation_id = await ada.start()
-    await world.submit()
+    await pipeline.submit()
     output = "/files/"
-    world.wires.refuse_paths(FAL_URL, output, status=404, times=2)
-    assert await world.run_tasks("provider_call.collect") == ["retry"]
-    found = await world.finish(generation_id)
+    pipeline.router.refuse_paths(FAL_URL, output, status=404, times=2)
+    assert await pipeline.run_tasks("provider_call.collect") == ["retry"]
+    found = await pipeline.finish(generation_id)
     assert found["state"] == "succeeded"
-    assert len(await world.paid_calls()) == 1
+    assert len(await pipeline.paid_calls()) == 1
 
 
-async def test_a_cutout_without_a_piece(open_world: OpenWorld) -> None:
+async def test_a_cutout_without_a_piece(open_pipeline: OpenPipeline) -> None:
     """The output rule of the locked lane: another shape than the photo cannot be laid on."""
-    async with open_world() as world:
-        ada = await world.person(photo=_wide_photo())
+    async with open_pipeline() as pipeline:
+        ada = await pipeline.person(photo=_wide_photo())
         generation_id = await ada.start("packshot")
-        found = await world.finish(generation_id)
+        found = await pipeline.finish(generation_id)
         assert (found["state"], found["problem"]["code"]) == ("failed", "output_size_mismatch")
-        assert world.balance(ada) == (10, 0)
+        assert pipeline.balance(ada) == (10, 0)
 
 
 def _wide_photo() -> bytes:
@@ -248,14 +264,14 @@ def _wide_photo() -> bytes:
     return out.getvalue()
 
 
-async def test_keys_never_leave_for_other_hosts(open_world: OpenWorld) -> None:
-    async with open_world(fal_keys=(fal_key(1), fal_key(2))) as world:
-        ada = await world.person()
+async def test_keys_never_leave_for_other_hosts(open_pipeline: OpenPipeline) -> None:
+    async with open_pipeline(fal_keys=(fal_key(1), fal_key(2))) as pipeline:
+        ada = await pipeline.person()
         generation_id = await ada.start()
-        await world.finish(generation_id)
+        await pipeline.finish(generation_id)
         with_key = [
             request
-            for request in world.wires.sent
+            for request in pipeline.router.sent
             if "Key " in str(request.headers.get("authorization"))
         ]
         assert with_key

@@ -5,10 +5,10 @@ from typing import Any
 
 import httpx
 
-from tests.integration.generations.world import Person, World
+from tests.harness.pipeline import PhotoOwner, PipelineHarness
 
 
-async def _insist(person: Person, key: str) -> tuple[httpx.Response, int]:
+async def _insist(person: PhotoOwner, key: str) -> tuple[httpx.Response, int]:
     """The answer after as many repetitions as `Retry-After` asks for, and how many those were."""
     for attempt in range(10):
         answer = await person.create("packshot", key=key)
@@ -19,7 +19,7 @@ async def _insist(person: Person, key: str) -> tuple[httpx.Response, int]:
     raise AssertionError("never answered")
 
 
-async def test_twenty_clients_with_one_key(world: World, ada: Person) -> None:
+async def test_twenty_clients_with_one_key(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
     insisted = await asyncio.gather(*(_insist(ada, "order-1") for _ in range(20)))
 
     answers = [answer for answer, _ in insisted]
@@ -27,58 +27,64 @@ async def test_twenty_clients_with_one_key(world: World, ada: Person) -> None:
     assert len({answer.content for answer in answers}) == 1
     assert len({answer.headers["location"] for answer in answers}) == 1
     assert max(repeats for _, repeats in insisted) <= 1
-    assert len(world.database.rows("select from app.generations")) == 1
-    assert len(world.database.rows("select from app.reservations")) == 1
-    assert world.balance(ada) == (9, 1)
-    assert len(world.tasks()) == 1
+    assert len(pipeline.database.rows("select from app.generations")) == 1
+    assert len(pipeline.database.rows("select from app.reservations")) == 1
+    assert pipeline.balance(ada) == (9, 1)
+    assert len(pipeline.tasks()) == 1
 
 
-async def test_the_same_request_answers_the_same(world: World, ada: Person) -> None:
+async def test_the_same_request_answers_the_same(
+    pipeline: PipelineHarness, ada: PhotoOwner
+) -> None:
     first = await ada.create("packshot", key="k")
-    await world.finish(first.json()["id"])
+    await pipeline.finish(first.json()["id"])
     again = await ada.create("packshot", key="k")
     assert (again.status_code, again.content) == (202, first.content)
     assert again.headers["location"] == first.headers["location"]
-    assert world.balance(ada) == (9, 0)
+    assert pipeline.balance(ada) == (9, 0)
 
 
-async def test_a_repeated_wait_tells_how_it_ended(world: World, ada: Person) -> None:
+async def test_a_repeated_wait_tells_how_it_ended(
+    pipeline: PipelineHarness, ada: PhotoOwner
+) -> None:
     first = await ada.create("packshot", key="k")
-    await world.finish(first.json()["id"])
+    await pipeline.finish(first.json()["id"])
     again = await ada.create("packshot", key="k", wait=5)
     assert (again.status_code, again.json()["state"]) == (200, "succeeded")
-    assert world.balance(ada) == (9, 0)
+    assert pipeline.balance(ada) == (9, 0)
 
 
-async def test_another_body_is_another_request(world: World, ada: Person) -> None:
+async def test_another_body_is_another_request(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
     await ada.create("packshot", key="k")
     other = await ada.create("cutout", key="k")
     assert other.status_code == 422
     assert other.json()["type"].endswith("/problems/idempotency-mismatch")
-    assert world.balance(ada) == (9, 1)
+    assert pipeline.balance(ada) == (9, 1)
 
 
-async def test_keys_belong_to_a_person_and_a_route(world: World, ada: Person, bob: Person) -> None:
+async def test_keys_belong_to_a_person_and_a_route(
+    pipeline: PipelineHarness, ada: PhotoOwner, bob: PhotoOwner
+) -> None:
     mine = await ada.create("packshot", key="k")
     theirs = await bob.create("packshot", key="k")
     assert mine.json()["id"] != theirs.json()["id"]
-    await world.finish(mine.json()["id"])
+    await pipeline.finish(mine.json()["id"])
     retried = await ada.post(f"/v1/generations/{mine.json()['id']}/retry", key="k")
     assert retried.status_code == 202
     assert retried.json()["id"] != mine.json()["id"]
 
 
-async def test_a_refusal_is_not_kept(world: World, ada: Person) -> None:
-    poor = await world.person(0)
+async def test_a_refusal_is_not_kept(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
+    poor = await pipeline.person(0)
     assert (await poor.create("packshot", key="k")).status_code == 402
-    world.ledger.grant(poor.id, 1)
+    pipeline.ledger.grant(poor.id, 1)
     assert (await poor.create("packshot", key="k")).status_code == 202
-    assert world.balance(ada) == (10, 0)
+    assert pipeline.balance(ada) == (10, 0)
 
 
-async def test_an_expired_key_may_be_used_again(world: World, ada: Person) -> None:
+async def test_an_expired_key_may_be_used_again(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
     first = await ada.create("packshot", key="k")
-    await world.move(
+    await pipeline.move(
         "update app.idempotency_keys set expires_at = now() - interval '1 s',"
         " created_at = now() - interval '2 days'"
     )
@@ -87,9 +93,9 @@ async def test_an_expired_key_may_be_used_again(world: World, ada: Person) -> No
     assert second.json()["id"] != first.json()["id"]
 
 
-async def test_a_retry_with_a_key_happens_once(world: World, ada: Person) -> None:
+async def test_a_retry_with_a_key_happens_once(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
     old = await ada.start("packshot")
-    await world.finish(old)
+    await pipeline.finish(old)
 
     async def retry() -> dict[str, Any]:
         for _ in range(5):
@@ -101,12 +107,12 @@ async def test_a_retry_with_a_key_happens_once(world: World, ada: Person) -> Non
 
     answers = await asyncio.gather(*(retry() for _ in range(5)))
     assert len({answer["id"] for answer in answers}) == 1
-    assert world.balance(ada) == (8, 1)
+    assert pipeline.balance(ada) == (8, 1)
 
 
-async def test_keys_have_a_form(world: World, ada: Person) -> None:
+async def test_keys_have_a_form(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
     for key in ("", "x" * 256, "a\tb"):
         answer = await ada.create("packshot", key=key)
         assert answer.status_code in {400, 422}, key
     assert (await ada.create("packshot", key="x" * 255)).status_code == 202
-    assert world.balance(ada) == (9, 1)
+    assert pipeline.balance(ada) == (9, 1)

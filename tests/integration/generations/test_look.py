@@ -4,10 +4,10 @@ import uuid
 
 import pytest
 
-from tests.integration.generations.world import Person, World
+from tests.harness.pipeline import PhotoOwner, PipelineHarness
 
 
-async def _pages(person: Person, **params: object) -> list[list[str]]:
+async def _pages(person: PhotoOwner, **params: object) -> list[list[str]]:
     pages = []
     cursor = None
     while True:
@@ -21,14 +21,14 @@ async def _pages(person: Person, **params: object) -> list[list[str]]:
             return pages
 
 
-async def test_pages_follow_each_other(ada: Person) -> None:
+async def test_pages_follow_each_other(ada: PhotoOwner) -> None:
     made = [await ada.start() for _ in range(7)]
     assert await _pages(ada, limit=3) == [made[:3:-1], made[3:0:-1], made[:1]]
     assert await _pages(ada, limit=7) == [made[::-1]]
     assert await _pages(ada) == [made[::-1]]
 
 
-async def test_pages_stay_whole_while_rows_are_added(ada: Person) -> None:
+async def test_pages_stay_whole_while_rows_are_added(ada: PhotoOwner) -> None:
     made = [await ada.start() for _ in range(5)]
     first = (await ada.get("/v1/generations", limit=2)).json()
     newer = await ada.start()
@@ -42,18 +42,20 @@ async def test_pages_stay_whole_while_rows_are_added(ada: Person) -> None:
     assert third["next_cursor"] is None
 
 
-async def test_rows_of_the_same_moment_are_told_apart(world: World, ada: Person) -> None:
+async def test_rows_of_the_same_moment_are_told_apart(
+    pipeline: PipelineHarness, ada: PhotoOwner
+) -> None:
     made = {await ada.start() for _ in range(5)}
-    await world.move("update app.generations set created_at = date_trunc('day', now())")
+    await pipeline.move("update app.generations set created_at = date_trunc('day', now())")
     seen = [name for page in await _pages(ada, limit=2) for name in page]
     assert len(seen) == 5
     assert set(seen) == made
 
 
-async def test_filters(world: World, ada: Person) -> None:
+async def test_filters(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
     done = await ada.start("packshot")
-    await world.finish(done)
-    other_upload = str(await world.upload(ada.id))
+    await pipeline.finish(done)
+    other_upload = str(await pipeline.upload(ada.id))
     waiting = await ada.start("cutout", upload_id=other_upload)
 
     assert await _pages(ada, state="succeeded") == [[done]]
@@ -77,17 +79,17 @@ async def test_filters(world: World, ada: Person) -> None:
     ],
 )
 async def test_a_list_that_cannot_be(
-    params: dict[str, str | int], status: int, ada: Person
+    params: dict[str, str | int], status: int, ada: PhotoOwner
 ) -> None:
     answer = await ada.get("/v1/generations", **params)
     assert answer.status_code == status, answer.text
 
 
-async def test_one_with_its_timeline(world: World, ada: Person) -> None:
+async def test_one_with_its_timeline(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
     generation_id = await ada.start("packshot")
     queued = await ada.look(generation_id)
     assert [at["state"] for at in queued["timeline"]] == ["queued"]
-    await world.finish(generation_id)
+    await pipeline.finish(generation_id)
 
     view = await ada.look(generation_id)
     assert [at["state"] for at in view["timeline"]] == [
@@ -109,16 +111,18 @@ async def test_one_with_its_timeline(world: World, ada: Person) -> None:
     assert {**listed, "timeline": view["timeline"]} == view
 
 
-async def test_no_secret_is_shown(world: World, ada: Person) -> None:
+async def test_no_secret_is_shown(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
     generation_id = await ada.start("packshot")
-    await world.finish(generation_id)
+    await pipeline.finish(generation_id)
     text = (await ada.get(f"/v1/generations/{generation_id}")).text
-    call = world.call(generation_id)
+    call = pipeline.call(generation_id)
     for secret in (call["request_id"], call["key_fingerprint"], "storage_key", "normal.png"):
         assert secret not in text
 
 
-async def test_somebody_else_sees_nothing(world: World, ada: Person, bob: Person) -> None:
+async def test_somebody_else_sees_nothing(
+    pipeline: PipelineHarness, ada: PhotoOwner, bob: PhotoOwner
+) -> None:
     generation_id = await ada.start()
     for stranger_id in (generation_id, str(uuid.uuid4())):
         path = f"/v1/generations/{stranger_id}"
@@ -133,9 +137,9 @@ async def test_somebody_else_sees_nothing(world: World, ada: Person, bob: Person
         assert [answer.status_code for answer in answers] == [404] * 6
         assert {answer.json()["kind"] for answer in answers} <= {"generation", "late_image"}
     assert await _pages(bob) == [[]]
-    assert world.state(generation_id) == "queued"
-    assert world.balance(bob) == (10, 0)
+    assert pipeline.state(generation_id) == "queued"
+    assert pipeline.balance(bob) == (10, 0)
 
 
-async def test_ids_have_a_form(ada: Person) -> None:
+async def test_ids_have_a_form(ada: PhotoOwner) -> None:
     assert (await ada.get("/v1/generations/none")).status_code in {400, 404}

@@ -10,17 +10,17 @@ import rq
 from pydantic import SecretStr
 
 from core.tasks import outbox
-from tests.integration.generations.conftest import OpenWorld
-from tests.integration.generations.world import Person, World
+from tests.harness.pipeline import PhotoOwner, PipelineHarness
+from tests.integration.generations.conftest import OpenPipeline
 from worker import loops, tasks
 from worker.process import open_redis
 from worker.rq_threads import WorkerThreads
 
 
 @contextlib.asynccontextmanager
-async def relay(world: World) -> AsyncIterator[loops.Relay]:
-    connection = open_redis(world.ctx.settings)
-    yield loops.Relay(world.ctx, connection)
+async def relay(pipeline: PipelineHarness) -> AsyncIterator[loops.Relay]:
+    connection = open_redis(pipeline.ctx.settings)
+    yield loops.Relay(pipeline.ctx, connection)
     await connection.aclose()
 
 
@@ -30,29 +30,32 @@ async def _silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     writer.close()
 
 
-async def test_work_is_taken_while_redis_is_away(open_world: OpenWorld) -> None:
+async def test_work_is_taken_while_redis_is_away(open_pipeline: OpenPipeline) -> None:
     away = SecretStr("redis://127.0.0.1:9")
-    async with open_world(api={"redis_url": away, "rate_limits_enabled": True}) as world:
-        ada = await world.person()
+    async with open_pipeline(api={"redis_url": away, "rate_limits_enabled": True}) as pipeline:
+        ada = await pipeline.person()
         started = time.monotonic()
         made = [await ada.start() for _ in range(3)]
         assert time.monotonic() - started < 1
-        assert world.queued_jobs() == []
+        assert pipeline.queued_jobs() == []
 
-        await world.hurry()
-        async with relay(world) as sender:
+        await pipeline.hurry()
+        async with relay(pipeline) as sender:
             await sender.tick()
-        assert world.queued_jobs() == [f"{generation_id}-0" for generation_id in made]
+        assert pipeline.queued_jobs() == [f"{generation_id}-0" for generation_id in made]
         for generation_id in made:
-            assert (await world.finish(generation_id))["state"] == "succeeded"
+            assert (await pipeline.finish(generation_id))["state"] == "succeeded"
 
 
-async def test_a_redis_that_never_answers_holds_nobody_up(open_world: OpenWorld) -> None:
+async def test_a_redis_that_never_answers_holds_nobody_up(open_pipeline: OpenPipeline) -> None:
     silent = await asyncio.start_server(_silent, "127.0.0.1", 0)
     port = silent.sockets[0].getsockname()[1]
     url = SecretStr(f"redis://127.0.0.1:{port}")
-    async with silent, open_world(api={"redis_url": url, "rate_limits_enabled": True}) as world:
-        ada = await world.person()
+    async with (
+        silent,
+        open_pipeline(api={"redis_url": url, "rate_limits_enabled": True}) as pipeline,
+    ):
+        ada = await pipeline.person()
         for _ in range(3):
             started = time.monotonic()
             await ada.start()
@@ -60,70 +63,70 @@ async def test_a_redis_that_never_answers_holds_nobody_up(open_world: OpenWorld)
         silent.close()
 
 
-async def test_what_was_flushed_is_sent_again(world: World, ada: Person) -> None:
-    async with relay(world) as sender:
+async def test_what_was_flushed_is_sent_again(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
+    async with relay(pipeline) as sender:
         await sender.tick()
         generation_id = await ada.start()
         async with asyncio.timeout(2):
-            while not world.queued_jobs():  # noqa: ASYNC110  another thread fills it
+            while not pipeline.queued_jobs():  # noqa: ASYNC110  another thread fills it
                 await asyncio.sleep(0.01)
-        await world.move("update app.outbox set due_at = now() + interval '5 minutes'")
+        await pipeline.move("update app.outbox set due_at = now() + interval '5 minutes'")
         await sender.tick()
-        assert len(world.queued_jobs()) == 1
-        await world.flush_redis()
-        assert world.queued_jobs() == []
+        assert len(pipeline.queued_jobs()) == 1
+        await pipeline.flush_redis()
+        assert pipeline.queued_jobs() == []
         await sender.tick()
-        assert world.queued_jobs() == [f"{generation_id}-0"]
+        assert pipeline.queued_jobs() == [f"{generation_id}-0"]
 
 
-async def test_a_flush_does_not_hurry_what_backs_off(world: World) -> None:
-    async with relay(world) as sender:
+async def test_a_flush_does_not_hurry_what_backs_off(pipeline: PipelineHarness) -> None:
+    async with relay(pipeline) as sender:
         await sender.tick()
-        await world.move(
+        await pipeline.move(
             "insert into app.outbox (job, attempts, due_at)"
             " values ('x', 3, now() + interval '1 minute')"
         )
-        await world.flush_redis()
+        await pipeline.flush_redis()
         await sender.tick()
-        assert world.queued_jobs("default") == []
+        assert pipeline.queued_jobs("default") == []
 
 
-async def test_two_relays_send_a_task_once(world: World, ada: Person) -> None:
+async def test_two_relays_send_a_task_once(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
     made = [await ada.start() for _ in range(5)]
-    async with relay(world) as one, relay(world) as two:
+    async with relay(pipeline) as one, relay(pipeline) as two:
         await one.tick()
-        await world.flush_redis()
-        await world.ctx.db.run(outbox.make_all_due)
-        connection = open_redis(world.ctx.settings)
-        await connection.set(f"{world.ctx.settings.redis_prefix}:epoch", "x")
+        await pipeline.flush_redis()
+        await pipeline.ctx.db.run(outbox.make_all_due)
+        connection = open_redis(pipeline.ctx.settings)
+        await connection.set(f"{pipeline.ctx.settings.redis_prefix}:epoch", "x")
         await connection.aclose()
         await asyncio.gather(one.tick(), two.tick())
-    assert sorted(world.queued_jobs()) == sorted(f"{generation_id}-0" for generation_id in made)
+    assert sorted(pipeline.queued_jobs()) == sorted(f"{generation_id}-0" for generation_id in made)
 
 
-async def test_what_waits_long_is_served_first(world: World) -> None:
-    await world.move(
+async def test_what_waits_long_is_served_first(pipeline: PipelineHarness) -> None:
+    await pipeline.move(
         "insert into app.outbox (queue, job, created_at, due_at) values"
         " ('background', 'old', now() - interval '1 hour', now()),"
         " ('background', 'new', now(), now())"
     )
-    async with relay(world) as sender:
+    async with relay(pipeline) as sender:
         await sender.tick()
-    assert len(world.queued_jobs("interactive")) == len(world.queued_jobs("background")) == 1
+    assert len(pipeline.queued_jobs("interactive")) == len(pipeline.queued_jobs("background")) == 1
 
 
-async def test_a_whole_worker_in_one_process(open_world: OpenWorld) -> None:
+async def test_a_whole_worker_in_one_process(open_pipeline: OpenPipeline) -> None:
     """RQ threads, relay, loops and webhooks together: from the request to the image."""
-    async with open_world(relay_tick_seconds=0.1, dispatch_tick_seconds=0.1) as world:
-        ada = await world.person()
-        settings = world.ctx.settings
+    async with open_pipeline(relay_tick_seconds=0.1, dispatch_tick_seconds=0.1) as pipeline:
+        ada = await pipeline.person()
+        settings = pipeline.ctx.settings
         threads = WorkerThreads(settings, count=1)
         connection = open_redis(settings)
-        tasks.start_runtime(tasks.Runtime(world.ctx, asyncio.get_running_loop()))
+        tasks.start_runtime(tasks.Runtime(pipeline.ctx, asyncio.get_running_loop()))
         running = loops.start(
-            world.ctx,
-            relay=loops.Relay(world.ctx, connection),
-            heartbeat=loops.Heartbeat(world.ctx),
+            pipeline.ctx,
+            relay=loops.Relay(pipeline.ctx, connection),
+            heartbeat=loops.Heartbeat(pipeline.ctx),
             ensure_threads=threads.ensure_running,
         )
         try:
@@ -140,20 +143,20 @@ async def test_a_whole_worker_in_one_process(open_world: OpenWorld) -> None:
             tasks.stop_runtime()
             await connection.aclose()
         assert [answer.json()["state"] for answer in answers] == ["succeeded"] * 3
-        assert world.balance(ada) == (7, 0)
-        assert [job for job in world.jobs() if job.startswith("provider_call")] == []
-        assert len(await world.paid_calls()) == 3
+        assert pipeline.balance(ada) == (7, 0)
+        assert [job for job in pipeline.jobs() if job.startswith("provider_call")] == []
+        assert len(await pipeline.paid_calls()) == 3
 
 
-async def test_a_job_in_redis_names_only_a_row(world: World, ada: Person) -> None:
+async def test_a_job_in_redis_names_only_a_row(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
     generation_id = await ada.start()
     async with asyncio.timeout(2):
-        while not world.queued_jobs():  # noqa: ASYNC110  another thread fills it
+        while not pipeline.queued_jobs():  # noqa: ASYNC110  another thread fills it
             await asyncio.sleep(0.01)
-    connection = redis.asyncio.Redis.from_url(world.ctx.settings.redis_url.get_secret_value())
+    connection = redis.asyncio.Redis.from_url(pipeline.ctx.settings.redis_url.get_secret_value())
     job = await connection.hgetall(f"rq:job:{generation_id}-0")
     await connection.aclose()
-    with outbox.connect_redis(world.ctx.settings) as look:
+    with outbox.connect_redis(pipeline.ctx.settings) as look:
         found = rq.job.Job.fetch(
             f"{generation_id}-0", connection=look, serializer=rq.serializers.JSONSerializer
         )

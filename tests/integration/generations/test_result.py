@@ -8,18 +8,18 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.integration.generations.world import Person, World
+from tests.harness.pipeline import PhotoOwner, PipelineHarness
 
 
-async def _fetch(world: World, url: str) -> httpx.Response:
+async def _fetch(pipeline: PipelineHarness, url: str) -> httpx.Response:
     """As a browser that knows nothing but the URL."""
-    async with httpx.AsyncClient(transport=world.wires) as stranger:
+    async with httpx.AsyncClient(transport=pipeline.router) as stranger:
         return await stranger.get(url)
 
 
-async def test_the_url_opens_the_image(world: World, ada: Person) -> None:
+async def test_the_url_opens_the_image(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
     generation_id = await ada.start("packshot")
-    await world.finish(generation_id)
+    await pipeline.finish(generation_id)
 
     answer = await ada.get(f"/v1/generations/{generation_id}/result")
     signed = answer.json()
@@ -27,7 +27,7 @@ async def test_the_url_opens_the_image(world: World, ada: Person) -> None:
     expires_at = datetime.fromisoformat(signed["expires_at"])
     assert timedelta(minutes=55) < expires_at - datetime.now(UTC) < timedelta(minutes=61)
 
-    file = await _fetch(world, signed["url"])
+    file = await _fetch(pipeline, signed["url"])
     assert file.status_code == 200
     assert file.headers["content-type"] == signed["content_type"] == "image/jpeg"
     assert signed["file_name"] in file.headers["content-disposition"]
@@ -41,13 +41,15 @@ async def test_the_url_opens_the_image(world: World, ada: Person) -> None:
 
 
 @pytest.mark.parametrize("operation", ["cutout", "packshot"])
-async def test_the_thumbnail_is_small(operation: str, world: World, ada: Person) -> None:
+async def test_the_thumbnail_is_small(
+    operation: str, pipeline: PipelineHarness, ada: PhotoOwner
+) -> None:
     generation_id = await ada.start(operation)
-    await world.finish(generation_id)
+    await pipeline.finish(generation_id)
 
     answer = await ada.get(f"/v1/generations/{generation_id}/result", thumbnail=True)
     signed = answer.json()
-    file = await _fetch(world, signed["url"])
+    file = await _fetch(pipeline, signed["url"])
     assert file.status_code == 200
     assert "attachment" not in file.headers.get("content-disposition", "")
     with Image.open(io.BytesIO(file.content)) as image:
@@ -58,46 +60,50 @@ async def test_the_thumbnail_is_small(operation: str, world: World, ada: Person)
     assert signed["file_name"].rpartition(".")[2] == kind.rpartition("/")[2].replace("jpeg", "jpg")
 
 
-async def test_nobody_opens_it_without_the_signature(world: World, ada: Person) -> None:
+async def test_nobody_opens_it_without_the_signature(
+    pipeline: PipelineHarness, ada: PhotoOwner
+) -> None:
     generation_id = await ada.start()
-    await world.finish(generation_id)
+    await pipeline.finish(generation_id)
     url = httpx.URL((await ada.get(f"/v1/generations/{generation_id}/result")).json()["url"])
-    assert (await _fetch(world, str(url.copy_with(query=None)))).status_code >= 400
+    assert (await _fetch(pipeline, str(url.copy_with(query=None)))).status_code >= 400
     forged = str(url).replace("/sign/", "/public/")
-    assert (await _fetch(world, forged)).status_code >= 400
+    assert (await _fetch(pipeline, forged)).status_code >= 400
 
 
-async def test_there_is_no_image_yet(world: World, ada: Person) -> None:
+async def test_there_is_no_image_yet(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
     generation_id = await ada.start()
     answer = await ada.get(f"/v1/generations/{generation_id}/result")
     told = answer.json()
     assert (answer.status_code, told["reason"], told["state"]) == (409, "no_image", "queued")
     assert (await ada.look(generation_id))["image"] is None
-    assert world.state(generation_id) == "queued"
+    assert pipeline.state(generation_id) == "queued"
 
 
 # --- late images ---------------------------------------------------------------------------------
 
 
-async def late(world: World, person: Person) -> str:
+async def late(pipeline: PipelineHarness, person: PhotoOwner) -> str:
     """A generation that was refunded at its deadline and whose image came all the same."""
-    await world.fault("webhook_never", times=1)
-    await world.tune(model_seconds=0.05)
+    await pipeline.fault("webhook_never", times=1)
+    await pipeline.tune(model_seconds=0.05)
     generation_id = await person.start("packshot")
-    await world.dispatch()
-    await world.pass_deadline(generation_id)
-    await world.sweep()
-    assert world.state(generation_id) == "failed"
-    await world.move("delete from app.outbox where job = 'provider_call.cancel'")
-    await world.settle()
-    await world.poll()
-    await world.run_tasks("provider_call.collect")
+    await pipeline.dispatch()
+    await pipeline.pass_deadline(generation_id)
+    await pipeline.sweep()
+    assert pipeline.state(generation_id) == "failed"
+    await pipeline.move("delete from app.outbox where job = 'provider_call.cancel'")
+    await pipeline.settle()
+    await pipeline.poll()
+    await pipeline.run_tasks("provider_call.collect")
     return generation_id
 
 
-async def test_a_late_image_is_offered_and_bought_once(world: World, ada: Person) -> None:
-    generation_id = await late(world, ada)
-    assert world.balance(ada) == (10, 0)
+async def test_a_late_image_is_offered_and_bought_once(
+    pipeline: PipelineHarness, ada: PhotoOwner
+) -> None:
+    generation_id = await late(pipeline, ada)
+    assert pipeline.balance(ada) == (10, 0)
     view = await ada.look(generation_id)
     assert (view["state"], view["money"], view["image"]) == ("failed", "refunded", None)
     offer = view["late_image"]
@@ -112,9 +118,9 @@ async def test_a_late_image_is_offered_and_bought_once(world: World, ada: Person
         "charged",
         generation_id,
     )
-    assert world.balance(ada) == (9, 0)
+    assert pipeline.balance(ada) == (9, 0)
     signed = (await ada.get(f"/v1/generations/{bought['id']}/result")).json()
-    assert (await _fetch(world, signed["url"])).status_code == 200
+    assert (await _fetch(pipeline, signed["url"])).status_code == 200
 
     again = await ada.post(f"/v1/generations/{generation_id}/late-image")
     told = again.json()
@@ -123,42 +129,46 @@ async def test_a_late_image_is_offered_and_bought_once(world: World, ada: Person
         "already_bought",
         bought["id"],
     )
-    assert world.balance(ada) == (9, 0)
+    assert pipeline.balance(ada) == (9, 0)
     assert (await ada.look(generation_id))["late_image"]["bought_as"] == bought["id"]
 
 
-async def test_a_late_image_that_cannot_be_bought(world: World, ada: Person, bob: Person) -> None:
+async def test_a_late_image_that_cannot_be_bought(
+    pipeline: PipelineHarness, ada: PhotoOwner, bob: PhotoOwner
+) -> None:
     nothing = await ada.start()
     none = await ada.post(f"/v1/generations/{nothing}/late-image")
     assert (none.status_code, none.json()["kind"]) == (404, "late_image")
     await ada.post(f"/v1/generations/{nothing}/cancel")
 
-    generation_id = await late(world, ada)
+    generation_id = await late(pipeline, ada)
     theirs = await bob.post(f"/v1/generations/{generation_id}/late-image")
     assert theirs.status_code == 404
 
-    await world.move("select app.reverse_credits(%s, 10, 'reversal:x', 'payment')", (ada.id,))
+    await pipeline.move("select app.reverse_credits(%s, 10, 'reversal:x', 'payment')", (ada.id,))
     assert (await ada.post(f"/v1/generations/{generation_id}/late-image")).status_code == 402
-    world.ledger.grant(ada.id, 5)
+    pipeline.ledger.grant(ada.id, 5)
 
-    await world.move("update app.late_images set expires_at = now() - interval '1 s'")
+    await pipeline.move("update app.late_images set expires_at = now() - interval '1 s'")
     gone = await ada.post(f"/v1/generations/{generation_id}/late-image")
     assert (gone.status_code, gone.json()["kind"]) == (410, "late_image")
     assert (await ada.look(generation_id))["late_image"] is None
-    assert world.balance(ada) == (5, 0)
+    assert pipeline.balance(ada) == (5, 0)
 
 
-async def test_an_expired_late_image_is_deleted_with_its_files(world: World, ada: Person) -> None:
-    generation_id = await late(world, ada)
-    kept = await late(world, ada)
+async def test_an_expired_late_image_is_deleted_with_its_files(
+    pipeline: PipelineHarness, ada: PhotoOwner
+) -> None:
+    generation_id = await late(pipeline, ada)
+    kept = await late(pipeline, ada)
     await ada.post(f"/v1/generations/{kept}/late-image")
-    await world.move("update app.late_images set expires_at = now() - interval '1 s'")
+    await pipeline.move("update app.late_images set expires_at = now() - interval '1 s'")
     count = "select count(*) as files from storage.objects where bucket_id = 'results'"
-    assert world.database.row(count)["files"] == 4
+    assert pipeline.database.row(count)["files"] == 4
 
-    await world.move("select app.add_task('late_images.expire', '{}', p_delay_seconds => 0)")
-    assert await world.run_tasks("late_images.expire") == ["done"]
-    assert world.database.row(count)["files"] == 2
-    left = world.database.rows("select generation_id::text from app.late_images")
+    await pipeline.move("select app.add_task('late_images.expire', '{}', p_delay_seconds => 0)")
+    assert await pipeline.run_tasks("late_images.expire") == ["done"]
+    assert pipeline.database.row(count)["files"] == 2
+    left = pipeline.database.rows("select generation_id::text from app.late_images")
     assert [row["generation_id"] for row in left] == [kept]
     assert (await ada.post(f"/v1/generations/{generation_id}/late-image")).status_code == 404

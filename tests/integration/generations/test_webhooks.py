@@ -8,66 +8,74 @@ import msgspec
 import pytest
 
 from sandbox.fal.webhooks import Signer
-from tests.integration.generations.world import WEBHOOKS, Person, World
+from tests.harness.pipeline import WEBHOOKS, PhotoOwner, PipelineHarness
 
 
-def signer(world: World) -> Signer:
-    made: Signer = world.provider.state.engine.signer
+def signer(pipeline: PipelineHarness) -> Signer:
+    made: Signer = pipeline.provider.state.engine.signer
     return made
 
 
 async def deliver(
-    world: World, path: str, *, request_id: str = "r-1", headers: dict[str, str] | None = None
+    pipeline: PipelineHarness,
+    path: str,
+    *,
+    request_id: str = "r-1",
+    headers: dict[str, str] | None = None,
 ) -> httpx.Response:
     """A webhook signed with the provider's own key; `headers` replace some of its headers."""
     body = msgspec.json.encode({"request_id": request_id, "status": "OK", "payload": {}})
-    signed = signer(world).headers(request_id=request_id, user_id="u", body=body)
-    return await world.client.post(path, content=body, headers={**signed, **(headers or {})})
+    signed = signer(pipeline).headers(request_id=request_id, user_id="u", body=body)
+    return await pipeline.client.post(path, content=body, headers={**signed, **(headers or {})})
 
 
-async def running(world: World, person: Person) -> tuple[str, str]:
+async def running(pipeline: PipelineHarness, person: PhotoOwner) -> tuple[str, str]:
     """A generation that runs at the provider, and the path of its call's webhook."""
-    await world.fault("never_finishes")
+    await pipeline.fault("never_finishes")
     generation_id = await person.start()
-    await world.dispatch()
-    (paid,) = await world.paid_calls()
+    await pipeline.dispatch()
+    (paid,) = await pipeline.paid_calls()
     return generation_id, httpx.URL(paid["webhook_url"]).path
 
 
-async def test_a_genuine_one_makes_one_task(world: World, ada: Person) -> None:
-    generation_id, path = await running(world, ada)
-    request_id = world.call(generation_id)["request_id"]
+async def test_a_genuine_one_makes_one_task(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
+    generation_id, path = await running(pipeline, ada)
+    request_id = pipeline.call(generation_id)["request_id"]
     for _ in range(3):
-        answer = await deliver(world, path, request_id=request_id)
+        answer = await deliver(pipeline, path, request_id=request_id)
         assert (answer.status_code, answer.content) == (204, b"")
-    assert world.jobs().count("provider_call.collect") == 1
-    assert world.queued_jobs(), "a worker was woken"
+    assert pipeline.jobs().count("provider_call.collect") == 1
+    assert pipeline.queued_jobs(), "a worker was woken"
     # It is only a hint: the provider says that it still runs.
-    assert await world.run_tasks("provider_call.collect") == ["done"]
-    assert world.state(generation_id) == "running"
-    assert world.call(generation_id)["next_poll_at"] is not None
+    assert await pipeline.run_tasks("provider_call.collect") == ["done"]
+    assert pipeline.state(generation_id) == "running"
+    assert pipeline.call(generation_id)["next_poll_at"] is not None
 
 
-async def test_two_at_the_same_moment_make_one_task(world: World, ada: Person) -> None:
-    await world.fault("webhook_duplicate", count=3, gap=0)
+async def test_two_at_the_same_moment_make_one_task(
+    pipeline: PipelineHarness, ada: PhotoOwner
+) -> None:
+    await pipeline.fault("webhook_duplicate", count=3, gap=0)
     generation_id = await ada.start()
-    await world.submit()
-    assert world.jobs().count("provider_call.collect") == 1
-    assert (await world.finish(generation_id))["state"] == "succeeded"
-    assert world.balance(ada) == (9, 0)
+    await pipeline.submit()
+    assert pipeline.jobs().count("provider_call.collect") == 1
+    assert (await pipeline.finish(generation_id))["state"] == "succeeded"
+    assert pipeline.balance(ada) == (9, 0)
 
 
 @pytest.mark.parametrize("fault", ["webhook_unsigned", "webhook_bad_signature"])
-async def test_forged_ones_are_refused(fault: str, world: World, ada: Person) -> None:
-    await world.fault(fault)
+async def test_forged_ones_are_refused(
+    fault: str, pipeline: PipelineHarness, ada: PhotoOwner
+) -> None:
+    await pipeline.fault(fault)
     generation_id = await ada.start()
-    await world.submit()
-    refused = [request for request in world.wires.sent if request.url.path.startswith(WEBHOOKS)]
+    await pipeline.submit()
+    refused = [request for request in pipeline.router.sent if request.url.path.startswith(WEBHOOKS)]
     assert refused
-    assert world.state(generation_id) == "running"
-    assert world.jobs().count("provider_call.collect") == 0
-    assert world.call(generation_id)["webhook_at"] is None
-    assert (await world.finish(generation_id))["state"] == "succeeded", "polling finds it"
+    assert pipeline.state(generation_id) == "running"
+    assert pipeline.jobs().count("provider_call.collect") == 0
+    assert pipeline.call(generation_id)["webhook_at"] is None
+    assert (await pipeline.finish(generation_id))["state"] == "succeeded", "polling finds it"
 
 
 @pytest.mark.parametrize(
@@ -81,51 +89,51 @@ async def test_forged_ones_are_refused(fault: str, world: World, ada: Person) ->
     ],
 )
 async def test_altered_ones_are_refused(
-    headers: dict[str, str], reason: str, world: World, ada: Person
+    headers: dict[str, str], reason: str, pipeline: PipelineHarness, ada: PhotoOwner
 ) -> None:
-    _, path = await running(world, ada)
-    answer = await deliver(world, path, headers=headers)
+    _, path = await running(pipeline, ada)
+    answer = await deliver(pipeline, path, headers=headers)
     assert (answer.status_code, answer.json()["reason"]) == (403, reason)
-    assert world.jobs().count("provider_call.collect") == 0
+    assert pipeline.jobs().count("provider_call.collect") == 0
 
 
-async def test_the_token_names_the_call(world: World, ada: Person) -> None:
-    generation_id, path = await running(world, ada)
+async def test_the_token_names_the_call(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
+    generation_id, path = await running(pipeline, ada)
     call_id, token = path.rsplit("/", 2)[1:]
     for wrong in (
         f"{WEBHOOKS}{call_id}/{'0' * len(token)}",
         f"{WEBHOOKS}{call_id}/x",
         f"{WEBHOOKS}{uuid.uuid4()}/{token}",
     ):
-        assert (await deliver(world, wrong)).status_code == 404
-    assert world.call(generation_id)["webhook_at"] is None
-    assert token not in str(world.call(generation_id)), "only its hash is kept"
+        assert (await deliver(pipeline, wrong)).status_code == 404
+    assert pipeline.call(generation_id)["webhook_at"] is None
+    assert token not in str(pipeline.call(generation_id)), "only its hash is kept"
 
 
-async def test_one_for_what_has_ended(world: World, ada: Person) -> None:
-    await world.fault("webhook_late", seconds=0)
+async def test_one_for_what_has_ended(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
+    await pipeline.fault("webhook_late", seconds=0)
     generation_id = await ada.start()
-    await world.finish(generation_id)
-    (paid,) = await world.paid_calls()
-    before = world.generation(generation_id)
+    await pipeline.finish(generation_id)
+    (paid,) = await pipeline.paid_calls()
+    before = pipeline.generation(generation_id)
     answer = await deliver(
-        world, httpx.URL(paid["webhook_url"]).path, request_id=paid["request_id"]
+        pipeline, httpx.URL(paid["webhook_url"]).path, request_id=paid["request_id"]
     )
     assert answer.status_code == 204
-    assert world.jobs() == []
-    assert world.generation(generation_id) == before
+    assert pipeline.jobs() == []
+    assert pipeline.generation(generation_id) == before
 
 
-async def test_a_large_one_is_refused(world: World, ada: Person) -> None:
-    _, path = await running(world, ada)
-    answer = await world.client.post(path, content=b"x" * (1024 * 1024 + 1))
+async def test_a_large_one_is_refused(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
+    _, path = await running(pipeline, ada)
+    answer = await pipeline.client.post(path, content=b"x" * (1024 * 1024 + 1))
     assert answer.status_code == 413
 
 
-async def test_keys_may_be_rotated(world: World, ada: Person) -> None:
-    _, path = await running(world, ada)
-    assert (await deliver(world, path)).status_code == 204
-    signer(world).rotate(keep_old=True)
+async def test_keys_may_be_rotated(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
+    _, path = await running(pipeline, ada)
+    assert (await deliver(pipeline, path)).status_code == 204
+    signer(pipeline).rotate(keep_old=True)
     # A new key is asked for, though not more often than every half minute.
-    world.api.state.resources.fal_webhooks._tried_at = float("-inf")
-    assert (await deliver(world, path)).status_code == 204
+    pipeline.api.state.resources.fal_webhooks._tried_at = float("-inf")
+    assert (await deliver(pipeline, path)).status_code == 204

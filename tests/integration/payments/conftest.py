@@ -1,4 +1,4 @@
-"""A shop for each test: see tests/support/shop.py."""
+"""A payments for each test: see tests/harness/payments.py."""
 
 import contextlib
 from collections.abc import AsyncIterator, Callable
@@ -7,31 +7,31 @@ import pytest
 
 from core.pixels.pool import PixelPool
 from core.settings import Settings
-from tests.support.database import TestDatabase
-from tests.support.shop import Customer, Shop, opened_shop, shop_settings
+from tests.harness.database import TestDatabase
+from tests.harness.payments import DirectBuyer, PaymentsHarness, payments_settings, set_up_payments
 
-OpenShop = Callable[..., "contextlib.AbstractAsyncContextManager[Shop]"]
+OpenPayments = Callable[..., "contextlib.AbstractAsyncContextManager[PaymentsHarness]"]
 
 
 @pytest.fixture
-def open_shop(database: TestDatabase, make_settings: Callable[..., Settings]) -> OpenShop:
+def open_payments(database: TestDatabase, make_settings: Callable[..., Settings]) -> OpenPayments:
     """Keyword arguments are settings."""
 
     @contextlib.asynccontextmanager
-    async def open_it(**settings: object) -> AsyncIterator[Shop]:
-        ours = make_settings(**(shop_settings() | settings))
-        async with opened_shop(ours, database, PixelPool(1)) as shop:
-            yield shop
+    async def open_it(**settings: object) -> AsyncIterator[PaymentsHarness]:
+        ours = make_settings(**(payments_settings() | settings))
+        async with set_up_payments(ours, database, PixelPool(1)) as payments:
+            yield payments
 
     return open_it
 
 
 @pytest.fixture
-async def shop(open_shop: OpenShop) -> AsyncIterator[Shop]:
-    async with open_shop() as opened:
+async def payments(open_payments: OpenPayments) -> AsyncIterator[PaymentsHarness]:
+    async with open_payments() as opened:
         yield opened
 
 
 @pytest.fixture
-async def ada(shop: Shop) -> Customer:
-    return shop.customer()
+async def ada(payments: PaymentsHarness) -> DirectBuyer:
+    return payments.buyer()

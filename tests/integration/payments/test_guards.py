@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from core.payments.types import LineItem, LineItems, LinePrice, OrderState, Session
-from tests.support.shop import Customer, Shop
+from tests.harness.payments import DirectBuyer, PaymentsHarness
 
 _OTHER = "00000000-0000-4000-8000-000000000000"
 
@@ -23,19 +23,19 @@ _OTHER = "00000000-0000-4000-8000-000000000000"
     ],
 )
 async def test_a_session_that_was_tampered_with(
-    word: str, changes: dict[str, Any], shop: Shop, ada: Customer
+    word: str, changes: dict[str, Any], payments: PaymentsHarness, ada: DirectBuyer
 ) -> None:
     order = await ada.order()
-    await shop.pay(order)
+    await payments.pay(order)
     if "metadata" in changes:
-        session = await shop.gateway.get_session(order.session_id or "")
+        session = await payments.gateway.get_session(order.session_id or "")
         changes = {"metadata": {**session.metadata, **changes["metadata"]}}
-    await shop.change("checkout.session", order.session_id, changes)
-    await shop.sync(order)
-    found = shop.find(order)
+    await payments.change("checkout.session", order.session_id, changes)
+    await payments.sync(order)
+    found = payments.find(order)
     assert (found.state, found.review_reason) == (OrderState.REVIEW, word)
-    assert shop.lots() == []
-    health = shop.database.row("select app.payments_health() as found")["found"]
+    assert payments.lots() == []
+    health = payments.database.row("select app.payments_health() as found")["found"]
     assert health["orders_in_review"] == 1
 
 
@@ -49,11 +49,15 @@ async def test_a_session_that_was_tampered_with(
     ],
 )
 async def test_other_goods_than_were_ordered(
-    word: str, items: list[int], shop: Shop, ada: Customer, monkeypatch: pytest.MonkeyPatch
+    word: str,
+    items: list[int],
+    payments: PaymentsHarness,
+    ada: DirectBuyer,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     order = await ada.order()
-    await shop.pay(order)
-    session = await shop.gateway.get_session(order.session_id or "")
+    await payments.pay(order)
+    session = await payments.gateway.get_session(order.session_id or "")
     price_id = order.price_id if word != "price" else "price_of_another_pack"
 
     bought = LineItems([LineItem(quantity, LinePrice(str(price_id))) for quantity in items])
@@ -61,84 +65,94 @@ async def test_other_goods_than_were_ordered(
     async def get_session(_: str) -> Session:
         return msgspec.structs.replace(session, line_items=bought)
 
-    monkeypatch.setattr(shop.gateway, "get_session", get_session)
-    await shop.sync(order)
-    found = shop.find(order)
-    assert (found.state, found.review_reason, shop.lots()) == (OrderState.REVIEW, word, [])
+    monkeypatch.setattr(payments.gateway, "get_session", get_session)
+    await payments.sync(order)
+    found = payments.find(order)
+    assert (found.state, found.review_reason, payments.lots()) == (OrderState.REVIEW, word, [])
 
 
-async def test_what_was_bought_is_not_read_from_metadata(shop: Shop, ada: Customer) -> None:
+async def test_what_was_bought_is_not_read_from_metadata(
+    payments: PaymentsHarness, ada: DirectBuyer
+) -> None:
     order = await ada.order("credits_10")
-    await shop.pay(order)
-    session = await shop.gateway.get_session(order.session_id or "")
-    await shop.change(
+    await payments.pay(order)
+    session = await payments.gateway.get_session(order.session_id or "")
+    await payments.change(
         "checkout.session",
         order.session_id,
         {"metadata": {**session.metadata, "pack": "credits_500", "credits": "500"}},
     )
-    await shop.sync(order)
+    await payments.sync(order)
     assert ada.balance() == (10, 0, 0)
 
 
-async def test_an_unpaid_session_grants_nothing(shop: Shop, ada: Customer) -> None:
+async def test_an_unpaid_session_grants_nothing(
+    payments: PaymentsHarness, ada: DirectBuyer
+) -> None:
     order = await ada.order()
-    await shop.pay(order, slow=True)
-    event = (await shop.events("checkout.session.completed"))[0]
+    await payments.pay(order, slow=True)
+    event = (await payments.events("checkout.session.completed"))[0]
     event["data"]["object"]["payment_status"] = "paid"
-    await shop.receive(event)
-    await shop.run_tasks()
-    assert (shop.find(order).state, shop.lots()) == (OrderState.PROCESSING, [])
+    await payments.receive(event)
+    await payments.run_tasks()
+    assert (payments.find(order).state, payments.lots()) == (OrderState.PROCESSING, [])
 
 
 async def test_a_session_of_another_order_is_not_taken_for_this_one(
-    shop: Shop, ada: Customer
+    payments: PaymentsHarness, ada: DirectBuyer
 ) -> None:
     """The event names a session of ours under the reference of another's order."""
-    cheap, dear = await ada.order("credits_10"), await shop.customer().order("credits_500")
-    await shop.pay(cheap)
-    await shop.change("checkout.session", cheap.session_id, {"client_reference_id": str(dear.id)})
-    await shop.deliver("checkout.session.completed")
-    assert (shop.find(dear).state, shop.lots()) == (OrderState.OPEN, [])
-    assert shop.find(cheap).review_reason == "other_order"
+    cheap, dear = await ada.order("credits_10"), await payments.buyer().order("credits_500")
+    await payments.pay(cheap)
+    await payments.change(
+        "checkout.session", cheap.session_id, {"client_reference_id": str(dear.id)}
+    )
+    await payments.deliver("checkout.session.completed")
+    assert (payments.find(dear).state, payments.lots()) == (OrderState.OPEN, [])
+    assert payments.find(cheap).review_reason == "other_order"
 
 
-async def test_a_payment_in_review_can_be_set_right(shop: Shop, ada: Customer) -> None:
+async def test_a_payment_in_review_can_be_set_right(
+    payments: PaymentsHarness, ada: DirectBuyer
+) -> None:
     order = await ada.order()
-    await shop.pay(order)
-    await shop.change("checkout.session", order.session_id, {"currency": "jpy"})
-    await shop.sync(order)
-    await shop.change("checkout.session", order.session_id, {"currency": "eur"})
-    await shop.sync(order)
-    found = shop.find(order)
-    assert (found.state, found.review_reason, shop.lots()) == (OrderState.PAID, None, [50])
+    await payments.pay(order)
+    await payments.change("checkout.session", order.session_id, {"currency": "jpy"})
+    await payments.sync(order)
+    await payments.change("checkout.session", order.session_id, {"currency": "eur"})
+    await payments.sync(order)
+    found = payments.find(order)
+    assert (found.state, found.review_reason, payments.lots()) == (OrderState.PAID, None, [50])
 
 
-async def test_a_payment_in_review_that_went_back_is_over(shop: Shop, ada: Customer) -> None:
+async def test_a_payment_in_review_that_went_back_is_over(
+    payments: PaymentsHarness, ada: DirectBuyer
+) -> None:
     order = await ada.order()
-    await shop.pay(order)
-    await shop.change("checkout.session", order.session_id, {"currency": "jpy"})
-    await shop.sync(order)
-    await shop.refund_at_stripe(shop.find(order))
-    await shop.deliver("refund.created")
-    found = shop.find(order)
+    await payments.pay(order)
+    await payments.change("checkout.session", order.session_id, {"currency": "jpy"})
+    await payments.sync(order)
+    await payments.refund_at_stripe(payments.find(order))
+    await payments.deliver("refund.created")
+    found = payments.find(order)
     assert (found.state, found.review_reason) == (OrderState.FAILED, None)
-    assert shop.lots() == []
+    assert payments.lots() == []
 
 
 @pytest.mark.parametrize(
     "type_", ["checkout.session.completed", "refund.created", "charge.dispute.created"]
 )
-async def test_events_of_others_are_passed_over(type_: str, shop: Shop) -> None:
+async def test_events_of_others_are_passed_over(type_: str, payments: PaymentsHarness) -> None:
     subject = {"id": "other_1", "client_reference_id": "not-ours", "payment_intent": "pi_other"}
     event = {"id": "evt_other", "type": type_, "created": 1, "data": {"object": subject}}
-    await shop.receive(event)
-    assert await shop.run_tasks() == ["done"]
-    assert shop.database.row("select outcome from app.stripe_events")["outcome"].startswith(
+    await payments.receive(event)
+    assert await payments.run_tasks() == ["done"]
+    assert payments.database.row("select outcome from app.stripe_events")["outcome"].startswith(
         "ignored"
     )
 
 
-async def test_types_that_mean_nothing_here_are_not_kept(shop: Shop) -> None:
+async def test_types_that_mean_nothing_here_are_not_kept(payments: PaymentsHarness) -> None:
     event = {"id": "evt_x", "type": "plan.created", "created": 1, "data": {"object": {}}}
-    await shop.receive(event)
-    assert shop.database.rows("select id from app.stripe_events") == []
+    await payments.receive(event)
+    assert payments.database.rows("select id from app.stripe_events") == []

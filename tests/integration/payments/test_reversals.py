@@ -10,82 +10,88 @@ from core.payments import catch_up as reconcile
 from core.payments import sync
 from core.payments.refunds import create_refund
 from core.payments.types import OrderState
-from tests.integration.payments.conftest import OpenShop
-from tests.support.shop import Customer, Shop
+from tests.harness.payments import DirectBuyer, PaymentsHarness
+from tests.integration.payments.conftest import OpenPayments
 
 
-async def test_a_full_refund_takes_all_credits(shop: Shop, ada: Customer) -> None:
+async def test_a_full_refund_takes_all_credits(payments: PaymentsHarness, ada: DirectBuyer) -> None:
     order = await ada.buy()
-    await shop.refund_at_stripe(order)
-    await shop.deliver()
-    assert shop.find(order).state is OrderState.REFUNDED
+    await payments.refund_at_stripe(order)
+    await payments.deliver()
+    assert payments.find(order).state is OrderState.REFUNDED
     assert ada.balance() == (0, 0, 0)
-    assert shop.refunds_of(order) == [("stripe", "succeeded", 1990)]
+    assert payments.refunds_of(order) == [("stripe", "succeeded", 1990)]
 
 
-async def test_a_part_takes_its_share_rounded_down(shop: Shop, ada: Customer) -> None:
+async def test_a_part_takes_its_share_rounded_down(
+    payments: PaymentsHarness, ada: DirectBuyer
+) -> None:
     order = await ada.buy()
-    await shop.refund_at_stripe(order, 700)
-    await shop.deliver()
-    found = shop.find(order)
+    await payments.refund_at_stripe(order, 700)
+    await payments.deliver()
+    found = payments.find(order)
     assert (found.state, found.credits_reversed) == (OrderState.PARTIALLY_REFUNDED, 17)
     assert ada.balance() == (33, 0, 0)
 
 
 async def test_spent_credits_become_debt_that_the_next_purchase_pays(
-    shop: Shop, ada: Customer
+    payments: PaymentsHarness, ada: DirectBuyer
 ) -> None:
     order = await ada.buy()
     ada.spend(45)
-    await shop.refund_at_stripe(order)
-    await shop.deliver()
+    await payments.refund_at_stripe(order)
+    await payments.deliver()
     assert ada.balance() == (0, 0, 45)
     await ada.buy("credits_100")
     assert ada.balance() == (55, 0, 0)
 
 
-async def test_its_own_credits_go_first(shop: Shop) -> None:
-    ada = shop.customer(credits_=7)
+async def test_its_own_credits_go_first(payments: PaymentsHarness) -> None:
+    ada = payments.buyer(credits_=7)
     order = await ada.buy()
-    await shop.refund_at_stripe(order)
-    await shop.deliver()
-    assert shop.database.row("select remaining from app.credit_lots where source = 'gift'") == {
+    await payments.refund_at_stripe(order)
+    await payments.deliver()
+    assert payments.database.row("select remaining from app.credit_lots where source = 'gift'") == {
         "remaining": 7
     }
 
 
-async def test_partial_full_and_failed_refunds_converge(shop: Shop, ada: Customer) -> None:
+async def test_partial_full_and_failed_refunds_converge(
+    payments: PaymentsHarness, ada: DirectBuyer
+) -> None:
     order = await ada.buy()
-    await shop.refund_at_stripe(order, 500)
-    rest = await shop.refund_at_stripe(order, 1490)
-    await shop.deliver()
+    await payments.refund_at_stripe(order, 500)
+    rest = await payments.refund_at_stripe(order, 1490)
+    await payments.deliver()
     assert ada.balance() == (0, 0, 0)
-    await shop.control(f"refunds/{rest}", {"status": "failed"})
-    await shop.deliver()
-    found = shop.find(order)
+    await payments.control(f"refunds/{rest}", {"status": "failed"})
+    await payments.deliver()
+    found = payments.find(order)
     assert (found.state, found.credits_reversed) == (OrderState.PARTIALLY_REFUNDED, 12)
     assert ada.balance() == (38, 0, 0)
-    told = await shop.events()
-    await shop.receive(*told, *reversed(told))
-    await shop.run_tasks()
+    told = await payments.events()
+    await payments.receive(*told, *reversed(told))
+    await payments.run_tasks()
     assert ada.balance() == (38, 0, 0)
 
 
-async def test_a_refund_before_the_grant_nets_to_nothing(shop: Shop, ada: Customer) -> None:
+async def test_a_refund_before_the_grant_nets_to_nothing(
+    payments: PaymentsHarness, ada: DirectBuyer
+) -> None:
     order = await ada.order()
-    await shop.pay(order)
-    paid = await shop.gateway.get_session(order.session_id or "")
-    await shop.gateway.create_refund({"payment_intent": paid.payment_intent}, key="early")
+    await payments.pay(order)
+    paid = await payments.gateway.get_session(order.session_id or "")
+    await payments.gateway.create_refund({"payment_intent": paid.payment_intent}, key="early")
     for kind in ("refund.created", "charge.refunded", "checkout.session.completed"):
-        await shop.deliver(kind)
-    assert (shop.find(order).state, ada.balance()) == (OrderState.REFUNDED, (0, 0, 0))
+        await payments.deliver(kind)
+    assert (payments.find(order).state, ada.balance()) == (OrderState.REFUNDED, (0, 0, 0))
 
 
-async def test_an_inquiry_holds_nothing(shop: Shop, ada: Customer) -> None:
+async def test_an_inquiry_holds_nothing(payments: PaymentsHarness, ada: DirectBuyer) -> None:
     order = await ada.buy()
-    await shop.dispute(order, inquiry=True)
-    await shop.deliver()
-    assert (shop.find(order).state, ada.balance()) == (OrderState.PAID, (50, 0, 0))
+    await payments.dispute(order, inquiry=True)
+    await payments.deliver()
+    assert (payments.find(order).state, ada.balance()) == (OrderState.PAID, (50, 0, 0))
 
 
 @pytest.mark.parametrize(
@@ -98,66 +104,72 @@ async def test_an_inquiry_holds_nothing(shop: Shop, ada: Customer) -> None:
     ],
 )
 async def test_a_dispute(
-    status: str, state: OrderState, balance: tuple[int, int, int], shop: Shop, ada: Customer
+    status: str,
+    state: OrderState,
+    balance: tuple[int, int, int],
+    payments: PaymentsHarness,
+    ada: DirectBuyer,
 ) -> None:
     order = await ada.buy()
-    dispute = await shop.dispute(order)
-    await shop.deliver()
-    assert (shop.find(order).state, ada.balance()) == (OrderState.DISPUTED, (0, 0, 0))
-    await shop.close_dispute(dispute, status)
-    await shop.deliver()
-    assert (shop.find(order).state, ada.balance()) == (state, balance)
+    dispute = await payments.dispute(order)
+    await payments.deliver()
+    assert (payments.find(order).state, ada.balance()) == (OrderState.DISPUTED, (0, 0, 0))
+    await payments.close_dispute(dispute, status)
+    await payments.deliver()
+    assert (payments.find(order).state, ada.balance()) == (state, balance)
 
 
-async def test_a_part_that_is_disputed_holds_its_share(shop: Shop, ada: Customer) -> None:
+async def test_a_part_that_is_disputed_holds_its_share(
+    payments: PaymentsHarness, ada: DirectBuyer
+) -> None:
     order = await ada.buy()
-    await shop.dispute(order, amount=995)
-    await shop.deliver()
+    await payments.dispute(order, amount=995)
+    await payments.deliver()
     assert ada.balance() == (25, 0, 0)
 
 
-async def test_a_dispute_won_after_a_refund(shop: Shop, ada: Customer) -> None:
+async def test_a_dispute_won_after_a_refund(payments: PaymentsHarness, ada: DirectBuyer) -> None:
     order = await ada.buy()
-    await shop.refund_at_stripe(order, 995)
-    dispute = await shop.dispute(order, amount=995)
-    await shop.deliver()
+    await payments.refund_at_stripe(order, 995)
+    dispute = await payments.dispute(order, amount=995)
+    await payments.deliver()
     assert ada.balance() == (0, 0, 0)
-    await shop.close_dispute(dispute, "won")
-    await shop.deliver()
-    found = shop.find(order)
+    await payments.close_dispute(dispute, "won")
+    await payments.deliver()
+    found = payments.find(order)
     assert (found.state, found.credits_reversed) == (OrderState.PARTIALLY_REFUNDED, 25)
     assert ada.balance() == (25, 0, 0)
 
 
-async def test_lost_events_are_fetched(shop: Shop, ada: Customer) -> None:
+async def test_lost_events_are_fetched(payments: PaymentsHarness, ada: DirectBuyer) -> None:
     order = await ada.buy()
-    await shop.refund_at_stripe(order)
-    assert await reconcile.fetch_events(shop.ctx.db, shop.gateway) > 0
-    await shop.run_tasks()
-    assert shop.find(order).state is OrderState.REFUNDED
-    assert await reconcile.fetch_events(shop.ctx.db, shop.gateway) == 0
+    await payments.refund_at_stripe(order)
+    assert await reconcile.fetch_events(payments.ctx.db, payments.gateway) > 0
+    await payments.run_tasks()
+    assert payments.find(order).state is OrderState.REFUNDED
+    assert await reconcile.fetch_events(payments.ctx.db, payments.gateway) == 0
 
 
 async def test_an_event_whose_task_died_is_handled_by_the_schedule(
-    shop: Shop, ada: Customer
+    payments: PaymentsHarness, ada: DirectBuyer
 ) -> None:
     order = await ada.buy()
-    await shop.refund_at_stripe(order)
-    await shop.receive(*await shop.events("charge.refunded"))
-    shop.database.rows("delete from app.outbox")
-    shop.database.rows("update app.stripe_events set received_at = now() - interval '1 hour'")
-    health = shop.database.row("select app.payments_health() as found")["found"]
+    await payments.refund_at_stripe(order)
+    await payments.receive(*await payments.events("charge.refunded"))
+    payments.database.rows("delete from app.outbox")
+    payments.database.rows("update app.stripe_events set received_at = now() - interval '1 hour'")
+    health = payments.database.row("select app.payments_health() as found")["found"]
     assert health["events_waiting"] == 1
-    await reconcile.sync_unsettled(shop.ctx.db, shop.gateway)
-    assert shop.find(order).state is OrderState.REFUNDED
+    await reconcile.sync_unsettled(payments.ctx.db, payments.gateway)
+    assert payments.find(order).state is OrderState.REFUNDED
 
 
 async def test_an_old_look_does_not_overwrite_a_newer_one(
-    shop: Shop, ada: Customer, monkeypatch: pytest.MonkeyPatch
+    payments: PaymentsHarness, ada: DirectBuyer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker stalls between Stripe's answer and its write, and the refund fails in between."""
     order = await ada.buy()
-    refund = await shop.refund_at_stripe(order, 995)
+    refund = await payments.refund_at_stripe(order, 995)
     seen, go_on = asyncio.Event(), asyncio.Event()
     look = sync.look
 
@@ -169,166 +181,172 @@ async def test_an_old_look_does_not_overwrite_a_newer_one(
         return facts
 
     monkeypatch.setattr(sync, "look", stalled)
-    slow = asyncio.create_task(shop.sync(order))
+    slow = asyncio.create_task(payments.sync(order))
     await seen.wait()
-    await shop.sync(order)
+    await payments.sync(order)
     assert ada.balance() == (25, 0, 0)
-    await shop.control(f"refunds/{refund}", {"status": "failed"})
-    await shop.sync(order)
+    await payments.control(f"refunds/{refund}", {"status": "failed"})
+    await payments.sync(order)
     assert ada.balance() == (50, 0, 0)
     go_on.set()
     await slow
     assert ada.balance() == (50, 0, 0)
-    assert shop.find(order).credits_reversed == 0
+    assert payments.find(order).credits_reversed == 0
 
 
 # --- asked for by the buyer ----------------------------------------------------------------------
 
 
-async def test_the_unused_part_goes_back(shop: Shop, ada: Customer) -> None:
+async def test_the_unused_part_goes_back(payments: PaymentsHarness, ada: DirectBuyer) -> None:
     order = await ada.buy()
     ada.spend(20)
     await ada.give_back(order)
     assert ada.balance() == (0, 0, 0), "they cannot be spent while Stripe works"
-    assert shop.refunds_of(order) == [("buyer", "requested", 1194)]
-    await shop.run_tasks()
-    assert shop.refunds_of(order) == [("buyer", "succeeded", 1194)]
+    assert payments.refunds_of(order) == [("buyer", "requested", 1194)]
+    await payments.run_tasks()
+    assert payments.refunds_of(order) == [("buyer", "succeeded", 1194)]
     assert ada.balance() == (0, 0, 0)
-    await shop.deliver()
+    await payments.deliver()
     assert ada.balance() == (0, 0, 0)
-    assert shop.find(order).credits_reversed == 30
+    assert payments.find(order).credits_reversed == 30
 
 
-async def test_some_of_the_credits_go_back(shop: Shop, ada: Customer) -> None:
+async def test_some_of_the_credits_go_back(payments: PaymentsHarness, ada: DirectBuyer) -> None:
     order = await ada.buy()
     for _ in range(3):
         await ada.give_back(order, 7)
-        await shop.run_tasks()
-    assert shop.find(order).credits_reversed == 21
+        await payments.run_tasks()
+    assert payments.find(order).credits_reversed == 21
     assert ada.balance() == (29, 0, 0)
     await ada.give_back(order)
-    await shop.run_tasks()
-    assert shop.find(order).state is OrderState.REFUNDED
-    assert sum(amount for _, _, amount in shop.refunds_of(order)) == 1990
+    await payments.run_tasks()
+    assert payments.find(order).state is OrderState.REFUNDED
+    assert sum(amount for _, _, amount in payments.refunds_of(order)) == 1990
 
 
-async def test_what_cannot_go_back(shop: Shop, ada: Customer) -> None:
+async def test_what_cannot_go_back(payments: PaymentsHarness, ada: DirectBuyer) -> None:
     order = await ada.order()
     with pytest.raises(ConflictError):
         await ada.give_back(order)
-    await shop.pay(order)
-    await shop.sync(order)
+    await payments.pay(order)
+    await payments.sync(order)
     with pytest.raises(InvalidInputError):
         await ada.give_back(order, 51)
     with pytest.raises(InvalidInputError):
         await ada.give_back(order, 0)
     with pytest.raises(NotFoundError):
-        await shop.customer().give_back(order)
-    shop.database.rows("update app.orders set paid_at = now() - interval '15 days'")
+        await payments.buyer().give_back(order)
+    payments.database.rows("update app.orders set paid_at = now() - interval '15 days'")
     with pytest.raises(ConflictError):
         await ada.give_back(order)
-    shop.database.rows("update app.orders set paid_at = now()")
+    payments.database.rows("update app.orders set paid_at = now()")
     ada.spend(50)
     with pytest.raises(ConflictError):
         await ada.give_back(order)
 
 
-async def test_ten_at_once_give_back_once(shop: Shop, ada: Customer) -> None:
+async def test_ten_at_once_give_back_once(payments: PaymentsHarness, ada: DirectBuyer) -> None:
     order = await ada.buy()
     done = await asyncio.gather(*(ada.give_back(order) for _ in range(10)), return_exceptions=True)
     assert sum(not isinstance(each, BaseException) for each in done) == 1
-    await shop.run_tasks()
-    made = await shop.gateway.list_refunds(order.payment_intent or "")
+    await payments.run_tasks()
+    made = await payments.gateway.list_refunds(order.payment_intent or "")
     assert [refund.amount for refund in made] == [1990]
 
 
-async def test_the_lost_answer_of_a_refund(shop: Shop, ada: Customer) -> None:
+async def test_the_lost_answer_of_a_refund(payments: PaymentsHarness, ada: DirectBuyer) -> None:
     order = await ada.buy()
-    await shop.fault("drop_after", "refunds", times=3)
+    await payments.fault("drop_after", "refunds", times=3)
     refund = await ada.give_back(order)
-    assert await shop.run_tasks() == ["retry"]
+    assert await payments.run_tasks() == ["retry"]
     assert (await ada.give_back(order, refund_id=refund.id)).id == refund.id
-    shop.database.rows("update app.outbox set due_at = now()")
-    assert await shop.run_tasks() == ["done"]
-    assert shop.refunds_of(order) == [("buyer", "succeeded", 1990)]
+    payments.database.rows("update app.outbox set due_at = now()")
+    assert await payments.run_tasks() == ["done"]
+    assert payments.refunds_of(order) == [("buyer", "succeeded", 1990)]
 
 
-async def test_a_stored_server_error_does_not_stop_a_refund(shop: Shop, ada: Customer) -> None:
+async def test_a_stored_server_error_does_not_stop_a_refund(
+    payments: PaymentsHarness, ada: DirectBuyer
+) -> None:
     order = await ada.buy()
-    await shop.fault("error_before", "refunds", times=3, status=500, stored=True)
+    await payments.fault("error_before", "refunds", times=3, status=500, stored=True)
     refund = await ada.give_back(order)
     with pytest.raises(RetryableError):
-        await create_refund(shop.ctx.db, shop.gateway, refund.id)
-    await create_refund(shop.ctx.db, shop.gateway, refund.id)
-    assert shop.refunds_of(order) == [("buyer", "succeeded", 1990)]
+        await create_refund(payments.ctx.db, payments.gateway, refund.id)
+    await create_refund(payments.ctx.db, payments.gateway, refund.id)
+    assert payments.refunds_of(order) == [("buyer", "succeeded", 1990)]
 
 
 async def test_a_refund_that_was_made_behind_a_server_error_is_not_made_again(
-    shop: Shop, ada: Customer
+    payments: PaymentsHarness, ada: DirectBuyer
 ) -> None:
     order = await ada.buy()
-    await shop.fault("error_after", "refunds", times=3, status=500, stored=True)
+    await payments.fault("error_after", "refunds", times=3, status=500, stored=True)
     refund = await ada.give_back(order, 10)
     with pytest.raises(RetryableError):
-        await create_refund(shop.ctx.db, shop.gateway, refund.id)
-    await create_refund(shop.ctx.db, shop.gateway, refund.id)
-    assert shop.refunds_of(order) == [("buyer", "succeeded", 398)]
-    assert len(await shop.gateway.list_refunds(order.payment_intent or "")) == 1
+        await create_refund(payments.ctx.db, payments.gateway, refund.id)
+    await create_refund(payments.ctx.db, payments.gateway, refund.id)
+    assert payments.refunds_of(order) == [("buyer", "succeeded", 398)]
+    assert len(await payments.gateway.list_refunds(order.payment_intent or "")) == 1
 
 
 async def test_a_refund_that_stripe_refuses_gives_the_credits_back(
-    shop: Shop, ada: Customer
+    payments: PaymentsHarness, ada: DirectBuyer
 ) -> None:
     order = await ada.buy()
     await ada.give_back(order)
     assert ada.balance() == (0, 0, 0)
-    dispute = await shop.dispute(order)
-    await shop.close_dispute(dispute, "warning_needs_response")
-    await shop.close_dispute(dispute, "needs_response")
-    await shop.run_tasks()
-    assert shop.refunds_of(order) == [("buyer", "refused", 1990)]
-    assert shop.find(order).state is OrderState.DISPUTED
-    await shop.close_dispute(dispute, "won")
-    await shop.deliver()
+    dispute = await payments.dispute(order)
+    await payments.close_dispute(dispute, "warning_needs_response")
+    await payments.close_dispute(dispute, "needs_response")
+    await payments.run_tasks()
+    assert payments.refunds_of(order) == [("buyer", "refused", 1990)]
+    assert payments.find(order).state is OrderState.DISPUTED
+    await payments.close_dispute(dispute, "won")
+    await payments.deliver()
     assert ada.balance() == (50, 0, 0)
 
 
 async def test_a_refund_that_fails_later_gives_the_credits_back(
-    open_shop: OpenShop,
+    open_payments: OpenPayments,
 ) -> None:
-    async with open_shop() as shop:
-        ada = shop.customer()
+    async with open_payments() as payments:
+        ada = payments.buyer()
         order = await ada.buy()
         await ada.give_back(order, 10)
-        await shop.run_tasks()
+        await payments.run_tasks()
         assert ada.balance() == (40, 0, 0)
-        (refund,) = await shop.gateway.list_refunds(shop.find(order).payment_intent or "")
-        await shop.control(f"refunds/{refund.id}", {"status": "failed"})
-        await shop.deliver("refund.failed")
+        (refund,) = await payments.gateway.list_refunds(payments.find(order).payment_intent or "")
+        await payments.control(f"refunds/{refund.id}", {"status": "failed"})
+        await payments.deliver("refund.failed")
         assert ada.balance() == (50, 0, 0)
-        assert shop.refunds_of(order) == [("buyer", "failed", 398)]
+        assert payments.refunds_of(order) == [("buyer", "failed", 398)]
 
 
-async def test_a_forgotten_refund_is_made_by_the_schedule(shop: Shop, ada: Customer) -> None:
+async def test_a_forgotten_refund_is_made_by_the_schedule(
+    payments: PaymentsHarness, ada: DirectBuyer
+) -> None:
     order = await ada.buy()
     await ada.give_back(order)
-    shop.database.rows("delete from app.outbox")
-    await reconcile.sync_unsettled(shop.ctx.db, shop.gateway, older_than_seconds=0)
-    assert shop.refunds_of(order) == [("buyer", "succeeded", 1990)]
+    payments.database.rows("delete from app.outbox")
+    await reconcile.sync_unsettled(payments.ctx.db, payments.gateway, older_than_seconds=0)
+    assert payments.refunds_of(order) == [("buyer", "succeeded", 1990)]
 
 
-async def test_what_cost_less_than_its_credits_never_makes_debt(shop: Shop, ada: Customer) -> None:
+async def test_what_cost_less_than_its_credits_never_makes_debt(
+    payments: PaymentsHarness, ada: DirectBuyer
+) -> None:
     """A discount may leave a cent for many credits: the share is rounded in the buyer's favour."""
     order = await ada.buy()
-    shop.database.rows("update app.orders set amount_total = 20")
+    payments.database.rows("update app.orders set amount_total = 20")
     ada.spend(41)
     with pytest.raises(InvalidInputError):
         await ada.give_back(order, 1)
     await ada.give_back(order, 9)
     assert ada.balance()[2] == 0
-    shop.database.rows("delete from app.outbox")
+    payments.database.rows("delete from app.outbox")
 
 
-async def test_a_refund_of_nobody(shop: Shop) -> None:
+async def test_a_refund_of_nobody(payments: PaymentsHarness) -> None:
     with pytest.raises(NotFoundError):
-        await create_refund(shop.ctx.db, shop.gateway, uuid.uuid4())
+        await create_refund(payments.ctx.db, payments.gateway, uuid.uuid4())

@@ -1,5 +1,5 @@
-"""One till for the tests of a module: each brings people of its own. What looks at all orders
-takes a till of its own."""
+"""One harness for the tests of a module: each brings people of its own. A test that looks at all
+orders takes a harness of its own."""
 
 import secrets
 from collections.abc import AsyncIterator, Callable
@@ -8,38 +8,40 @@ import pytest
 
 from core.settings import Settings
 from sandbox.stack import EmbeddedValkey
-from tests.integration.payments_api.till import Shopper, Till, opened_till
-from tests.support.database import cloned_database
-from tests.support.run import Run
-from tests.support.settings import build_settings
-from tests.support.shop import shop_settings
+from tests.harness.database import cloned_database
+from tests.harness.payments import payments_settings
+from tests.harness.payments_api import Buyer, PaymentsApiHarness, set_up_payments_api
+from tests.harness.run import Run
+from tests.harness.settings import build_settings
 
 
 @pytest.fixture(scope="module")
-async def till(test_run: Run, _valkey: EmbeddedValkey) -> AsyncIterator[Till]:
+async def payments_api(test_run: Run, _valkey: EmbeddedValkey) -> AsyncIterator[PaymentsApiHarness]:
     with cloned_database(test_run) as database:
         settings = build_settings(
             database_url=database.api_url,
             worker_database_url=database.worker_url,
             redis_url=_valkey.url(),
-            redis_prefix=f"till-{secrets.token_hex(4)}",
+            redis_prefix=f"payments_api-{secrets.token_hex(4)}",
             rate_limits_enabled=False,
-            **shop_settings(),
+            **payments_settings(),
         )
-        async with opened_till(settings, database) as opened:
+        async with set_up_payments_api(settings, database) as opened:
             yield opened
         assert database.drift() == []
 
 
 @pytest.fixture
-async def own_till(database: object, make_settings: Callable[..., Settings]) -> AsyncIterator[Till]:
-    async with opened_till(
-        make_settings(rate_limits_enabled=False, **shop_settings()),
+async def own_payments_api(
+    database: object, make_settings: Callable[..., Settings]
+) -> AsyncIterator[PaymentsApiHarness]:
+    async with set_up_payments_api(
+        make_settings(rate_limits_enabled=False, **payments_settings()),
         database,  # type: ignore[arg-type]
     ) as opened:
         yield opened
 
 
 @pytest.fixture
-def ada(till: Till) -> Shopper:
-    return till.shopper()
+def ada(payments_api: PaymentsApiHarness) -> Buyer:
+    return payments_api.buyer()

@@ -2,29 +2,29 @@
 
 from datetime import UTC, datetime, timedelta
 
-from tests.integration.payments_api.till import Json, Shopper, Till
+from tests.harness.payments_api import Buyer, Json, PaymentsApiHarness
 
 COMPLETED = "checkout.session.completed"
 
 
-async def _handled(till: Till, ada: Shopper) -> tuple[Json, Json]:
+async def _handled(payments_api: PaymentsApiHarness, ada: Buyer) -> tuple[Json, Json]:
     """A paid order and the event that told of it."""
     order = await ada.checkout()
-    await till.pay(order["id"])
-    (event,) = await till.events_of(order["id"], COMPLETED)
-    await till.deliver(event)
-    await till.shop.run_tasks()
+    await payments_api.pay(order["id"])
+    (event,) = await payments_api.events_of(order["id"], COMPLETED)
+    await payments_api.deliver(event)
+    await payments_api.payments.run_tasks()
     return order, event
 
 
-def _audit(till: Till) -> list[Json]:
-    return till.database.rows(
+def _audit(payments_api: PaymentsApiHarness) -> list[Json]:
+    return payments_api.database.rows(
         "select actor, detail from app.audit_log where action = 'stripe_events.replay' order by id"
     )
 
 
-async def test_only_admins_see_the_log(till: Till, ada: Shopper) -> None:
-    _, event = await _handled(till, ada)
+async def test_only_admins_see_the_log(payments_api: PaymentsApiHarness, ada: Buyer) -> None:
+    _, event = await _handled(payments_api, ada)
     for method, path, body in (
         ("GET", "/v1/admin/webhooks", None),
         ("GET", f"/v1/admin/webhooks/{event['id']}", None),
@@ -32,18 +32,18 @@ async def test_only_admins_see_the_log(till: Till, ada: Shopper) -> None:
         ("POST", "/v1/admin/webhooks/replay", {"types": [COMPLETED]}),
         ("GET", "/v1/admin/orders", None),
     ):
-        answer = await till.client.request(method, path, json=body, headers=ada.headers)
+        answer = await payments_api.client.request(method, path, json=body, headers=ada.headers)
         assert answer.status_code == 403, path
-        assert (await till.client.request(method, path, json=body)).status_code == 401
-    one_factor = till.issuer.headers(app_metadata={"role": "admin"}, aal="aal1")
-    answer = await till.client.get("/v1/admin/webhooks", headers=one_factor)
+        assert (await payments_api.client.request(method, path, json=body)).status_code == 401
+    one_factor = payments_api.issuer.headers(app_metadata={"role": "admin"}, aal="aal1")
+    answer = await payments_api.client.get("/v1/admin/webhooks", headers=one_factor)
     assert answer.json()["reason"] == "mfa_required"
 
 
-async def test_the_log_is_paged_and_filtered(till: Till, ada: Shopper) -> None:
-    admin = till.admin()
-    order, event = await _handled(till, ada)
-    other, _ = await _handled(till, till.shopper())
+async def test_the_log_is_paged_and_filtered(payments_api: PaymentsApiHarness, ada: Buyer) -> None:
+    admin = payments_api.admin()
+    order, event = await _handled(payments_api, ada)
+    other, _ = await _handled(payments_api, payments_api.buyer())
     (shown,) = (await admin.look("/v1/admin/webhooks", order_id=order["id"]))["items"]
     assert (shown["id"], shown["type"], shown["outcome"]) == (event["id"], COMPLETED, "paid")
     assert "payload" not in shown
@@ -62,32 +62,34 @@ async def test_the_log_is_paged_and_filtered(till: Till, ada: Shopper) -> None:
     assert (await admin.get("/v1/admin/webhooks", cursor="x")).status_code == 422
 
 
-async def test_one_event_is_handled_again_and_grants_nothing(till: Till, ada: Shopper) -> None:
-    admin = till.admin()
-    order, event = await _handled(till, ada)
-    before = len(_audit(till))
+async def test_one_event_is_handled_again_and_grants_nothing(
+    payments_api: PaymentsApiHarness, ada: Buyer
+) -> None:
+    admin = payments_api.admin()
+    order, event = await _handled(payments_api, ada)
+    before = len(_audit(payments_api))
     answer = await admin.post(f"/v1/admin/webhooks/{event['id']}/replay")
     assert answer.status_code == 202
     assert (answer.json()["handled_at"], answer.json()["replays"]) == (None, 1)
     waiting = {"waiting_only": "true", "order_id": order["id"]}
     assert len((await admin.look("/v1/admin/webhooks", **waiting))["items"]) == 1
-    assert await till.shop.run_tasks() == ["done"]
+    assert await payments_api.payments.run_tasks() == ["done"]
     shown = await admin.look(f"/v1/admin/webhooks/{event['id']}")
     assert (shown["outcome"], shown["replays"]) == ("paid", 1)
-    assert till.balance(ada) == (50, 0, 0)
-    (line,) = _audit(till)[before:]
+    assert payments_api.balance(ada) == (50, 0, 0)
+    (line,) = _audit(payments_api)[before:]
     assert line["actor"] == str(admin.id)
     assert line["detail"]["ids"] == [event["id"]]
     missing = await admin.post("/v1/admin/webhooks/evt_none/replay")
     assert (missing.status_code, missing.json()["kind"]) == (404, "stripe_event")
-    assert len(_audit(till)) == before + 1
+    assert len(_audit(payments_api)) == before + 1
 
 
-async def test_a_range_is_handled_again(till: Till) -> None:
-    admin = till.admin()
-    people = [till.shopper() for _ in range(3)]
+async def test_a_range_is_handled_again(payments_api: PaymentsApiHarness) -> None:
+    admin = payments_api.admin()
+    people = [payments_api.buyer() for _ in range(3)]
     since = datetime.now(UTC).isoformat()
-    ids = [(await _handled(till, person))[1]["id"] for person in people]
+    ids = [(await _handled(payments_api, person))[1]["id"] for person in people]
     answer = await admin.post(
         "/v1/admin/webhooks/replay", {"from": since, "types": [COMPLETED], "limit": 2}
     )
@@ -95,9 +97,9 @@ async def test_a_range_is_handled_again(till: Till) -> None:
     assert (set(answer.json()["event_ids"]), answer.json()["may_be_more"]) == (set(ids[:2]), True)
     answer = await admin.post("/v1/admin/webhooks/replay", {"from": since})
     assert (set(answer.json()["event_ids"]), answer.json()["may_be_more"]) == (set(ids), False)
-    assert (await till.shop.run_tasks()) == ["done"] * 3
-    assert [till.balance(person) for person in people] == [(50, 0, 0)] * 3
-    detail = _audit(till)[-1]["detail"]
+    assert (await payments_api.payments.run_tasks()) == ["done"] * 3
+    assert [payments_api.balance(person) for person in people] == [(50, 0, 0)] * 3
+    detail = _audit(payments_api)[-1]["detail"]
     assert (detail["count"], detail["types"]) == (3, None)
     old = (datetime.now(UTC) - timedelta(days=400)).isoformat()
     none = await admin.post("/v1/admin/webhooks/replay", {"to": old})
@@ -112,15 +114,15 @@ async def test_a_range_is_handled_again(till: Till) -> None:
         assert (await admin.post("/v1/admin/webhooks/replay", body)).status_code == status, body
 
 
-async def test_orders_show_what_wants_a_look(till: Till, ada: Shopper) -> None:
-    admin = till.admin()
+async def test_orders_show_what_wants_a_look(payments_api: PaymentsApiHarness, ada: Buyer) -> None:
+    admin = payments_api.admin()
     order = await ada.checkout()
-    session_id = till.session_of(order["id"])
-    await till.pay(order["id"])
-    await till.shop.change("checkout.session", session_id, {"amount_subtotal": 1})
-    assert (await till.landed(ada, order["id"]))["state"] == "review"
-    assert till.balance(ada) == (0, 0, 0)
-    other = await till.bought(ada, "credits_10")
+    session_id = payments_api.session_of(order["id"])
+    await payments_api.pay(order["id"])
+    await payments_api.payments.change("checkout.session", session_id, {"amount_subtotal": 1})
+    assert (await payments_api.landed(ada, order["id"]))["state"] == "review"
+    assert payments_api.balance(ada) == (0, 0, 0)
+    other = await payments_api.bought(ada, "credits_10")
     mine = {"user_id": str(ada.id)}
     (shown,) = (await admin.look("/v1/admin/orders", in_review="true", **mine))["items"]
     assert (shown["id"], shown["review_reason"]) == (order["id"], "amount_subtotal")
@@ -138,5 +140,5 @@ async def test_orders_show_what_wants_a_look(till: Till, ada: Shopper) -> None:
     assert "review_reason" not in seen
     body = {"order_id": order["id"], "reason": "The price was tampered with."}
     assert (await admin.post("/v1/admin/refunds", body, key="back")).status_code == 202
-    await till.shop.run_tasks()
+    await payments_api.payments.run_tasks()
     assert (await admin.look("/v1/admin/orders", in_review="true", **mine))["items"] == []

@@ -7,11 +7,11 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.integration.payments_api.till import STRIPE_ORIGIN, Shopper, Till
+from tests.harness.payments_api import STRIPE_ORIGIN, Buyer, PaymentsApiHarness
 
 
-async def test_packs_are_public_and_need_no_key(till: Till) -> None:
-    async with till.other_api(stripe_secret_key=None) as client:
+async def test_packs_are_public_and_need_no_key(payments_api: PaymentsApiHarness) -> None:
+    async with payments_api.other_api(stripe_secret_key=None) as client:
         packs = (await client.get("/v1/packs")).json()
     assert [pack["slug"] for pack in packs] == [
         "credits_10",
@@ -29,7 +29,9 @@ async def test_packs_are_public_and_need_no_key(till: Till) -> None:
     }
 
 
-async def test_from_the_first_click_to_the_credits(till: Till, ada: Shopper) -> None:
+async def test_from_the_first_click_to_the_credits(
+    payments_api: PaymentsApiHarness, ada: Buyer
+) -> None:
     answer = await ada.post("/v1/checkout", {"pack": "credits_50"})
     assert answer.status_code == 201
     order = answer.json()
@@ -37,43 +39,47 @@ async def test_from_the_first_click_to_the_credits(till: Till, ada: Shopper) -> 
     assert order["state"] == "open"
     assert order["checkout_url"].startswith("http://stripe.test/c/pay/")
     assert (order["credits"], order["unit_amount"], order["currency"]) == (50, 1990, "eur")
-    await till.pay(order["id"])
+    await payments_api.pay(order["id"])
     first = await ada.get(f"/v1/checkout/{order['id']}")
     assert first.json()["state"] == "open"  # the route itself asks nobody
     assert first.headers["retry-after"] == "2"
-    await till.shop.run_tasks()
+    await payments_api.payments.run_tasks()
     landed = await ada.get(f"/v1/checkout/{order['id']}", prefer="wait=20")
     assert landed.headers["preference-applied"] == "wait=20"
     assert "retry-after" not in landed.headers
     paid = landed.json()
     assert (paid["state"], paid["amount_total"], paid["checkout_url"]) == ("paid", 1990, None)
     assert paid["paid_at"] is not None
-    assert till.balance(ada) == (50, 0, 0)
+    assert payments_api.balance(ada) == (50, 0, 0)
 
 
-async def test_the_landing_page_waits_and_never_asks_stripe(till: Till, ada: Shopper) -> None:
+async def test_the_landing_page_waits_and_never_asks_stripe(
+    payments_api: PaymentsApiHarness, ada: Buyer
+) -> None:
     order = await ada.checkout()
-    await till.pay(order["id"])
-    asked = len(till.wires.sent)
+    await payments_api.pay(order["id"])
+    asked = len(payments_api.router.sent)
     landing = asyncio.create_task(ada.get(f"/v1/checkout/{order['id']}", prefer="wait=20"))
     async with asyncio.timeout(5):
         while not landing.done():
-            await till.shop.run_tasks()
+            await payments_api.payments.run_tasks()
             await asyncio.sleep(0.01)
         assert (await landing).json()["state"] == "paid"
-    assert len(till.wires.sent) == asked  # the worker has a wire of its own
+    assert len(payments_api.router.sent) == asked  # the worker has a wire of its own
 
 
-async def test_a_slow_method_is_pending_and_no_failure(till: Till, ada: Shopper) -> None:
+async def test_a_slow_method_is_pending_and_no_failure(
+    payments_api: PaymentsApiHarness, ada: Buyer
+) -> None:
     order = await ada.checkout()
-    await till.pay(order["id"], slow=True)
-    pending = await till.landed(ada, order["id"])
+    await payments_api.pay(order["id"], slow=True)
+    pending = await payments_api.landed(ada, order["id"])
     assert pending["state"] == "processing"
     assert "Pending" in pending["state_in_words"]
-    assert till.balance(ada) == (0, 0, 0)
+    assert payments_api.balance(ada) == (0, 0, 0)
 
 
-async def test_an_open_order_for_the_same_pack_is_reused(ada: Shopper) -> None:
+async def test_an_open_order_for_the_same_pack_is_reused(ada: Buyer) -> None:
     first = await ada.post("/v1/checkout", {"pack": "credits_50"})
     again = await ada.post("/v1/checkout", {"pack": "credits_50"})
     other = await ada.post("/v1/checkout", {"pack": "credits_10"})
@@ -82,16 +88,16 @@ async def test_an_open_order_for_the_same_pack_is_reused(ada: Shopper) -> None:
     assert other.json()["id"] != first.json()["id"]
 
 
-async def _at_once(shopper: Shopper, *, key: str | None, count: int = 10) -> list[httpx.Response]:
+async def _at_once(buyer: Buyer, *, key: str | None, count: int = 10) -> list[httpx.Response]:
     body = {"pack": "credits_50"}
-    return await asyncio.gather(
-        *(shopper.post("/v1/checkout", body, key=key) for _ in range(count))
-    )
+    return await asyncio.gather(*(buyer.post("/v1/checkout", body, key=key) for _ in range(count)))
 
 
 @pytest.mark.parametrize("key", [None, "one"])
-async def test_ten_clients_at_once_buy_once(key: str | None, till: Till, ada: Shopper) -> None:
-    made = till.database.row("select count(*) from app.order_sessions")["count"]
+async def test_ten_clients_at_once_buy_once(
+    key: str | None, payments_api: PaymentsApiHarness, ada: Buyer
+) -> None:
+    made = payments_api.database.row("select count(*) from app.order_sessions")["count"]
     answers = await _at_once(ada, key=key)
     statuses = [answer.status_code for answer in answers]
     assert set(statuses) <= ({200, 201} if key is None else {201, 409})
@@ -103,14 +109,16 @@ async def test_ten_clients_at_once_buy_once(key: str | None, till: Till, ada: Sh
     for answer in answers:
         if answer.status_code == 409:
             assert answer.headers["retry-after"] == "1"
-    assert till.database.row("select count(*) from app.order_sessions")["count"] == made + 1
-    orders = till.database.rows("select id from app.orders where user_id = %s", (ada.id,))
+    assert payments_api.database.row("select count(*) from app.order_sessions")["count"] == made + 1
+    orders = payments_api.database.rows("select id from app.orders where user_id = %s", (ada.id,))
     assert [str(row["id"]) for row in orders] == [bodies[0]["id"]]
 
 
-async def test_a_key_goes_on_where_the_first_request_stopped(till: Till, ada: Shopper) -> None:
+async def test_a_key_goes_on_where_the_first_request_stopped(
+    payments_api: PaymentsApiHarness, ada: Buyer
+) -> None:
     """Stripe is away: the order is there, and the same request opens its page later."""
-    till.wires.refuse_paths(STRIPE_ORIGIN, "/v1/checkout/sessions", status=401, times=3)
+    payments_api.router.refuse_paths(STRIPE_ORIGIN, "/v1/checkout/sessions", status=401, times=3)
     away = await ada.post("/v1/checkout", {"pack": "credits_50"}, key="k")
     assert away.status_code == 503
     assert away.headers["retry-after"] == "5"
@@ -119,8 +127,8 @@ async def test_a_key_goes_on_where_the_first_request_stopped(till: Till, ada: Sh
     again = await ada.post("/v1/checkout", {"pack": "credits_50"}, key="k")
     assert (again.status_code, again.json()["id"]) == (201, known["id"])
     assert again.json()["checkout_url"] is not None
-    await till.pay(known["id"])
-    await till.landed(ada, known["id"])
+    await payments_api.pay(known["id"])
+    await payments_api.landed(ada, known["id"])
     late = await ada.post("/v1/checkout", {"pack": "credits_50"}, key="k")
     assert (late.status_code, late.json()["state"]) == (201, "paid")
     other = await ada.post("/v1/checkout", {"pack": "credits_10"}, key="k")
@@ -128,19 +136,21 @@ async def test_a_key_goes_on_where_the_first_request_stopped(till: Till, ada: Sh
     assert other.json()["type"].endswith("/idempotency-mismatch")
 
 
-async def test_who_has_no_account_yet_gets_one_and_who_is_unverified_does_not(till: Till) -> None:
+async def test_who_has_no_account_yet_gets_one_and_who_is_unverified_does_not(
+    payments_api: PaymentsApiHarness,
+) -> None:
     nobody = uuid.uuid4()
-    stranger = Shopper(till.client, nobody, till.issuer.token(nobody))
+    stranger = Buyer(payments_api.client, nobody, payments_api.issuer.token(nobody))
     answer = await stranger.post("/v1/checkout", {"pack": "credits_10"})
     assert answer.status_code == 403
-    missing = await till.shopper().post("/v1/checkout", {"pack": "credits_11"})
+    missing = await payments_api.buyer().post("/v1/checkout", {"pack": "credits_11"})
     assert (missing.status_code, missing.json()["kind"]) == (404, "pack")
 
 
-async def test_without_a_key_nothing_is_for_sale(till: Till) -> None:
-    ada = till.shopper()
-    order = await till.bought(ada)
-    async with till.other_api(stripe_secret_key=None) as client:
+async def test_without_a_key_nothing_is_for_sale(payments_api: PaymentsApiHarness) -> None:
+    ada = payments_api.buyer()
+    order = await payments_api.bought(ada)
+    async with payments_api.other_api(stripe_secret_key=None) as client:
         ada.client = client
         for path, body in (
             ("/v1/checkout", {"pack": "credits_10"}),
@@ -155,14 +165,16 @@ async def test_without_a_key_nothing_is_for_sale(till: Till) -> None:
         assert (await ada.look(f"/v1/checkout/{order['id']}"))["state"] == "paid"
 
 
-async def test_creating_is_limited_for_a_person_and_for_a_network(till: Till) -> None:
-    async with till.other_api(rate_limits_enabled=True) as client:
-        ada = till.shopper(client)
+async def test_creating_is_limited_for_a_person_and_for_a_network(
+    payments_api: PaymentsApiHarness,
+) -> None:
+    async with payments_api.other_api(rate_limits_enabled=True) as client:
+        ada = payments_api.buyer(client)
         statuses = [
             (await ada.post("/v1/checkout", {"pack": "credits_10"})).status_code for _ in range(21)
         ]
         assert statuses == [201, *[200] * 19, 429]
-        people = [till.shopper(client) for _ in range(3)]
+        people = [payments_api.buyer(client) for _ in range(3)]
         more = [
             (await people[number % 3].post("/v1/checkout", {"pack": "nothing"}))
             for number in range(41)
@@ -173,28 +185,30 @@ async def test_creating_is_limited_for_a_person_and_for_a_network(till: Till) ->
 
 
 async def test_an_expired_payment_is_tried_again_on_the_same_order(
-    till: Till, ada: Shopper
+    payments_api: PaymentsApiHarness, ada: Buyer
 ) -> None:
     order = await ada.checkout()
     early = await ada.post(f"/v1/payments/{order['id']}/retry")
     assert early.json() == order  # its page is still open
-    await till.expire(order["id"])
-    expired = await till.landed(ada, order["id"])
+    await payments_api.expire(order["id"])
+    expired = await payments_api.landed(ada, order["id"])
     assert (expired["state"], expired["checkout_url"]) == ("expired", None)
     again = await ada.post(f"/v1/payments/{order['id']}/retry")
     assert again.status_code == 200
     assert again.headers["location"] == f"/v1/checkout/{order['id']}"
     assert again.json()["state"] == "open"
     assert again.json()["checkout_url"] not in {None, order["checkout_url"]}
-    await till.pay(order["id"])
-    await till.landed(ada, order["id"])
-    assert till.balance(ada) == (50, 0, 0)
+    await payments_api.pay(order["id"])
+    await payments_api.landed(ada, order["id"])
+    assert payments_api.balance(ada) == (50, 0, 0)
     late = await ada.post(f"/v1/payments/{order['id']}/retry")
     assert (late.status_code, late.json()["state"]) == (409, "paid")
 
 
-async def test_the_history_is_paged_and_filtered(till: Till, ada: Shopper) -> None:
-    first = await till.bought(ada, "credits_10")
+async def test_the_history_is_paged_and_filtered(
+    payments_api: PaymentsApiHarness, ada: Buyer
+) -> None:
+    first = await payments_api.bought(ada, "credits_10")
     second = await ada.checkout("credits_50")
     third = await ada.checkout("credits_100")
     page = await ada.look("/v1/payments", limit=2)
@@ -208,9 +222,9 @@ async def test_the_history_is_paged_and_filtered(till: Till, ada: Shopper) -> No
     assert (await ada.get("/v1/payments", cursor="x")).status_code == 422
 
 
-async def test_invoices_are_links(till: Till, ada: Shopper) -> None:
+async def test_invoices_are_links(payments_api: PaymentsApiHarness, ada: Buyer) -> None:
     await ada.checkout("credits_100")
-    paid = await till.bought(ada)
+    paid = await payments_api.bought(ada)
     (invoice,) = (await ada.look("/v1/invoices"))["items"]
     assert invoice["payment_id"] == paid["id"]
     assert invoice["invoice_url"].startswith("http://stripe.test/i/")
@@ -219,13 +233,15 @@ async def test_invoices_are_links(till: Till, ada: Shopper) -> None:
     assert paid["receipt_url"] is not None
 
 
-async def test_the_portal_is_for_whoever_has_bought(till: Till, ada: Shopper) -> None:
+async def test_the_portal_is_for_whoever_has_bought(
+    payments_api: PaymentsApiHarness, ada: Buyer
+) -> None:
     assert (await ada.post("/v1/portal")).status_code == 404
     await ada.checkout()
     answer = await ada.post("/v1/portal")
     assert answer.status_code == 201
     assert answer.json()["url"].startswith("http://stripe.test/")
-    till.wires.refuse_paths(STRIPE_ORIGIN, "/v1/billing_portal", status=401, times=1)
+    payments_api.router.refuse_paths(STRIPE_ORIGIN, "/v1/billing_portal", status=401, times=1)
     assert (await ada.post("/v1/portal")).status_code == 503
 
 
@@ -242,11 +258,11 @@ def _words(value: Any, name: str = "") -> list[str]:
     return [] if name in STRIPE_PAGES else [str(value)]
 
 
-async def test_no_route_names_stripes_objects(till: Till, ada: Shopper) -> None:
+async def test_no_route_names_stripes_objects(payments_api: PaymentsApiHarness, ada: Buyer) -> None:
     open_order = await ada.checkout("credits_100")
-    paid = await till.bought(ada)
+    paid = await payments_api.bought(ada)
     refund = await ada.post("/v1/refunds", {"order_id": paid["id"], "credits": 10})
-    await till.shop.run_tasks()
+    await payments_api.payments.run_tasks()
     answers = [
         open_order,
         refund.json(),
@@ -269,12 +285,14 @@ async def test_no_route_names_stripes_objects(till: Till, ada: Shopper) -> None:
     assert [word for word in words if word.startswith(SECRET_PREFIXES)] == []
 
 
-async def test_what_belongs_to_another_is_not_found(till: Till, ada: Shopper) -> None:
-    paid = await till.bought(ada)
+async def test_what_belongs_to_another_is_not_found(
+    payments_api: PaymentsApiHarness, ada: Buyer
+) -> None:
+    paid = await payments_api.bought(ada)
     refund = (await ada.post("/v1/refunds", {"order_id": paid["id"], "credits": 10})).json()
-    eve = till.shopper()
-    session_id = till.session_of(paid["id"])
-    balance = till.balance(ada)
+    eve = payments_api.buyer()
+    session_id = payments_api.session_of(paid["id"])
+    balance = payments_api.balance(ada)
     for method, path, body in (
         ("GET", f"/v1/checkout/{paid['id']}", None),
         ("GET", f"/v1/payments/{paid['id']}", None),
@@ -291,5 +309,5 @@ async def test_what_belongs_to_another_is_not_found(till: Till, ada: Shopper) ->
     for path in ("/v1/payments", "/v1/invoices", "/v1/refunds"):
         assert (await eve.look(path))["items"] == []
     assert (await eve.look("/v1/refunds", order_id=paid["id"]))["items"] == []
-    assert till.balance(ada) == balance
+    assert payments_api.balance(ada) == balance
     assert (await eve.post("/v1/portal")).status_code == 404

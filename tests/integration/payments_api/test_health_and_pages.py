@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.integration.payments_api.till import Shopper, Till, new_event
+from tests.harness.payments_api import Buyer, PaymentsApiHarness, new_event
 
 WELL = {
     "events_waiting": 0,
@@ -23,34 +23,38 @@ async def _check(client: httpx.AsyncClient) -> tuple[str, dict[str, Any]]:
     return check["status"], check["facts"]
 
 
-async def _events_waiting(till: Till, _: Shopper) -> None:
-    await till.deliver(new_event("checkout.session.completed"))
-    till.database.rows("update app.stripe_events set received_at = now() - interval '6 minutes'")
+async def _events_waiting(payments_api: PaymentsApiHarness, _: Buyer) -> None:
+    await payments_api.deliver(new_event("checkout.session.completed"))
+    payments_api.database.rows(
+        "update app.stripe_events set received_at = now() - interval '6 minutes'"
+    )
 
 
-async def _orders_in_review(till: Till, ada: Shopper) -> None:
+async def _orders_in_review(payments_api: PaymentsApiHarness, ada: Buyer) -> None:
     order = await ada.checkout()
-    session_id = till.session_of(order["id"])
-    await till.shop.change("checkout.session", session_id, {"currency": "jpy"})
-    await till.pay(order["id"])
-    await till.landed(ada, order["id"])
+    session_id = payments_api.session_of(order["id"])
+    await payments_api.payments.change("checkout.session", session_id, {"currency": "jpy"})
+    await payments_api.pay(order["id"])
+    await payments_api.landed(ada, order["id"])
 
 
-async def _refunds_waiting(till: Till, ada: Shopper) -> None:
-    paid = await till.bought(ada)
+async def _refunds_waiting(payments_api: PaymentsApiHarness, ada: Buyer) -> None:
+    paid = await payments_api.bought(ada)
     await ada.post("/v1/refunds", {"order_id": paid["id"]})
-    till.database.rows("update app.payment_refunds set created_at = now() - interval '16 minutes'")
+    payments_api.database.rows(
+        "update app.payment_refunds set created_at = now() - interval '16 minutes'"
+    )
 
 
-async def _days_differing(till: Till, _: Shopper) -> None:
-    till.database.rows(
+async def _days_differing(payments_api: PaymentsApiHarness, _: Buyer) -> None:
+    payments_api.database.rows(
         "select app.record_payment_day(current_date - 1, 1, 490, 0, 0, '[{\"ours\": null}]')"
     )
 
 
-async def _webhooks_silent(till: Till, ada: Shopper) -> None:
-    await till.bought(ada)
-    till.database.rows("update app.orders set paid_at = now() - interval '6 minutes'")
+async def _webhooks_silent(payments_api: PaymentsApiHarness, ada: Buyer) -> None:
+    await payments_api.bought(ada)
+    payments_api.database.rows("update app.orders set paid_at = now() - interval '6 minutes'")
 
 
 @pytest.mark.parametrize(
@@ -64,24 +68,26 @@ async def _webhooks_silent(till: Till, ada: Shopper) -> None:
     ],
 )
 async def test_what_lags_or_differs_is_degraded(
-    fact: str, bring_about: Any, own_till: Till
+    fact: str, bring_about: Any, own_payments_api: PaymentsApiHarness
 ) -> None:
-    assert await _check(own_till.client) == ("ok", WELL)
-    await bring_about(own_till, own_till.shopper())
-    assert await _check(own_till.client) == ("degraded", WELL | {fact: WELL[fact] + 1})
-    text = (await own_till.client.get("/metrics")).text
+    assert await _check(own_payments_api.client) == ("ok", WELL)
+    await bring_about(own_payments_api, own_payments_api.buyer())
+    assert await _check(own_payments_api.client) == ("degraded", WELL | {fact: WELL[fact] + 1})
+    text = (await own_payments_api.client.get("/metrics")).text
     assert f"\njewelshot_payments_{fact} 1.0\n" in text
 
 
-async def test_readiness_is_silent_about_what_is_not_set_up(till: Till) -> None:
-    async with till.other_api(stripe_secret_key=None) as client:
+async def test_readiness_is_silent_about_what_is_not_set_up(
+    payments_api: PaymentsApiHarness,
+) -> None:
+    async with payments_api.other_api(stripe_secret_key=None) as client:
         assert "payments" not in (await client.get("/readyz")).json()["checks"]
 
 
-async def test_sales_are_figures(till: Till, ada: Shopper) -> None:
+async def test_sales_are_figures(payments_api: PaymentsApiHarness, ada: Buyer) -> None:
     await ada.checkout("credits_10")
-    await till.bought(ada, "credits_100")
-    lines = (await till.client.get("/metrics")).text.splitlines()
+    await payments_api.bought(ada, "credits_100")
+    lines = (await payments_api.client.get("/metrics")).text.splitlines()
     values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
     assert float(values['jewelshot_orders_open{state="open"}']) >= 1
     assert float(values["jewelshot_credits_sold_last_day"]) >= 100
@@ -97,8 +103,10 @@ async def test_sales_are_figures(till: Till, ada: Shopper) -> None:
         ("?order=%3Cscript%3Ealert(1)%3C/script%3E&cancelled=%3Cb%3E", "on its way"),
     ],
 )
-async def test_the_return_page_says_what_happens_next(query: str, words: str, till: Till) -> None:
-    page = await till.client.get(f"/checkout/return{query}")
+async def test_the_return_page_says_what_happens_next(
+    query: str, words: str, payments_api: PaymentsApiHarness
+) -> None:
+    page = await payments_api.client.get(f"/checkout/return{query}")
     assert page.status_code == 200
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in page.headers["content-security-policy"]
@@ -108,7 +116,7 @@ async def test_the_return_page_says_what_happens_next(query: str, words: str, ti
     assert "0192f3a1" not in page.text
 
 
-async def test_the_return_page_leads_back_to_the_shop(till: Till) -> None:
-    async with till.other_api(site_url="https://shop.example/?a=1&b=2") as client:
+async def test_the_return_page_leads_back_to_the_shop(payments_api: PaymentsApiHarness) -> None:
+    async with payments_api.other_api(site_url="https://payments.example/?a=1&b=2") as client:
         page = await client.get("/checkout/return?order=x")
-    assert 'href="https://shop.example/?a=1&amp;b=2"' in page.text
+    assert 'href="https://payments.example/?a=1&amp;b=2"' in page.text

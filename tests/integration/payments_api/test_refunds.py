@@ -3,20 +3,22 @@
 import asyncio
 import uuid
 
-from tests.integration.payments_api.till import Shopper, Till
+from tests.harness.payments_api import Buyer, PaymentsApiHarness
 
 
-async def test_unused_credits_go_back_for_money(till: Till, ada: Shopper) -> None:
-    paid = await till.bought(ada)
+async def test_unused_credits_go_back_for_money(
+    payments_api: PaymentsApiHarness, ada: Buyer
+) -> None:
+    paid = await payments_api.bought(ada)
     body = {"order_id": paid["id"], "credits": 20, "reason": "too many"}
     answer = await ada.post("/v1/refunds", body, key="r")
     assert answer.status_code == 202
     refund = answer.json()
     assert answer.headers["location"] == f"/v1/refunds/{refund['id']}"
     assert (refund["state"], refund["origin"], refund["amount"]) == ("requested", "buyer", 796)
-    assert till.balance(ada) == (30, 0, 0)  # they cannot be spent meanwhile
+    assert payments_api.balance(ada) == (30, 0, 0)  # they cannot be spent meanwhile
     waiting = asyncio.create_task(ada.post("/v1/refunds", body, key="r", prefer="wait=20"))
-    await till.shop.run_tasks()
+    await payments_api.payments.run_tasks()
     async with asyncio.timeout(5):
         again = await waiting
     assert (again.status_code, again.json()["id"]) == (202, refund["id"])
@@ -35,15 +37,15 @@ async def test_unused_credits_go_back_for_money(till: Till, ada: Shopper) -> Non
     assert other.json()["type"].endswith("/idempotency-mismatch")
 
 
-async def test_all_that_is_unused_by_default(till: Till, ada: Shopper) -> None:
-    paid = await till.bought(ada)
+async def test_all_that_is_unused_by_default(payments_api: PaymentsApiHarness, ada: Buyer) -> None:
+    paid = await payments_api.bought(ada)
     much = await ada.post("/v1/refunds", {"order_id": paid["id"], "credits": 51})
     assert (much.status_code, much.json()["field"]) == (422, "credits")
     zero = await ada.post("/v1/refunds", {"order_id": paid["id"], "credits": 0})
     assert zero.status_code == 400
     assert (await ada.post("/v1/refunds", {"order_id": paid["id"]})).status_code == 202
-    assert till.balance(ada) == (0, 0, 0)
-    await till.shop.run_tasks()
+    assert payments_api.balance(ada) == (0, 0, 0)
+    await payments_api.payments.run_tasks()
     assert (await ada.look(f"/v1/payments/{paid['id']}"))["state"] == "refunded"
     again = await ada.post("/v1/refunds", {"order_id": paid["id"]})
     assert again.status_code == 409
@@ -51,19 +53,24 @@ async def test_all_that_is_unused_by_default(till: Till, ada: Shopper) -> None:
     assert (missing.status_code, missing.json()["kind"]) == (404, "order")
 
 
-async def test_ten_requests_with_one_key_refund_once(till: Till, ada: Shopper) -> None:
-    paid = await till.bought(ada)
+async def test_ten_requests_with_one_key_refund_once(
+    payments_api: PaymentsApiHarness, ada: Buyer
+) -> None:
+    paid = await payments_api.bought(ada)
     body = {"order_id": paid["id"], "credits": 5}
     answers = await asyncio.gather(*(ada.post("/v1/refunds", body, key="k") for _ in range(10)))
     assert {answer.status_code for answer in answers} <= {202, 409}
-    assert till.balance(ada) == (45, 0, 0)
-    await till.shop.run_tasks()
+    assert payments_api.balance(ada) == (45, 0, 0)
+    await payments_api.payments.run_tasks()
     refunds = (await ada.look("/v1/refunds", order_id=paid["id"]))["items"]
     assert [(refund["amount"], refund["state"]) for refund in refunds] == [(199, "succeeded")]
 
 
-async def test_the_list_is_paged_and_filtered(till: Till, ada: Shopper) -> None:
-    first, second = await till.bought(ada, "credits_10"), await till.bought(ada, "credits_50")
+async def test_the_list_is_paged_and_filtered(payments_api: PaymentsApiHarness, ada: Buyer) -> None:
+    first, second = (
+        await payments_api.bought(ada, "credits_10"),
+        await payments_api.bought(ada, "credits_50"),
+    )
     made = []
     for order in (first, second, second):
         answer = await ada.post("/v1/refunds", {"order_id": order["id"], "credits": 1})
@@ -76,9 +83,11 @@ async def test_the_list_is_paged_and_filtered(till: Till, ada: Shopper) -> None:
     assert [item["id"] for item in of_first["items"]] == [made[0]]
 
 
-async def test_an_admin_refunds_what_was_spent_too(till: Till, ada: Shopper) -> None:
-    paid = await till.bought(ada)
-    admin = till.admin()
+async def test_an_admin_refunds_what_was_spent_too(
+    payments_api: PaymentsApiHarness, ada: Buyer
+) -> None:
+    paid = await payments_api.bought(ada)
+    admin = payments_api.admin()
     body = {"order_id": paid["id"], "amount": 1000, "reason": "The photos were unusable."}
     assert (await admin.post("/v1/admin/refunds", body)).status_code == 400  # a key is needed
     assert (await ada.post("/v1/admin/refunds", body, key="a")).status_code == 403
@@ -94,14 +103,14 @@ async def test_an_admin_refunds_what_was_spent_too(till: Till, ada: Shopper) -> 
     assert (much.status_code, much.json()["field"]) == (422, "amount")
     missing = {**body, "order_id": str(uuid.uuid4())}
     assert (await admin.post("/v1/admin/refunds", missing, key="c")).status_code == 404
-    await till.shop.run_tasks()
-    assert till.balance(ada) == (25, 0, 0)
+    await payments_api.payments.run_tasks()
+    assert payments_api.balance(ada) == (25, 0, 0)
     order = await admin.look(f"/v1/admin/orders/{paid['id']}")
     assert order["state"] == "partially_refunded"
     assert [refund["state"] for refund in order["refunds"]] == ["succeeded"]
     rest = {"order_id": paid["id"], "reason": "and the rest"}
     assert (await admin.post("/v1/admin/refunds", rest, key="d")).json()["amount"] == 990
-    await till.shop.run_tasks()
+    await payments_api.payments.run_tasks()
     shown = (await ada.look("/v1/refunds"))["items"]
     assert [(each["origin"], each["amount"]) for each in shown] == [("admin", 990), ("admin", 1000)]
     log = await admin.look("/v1/admin/audit", action="payment.refund", target=paid["id"])

@@ -21,7 +21,7 @@ from supabase_auth.types import (
 from sandbox.supabase.app import create_app
 from sandbox.supabase.config import SupabaseConfig
 from sandbox.supabase.mailbox import Mailbox
-from tests.support.database import TestDatabase
+from tests.harness.database import TestDatabase
 
 BASE_URL = "http://127.0.0.1:54321"
 PUBLISHABLE = "sb_publishable_test"

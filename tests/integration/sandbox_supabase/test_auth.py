@@ -12,6 +12,7 @@ from supabase import AuthApiError
 from supabase_auth.types import MFAVerifyParams
 
 from sandbox.supabase.auth.factors import totp
+from tests.harness.database import TestDatabase
 from tests.integration.sandbox_supabase.conftest import (
     BASE_URL,
     PASSWORD,
@@ -22,7 +23,6 @@ from tests.integration.sandbox_supabase.conftest import (
     by_hash,
     credentials,
 )
-from tests.support.database import TestDatabase
 
 EMAIL = "grace@example.com"
 AUTH = f"{BASE_URL}/auth/v1"

@@ -13,8 +13,8 @@ from litestar import Litestar, Request, Response, get, post
 from supabase import AuthApiError
 
 from sandbox.supabase.serve import free_port, serving
+from tests.harness.database import TestDatabase
 from tests.integration.sandbox_supabase.conftest import PASSWORD, Starter
-from tests.support.database import TestDatabase
 
 EMAIL = "hook@example.com"
 KEY = b"0123456789abcdef0123456789abcdef"

@@ -6,8 +6,8 @@ import pytest
 from storage3.exceptions import StorageApiError
 from storage3.types import CreateSignedUploadUrlOptions
 
+from tests.harness.database import TestDatabase
 from tests.integration.sandbox_supabase.conftest import BASE_URL, Sandbox, as_type
-from tests.support.database import TestDatabase
 
 STORAGE = f"{BASE_URL}/storage/v1"
 

@@ -21,8 +21,8 @@ from core.tasks.outbox import TaskQueue
 from sandbox.supabase.app import create_app
 from sandbox.supabase.config import SupabaseConfig
 from scripts.seed import ensure_buckets
-from tests.support.api import api_client
-from tests.support.database import TestDatabase
+from tests.harness.database import TestDatabase
+from tests.harness.http import api_client
 from worker import tasks
 from worker.context import WorkerContext
 
@@ -32,7 +32,7 @@ PUBLISHABLE = "sb_publishable_test"
 PASSWORD = "correct horse"
 
 
-class Person:
+class Uploader:
     """A signed-in user of the API."""
 
     def __init__(self, client: httpx.AsyncClient, user_id: str, token: str) -> None:
@@ -77,7 +77,7 @@ class Person:
         return await self.client.delete(f"/v1/uploads/{upload_id}", headers=self.headers)
 
 
-class World:
+class UploadsHarness:
     """Everything a test of uploads looks at."""
 
     def __init__(
@@ -95,7 +95,7 @@ class World:
         self.objects = objects
         self.ctx = ctx
 
-    async def person(self, email: str = "ada@example.com") -> Person:
+    async def person(self, email: str = "ada@example.com") -> Uploader:
         keys = {"apikey": SECRET, "Authorization": f"Bearer {SECRET}"}
         made = await self.storage_client.post(
             "/auth/v1/admin/users",
@@ -107,7 +107,7 @@ class World:
             json={"email": email, "password": PASSWORD},
             headers={"apikey": PUBLISHABLE},
         )
-        return Person(self.client, made.json()["id"], session.json()["access_token"])
+        return Uploader(self.client, made.json()["id"], session.json()["access_token"])
 
     async def put(self, direct: dict[str, Any], data: bytes) -> httpx.Response:
         return await self.storage_client.put(direct["url"], content=data, headers=direct["headers"])
@@ -122,7 +122,7 @@ class World:
     def stored_files(self) -> list[Path]:
         return [path for path in self.objects.rglob("*") if path.is_file()]
 
-    def uploads(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[dict[str, Any]]:
         return self.database.rows("select * from app.uploads order by created_at")
 
     def task_jobs(self) -> list[str]:
@@ -142,7 +142,7 @@ class World:
         return [row["id"] for row in rows]
 
     def nothing_is_left(self) -> bool:
-        return not (self.stored_keys() or self.stored_files() or self.uploads())
+        return not (self.stored_keys() or self.stored_files() or self.rows())
 
     async def work(self) -> list[str]:
         """Run every task that is due soon, as a worker would; what became of each."""
@@ -200,13 +200,13 @@ def supabase_config(database: TestDatabase, tmp_path: Path) -> SupabaseConfig:
 
 
 @pytest.fixture
-async def world(
+async def uploads(
     supabase_config: SupabaseConfig,
     database: TestDatabase,
     db_worker: Database,
     make_settings: Callable[..., Settings],
     pixels: PixelPool,
-) -> AsyncIterator[World]:
+) -> AsyncIterator[UploadsHarness]:
     app = create_app(supabase_config)
     settings = make_settings(supabase_url=BASE_URL, rate_limits_enabled=False)
     async with contextlib.AsyncExitStack() as stack:
@@ -229,7 +229,7 @@ async def world(
             storage=SupabaseStorage(settings, http),
             pixels=pixels,
         )
-        yield World(
+        yield UploadsHarness(
             client=client,
             storage_client=http,
             database=database,
@@ -239,13 +239,13 @@ async def world(
 
 
 @pytest.fixture
-async def ada(world: World) -> Person:
-    return await world.person()
+async def ada(uploads: UploadsHarness) -> Uploader:
+    return await uploads.person()
 
 
 @pytest.fixture
-async def bob(world: World) -> Person:
-    return await world.person("bob@example.com")
+async def bob(uploads: UploadsHarness) -> Uploader:
+    return await uploads.person("bob@example.com")
 
 
 @pytest.fixture

@@ -8,15 +8,15 @@ from core.settings import Settings
 from core.storage.supabase import SupabaseStorage
 from core.storage.types import Storage, StorageUnavailableError
 from scripts.seed import UPLOAD_BYTES_MAX, ensure_buckets
-from tests.integration.uploads.conftest import World
+from tests.integration.uploads.conftest import UploadsHarness
 
 KEY = "0192f3a1-b2c3-7d4e-8f90-a1b2c3d4e5f6/x/normal.jpg"
 BUCKET = "uploads"
 
 
 @pytest.fixture
-def storage(world: World) -> Storage:
-    return world.ctx.storage
+def storage(uploads: UploadsHarness) -> Storage:
+    return uploads.ctx.storage
 
 
 async def test_put_replaces_get_reads_delete_forgets(storage: Storage) -> None:
@@ -32,29 +32,29 @@ async def test_put_replaces_get_reads_delete_forgets(storage: Storage) -> None:
 
 
 async def test_signed_urls_are_absolute_and_need_no_credential(
-    world: World, storage: Storage
+    uploads: UploadsHarness, storage: Storage
 ) -> None:
     await storage.put(BUCKET, KEY, b"bytes", "image/jpeg")
     url = await storage.sign(BUCKET, KEY, 60)
-    assert (await world.storage_client.get(url)).content == b"bytes"
+    assert (await uploads.storage_client.get(url)).content == b"bytes"
     named = await storage.sign(BUCKET, KEY, 60, download_name="my ring.jpg")
-    answer = await world.storage_client.get(named)
+    answer = await uploads.storage_client.get(named)
     assert "my%20ring.jpg" in answer.headers["content-disposition"]
     first, missing = await storage.sign_many(BUCKET, [KEY, "no/such.jpg"], 60)
     assert first is not None
-    assert (await world.storage_client.get(first)).content == b"bytes"
+    assert (await uploads.storage_client.get(first)).content == b"bytes"
     assert missing is None
     assert await storage.sign_many(BUCKET, [], 60) == []
     with pytest.raises(NotFoundError):
         await storage.sign(BUCKET, "no/such.jpg", 60)
 
 
-async def test_a_signed_upload_takes_bytes_once(world: World, storage: Storage) -> None:
+async def test_a_signed_upload_takes_bytes_once(uploads: UploadsHarness, storage: Storage) -> None:
     signed = await storage.sign_upload(BUCKET, KEY)
     headers = {"Content-Type": "image/jpeg"}
-    first = await world.storage_client.put(signed.url, content=b"mine", headers=headers)
+    first = await uploads.storage_client.put(signed.url, content=b"mine", headers=headers)
     assert first.status_code == 200
-    again = await world.storage_client.put(signed.url, content=b"other", headers=headers)
+    again = await uploads.storage_client.put(signed.url, content=b"other", headers=headers)
     assert again.json()["statusCode"] == "409"
     assert await storage.get(BUCKET, KEY) == b"mine"
     with pytest.raises(ConflictError):
@@ -63,8 +63,8 @@ async def test_a_signed_upload_takes_bytes_once(world: World, storage: Storage) 
     assert left
 
 
-async def test_one_lost_answer_is_asked_again(world: World, storage: Storage) -> None:
-    await world.fault(path_contains="/object/uploads", when="after", status=502, body="<html>")
+async def test_one_lost_answer_is_asked_again(uploads: UploadsHarness, storage: Storage) -> None:
+    await uploads.fault(path_contains="/object/uploads", when="after", status=502, body="<html>")
     await storage.put(BUCKET, KEY, b"bytes", "image/jpeg")
     assert await storage.get(BUCKET, KEY) == b"bytes"
 
@@ -79,10 +79,10 @@ TROUBLE = [
 
 
 async def test_trouble_is_one_error_without_the_vendors_words(
-    world: World, storage: Storage
+    uploads: UploadsHarness, storage: Storage
 ) -> None:
     for status, body in TROUBLE:
-        await world.fault(path_contains="/object/", status=status, body=body, times=None)
+        await uploads.fault(path_contains="/object/", status=status, body=body, times=None)
         for call in (
             storage.put(BUCKET, KEY, b"x", "image/jpeg"),
             storage.size(BUCKET, KEY),
@@ -95,7 +95,7 @@ async def test_trouble_is_one_error_without_the_vendors_words(
                 await call
             assert "secret" not in repr(caught.value), status
             assert caught.value.fields == {"what": "storage"}
-        await world.storage_client.delete("/__control/faults")
+        await uploads.storage_client.delete("/__control/faults")
 
 
 async def test_what_a_bucket_refuses(storage: Storage) -> None:
@@ -106,25 +106,27 @@ async def test_what_a_bucket_refuses(storage: Storage) -> None:
         await storage.put(BUCKET, KEY, b"x" * (UPLOAD_BYTES_MAX + 1), "image/jpeg")
 
 
-async def test_a_store_that_is_away(world: World) -> None:
+async def test_a_store_that_is_away(uploads: UploadsHarness) -> None:
     def refuse(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("connection refused to secret host", request=request)
 
     async with httpx.AsyncClient(transport=httpx.MockTransport(refuse)) as http:
-        away = SupabaseStorage(world.ctx.settings, http)
+        away = SupabaseStorage(uploads.ctx.settings, http)
         with pytest.raises(StorageUnavailableError) as caught:
             await away.get(BUCKET, KEY)
     assert "secret" not in repr(caught.value)
 
 
 async def test_buckets_are_private_and_making_them_may_repeat(
-    world: World, storage: Storage
+    uploads: UploadsHarness, storage: Storage
 ) -> None:
-    settings: Settings = world.ctx.settings
-    assert await ensure_buckets(settings, world.storage_client) == ["uploads", "results"]
+    settings: Settings = uploads.ctx.settings
+    assert await ensure_buckets(settings, uploads.storage_client) == ["uploads", "results"]
     await storage.put(BUCKET, KEY, b"bytes", "image/jpeg")
-    public = await world.storage_client.get(f"/storage/v1/object/public/{BUCKET}/{KEY}")
+    public = await uploads.storage_client.get(f"/storage/v1/object/public/{BUCKET}/{KEY}")
     assert public.json()["statusCode"] == "404"
-    rows = world.database.rows("select id, public, file_size_limit from storage.buckets order by 1")
+    rows = uploads.database.rows(
+        "select id, public, file_size_limit from storage.buckets order by 1"
+    )
     assert [(row["id"], row["public"]) for row in rows] == [("results", False), ("uploads", False)]
     assert rows[1]["file_size_limit"] == UPLOAD_BYTES_MAX

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from core.settings import Settings
-from tests.support.settings import NOWHERE, build_settings
-from tests.support.tokens import TokenIssuer
+from tests.harness.settings import NOWHERE, build_settings
+from tests.harness.tokens import TokenIssuer
 
 
 @pytest.fixture

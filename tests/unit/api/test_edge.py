@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from api.middleware.clients import ClientAddress
 from core.settings import Settings
-from tests.support.tokens import TokenIssuer
+from tests.harness.tokens import TokenIssuer
 from tests.unit.api.support import offline_client
 
 ORIGIN = "https://shop.example.com"

@@ -16,7 +16,7 @@ import pytest
 from core.errors import BadCredentialsError, TemporarilyUnavailableError
 from core.identity.tokens import Claims, TokenVerifier
 from core.settings import Settings
-from tests.support.tokens import TokenIssuer
+from tests.harness.tokens import TokenIssuer
 
 LEGACY_SECRET = "a-legacy-project-secret-of-at-least-32-bytes"
 

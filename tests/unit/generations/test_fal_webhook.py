@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from core.errors import NotAllowedError, TemporarilyUnavailableError
 from core.generations.providers.fal.webhook import KEYS_SECONDS, WebhookVerifier, read_keys
-from tests.support.settings import build_settings
+from tests.harness.settings import build_settings
 
 NOW = 1_800_000_000
 BODY = json.dumps(

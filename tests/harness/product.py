@@ -34,18 +34,18 @@ SETTINGS = {
 FAL_ARGUMENTS = ("--account-limit", "16", "--model-seconds", "0.3")
 
 
-class Shop:
+class ProductHarness:
     """One started product without workers, and one person with a photo; tests bring workers."""
 
-    def __init__(self, product: Product) -> None:
-        self.product = product
+    def __init__(self, processes: Product) -> None:
+        self.processes = processes
         self.person: Person
         self._workers = 0
 
     async def open(self) -> None:
         """The person, and every picture once: the sandbox computes it at its first use."""
         with self.worker():
-            self.person = (await make_people(self.product, 1, jwt_secret=JWT_SECRET))[0]
+            self.person = (await make_people(self.processes, 1, jwt_secret=JWT_SECRET))[0]
             async with self.shopper() as shopper:
                 await self.make(shopper, "cutout")
                 await self.make(shopper, "scene_hd", preset="marble")
@@ -63,9 +63,9 @@ class Shop:
 
     def start_worker(self, **environ: str) -> Child:
         self._workers += 1
-        log = self.product.state_dir / "logs" / f"test-worker-{self._workers}.log"
+        log = self.processes.state_dir / "logs" / f"test-worker-{self._workers}.log"
         child = Child(f"worker {self._workers}", ["worker"], log)
-        child.start(self.product.environ() | environ)
+        child.start(self.processes.environ() | environ)
         return child
 
     def wait_started(self, child: Child, *, seconds: float = 60) -> None:
@@ -90,7 +90,7 @@ class Shop:
 
     @contextlib.asynccontextmanager
     async def shopper(self) -> AsyncIterator[Shopper]:
-        async with Shopper(self.product.api_url, self.person.token) as shopper:
+        async with Shopper(self.processes.api_url, self.person.token) as shopper:
             yield shopper
 
     async def start(self, shopper: Shopper, operation: str, **params: Any) -> str:
@@ -115,7 +115,7 @@ class Shop:
     # -- what stands in the books -------------------------------------------------------------
 
     def rows(self, query: str, *params: Any) -> list[DictRow]:
-        url = self.product.stack.postgres.url()
+        url = self.processes.stack.postgres.url()
         with psycopg.connect(url, row_factory=dict_row, autocommit=True) as conn:
             cursor = conn.execute(query.encode(), params or None)
             return cursor.fetchall() if cursor.description else []
@@ -141,7 +141,7 @@ class Shop:
         return found
 
     def control(self, method: str, path: str, body: Any = None) -> Document:
-        url = f"{self.product.fal_url}/__control/{path}"
+        url = f"{self.processes.fal_url}/__control/{path}"
         reply = httpx.request(method, url, json=body, timeout=10)
         reply.raise_for_status()
         document: Document = reply.json() if reply.content else {}
@@ -168,7 +168,7 @@ class Shop:
             " where state in ('submitting', 'accepted', 'ambiguous')"
         )
         assert open_calls == []
-        assert await find_drift(self.product) == []
+        assert await find_drift(self.processes) == []
 
     async def settle(self, *, seconds: float = 60) -> None:
         """Until every task is done."""

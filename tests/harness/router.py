@@ -33,7 +33,7 @@ class _Failure:
         return True
 
 
-class Switchboard(httpx.AsyncBaseTransport):
+class HttpRouter(httpx.AsyncBaseTransport):
     """Sends each request to the application that stands for its origin; nothing else exists."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ from psycopg import sql
 from psycopg.rows import DictRow, dict_row
 
 from migrations.runner.roles import API_ROLE, WORKER_ROLE
-from tests.support.run import Run, Server, drop_database
+from tests.harness.run import Run, Server, drop_database
 
 _numbers = itertools.count(1)
 

@@ -1,4 +1,4 @@
-"""A shop for tests: real PostgreSQL, the Stripe stand-in, and a worker's hands."""
+"""A payments for tests: real PostgreSQL, the Stripe stand-in, and a worker's hands."""
 
 import contextlib
 import uuid
@@ -29,8 +29,8 @@ from sandbox.stripe.app import create_app
 from sandbox.stripe.config import StripeSandboxConfig
 from sandbox.stripe.in_process import InProcessTransport
 from scripts.stripe_setup import set_up
-from tests.support.database import TestDatabase
-from tests.support.ledger import user_claims
+from tests.harness.database import TestDatabase
+from tests.harness.ledger import user_claims
 from worker import tasks
 from worker.context import WorkerContext
 
@@ -39,7 +39,7 @@ STRIPE_KEY = SecretStr("sk_test_shop")
 WEBHOOK_SECRET = SecretStr("whsec_shop")
 
 
-def shop_settings() -> dict[str, Any]:
+def payments_settings() -> dict[str, Any]:
     return {
         "stripe_secret_key": STRIPE_KEY,
         "stripe_webhook_secrets": (WEBHOOK_SECRET,),
@@ -47,11 +47,11 @@ def shop_settings() -> dict[str, Any]:
     }
 
 
-class Customer:
+class DirectBuyer:
     """Somebody with an account, who buys as the API lets her buy."""
 
-    def __init__(self, shop: "Shop", user_id: uuid.UUID) -> None:
-        self.shop = shop
+    def __init__(self, payments: "PaymentsHarness", user_id: uuid.UUID) -> None:
+        self.payments = payments
         self.id = user_id
 
     @property
@@ -68,18 +68,18 @@ class Customer:
         async def work(conn: Connection) -> uuid.UUID:
             return await checkout.start_order(conn, new_id(), pack)
 
-        order_id = await self.shop.api_db.run(work, scope=self.scope)
-        return await checkout.open_session(self.shop.cashier, self.buyer, order_id)
+        order_id = await self.payments.api_db.run(work, scope=self.scope)
+        return await checkout.open_session(self.payments.cashier, self.buyer, order_id)
 
     async def buy(self, pack: str = "credits_50") -> Order:
         """A paid order whose credits have arrived."""
         order = await self.order(pack)
-        await self.shop.pay(order)
-        await self.shop.sync(order)
-        return self.shop.find(order)
+        await self.payments.pay(order)
+        await self.payments.sync(order)
+        return self.payments.find(order)
 
     async def retry(self, order: Order) -> Order:
-        return await checkout.retry_order(self.shop.cashier, self.buyer, order.id)
+        return await checkout.retry_order(self.payments.cashier, self.buyer, order.id)
 
     async def give_back(
         self, order: Order, credits_: int | None = None, *, refund_id: uuid.UUID | None = None
@@ -89,7 +89,7 @@ class Customer:
                 conn, refund_id or new_id(), order.id, credits_=credits_, reason=None
             )
 
-        return await self.shop.api_db.run(work, scope=self.scope)
+        return await self.payments.api_db.run(work, scope=self.scope)
 
     async def look(self, order: Order) -> uuid.UUID | None:
         """What the landing page asks for."""
@@ -97,10 +97,10 @@ class Customer:
         async def work(conn: Connection) -> uuid.UUID | None:
             return await service.request_sync(conn, order.id)
 
-        return await self.shop.api_db.run(work, scope=self.scope)
+        return await self.payments.api_db.run(work, scope=self.scope)
 
     def balance(self) -> tuple[int, int, int]:
-        row = self.shop.database.row(
+        row = self.payments.database.row(
             "select available, reserved, debt from app.credit_accounts where user_id = %s",
             (self.id,),
         )
@@ -109,13 +109,13 @@ class Customer:
     def spend(self, amount: int) -> None:
         """Credits that are gone for good."""
         subject = uuid.uuid4()
-        self.shop.database.rows(
+        self.payments.database.rows(
             "select app.take_back(%s, %s, 'adjust', 'adjustments', %s, null, 'test', 'spent')",
             (self.id, amount, str(subject)),
         )
 
 
-class Shop:
+class PaymentsHarness:
     """`transport` is the wire to the stand-in; a test may put its own in front of it."""
 
     def __init__(
@@ -139,7 +139,7 @@ class Shop:
     def cashier(self) -> Cashier:
         return Cashier(self.api_db, self.gateway, self.ctx.settings)
 
-    def customer(self, credits_: int = 0) -> Customer:
+    def buyer(self, credits_: int = 0) -> DirectBuyer:
         user_id = uuid.uuid4()
         self.database.rows("insert into app.users (id) values (%s)", (user_id,))
         self.database.rows("insert into app.credit_accounts (user_id) values (%s)", (user_id,))
@@ -148,7 +148,7 @@ class Shop:
                 "select app.grant_credits(%s, %s, 'gift', %s)",
                 (user_id, credits_, f"test:{user_id}"),
             )
-        return Customer(self, user_id)
+        return DirectBuyer(self, user_id)
 
     # --- what Stripe's side does -------------------------------------------------------------
 
@@ -243,9 +243,9 @@ class Shop:
 
 
 @contextlib.asynccontextmanager
-async def opened_shop(
+async def set_up_payments(
     settings: Settings, database: TestDatabase, pixels: PixelPool
-) -> AsyncIterator[Shop]:
+) -> AsyncIterator[PaymentsHarness]:
     """Products and prices are set up; nothing is delivered by itself."""
     assert settings.worker_database_url is not None
     async with contextlib.AsyncExitStack() as stack:
@@ -281,7 +281,7 @@ async def opened_shop(
         packs = await api_db.run(service.list_packs)
         with contextlib.redirect_stdout(None):
             await set_up(settings, gateway, packs, endpoint=False)
-        yield Shop(
+        yield PaymentsHarness(
             database=database,
             api_db=api_db,
             ctx=ctx,

@@ -1,4 +1,4 @@
-"""The shop of tests/support/shop.py with the API in front of it, and people who use that."""
+"""Payments over HTTP: the harness of tests/harness/payments.py with the API in front of it."""
 
 import contextlib
 import hashlib
@@ -17,11 +17,11 @@ from api.app import create_app
 from core.pixels.pool import PixelPool
 from core.settings import Settings
 from sandbox.stripe.in_process import InProcessTransport
-from tests.integration.generations.wires import Switchboard
-from tests.support.database import TestDatabase
-from tests.support.settings import NOWHERE
-from tests.support.shop import STRIPE_URL, WEBHOOK_SECRET, Shop, opened_shop
-from tests.support.tokens import TokenIssuer
+from tests.harness.database import TestDatabase
+from tests.harness.payments import STRIPE_URL, WEBHOOK_SECRET, PaymentsHarness, set_up_payments
+from tests.harness.router import HttpRouter
+from tests.harness.settings import NOWHERE
+from tests.harness.tokens import TokenIssuer
 
 Json = dict[str, Any]
 STRIPE_ORIGIN = f"{STRIPE_URL}:80"
@@ -51,7 +51,7 @@ def new_event(type_: str = "customer.created", **changes: Any) -> Json:
     }
 
 
-class Shopper:
+class Buyer:
     """Somebody who is signed in."""
 
     def __init__(self, client: httpx.AsyncClient, user_id: uuid.UUID, token: str) -> None:
@@ -87,43 +87,43 @@ class Shopper:
         return found
 
 
-class Till:
+class PaymentsApiHarness:
     """Nothing runs by itself: a test pays, delivers events and runs tasks when it wants to."""
 
     def __init__(
         self,
         *,
-        shop: Shop,
+        payments: PaymentsHarness,
         app: Litestar,
         client: httpx.AsyncClient,
         issuer: TokenIssuer,
-        wires: Switchboard,
+        router: HttpRouter,
         settings: Settings,
     ) -> None:
-        self.shop = shop
+        self.payments = payments
         self.app = app
         self.client = client
         self.issuer = issuer
-        self.wires = wires
+        self.router = router
         self.settings = settings
 
     @property
     def database(self) -> TestDatabase:
-        return self.shop.database
+        return self.payments.database
 
-    def shopper(self, client: httpx.AsyncClient | None = None) -> Shopper:
-        user_id = self.shop.customer().id
-        return Shopper(client or self.client, user_id, self.issuer.token(user_id))
+    def buyer(self, client: httpx.AsyncClient | None = None) -> Buyer:
+        user_id = self.payments.buyer().id
+        return Buyer(client or self.client, user_id, self.issuer.token(user_id))
 
-    def admin(self) -> Shopper:
+    def admin(self) -> Buyer:
         admin_id = uuid.uuid4()
-        return Shopper(self.client, admin_id, self.issuer.token(admin_id, **ADMIN))
+        return Buyer(self.client, admin_id, self.issuer.token(admin_id, **ADMIN))
 
     @contextlib.asynccontextmanager
     async def other_api(self, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
         """Another process of the API beside this one, with other settings."""
         settings = self.settings.model_copy(update=changes)
-        async with _opened_api(settings, self.wires) as (_, client):
+        async with _opened_api(settings, self.router) as (_, client):
             yield client
 
     # --- at Stripe ---------------------------------------------------------------------------
@@ -133,24 +133,24 @@ class Till:
         return str(row["session_id"])
 
     async def pay(self, order_id: str, **how: Any) -> None:
-        await self.shop.control(f"sessions/{self.session_of(order_id)}/pay", how)
+        await self.payments.control(f"sessions/{self.session_of(order_id)}/pay", how)
 
     async def expire(self, order_id: str) -> None:
-        await self.shop.control(f"sessions/{self.session_of(order_id)}/expire")
+        await self.payments.control(f"sessions/{self.session_of(order_id)}/expire")
 
     async def events_of(self, order_id: str, type_: str) -> list[Json]:
         return [
             event
-            for event in await self.shop.events(type_)
+            for event in await self.payments.events(type_)
             if event["data"]["object"].get("client_reference_id") == order_id
         ]
 
-    async def landed(self, shopper: Shopper, order_id: str) -> Json:
+    async def landed(self, buyer: Buyer, order_id: str) -> Json:
         """The landing page asks, a worker looks, the page asks again; no pause between looks."""
         self.database.rows("update app.orders set asked_at = null where id = %s", (order_id,))
-        await shopper.look(f"/v1/checkout/{order_id}")
-        await self.shop.run_tasks()
-        found: Json = await shopper.look(f"/v1/payments/{order_id}")
+        await buyer.look(f"/v1/checkout/{order_id}")
+        await self.payments.run_tasks()
+        found: Json = await buyer.look(f"/v1/payments/{order_id}")
         return found
 
     # --- at our side -------------------------------------------------------------------------
@@ -170,40 +170,47 @@ class Till:
         headers |= {"Stripe-Signature": signed} if signed else {}
         return await (client or self.client).post(WEBHOOK_PATH, content=body, headers=headers)
 
-    async def bought(self, shopper: Shopper, pack: str = "credits_50") -> Json:
+    async def bought(self, buyer: Buyer, pack: str = "credits_50") -> Json:
         """A paid order whose credits have arrived."""
-        order = await shopper.checkout(pack)
+        order = await buyer.checkout(pack)
         await self.pay(order["id"])
-        found = await self.landed(shopper, order["id"])
+        found = await self.landed(buyer, order["id"])
         assert found["state"] == "paid", found
         return found
 
-    def balance(self, shopper: Shopper) -> tuple[int, int, int]:
+    def balance(self, buyer: Buyer) -> tuple[int, int, int]:
         row = self.database.row(
             "select available, reserved, debt from app.credit_accounts where user_id = %s",
-            (shopper.id,),
+            (buyer.id,),
         )
         return row["available"], row["reserved"], row["debt"]
 
 
 @contextlib.asynccontextmanager
 async def _opened_api(
-    settings: Settings, wires: Switchboard
+    settings: Settings, router: HttpRouter
 ) -> AsyncIterator[tuple[Litestar, httpx.AsyncClient]]:
-    app = create_app(settings, transport=wires)
+    app = create_app(settings, transport=router)
     wire = httpx.ASGITransport(cast("Any", app), client=("203.0.113.7", 50_000))
     async with app.lifespan(), httpx.AsyncClient(transport=wire, base_url="http://api") as client:
         yield app, client
 
 
 @contextlib.asynccontextmanager
-async def opened_till(settings: Settings, database: TestDatabase) -> AsyncIterator[Till]:
+async def set_up_payments_api(
+    settings: Settings, database: TestDatabase
+) -> AsyncIterator[PaymentsApiHarness]:
     issuer = TokenIssuer(NOWHERE)
-    wires = Switchboard()
-    wires.connect(NOWHERE, issuer.transport())
-    async with opened_shop(settings, database, PixelPool(1)) as shop:
-        wires.connect(STRIPE_ORIGIN, InProcessTransport(shop.sandbox))
-        async with _opened_api(settings, wires) as (app, client):
-            yield Till(
-                shop=shop, app=app, client=client, issuer=issuer, wires=wires, settings=settings
+    router = HttpRouter()
+    router.connect(NOWHERE, issuer.transport())
+    async with set_up_payments(settings, database, PixelPool(1)) as payments:
+        router.connect(STRIPE_ORIGIN, InProcessTransport(payments.sandbox))
+        async with _opened_api(settings, router) as (app, client):
+            yield PaymentsApiHarness(
+                payments=payments,
+                app=app,
+                client=client,
+                issuer=issuer,
+                router=router,
+                settings=settings,
             )

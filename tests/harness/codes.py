@@ -1,24 +1,24 @@
-"""The two sides of the counter: an admin who makes codes and people who redeem them."""
+"""The two sides of the codes: an admin who makes codes and people who redeem them."""
 
 import uuid
 from typing import Any
 
 import httpx
 
-from tests.support.tokens import TokenIssuer
+from tests.harness.tokens import TokenIssuer
 
 ADMIN: dict[str, Any] = {"app_metadata": {"role": "admin"}, "aal": "aal2"}
 
 
-class Counter:
+class CodesHarness:
     def __init__(self, client: httpx.AsyncClient, issuer: TokenIssuer) -> None:
         self._client = client
         self._issuer = issuer
         self.admin_id = uuid.uuid4()
         self.admin = issuer.headers(self.admin_id, **ADMIN)
 
-    def other_admin(self) -> "Counter":
-        return Counter(self._client, self._issuer)
+    def other_admin(self) -> "CodesHarness":
+        return CodesHarness(self._client, self._issuer)
 
     def of(self, user_id: uuid.UUID) -> dict[str, str]:
         return self._issuer.headers(user_id)

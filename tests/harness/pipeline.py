@@ -22,10 +22,10 @@ from core.generations.pipeline import dispatch, poll, queries, sweep
 from core.generations.providers import types as fal_types
 from core.generations.types import Ticket
 from core.tasks import outbox
-from tests.integration.generations.wires import Switchboard
-from tests.support.database import TestDatabase
-from tests.support.ledger import Ledger
-from tests.support.tokens import TokenIssuer
+from tests.harness.database import TestDatabase
+from tests.harness.ledger import Ledger
+from tests.harness.router import HttpRouter
+from tests.harness.tokens import TokenIssuer
 from worker import tasks
 from worker.context import WorkerContext
 
@@ -51,7 +51,7 @@ def small_photo() -> bytes:
 PHOTO = small_photo()
 
 
-class Person:
+class PhotoOwner:
     """Somebody with credits and one photo that is ready."""
 
     def __init__(
@@ -110,7 +110,7 @@ class Person:
         return found
 
 
-class World:
+class PipelineHarness:
     def __init__(
         self,
         *,
@@ -118,7 +118,7 @@ class World:
         client: httpx.AsyncClient,
         provider: Litestar,
         fal: httpx.AsyncClient,
-        wires: Switchboard,
+        router: HttpRouter,
         database: TestDatabase,
         issuer: TokenIssuer,
         ctx: WorkerContext,
@@ -128,7 +128,7 @@ class World:
         self.client = client
         self.provider = provider
         self.fal = fal
-        self.wires = wires
+        self.router = router
         self.database = database
         self.ledger = Ledger(database)
         self.issuer = issuer
@@ -138,10 +138,10 @@ class World:
 
     # --- people ------------------------------------------------------------------------------
 
-    async def person(self, credits_: int = 10, *, photo: bytes = PHOTO) -> Person:
+    async def person(self, credits_: int = 10, *, photo: bytes = PHOTO) -> PhotoOwner:
         user_id = self.ledger.user(credits_)
         upload_id = await self.upload(user_id, photo)
-        return Person(self.client, user_id, upload_id, self.issuer.token(user_id))
+        return PhotoOwner(self.client, user_id, upload_id, self.issuer.token(user_id))
 
     async def upload(
         self, user_id: uuid.UUID, photo: bytes = PHOTO, *, state: str = "ready"
@@ -190,7 +190,7 @@ class World:
         return calls
 
     def submits(self) -> int:
-        return len(self.wires.posts_to(FAL_URL, "/fal-ai/"))
+        return len(self.router.posts_to(FAL_URL, "/fal-ai/"))
 
     async def settle(self) -> None:
         """Until every model has ended and every webhook has been sent, or will never be."""
@@ -431,7 +431,7 @@ class World:
     def account(self, name: str = "main") -> dict[str, Any]:
         return self.database.row("select * from app.provider_accounts where name = %s", (name,))
 
-    def balance(self, person: Person) -> tuple[int, int]:
+    def balance(self, person: PhotoOwner) -> tuple[int, int]:
         available, reserved, _ = self.ledger.balance(person.id)
         return available, reserved
 

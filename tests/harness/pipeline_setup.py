@@ -1,4 +1,4 @@
-"""Opens a world: applications, stand-ins and a worker's tools, wired to each other."""
+"""The pipeline in one process: applications, stand-ins and a worker's tools, wired together."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -24,10 +24,10 @@ from sandbox.fal.config import FalSandboxConfig
 from sandbox.supabase.app import create_app as create_supabase
 from sandbox.supabase.config import SupabaseConfig
 from scripts.seed import ensure_buckets
-from tests.integration.generations.wires import Switchboard
-from tests.integration.generations.world import API_URL, FAL_URL, SUPABASE_URL, World
-from tests.support.database import TestDatabase
-from tests.support.tokens import JWKS_PATH, TokenIssuer
+from tests.harness.database import TestDatabase
+from tests.harness.pipeline import API_URL, FAL_URL, SUPABASE_URL, PipelineHarness
+from tests.harness.router import HttpRouter
+from tests.harness.tokens import JWKS_PATH, TokenIssuer
 from worker.context import WorkerContext
 
 PUBLISHABLE = "sb_publishable_test"
@@ -39,7 +39,7 @@ def fal_key(number: int, account: str = "main") -> FalKey:
     return FalKey(name=f"FAL_AI_KEY_{number}", secret=secret, account=account)
 
 
-def world_settings() -> dict[str, Any]:
+def pipeline_settings() -> dict[str, Any]:
     """What of the settings says where everything is."""
     return {
         "supabase_url": SUPABASE_URL,
@@ -83,7 +83,7 @@ class _SupabaseWire(httpx.AsyncBaseTransport):
         return await wire.handle_async_request(request)
 
 
-def _create_provider(settings: Settings, wires: Switchboard, *, prerendered: bool) -> Litestar:
+def _create_provider(settings: Settings, router: HttpRouter, *, prerendered: bool) -> Litestar:
     return create_fal(
         FalSandboxConfig(
             accounts={key.secret.get_secret_value(): key.account for key in settings.fal_keys},
@@ -91,13 +91,13 @@ def _create_provider(settings: Settings, wires: Switchboard, *, prerendered: boo
             model_seconds=0,
             prerendered=prerendered,
             webhook_schedule_seconds=(0.0,),
-            transport=wires,
+            transport=router,
         )
     )
 
 
 @contextlib.asynccontextmanager
-async def opened_world(
+async def set_up_pipeline(
     settings: Settings,
     database: TestDatabase,
     pixels: PixelPool,
@@ -105,26 +105,26 @@ async def opened_world(
     *,
     api: dict[str, Any] | None = None,
     prerendered: bool = True,
-) -> AsyncIterator[World]:
+) -> AsyncIterator[PipelineHarness]:
     """`api` replaces settings for the API alone; `folder` keeps the objects of the storage."""
-    wires = Switchboard()
+    router = HttpRouter()
     issuer = TokenIssuer(SUPABASE_URL)
     async with contextlib.AsyncExitStack() as stack:
         sandbox = create_supabase(_supabase_config(database, folder))
         await stack.enter_async_context(sandbox.lifespan())
-        wires.connect(SUPABASE_URL, _SupabaseWire(sandbox, issuer))
-        provider = _create_provider(settings, wires, prerendered=prerendered)
+        router.connect(SUPABASE_URL, _SupabaseWire(sandbox, issuer))
+        provider = _create_provider(settings, router, prerendered=prerendered)
         stack.push_async_callback(provider.state.engine.aclose)
-        wires.connect(FAL_URL, provider)
-        app = create_app(settings.model_copy(update=api or {}), transport=wires)
+        router.connect(FAL_URL, provider)
+        app = create_app(settings.model_copy(update=api or {}), transport=router)
         await stack.enter_async_context(app.lifespan())
-        wires.connect(API_URL, app)
+        router.connect(API_URL, app)
         to_api = httpx.ASGITransport(cast("Any", app), client=("203.0.113.7", 50_000))
         to_provider = httpx.ASGITransport(cast("Any", provider))
         clock = Database(database.superuser_url, pool_size=2, name="clock")
         await clock.open()
         stack.push_async_callback(clock.close)
-        yield World(
+        yield PipelineHarness(
             api=app,
             client=await stack.enter_async_context(
                 httpx.AsyncClient(transport=to_api, base_url=API_URL)
@@ -133,17 +133,17 @@ async def opened_world(
             fal=await stack.enter_async_context(
                 httpx.AsyncClient(transport=to_provider, base_url=FAL_URL)
             ),
-            wires=wires,
+            router=router,
             database=database,
             issuer=issuer,
-            ctx=await stack.enter_async_context(_worker_context(settings, wires, pixels)),
+            ctx=await stack.enter_async_context(_worker_context(settings, router, pixels)),
             clock=clock,
         )
 
 
 @contextlib.asynccontextmanager
 async def _worker_context(
-    settings: Settings, wires: httpx.AsyncBaseTransport, pixels: PixelPool
+    settings: Settings, router: httpx.AsyncBaseTransport, pixels: PixelPool
 ) -> AsyncIterator[WorkerContext]:
     """A worker's tools, its keys registered and its buckets made."""
     assert settings.worker_database_url is not None
@@ -151,7 +151,7 @@ async def _worker_context(
         db = Database(settings.worker_database_url.get_secret_value(), pool_size=6, name="worker")
         await db.open()
         stack.push_async_callback(db.close)
-        http = await stack.enter_async_context(httpx.AsyncClient(transport=wires))
+        http = await stack.enter_async_context(httpx.AsyncClient(transport=router))
         await ensure_buckets(settings, http)
         connection = redis.asyncio.Redis.from_url(settings.redis_url.get_secret_value())
         stack.push_async_callback(connection.aclose)

@@ -11,7 +11,7 @@ import msgspec
 import psycopg
 from psycopg.rows import DictRow, dict_row
 
-from tests.support.database import TestDatabase
+from tests.harness.database import TestDatabase
 
 Conn = psycopg.Connection[DictRow]
 Figures = tuple[int, int, int]
