@@ -21,7 +21,7 @@ log = structlog.get_logger()
 
 
 class WorkerContext:
-    """One per process; jobs and loops share it. It owns the tasks that run beside them."""
+    """One per process; jobs and loops share it. It owns the tasks that run in the background."""
 
     def __init__(
         self,
@@ -47,23 +47,23 @@ class WorkerContext:
         self.payments = payments
         self.counters = Counters()
         self.dispatch_wanted = asyncio.Event()
-        self._beside: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
 
     @property
-    def beside_count(self) -> int:
-        return len(self._beside)
+    def background_count(self) -> int:
+        return len(self._background)
 
-    def run_beside(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
+    def start_background(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
         """Runs `work` without anybody waiting for it; its errors are logged, shutdown waits."""
         task = asyncio.create_task(work, name=name)
-        self._beside.add(task)
+        self._background.add(task)
         task.add_done_callback(self._finished)
 
     def _finished(self, task: "asyncio.Task[None]") -> None:
-        self._beside.discard(task)
+        self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("work.beside_failed", work=task.get_name(), exc_info=error)
+            log.error("work.background_failed", work=task.get_name(), exc_info=error)
 
-    async def wait_beside(self, *, timeout_seconds: float) -> None:
-        if self._beside:
-            await asyncio.wait(self._beside, timeout=timeout_seconds)
+    async def wait_for_background(self, *, timeout_seconds: float) -> None:
+        if self._background:
+            await asyncio.wait(self._background, timeout=timeout_seconds)

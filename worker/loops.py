@@ -88,7 +88,7 @@ class Heartbeat:
             "insert into app.worker_heartbeats (worker_id, host, pid, in_flight)"
             " values (%s, %s, %s, %s) on conflict (worker_id) do update"
             " set seen_at = now(), in_flight = excluded.in_flight",
-            (self._worker_id, self._host, os.getpid(), self._ctx.beside_count),
+            (self._worker_id, self._host, os.getpid(), self._ctx.background_count),
         )
 
     async def leave(self) -> None:

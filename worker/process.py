@@ -138,9 +138,9 @@ async def _shut_down(
         task.cancel()
     await asyncio.gather(*running, return_exceptions=True)
     ended = await asyncio.to_thread(threads.join, timeout_seconds=grace * 0.6)
-    await ctx.wait_beside(timeout_seconds=grace * 0.3)
-    if not ended or ctx.beside_count:
-        log.warning("worker.left_work_to_its_lease", beside=ctx.beside_count)
+    await ctx.wait_for_background(timeout_seconds=grace * 0.3)
+    if not ended or ctx.background_count:
+        log.warning("worker.left_work_to_its_lease", in_background=ctx.background_count)
     with contextlib.suppress(Exception):  # the database may be the reason why we stop
         await loops.flush_metrics(ctx)
         await heartbeat.leave()

@@ -73,7 +73,7 @@ class Runtime:
         self._loop.call_soon_threadsafe(self._begin, task_id)
 
     def _begin(self, task_id: uuid.UUID) -> None:
-        self._ctx.run_beside(self._execute(task_id), name=f"task {task_id}")
+        self._ctx.start_background(self._execute(task_id), name=f"task {task_id}")
 
     async def _execute(self, task_id: uuid.UUID) -> None:
         try:

@@ -231,17 +231,17 @@ class PipelineHarness:
             (job, job),
         )
         outcomes = [await tasks.execute(self.ctx, row["id"]) for row in due]
-        await self.ctx.wait_beside(timeout_seconds=20)
+        await self.ctx.wait_for_background(timeout_seconds=20)
         return outcomes
 
     async def run_one(self, task_id: uuid.UUID) -> str:
         outcome = await tasks.execute(self.ctx, task_id)
-        await self.ctx.wait_beside(timeout_seconds=20)
+        await self.ctx.wait_for_background(timeout_seconds=20)
         return outcome
 
     async def dispatch(self) -> int:
         opened = await dispatch.dispatch_waiting(self.ctx)
-        await self.ctx.wait_beside(timeout_seconds=20)
+        await self.ctx.wait_for_background(timeout_seconds=20)
         return opened
 
     async def poll(self) -> int:
@@ -253,7 +253,7 @@ class PipelineHarness:
 
     async def sweep(self) -> int:
         changed = await sweep.sweep(self.ctx)
-        await self.ctx.wait_beside(timeout_seconds=20)
+        await self.ctx.wait_for_background(timeout_seconds=20)
         return changed
 
     async def take_tickets(self, limit: int = 1) -> list[Ticket]:

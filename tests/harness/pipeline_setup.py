@@ -176,4 +176,4 @@ async def _worker_context(
 
         await db.run(register)
         yield ctx
-        await ctx.wait_beside(timeout_seconds=5)
+        await ctx.wait_for_background(timeout_seconds=5)

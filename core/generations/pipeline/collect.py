@@ -17,7 +17,7 @@ from core.db import Connection
 from core.errors import RetryableError
 from core.generations import endings as problems
 from core.generations.pipeline import queries
-from core.generations.pipeline.dispatch import submit_beside
+from core.generations.pipeline.dispatch import submit_in_background
 from core.generations.pipeline.tools import PipelineTools
 from core.generations.providers import accounts
 from core.generations.providers import types as fal
@@ -49,66 +49,66 @@ _FETCH_ATTEMPTS_MAX = 5
 _THUMBNAIL_EXTENSIONS = {"image/jpeg": "jpg", "image/webp": "webp", "image/png": "png"}
 
 
-async def collect(ctx: PipelineTools, task: Task) -> None:
+async def collect(tools: PipelineTools, task: Task) -> None:
     """The `provider_call.collect` task: fetch one call's result and act on it."""
     call_id = uuid.UUID(task.args["call_id"])
-    found = await ctx.db.run(lambda conn: queries.begin_collect(conn, call_id))
+    found = await tools.db.run(lambda conn: queries.begin_collect(conn, call_id))
     if found.call_state not in _OPEN_CALLS:
-        await ctx.db.run(lambda conn: outbox.complete(conn, task.lease_token))
+        await tools.db.run(lambda conn: outbox.complete(conn, task.lease_token))
         return
     if found.role is Role.CURRENT:
-        await ctx.changes.publish(found.change)
+        await tools.changes.publish(found.change)
     started = time.monotonic()
-    outcome = await _fetch(ctx, found)
-    ctx.counters.add(
+    outcome = await _fetch(tools, found)
+    tools.counters.add(
         "jewelshot_provider_results_total",
         account=found.account,
         outcome=type(outcome).__name__.lower(),
     )
     match outcome:
         case fal.Unreachable():
-            await accounts.note_unreachable(ctx, found.account_id, outcome)
-            if ctx.settings.fal_polling and task.attempts >= _FETCH_ATTEMPTS_MAX:
-                await _look_later(ctx, task, call_id, seconds=ctx.settings.fal_poll_seconds_max)
+            await accounts.note_unreachable(tools, found.account_id, outcome)
+            if tools.settings.fal_polling and task.attempts >= _FETCH_ATTEMPTS_MAX:
+                await _look_later(tools, task, call_id, seconds=tools.settings.fal_poll_seconds_max)
                 return
             raise RetryableError(
                 f"result unreachable: {outcome.reason}",
                 retry_after_seconds=outcome.retry_after_seconds,
             )
         case fal.StillRunning():
-            await _look_later(ctx, task, call_id, seconds=_RETRY_DELAY_SECONDS)
+            await _look_later(tools, task, call_id, seconds=_RETRY_DELAY_SECONDS)
             return
         case fal.Failure():
-            await _fail(ctx, task, found, outcome)
+            await _fail(tools, task, found, outcome)
         case fal.Output():
-            await _deliver(ctx, task, found, outcome)
-    _observe(ctx, found, seconds=time.monotonic() - started)
-    ctx.dispatch_wanted.set()
+            await _deliver(tools, task, found, outcome)
+    _observe(tools, found, seconds=time.monotonic() - started)
+    tools.dispatch_wanted.set()
 
 
 async def _look_later(
-    ctx: PipelineTools, task: Task, call_id: uuid.UUID, *, seconds: float
+    tools: PipelineTools, task: Task, call_id: uuid.UUID, *, seconds: float
 ) -> None:
     """Back to running: the poll loop finds the end, or the deadline comes."""
-    change = await ctx.db.run(
+    change = await tools.db.run(
         lambda conn: queries.resume_running(conn, call_id, task.lease_token, poll_seconds=seconds)
     )
-    await ctx.changes.publish(change)
+    await tools.changes.publish(change)
 
 
-async def _fetch(ctx: PipelineTools, found: Collection) -> fal.ResultOutcome:
+async def _fetch(tools: PipelineTools, found: Collection) -> fal.ResultOutcome:
     response_url = found.response_url
     if response_url is None:
         # The webhook overtook the submit's answer, or that was lost: it named the request.
         if found.request_id is None:
             raise RetryableError("neither a result URL nor a request id is known yet")
-        response_url = ctx.fal.derive_urls(found.endpoint, found.request_id)[1]
-    return await ctx.fal.result(fingerprint=found.key_fingerprint, response_url=response_url)
+        response_url = tools.fal.derive_urls(found.endpoint, found.request_id)[1]
+    return await tools.fal.result(fingerprint=found.key_fingerprint, response_url=response_url)
 
 
-def _observe(ctx: PipelineTools, found: Collection, *, seconds: float) -> None:
-    ctx.counters.observe("jewelshot_collect_seconds", seconds)
-    ctx.counters.observe(
+def _observe(tools: PipelineTools, found: Collection, *, seconds: float) -> None:
+    tools.counters.observe("jewelshot_collect_seconds", seconds)
+    tools.counters.observe(
         "jewelshot_provider_call_seconds",
         (datetime.now(UTC) - found.call_created_at).total_seconds(),
         account=found.account,
@@ -119,7 +119,7 @@ def _observe(ctx: PipelineTools, found: Collection, *, seconds: float) -> None:
 # --- failure -------------------------------------------------------------------------------------
 
 
-async def _fail(ctx: PipelineTools, task: Task, found: Collection, failure: fal.Failure) -> None:
+async def _fail(tools: PipelineTools, task: Task, found: Collection, failure: fal.Failure) -> None:
     """The provider's own verdict: another attempt where that is safe, a refund otherwise."""
     end = CallEnd(
         state=CallState.CANCELLED if failure.is_cancelled else CallState.FAILED,
@@ -128,7 +128,7 @@ async def _fail(ctx: PipelineTools, task: Task, found: Collection, failure: fal.
         error_detail=failure.detail,
         billable_units=_units(failure.billable_units),
     )
-    ctx.counters.add(
+    tools.counters.add(
         "jewelshot_provider_errors_total",
         account=found.account,
         error_type=failure.error_type or str(failure.http_status),
@@ -140,7 +140,7 @@ async def _fail(ctx: PipelineTools, task: Task, found: Collection, failure: fal.
             conn,
             found.account_id,
             failure.account_effect,
-            settings=ctx.settings,
+            settings=tools.settings,
             reason=failure.error_type or str(failure.http_status),
         )
 
@@ -151,7 +151,7 @@ async def _fail(ctx: PipelineTools, task: Task, found: Collection, failure: fal.
             task.lease_token,
             end,
             delay_seconds=_RETRY_DELAY_SECONDS * (found.attempts + 1),
-            attempts_max=ctx.settings.fal_attempts_max,
+            attempts_max=tools.settings.fal_attempts_max,
         )
 
     # A transaction of its own: it would come to the account with the generation's lock held.
@@ -159,14 +159,14 @@ async def _fail(ctx: PipelineTools, task: Task, found: Collection, failure: fal.
         return await _finish_without_image(conn, task, found, end, _why(found, failure))
 
     if failure.account_effect != "none":
-        await ctx.db.run(note)
+        await tools.db.run(note)
     if found.role is not Role.CURRENT:
-        await ctx.db.run(
+        await tools.db.run(
             lambda conn: queries.close_call(conn, found.call_id, task.lease_token, end)
         )
         return
-    change = await ctx.db.run(requeue) if try_again else None
-    await _announce(ctx, found, change or await ctx.db.run(finish))
+    change = await tools.db.run(requeue) if try_again else None
+    await _announce(tools, found, change or await tools.db.run(finish))
 
 
 _PROBLEMS: dict[str | None, Problem] = {
@@ -211,10 +211,10 @@ def _units(value: object) -> str | None:
 # --- delivery ------------------------------------------------------------------------------------
 
 
-async def _deliver(ctx: PipelineTools, task: Task, found: Collection, output: fal.Output) -> None:
+async def _deliver(tools: PipelineTools, task: Task, found: Collection, output: fal.Output) -> None:
     """An image is in the provider's hands: verify it, apply the output rule, store, finish."""
     if found.role is Role.RIVAL:
-        found = await ctx.db.run(
+        found = await tools.db.run(
             lambda conn: queries.begin_collect(conn, found.call_id, take_over=True)
         )
     end = CallEnd(
@@ -224,20 +224,20 @@ async def _deliver(ctx: PipelineTools, task: Task, found: Collection, output: fa
     )
     is_of_use = found.is_last_step and found.state is not GenerationState.SUCCEEDED
     if found.role is Role.LATE and not is_of_use:
-        await ctx.db.run(
+        await tools.db.run(
             lambda conn: queries.close_call(conn, found.call_id, task.lease_token, end)
         )
         return
     try:
-        data = await _download(ctx, task, found, output)
+        data = await _download(tools, task, found, output)
         if not found.is_last_step:
-            await _advance(ctx, task, found, end, data)
+            await _advance(tools, task, found, end, data)
             return
-        result = await _render_and_store(ctx, found, data)
+        result = await _render_and_store(tools, found, data)
     except _OutputRefusedError as refused:
-        await _refuse(ctx, task, found, end, refused)
+        await _refuse(tools, task, found, end, refused)
         return
-    change = await ctx.db.run(
+    change = await tools.db.run(
         lambda conn: queries.finish(
             conn,
             found.generation_id,
@@ -248,7 +248,7 @@ async def _deliver(ctx: PipelineTools, task: Task, found: Collection, output: fa
             result=result,
         )
     )
-    await _announce(ctx, found, change)
+    await _announce(tools, found, change)
 
 
 class _OutputRefusedError(Exception):
@@ -261,7 +261,7 @@ class _OutputRefusedError(Exception):
 
 
 async def _refuse(
-    ctx: PipelineTools, task: Task, found: Collection, end: CallEnd, refused: _OutputRefusedError
+    tools: PipelineTools, task: Task, found: Collection, end: CallEnd, refused: _OutputRefusedError
 ) -> None:
     """Failed and refunded; the provider's cost stays on the call."""
     end = CallEnd(
@@ -277,11 +277,13 @@ async def _refuse(
             return None
         return await _finish_without_image(conn, task, found, end, refused.problem)
 
-    change = await ctx.db.run(work)
-    await _announce(ctx, found, change)
+    change = await tools.db.run(work)
+    await _announce(tools, found, change)
 
 
-async def _download(ctx: PipelineTools, task: Task, found: Collection, output: fal.Output) -> bytes:
+async def _download(
+    tools: PipelineTools, task: Task, found: Collection, output: fal.Output
+) -> bytes:
     try:
         image = adapters.read_output(found.provider_step, output.payload)
     except adapters.NoImageError as error:
@@ -291,7 +293,7 @@ async def _download(ctx: PipelineTools, task: Task, found: Collection, output: f
     if image.flagged:
         raise _OutputRefusedError("flagged", problems.OUTPUT_FLAGGED)
     try:
-        return await ctx.fal.download(image.url, max_bytes=OUTPUT_BYTES_MAX)
+        return await tools.fal.download(image.url, max_bytes=OUTPUT_BYTES_MAX)
     except fal.OutputRefusedError as error:
         raise _OutputRefusedError(error.reason, problems.OUTPUT_BROKEN) from error
     except RetryableError as error:
@@ -301,18 +303,18 @@ async def _download(ctx: PipelineTools, task: Task, found: Collection, output: f
 
 
 async def _advance(
-    ctx: PipelineTools, task: Task, found: Collection, end: CallEnd, data: bytes
+    tools: PipelineTools, task: Task, found: Collection, end: CallEnd, data: bytes
 ) -> None:
     """Keeps the step's image as the next step's input and hands the slot over."""
     try:
-        info = await ctx.pixels.run(outputs.verify_output, data)
+        info = await tools.pixels.run(outputs.verify_output, data)
     except outputs.OutputRuleError as error:
         raise _OutputRefusedError(
             error.reason, problems.output_rule_broken(error.reason, error.detail)
         ) from error
     extension = info.content_type.rpartition("/")[2].replace("jpeg", "jpg")
     key = f"{_folder(found)}/step-{found.step}.{extension}"
-    await ctx.storage.put(ctx.settings.storage_bucket_results, key, data, info.content_type)
+    await tools.storage.put(tools.settings.storage_bucket_results, key, data, info.content_type)
 
     async def work(conn: Connection) -> Ticket | None:
         return await queries.advance(
@@ -321,12 +323,12 @@ async def _advance(
             task.lease_token,
             end,
             input_key=key,
-            lease_seconds=ctx.settings.fal_submit_timeout_seconds + 15,
+            lease_seconds=tools.settings.fal_submit_timeout_seconds + 15,
         )
 
-    ticket = await ctx.db.run(work)
+    ticket = await tools.db.run(work)
     if ticket is not None:
-        submit_beside(ctx, ticket, handed_over=True)
+        submit_in_background(tools, ticket, handed_over=True)
 
 
 def _folder(found: Collection) -> str:
@@ -343,12 +345,12 @@ def _rule_params(found: Collection) -> dict[str, Any]:
     return {**found.params, "upscale_factor": factor}
 
 
-async def _render_and_store(ctx: PipelineTools, found: Collection, data: bytes) -> ResultImage:
+async def _render_and_store(tools: PipelineTools, found: Collection, data: bytes) -> ResultImage:
     source: bytes | tuple[int, int] = (found.source_width, found.source_height)
     if found.output_rule in outputs.RULES_OF_OWN_PIXELS:
-        source = await ctx.storage.get(ctx.settings.storage_bucket_uploads, found.source_key)
+        source = await tools.storage.get(tools.settings.storage_bucket_uploads, found.source_key)
     try:
-        rendered = await ctx.pixels.run(
+        rendered = await tools.pixels.run(
             outputs.apply_rule,
             found.output_rule,
             source=source,
@@ -359,7 +361,7 @@ async def _render_and_store(ctx: PipelineTools, found: Collection, data: bytes) 
         raise _OutputRefusedError(
             error.reason, problems.output_rule_broken(error.reason, error.detail)
         ) from error
-    bucket = ctx.settings.storage_bucket_results
+    bucket = tools.settings.storage_bucket_results
     result = ResultImage(
         storage_key=f"{_folder(found)}/image.{rendered.extension}",
         thumbnail_key=(
@@ -373,37 +375,37 @@ async def _render_and_store(ctx: PipelineTools, found: Collection, data: bytes) 
         facts=rendered.facts,
     )
     await asyncio.gather(
-        ctx.storage.put(bucket, result.storage_key, rendered.data, result.content_type),
-        ctx.storage.put(
+        tools.storage.put(bucket, result.storage_key, rendered.data, result.content_type),
+        tools.storage.put(
             bucket, result.thumbnail_key, rendered.thumbnail, rendered.thumbnail_content_type
         ),
     )
     return result
 
 
-async def _announce(ctx: PipelineTools, found: Collection, change: queries.Change | None) -> None:
+async def _announce(tools: PipelineTools, found: Collection, change: queries.Change | None) -> None:
     if change is None:
         return
-    await ctx.changes.publish(change)
-    ctx.counters.add(
+    await tools.changes.publish(change)
+    tools.counters.add(
         "jewelshot_generations_finished_total",
         operation=found.operation,
         state="late" if change.get("late") else change["state"],
     )
 
 
-async def cancel_call(ctx: PipelineTools, task: Task) -> None:
+async def cancel_call(tools: PipelineTools, task: Task) -> None:
     """The `provider_call.cancel` task: ask; money moves on the end that is verified."""
     call_id = uuid.UUID(task.args["call_id"])
-    call = await ctx.db.run(lambda conn: queries.find_call(conn, call_id))
+    call = await tools.db.run(lambda conn: queries.find_call(conn, call_id))
     if call is None:
         raise errors.PermanentError("no such provider call")
     cancel_url = call["cancel_url"]
     if cancel_url is None and call["request_id"] is not None:
-        cancel_url = ctx.fal.derive_urls(call["endpoint"], call["request_id"])[2]
+        cancel_url = tools.fal.derive_urls(call["endpoint"], call["request_id"])[2]
     is_asked = cancel_url is not None and CallState(call["state"]) in _OPEN_CALLS
     if is_asked:
-        outcome = await ctx.fal.cancel(fingerprint=call["key_fingerprint"], cancel_url=cancel_url)
+        outcome = await tools.fal.cancel(fingerprint=call["key_fingerprint"], cancel_url=cancel_url)
         if isinstance(outcome, fal.Unreachable):
             raise RetryableError(f"cancel unreachable: {outcome.reason}")
 
@@ -414,10 +416,10 @@ async def cancel_call(ctx: PipelineTools, task: Task) -> None:
             # Whoever recorded it meanwhile found this task and added no other.
             raise RetryableError("the call was accepted meanwhile", retry_after_seconds=0.1)
         await queries.poll_now(conn, call_id)
-        if is_asked and not ctx.settings.fal_polling:
+        if is_asked and not tools.settings.fal_polling:
             # Of a cancelled request no webhook may come.
             await queries.ensure_collect(conn, call_id)
         await outbox.complete(conn, task.lease_token)
 
     # Without a request id there is nothing to name yet: record_accepted asks again.
-    await ctx.db.run(work)
+    await tools.db.run(work)

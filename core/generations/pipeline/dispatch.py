@@ -43,50 +43,54 @@ _RECORD_PAUSE_SECONDS = 0.5
 _TICKETS_AT_ONCE = 32
 
 
-async def dispatch_for(ctx: PipelineTools, task: Task) -> None:
+async def dispatch_for(tools: PipelineTools, task: Task) -> None:
     """A generation's own ticket: serves the fairest waiting one, which need not be that one."""
 
     async def work(conn: Connection) -> list[Ticket]:
         await outbox.finish(conn, task.lease_token)
-        return await _take(ctx, conn, limit=1)
+        return await _take(tools, conn, limit=1)
 
-    for ticket in await ctx.db.run(work):
-        submit_beside(ctx, ticket)
+    for ticket in await tools.db.run(work):
+        submit_in_background(tools, ticket)
 
 
-async def dispatch_waiting(ctx: PipelineTools) -> int:
+async def dispatch_waiting(tools: PipelineTools) -> int:
     """Fills the free slots; returns how many calls were opened."""
     opened = 0
     while True:
-        tickets = await ctx.db.run(lambda conn: _take(ctx, conn, limit=_TICKETS_AT_ONCE))
+        tickets = await tools.db.run(lambda conn: _take(tools, conn, limit=_TICKETS_AT_ONCE))
         if not tickets:
             return opened
         opened += len(tickets)
         for ticket in tickets:
-            submit_beside(ctx, ticket)
+            submit_in_background(tools, ticket)
 
 
-def _lease_seconds(ctx: PipelineTools) -> float:
+def _lease_seconds(tools: PipelineTools) -> float:
     """Covers the POST's own timeouts and the recording of its outcome."""
-    return ctx.settings.fal_submit_timeout_seconds + 15
+    return tools.settings.fal_submit_timeout_seconds + 15
 
 
-async def _take(ctx: PipelineTools, conn: Connection, *, limit: int) -> list[Ticket]:
+async def _take(tools: PipelineTools, conn: Connection, *, limit: int) -> list[Ticket]:
     return await queries.take_tickets(
-        conn, list(ctx.fal.fingerprints), limit=limit, lease_seconds=_lease_seconds(ctx)
+        conn, list(tools.fal.fingerprints), limit=limit, lease_seconds=_lease_seconds(tools)
     )
 
 
-def submit_beside(ctx: PipelineTools, ticket: Ticket, *, handed_over: bool = False) -> None:
-    ctx.run_beside(submit(ctx, ticket, handed_over=handed_over), name=f"submit {ticket.call_id}")
+def submit_in_background(
+    tools: PipelineTools, ticket: Ticket, *, handed_over: bool = False
+) -> None:
+    tools.start_background(
+        submit(tools, ticket, handed_over=handed_over), name=f"submit {ticket.call_id}"
+    )
 
 
-async def submit(ctx: PipelineTools, ticket: Ticket, *, handed_over: bool = False) -> None:
+async def submit(tools: PipelineTools, ticket: Ticket, *, handed_over: bool = False) -> None:
     """The one POST of a ticket, and the record of its outcome.
 
     `handed_over`: the slot came from the step before, so the account was not asked for its health.
     """
-    await ctx.changes.publish(
+    await tools.changes.publish(
         {
             "generation_id": str(ticket.generation_id),
             "user_id": str(ticket.user_id),
@@ -100,33 +104,33 @@ async def submit(ctx: PipelineTools, ticket: Ticket, *, handed_over: bool = Fals
         outcome = _not_sent("account_unhealthy")
     else:
         try:
-            outcome = await _post(ctx, ticket)
+            outcome = await _post(tools, ticket)
         except errors.InvalidInputError as error:  # only SQL written by hand gets here
             detail = str(error.fields.get("reason"))
-            await _end_without_call(ctx, ticket, problems.PARAMS_INVALID, detail)
+            await _end_without_call(tools, ticket, problems.PARAMS_INVALID, detail)
             return
         except errors.NotFoundError:
-            await _end_without_call(ctx, ticket, problems.PHOTO_MISSING, ticket.input_key)
+            await _end_without_call(tools, ticket, problems.PHOTO_MISSING, ticket.input_key)
             return
-    ctx.counters.observe(
+    tools.counters.observe(
         "jewelshot_provider_submit_seconds", time.monotonic() - started, account=ticket.account
     )
-    ctx.counters.add(
+    tools.counters.add(
         "jewelshot_provider_submits_total",
         account=ticket.account,
         outcome=type(outcome).__name__.lower(),
     )
-    await _record(ctx, ticket, outcome, until=started + _lease_seconds(ctx))
+    await _record(tools, ticket, outcome, until=started + _lease_seconds(tools))
 
 
-async def _post(ctx: PipelineTools, ticket: Ticket) -> SubmitOutcome:
+async def _post(tools: PipelineTools, ticket: Ticket) -> SubmitOutcome:
     step = ticket.provider_step
     params = catalog_params.check(ticket.params_schema, ticket.params)
     seconds_left = (ticket.give_up_at - datetime.now(UTC)).total_seconds()
     if seconds_left <= 1:
         return _not_sent("out_of_time")
     try:
-        image_url = await _input_url(ctx, ticket)
+        image_url = await _input_url(tools, ticket)
     except UploadError as error:
         return _not_sent("provider_storage_unavailable", error)
     except (errors.RetryableError, errors.PermanentError, errors.TemporarilyUnavailableError):
@@ -135,11 +139,11 @@ async def _post(ctx: PipelineTools, ticket: Ticket) -> SubmitOutcome:
         step=step, params=params, presets=ticket.presets, image_url=image_url
     )
     webhook_url = (
-        f"{ctx.settings.public_base_url}/v1/webhooks/fal/{ticket.call_id}/{ticket.callback_token}"
-        if ctx.settings.fal_webhooks
+        f"{tools.settings.public_base_url}/v1/webhooks/fal/{ticket.call_id}/{ticket.callback_token}"
+        if tools.settings.fal_webhooks
         else None
     )
-    return await ctx.fal.submit(
+    return await tools.fal.submit(
         fingerprint=ticket.key_fingerprint,
         endpoint=step.endpoint,
         body=body,
@@ -149,18 +153,18 @@ async def _post(ctx: PipelineTools, ticket: Ticket) -> SubmitOutcome:
     )
 
 
-async def _input_url(ctx: PipelineTools, ticket: Ticket) -> str:
+async def _input_url(tools: PipelineTools, ticket: Ticket) -> str:
     """Our signed URL; or the provider's own storage, when ours is local and the provider is not."""
     bucket = (
-        ctx.settings.storage_bucket_uploads
+        tools.settings.storage_bucket_uploads
         if ticket.step == 0
-        else ctx.settings.storage_bucket_results
+        else tools.settings.storage_bucket_results
     )
-    if not ctx.fal.needs_upload:
-        return await ctx.storage.sign(bucket, ticket.input_key, _INPUT_URL_SECONDS)
-    data = await ctx.storage.get(bucket, ticket.input_key)
+    if not tools.fal.needs_upload:
+        return await tools.storage.sign(bucket, ticket.input_key, _INPUT_URL_SECONDS)
+    data = await tools.storage.get(bucket, ticket.input_key)
     extension = ticket.input_key.rpartition(".")[2]
-    return await ctx.fal.upload(
+    return await tools.fal.upload(
         data,
         content_type="image/png" if extension == "png" else "image/jpeg",
         file_name=f"input.{extension}",
@@ -181,20 +185,20 @@ def _not_sent(reason: str, error: UploadError | None = None) -> NotAccepted:
     )
 
 
-def first_poll_seconds(ctx: PipelineTools, typical_seconds: float) -> float:
+def first_poll_seconds(tools: PipelineTools, typical_seconds: float) -> float:
     """After the model's usual time; half of it when no webhook will tell us."""
-    if ctx.settings.fal_poll_first_seconds is not None:
-        return ctx.settings.fal_poll_first_seconds
-    return typical_seconds if ctx.settings.fal_webhooks else max(1.0, typical_seconds / 2)
+    if tools.settings.fal_poll_first_seconds is not None:
+        return tools.settings.fal_poll_first_seconds
+    return typical_seconds if tools.settings.fal_webhooks else max(1.0, typical_seconds / 2)
 
 
 async def _record(
-    ctx: PipelineTools, ticket: Ticket, outcome: SubmitOutcome, *, until: float
+    tools: PipelineTools, ticket: Ticket, outcome: SubmitOutcome, *, until: float
 ) -> None:
     """Insists while the lease lasts: an answer that is not written down may cost a second POST."""
     while True:
         try:
-            change = await ctx.db.run(lambda conn: _write(ctx, conn, ticket, outcome))
+            change = await tools.db.run(lambda conn: _write(tools, conn, ticket, outcome))
         except psycopg.OperationalError as error:  # the database is away, or chose us in a deadlock
             if time.monotonic() >= until:
                 raise
@@ -207,12 +211,12 @@ async def _record(
         else:
             break
     if isinstance(outcome, NotAccepted):
-        ctx.dispatch_wanted.set()
-    await ctx.changes.publish(change)
+        tools.dispatch_wanted.set()
+    await tools.changes.publish(change)
 
 
 async def _write(
-    ctx: PipelineTools, conn: Connection, ticket: Ticket, outcome: SubmitOutcome
+    tools: PipelineTools, conn: Connection, ticket: Ticket, outcome: SubmitOutcome
 ) -> queries.Change | None:
     match outcome:
         case Accepted():
@@ -221,7 +225,7 @@ async def _write(
                 ticket.call_id,
                 request_id=outcome.request_id,
                 urls=(outcome.status_url, outcome.response_url, outcome.cancel_url),
-                poll_seconds=first_poll_seconds(ctx, ticket.provider_step.typical_seconds),
+                poll_seconds=first_poll_seconds(tools, ticket.provider_step.typical_seconds),
             )
         case Ambiguous():
             log.warning(
@@ -231,14 +235,14 @@ async def _write(
                 conn,
                 ticket.call_id,
                 outcome.error,
-                grace_seconds=ctx.settings.fal_ambiguous_grace_seconds,
+                grace_seconds=tools.settings.fal_ambiguous_grace_seconds,
             )
         case NotAccepted():
-            return await _record_not_accepted(ctx, conn, ticket, outcome)
+            return await _record_not_accepted(tools, conn, ticket, outcome)
 
 
 async def _record_not_accepted(
-    ctx: PipelineTools, conn: Connection, ticket: Ticket, outcome: NotAccepted
+    tools: PipelineTools, conn: Connection, ticket: Ticket, outcome: NotAccepted
 ) -> queries.Change | None:
     end = CallEnd(
         state=CallState.REFUSED,
@@ -271,7 +275,7 @@ async def _record_not_accepted(
         conn,
         ticket.account_id,
         outcome.account_effect,
-        settings=ctx.settings,
+        settings=tools.settings,
         reason=outcome.reason,
         retry_after_seconds=outcome.retry_after_seconds,
     )
@@ -287,10 +291,10 @@ def _delay_seconds(ticket: Ticket, outcome: NotAccepted) -> float:
 
 
 async def _end_without_call(
-    ctx: PipelineTools, ticket: Ticket, problem: Problem, detail: str
+    tools: PipelineTools, ticket: Ticket, problem: Problem, detail: str
 ) -> None:
     """There is nothing that could be sent, now or later."""
-    change = await ctx.db.run(
+    change = await tools.db.run(
         lambda conn: queries.finish(
             conn,
             ticket.generation_id,
@@ -301,4 +305,4 @@ async def _end_without_call(
             problem=problem,
         )
     )
-    await ctx.changes.publish(change)
+    await tools.changes.publish(change)

@@ -10,12 +10,12 @@ from core.tasks.outbox import Task
 _IMAGES_AT_ONCE = 100
 
 
-async def expire(ctx: PipelineTools, task: Task) -> None:
+async def expire(tools: PipelineTools, task: Task) -> None:
     """The `late_images.expire` task. Files go first: a row without a file is found again."""
-    rows = await ctx.db.run(_find_expired)
+    rows = await tools.db.run(_find_expired)
     keys = [row["result"][name] for row in rows for name in ("storage_key", "thumbnail_key")]
     if keys:
-        await ctx.storage.delete(ctx.settings.storage_bucket_results, keys)
+        await tools.storage.delete(tools.settings.storage_bucket_results, keys)
 
     async def work(conn: Connection) -> None:
         await outbox.finish(conn, task.lease_token)
@@ -24,7 +24,7 @@ async def expire(ctx: PipelineTools, task: Task) -> None:
             ([row["generation_id"] for row in rows],),
         )
 
-    await ctx.db.run(work)
+    await tools.db.run(work)
 
 
 async def _find_expired(conn: Connection) -> list[DictRow]:

@@ -22,53 +22,53 @@ _CALLS_AT_ONCE = 50
 _UNKNOWN_LOOKS = 2
 
 
-async def poll_due(ctx: PipelineTools) -> int:
+async def poll_due(tools: PipelineTools) -> int:
     """One round over the calls whose look is due; returns how many were looked at."""
-    calls = await ctx.db.run(
+    calls = await tools.db.run(
         lambda conn: queries.claim_polls(
             conn,
-            list(ctx.fal.fingerprints),
-            seconds_max=ctx.settings.fal_poll_seconds_max,
+            list(tools.fal.fingerprints),
+            seconds_max=tools.settings.fal_poll_seconds_max,
             limit=_CALLS_AT_ONCE,
         )
     )
-    await asyncio.gather(*(_look(ctx, call) for call in calls))
+    await asyncio.gather(*(_look(tools, call) for call in calls))
     return len(calls)
 
 
-async def _look(ctx: PipelineTools, call: dict[str, Any]) -> None:
+async def _look(tools: PipelineTools, call: dict[str, Any]) -> None:
     status_url = call["status_url"]
     if status_url is None:
         if call["request_id"] is None:
             return
-        status_url = ctx.fal.derive_urls(call["endpoint"], call["request_id"])[0]
-    outcome = await ctx.fal.status(fingerprint=call["key_fingerprint"], status_url=status_url)
+        status_url = tools.fal.derive_urls(call["endpoint"], call["request_id"])[0]
+    outcome = await tools.fal.status(fingerprint=call["key_fingerprint"], status_url=status_url)
     match outcome:
         case fal.Completed():
-            await _want_collect(ctx, call["id"])
+            await _want_collect(tools, call["id"])
         case fal.Unknown() if call["polls"] >= _UNKNOWN_LOOKS:
-            await _lost(ctx, call["id"])
+            await _lost(tools, call["id"])
         case fal.Unreachable():
             log.info("provider.status_unreachable", call_id=str(call["id"]), reason=outcome.reason)
-            await accounts.note_unreachable(ctx, call["account_id"], outcome)
+            await accounts.note_unreachable(tools, call["account_id"], outcome)
         case _:
             pass
 
 
-async def _want_collect(ctx: PipelineTools, call_id: uuid.UUID) -> None:
-    task_id = await ctx.db.run(lambda conn: queries.ensure_collect(conn, call_id))
+async def _want_collect(tools: PipelineTools, call_id: uuid.UUID) -> None:
+    task_id = await tools.db.run(lambda conn: queries.ensure_collect(conn, call_id))
     if task_id is not None:
-        await ctx.queue.enqueue(DueTask(id=task_id, queue="interactive", attempts=0))
+        await tools.queue.enqueue(DueTask(id=task_id, queue="interactive", attempts=0))
 
 
-async def _lost(ctx: PipelineTools, call_id: uuid.UUID) -> None:
+async def _lost(tools: PipelineTools, call_id: uuid.UUID) -> None:
     """The provider does not know the request: it surely does not run, so it may be sent again."""
     end = CallEnd(state=CallState.LOST, http_status=404, error_type="request_not_found")
-    found = await ctx.db.run(lambda conn: queries.begin_collect(conn, call_id))
+    found = await tools.db.run(lambda conn: queries.begin_collect(conn, call_id))
 
     async def requeue(conn: Connection) -> queries.Change | None:
         return await queries.requeue(
-            conn, call_id, None, end, delay_seconds=0, attempts_max=ctx.settings.fal_attempts_max
+            conn, call_id, None, end, delay_seconds=0, attempts_max=tools.settings.fal_attempts_max
         )
 
     # A transaction of its own: it would come to the account with the generation's lock held.
@@ -87,8 +87,8 @@ async def _lost(ctx: PipelineTools, call_id: uuid.UUID) -> None:
         )
 
     if found.role is Role.CURRENT:
-        change = await ctx.db.run(requeue) or await ctx.db.run(finish)
-        await ctx.changes.publish(change)
+        change = await tools.db.run(requeue) or await tools.db.run(finish)
+        await tools.changes.publish(change)
     else:
-        await ctx.db.run(lambda conn: queries.close_call(conn, call_id, None, end))
-    ctx.dispatch_wanted.set()
+        await tools.db.run(lambda conn: queries.close_call(conn, call_id, None, end))
+    tools.dispatch_wanted.set()

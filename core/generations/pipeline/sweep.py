@@ -9,20 +9,20 @@ _ROWS_AT_ONCE = 200
 _SWEEP_LOCK = 0x7377656570
 
 
-async def sweep(ctx: PipelineTools) -> int:
+async def sweep(tools: PipelineTools) -> int:
     """One round; returns how many generations changed. Each part is a transaction of its own."""
     changed = 0
     for part in (_sweep_calls, _sweep_deadlines):
-        changes = await ctx.db.run(lambda conn, part=part: part(ctx, conn))  # type: ignore[misc]
-        await ctx.changes.publish(*changes)
+        changes = await tools.db.run(lambda conn, part=part: part(tools, conn))  # type: ignore[misc]
+        await tools.changes.publish(*changes)
         for change in changes:
             if change["state"] in {"failed", "cancelled"}:
-                ctx.counters.add(
+                tools.counters.add(
                     "jewelshot_generations_finished_total", operation="any", state=change["state"]
                 )
         changed += len(changes)
     if changed:
-        ctx.dispatch_wanted.set()
+        tools.dispatch_wanted.set()
     return changed
 
 
@@ -31,13 +31,13 @@ async def _is_sweeper(conn: Connection) -> bool:
     return bool(row and row["mine"])
 
 
-async def _sweep_calls(ctx: PipelineTools, conn: Connection) -> list[queries.Change]:
+async def _sweep_calls(tools: PipelineTools, conn: Connection) -> list[queries.Change]:
     if not await _is_sweeper(conn):
         return []
     return await queries.sweep_calls(
         conn,
-        grace_seconds=ctx.settings.fal_ambiguous_grace_seconds,
-        attempts_max=ctx.settings.fal_attempts_max,
+        grace_seconds=tools.settings.fal_ambiguous_grace_seconds,
+        attempts_max=tools.settings.fal_attempts_max,
         limit=_ROWS_AT_ONCE,
     )
 

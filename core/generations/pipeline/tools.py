@@ -25,5 +25,5 @@ class PipelineTools(Protocol):
     counters: Counters
     dispatch_wanted: asyncio.Event
 
-    def run_beside(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
+    def start_background(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
         """Runs `work` without anybody waiting for it; its errors are logged, shutdown waits."""

@@ -64,16 +64,18 @@ async def note_effect(
         )
 
 
-async def note_unreachable(ctx: PipelineTools, account_id: uuid.UUID, outcome: Unreachable) -> None:
+async def note_unreachable(
+    tools: PipelineTools, account_id: uuid.UUID, outcome: Unreachable
+) -> None:
     """A look that was refused says as much about the account as a refused submit."""
     if outcome.account_effect == "none":
         return
-    await ctx.db.run(
+    await tools.db.run(
         lambda conn: note_effect(
             conn,
             account_id,
             outcome.account_effect,
-            settings=ctx.settings,
+            settings=tools.settings,
             reason=outcome.reason,
             retry_after_seconds=outcome.retry_after_seconds,
         )
