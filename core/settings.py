@@ -107,16 +107,17 @@ class Settings(BaseSettings):
     fal_jwks_url: str = "https://rest.fal.ai/.well-known/jwks.json"
     fal_output_hosts: CommaList = ("fal.media", "*.fal.media")
     fal_keys: tuple[FalKey, ...] = ()
-    fal_account_slots: int = Field(default=2, ge=1, le=5000)
-    fal_webhooks: bool = True
-    fal_polling: bool = True
-    fal_submit_timeout_seconds: float = Field(default=60, gt=0)
-    fal_poll_first_seconds: float | None = Field(default=None, gt=0)
-    fal_poll_seconds_max: float = Field(default=15, gt=0)
-    fal_attempts_max: int = Field(default=3, ge=1)
-    fal_ambiguous_grace_seconds: float = Field(default=120, gt=0)
-    fal_breaker_seconds: float = Field(default=60, gt=0)
-    fal_cooldown_seconds: float = Field(default=5, gt=0)
+
+    provider_account_slots: int = Field(default=2, ge=1, le=5000)
+    provider_webhooks: bool = True
+    provider_polling: bool = True
+    provider_submit_timeout_seconds: float = Field(default=60, gt=0)
+    provider_poll_first_seconds: float | None = Field(default=None, gt=0)
+    provider_poll_seconds_max: float = Field(default=15, gt=0)
+    provider_attempts_max: int = Field(default=3, ge=1)
+    provider_ambiguous_grace_seconds: float = Field(default=120, gt=0)
+    provider_breaker_seconds: float = Field(default=60, gt=0)
+    provider_cooldown_seconds: float = Field(default=5, gt=0)
 
     stripe_secret_key: SecretStr | None = None
     stripe_webhook_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = Field(

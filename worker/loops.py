@@ -136,7 +136,7 @@ def start(
         ("heartbeat", heartbeat.tick, _HEARTBEAT_SECONDS),
         ("metrics", lambda: flush_metrics(ctx), _METRICS_SECONDS),
     ]
-    if settings.fal_polling:
+    if settings.provider_polling:
         plan.append(("poll", lambda: poll.poll_due(ctx), settings.poll_tick_seconds))
     loops = [
         asyncio.create_task(repeat(name, tick, every_seconds=seconds), name=f"loop {name}")

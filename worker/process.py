@@ -92,7 +92,7 @@ async def _register_keys(ctx: WorkerContext) -> None:
     async def work(conn: Connection) -> None:
         await conn.execute(
             "select app.sync_provider_keys(%s, %s)",
-            (Jsonb(document), ctx.settings.fal_account_slots),
+            (Jsonb(document), ctx.settings.provider_account_slots),
         )
 
     await ctx.db.run(work)

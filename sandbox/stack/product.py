@@ -170,7 +170,7 @@ class Product:
             "FAL_AI_KEY_1": "sandbox-one:" + self._passwords.get("fal_one"),
             "FAL_AI_KEY_2": "sandbox-two:" + self._passwords.get("fal_two"),
             # The sandbox answers in a second: look for lost webhooks soon.
-            "FAL_POLL_FIRST_SECONDS": "3",
+            "PROVIDER_POLL_FIRST_SECONDS": "3",
             "STRIPE_API_URL": self.stripe_url,
             "STRIPE_SECRET_KEY": "sk_test_" + self._passwords.get("stripe"),
             "STRIPE_WEBHOOK_SECRETS": "whsec_" + self._passwords.get("stripe_webhook"),

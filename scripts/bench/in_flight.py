@@ -29,7 +29,7 @@ def measure(folder: Path) -> dict[str, Any]:
     with stage.bench_product(
         folder,
         workers=1,
-        settings={"FAL_ACCOUNT_SLOTS": str(WANTED)},
+        settings={"PROVIDER_ACCOUNT_SLOTS": str(WANTED)},
         fal_arguments=["--model-seconds", str(MODEL_SECONDS), "--account-limit", str(WANTED)],
     ) as product:
         stage.store_photo(product)

@@ -36,7 +36,7 @@ BAR, GOAL = 6.0, 10.0
 
 def measure(folder: Path) -> dict[str, Any]:
     arguments = ["--model-seconds", str(MODEL_SECONDS), "--account-limit", str(SLOTS)]
-    settings = {"FAL_ACCOUNT_SLOTS": str(SLOTS)}
+    settings = {"PROVIDER_ACCOUNT_SLOTS": str(SLOTS)}
     with stage.bench_product(
         folder, workers=0, settings=settings, fal_arguments=arguments
     ) as product:

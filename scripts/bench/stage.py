@@ -31,7 +31,7 @@ _SETTINGS = {
     "RATE_LIMIT_USER": "10000000/minute",
     "RATE_LIMIT_IP": "10000000/minute",
     # As the catalogue has it for a scene: the models here take as long as real ones.
-    "FAL_POLL_FIRST_SECONDS": "15",
+    "PROVIDER_POLL_FIRST_SECONDS": "15",
 }
 
 

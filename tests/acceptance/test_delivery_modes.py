@@ -8,8 +8,8 @@ from tests.harness.product import ProductHarness
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 MODES = {
-    "webhooks": {"FAL_POLLING": "false"},
-    "polling": {"FAL_WEBHOOKS": "false"},
+    "webhooks": {"PROVIDER_POLLING": "false"},
+    "polling": {"PROVIDER_WEBHOOKS": "false"},
     "both": {},
 }
 

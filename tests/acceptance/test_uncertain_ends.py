@@ -26,7 +26,7 @@ async def test_a_dropped_answer_is_told_by_the_webhook(product: ProductHarness) 
 
 async def test_without_a_webhook_it_is_sent_again_and_counted(product: ProductHarness) -> None:
     product.misbehave({"kind": "accept_then_drop", "times": 1})
-    with product.worker(FAL_WEBHOOKS="false"):
+    with product.worker(PROVIDER_WEBHOOKS="false"):
         async with product.shopper() as shopper:
             done = await product.make(shopper, "cutout")
             explained = await shopper.get(f"/v1/credits/explain/{done['id']}")

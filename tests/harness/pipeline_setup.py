@@ -50,7 +50,7 @@ def pipeline_settings() -> dict[str, Any]:
         "fal_rest_url": FAL_URL,
         "fal_jwks_url": f"{FAL_URL}/.well-known/jwks.json",
         "fal_keys": (fal_key(1),),
-        "fal_account_slots": 4,
+        "provider_account_slots": 4,
         "rate_limits_enabled": False,
     }
 
@@ -171,7 +171,7 @@ async def _worker_context(
         async def register(conn: Connection) -> None:
             await conn.execute(
                 "select app.sync_provider_keys(%s, %s)",
-                (Jsonb(ctx.fal.keys_document()), settings.fal_account_slots),
+                (Jsonb(ctx.fal.keys_document()), settings.provider_account_slots),
             )
 
         await db.run(register)

@@ -68,8 +68,10 @@ async def collect(tools: PipelineTools, task: Task) -> None:
     match outcome:
         case fal.Unreachable():
             await accounts.note_unreachable(tools, found.account_id, outcome)
-            if tools.settings.fal_polling and task.attempts >= _FETCH_ATTEMPTS_MAX:
-                await _look_later(tools, task, call_id, seconds=tools.settings.fal_poll_seconds_max)
+            if tools.settings.provider_polling and task.attempts >= _FETCH_ATTEMPTS_MAX:
+                await _look_later(
+                    tools, task, call_id, seconds=tools.settings.provider_poll_seconds_max
+                )
                 return
             raise RetryableError(
                 f"result unreachable: {outcome.reason}",
@@ -151,7 +153,7 @@ async def _fail(tools: PipelineTools, task: Task, found: Collection, failure: fa
             task.lease_token,
             end,
             delay_seconds=_RETRY_DELAY_SECONDS * (found.attempts + 1),
-            attempts_max=tools.settings.fal_attempts_max,
+            attempts_max=tools.settings.provider_attempts_max,
         )
 
     # A transaction of its own: it would come to the account with the generation's lock held.
@@ -323,7 +325,7 @@ async def _advance(
             task.lease_token,
             end,
             input_key=key,
-            lease_seconds=tools.settings.fal_submit_timeout_seconds + 15,
+            lease_seconds=tools.settings.provider_submit_timeout_seconds + 15,
         )
 
     ticket = await tools.db.run(work)
@@ -416,7 +418,7 @@ async def cancel_call(tools: PipelineTools, task: Task) -> None:
             # Whoever recorded it meanwhile found this task and added no other.
             raise RetryableError("the call was accepted meanwhile", retry_after_seconds=0.1)
         await queries.poll_now(conn, call_id)
-        if is_asked and not tools.settings.fal_polling:
+        if is_asked and not tools.settings.provider_polling:
             # Of a cancelled request no webhook may come.
             await queries.ensure_collect(conn, call_id)
         await outbox.complete(conn, task.lease_token)

@@ -68,7 +68,7 @@ async def dispatch_waiting(tools: PipelineTools) -> int:
 
 def _lease_seconds(tools: PipelineTools) -> float:
     """Covers the POST's own timeouts and the recording of its outcome."""
-    return tools.settings.fal_submit_timeout_seconds + 15
+    return tools.settings.provider_submit_timeout_seconds + 15
 
 
 async def _take(tools: PipelineTools, conn: Connection, *, limit: int) -> list[Ticket]:
@@ -140,7 +140,7 @@ async def _post(tools: PipelineTools, ticket: Ticket) -> SubmitOutcome:
     )
     webhook_url = (
         f"{tools.settings.public_base_url}/v1/webhooks/fal/{ticket.call_id}/{ticket.callback_token}"
-        if tools.settings.fal_webhooks
+        if tools.settings.provider_webhooks
         else None
     )
     return await tools.fal.submit(
@@ -187,9 +187,9 @@ def _not_sent(reason: str, error: UploadError | None = None) -> NotAccepted:
 
 def first_poll_seconds(tools: PipelineTools, typical_seconds: float) -> float:
     """After the model's usual time; half of it when no webhook will tell us."""
-    if tools.settings.fal_poll_first_seconds is not None:
-        return tools.settings.fal_poll_first_seconds
-    return typical_seconds if tools.settings.fal_webhooks else max(1.0, typical_seconds / 2)
+    if tools.settings.provider_poll_first_seconds is not None:
+        return tools.settings.provider_poll_first_seconds
+    return typical_seconds if tools.settings.provider_webhooks else max(1.0, typical_seconds / 2)
 
 
 async def _record(
@@ -235,7 +235,7 @@ async def _write(
                 conn,
                 ticket.call_id,
                 outcome.error,
-                grace_seconds=tools.settings.fal_ambiguous_grace_seconds,
+                grace_seconds=tools.settings.provider_ambiguous_grace_seconds,
             )
         case NotAccepted():
             return await _record_not_accepted(tools, conn, ticket, outcome)

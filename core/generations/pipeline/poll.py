@@ -28,7 +28,7 @@ async def poll_due(tools: PipelineTools) -> int:
         lambda conn: queries.claim_polls(
             conn,
             list(tools.fal.fingerprints),
-            seconds_max=tools.settings.fal_poll_seconds_max,
+            seconds_max=tools.settings.provider_poll_seconds_max,
             limit=_CALLS_AT_ONCE,
         )
     )
@@ -68,7 +68,12 @@ async def _lost(tools: PipelineTools, call_id: uuid.UUID) -> None:
 
     async def requeue(conn: Connection) -> queries.Change | None:
         return await queries.requeue(
-            conn, call_id, None, end, delay_seconds=0, attempts_max=tools.settings.fal_attempts_max
+            conn,
+            call_id,
+            None,
+            end,
+            delay_seconds=0,
+            attempts_max=tools.settings.provider_attempts_max,
         )
 
     # A transaction of its own: it would come to the account with the generation's lock held.

@@ -36,8 +36,8 @@ async def _sweep_calls(tools: PipelineTools, conn: Connection) -> list[queries.C
         return []
     return await queries.sweep_calls(
         conn,
-        grace_seconds=tools.settings.fal_ambiguous_grace_seconds,
-        attempts_max=tools.settings.fal_attempts_max,
+        grace_seconds=tools.settings.provider_ambiguous_grace_seconds,
+        attempts_max=tools.settings.provider_attempts_max,
         limit=_ROWS_AT_ONCE,
     )
 

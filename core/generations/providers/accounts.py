@@ -46,14 +46,14 @@ async def note_effect(
 ) -> None:
     """Records what an answer says about its account; opening a breaker is an alert."""
     if effect == "cooldown":
-        seconds = retry_after_seconds or settings.fal_cooldown_seconds
+        seconds = retry_after_seconds or settings.provider_cooldown_seconds
         jitter = seconds * random.uniform(0, 0.2)  # noqa: S311  spreads processes, no secret
         await conn.execute(_COOL_DOWN, {"id": account_id, "seconds": seconds + jitter})
     elif effect == "breaker":
         row = await fetch_one(
             conn,
             _OPEN_BREAKER,
-            {"id": account_id, "seconds": settings.fal_breaker_seconds, "reason": reason},
+            {"id": account_id, "seconds": settings.provider_breaker_seconds, "reason": reason},
         )
         assert row is not None
         log.error(

@@ -40,7 +40,7 @@ def fal_settings(base_url: str = SANDBOX_URL, **overrides: object) -> Settings:
         "fal_jwks_url": f"{base_url}/.well-known/jwks.json",
         "fal_output_hosts": ("fal.media", "*.fal.media"),
         "fal_keys": (FalKey(name="FAL_AI_KEY_1", secret=SecretStr(SECRET), account="main"),),
-        "fal_submit_timeout_seconds": 5,
+        "provider_submit_timeout_seconds": 5,
     }
     return build_settings(
         database_url="postgresql://nobody@127.0.0.1:9/none",

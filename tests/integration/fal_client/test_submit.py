@@ -205,7 +205,7 @@ async def test_on_the_wire_what_may_have_been_taken_is_ambiguous(
     plain_http: httpx.AsyncClient, behaviour: Behaviour
 ) -> None:
     async with wire(behaviour) as server:
-        outcome = await _submit(plain_http, server.base_url, fal_submit_timeout_seconds=1)
+        outcome = await _submit(plain_http, server.base_url, provider_submit_timeout_seconds=1)
     assert isinstance(outcome, Ambiguous), outcome
     assert outcome.error
     assert len(server.requests) == 1
@@ -224,7 +224,7 @@ async def test_a_dripping_answer_ends_the_wait(
             await asyncio.sleep(0.05)
 
     async with wire(drips) as server:
-        outcome = await _submit(plain_http, server.base_url, fal_submit_timeout_seconds=0.3)
+        outcome = await _submit(plain_http, server.base_url, provider_submit_timeout_seconds=0.3)
     assert outcome == Ambiguous(error="TimeoutError")
 
 

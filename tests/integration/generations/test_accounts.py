@@ -132,7 +132,7 @@ async def test_a_failing_probe_doubles_the_pause(
         assert (account["breaker_state"], account["breaker_failures"]) == ("open", failures)
         pauses.append((account["breaker_until"] - pipeline.now()).total_seconds())
         await pipeline.pass_breaker()
-    seconds = pipeline.ctx.settings.fal_breaker_seconds
+    seconds = pipeline.ctx.settings.provider_breaker_seconds
     assert pauses == [pytest.approx(seconds * factor, abs=5) for factor in (1, 2, 4)]
     assert pipeline.state(generation_id) == "queued"
     assert pipeline.generation(generation_id)["attempts"] == 0
@@ -154,7 +154,7 @@ async def test_a_healthy_account_works_beside_a_locked_one(open_pipeline: OpenPi
 
 async def test_slots_are_never_exceeded(open_pipeline: OpenPipeline) -> None:
     keys = (fal_key(1, "one"), fal_key(2, "two"))
-    async with open_pipeline(fal_keys=keys, fal_account_slots=2) as pipeline:
+    async with open_pipeline(fal_keys=keys, provider_account_slots=2) as pipeline:
         ada = await pipeline.person(20)
         await pipeline.fault("never_finishes")
         for _ in range(7):
@@ -168,7 +168,7 @@ async def test_slots_are_never_exceeded(open_pipeline: OpenPipeline) -> None:
 
 
 async def test_an_ended_call_gives_its_slot_back(open_pipeline: OpenPipeline) -> None:
-    async with open_pipeline(fal_account_slots=1) as pipeline:
+    async with open_pipeline(provider_account_slots=1) as pipeline:
         ada = await pipeline.person()
         first, second = await ada.start(), await ada.start()
         await pipeline.submit()
@@ -180,7 +180,7 @@ async def test_an_ended_call_gives_its_slot_back(open_pipeline: OpenPipeline) ->
 
 async def test_an_ambiguous_call_keeps_its_slot(open_pipeline: OpenPipeline) -> None:
     """It may be running: to fill the slot again would exceed the account's limit."""
-    async with open_pipeline(fal_account_slots=1) as pipeline:
+    async with open_pipeline(provider_account_slots=1) as pipeline:
         ada = await pipeline.person()
         await pipeline.fault("accept_then_drop", times=1)
         await pipeline.fault("webhook_never", times=1)
@@ -195,7 +195,7 @@ async def test_an_ambiguous_call_keeps_its_slot(open_pipeline: OpenPipeline) -> 
 
 async def test_keys_take_turns(open_pipeline: OpenPipeline) -> None:
     keys = tuple(fal_key(number) for number in (1, 2, 3))
-    async with open_pipeline(fal_keys=keys, fal_account_slots=10) as pipeline:
+    async with open_pipeline(fal_keys=keys, provider_account_slots=10) as pipeline:
         ada = await pipeline.person()
         for _ in range(6):
             await ada.start()

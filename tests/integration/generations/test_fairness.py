@@ -16,7 +16,7 @@ async def drain(pipeline: PipelineHarness) -> list[Ticket]:
 
 
 async def test_one_user_with_many_does_not_hold_up_the_others(open_pipeline: OpenPipeline) -> None:
-    async with open_pipeline(fal_account_slots=100) as pipeline:
+    async with open_pipeline(provider_account_slots=100) as pipeline:
         hog = await pipeline.person(30)
         for _ in range(20):
             await hog.start()
@@ -29,7 +29,7 @@ async def test_one_user_with_many_does_not_hold_up_the_others(open_pipeline: Ope
 
 
 async def test_users_take_turns(open_pipeline: OpenPipeline) -> None:
-    async with open_pipeline(fal_account_slots=100) as pipeline:
+    async with open_pipeline(provider_account_slots=100) as pipeline:
         people = [await pipeline.person() for _ in range(3)]
         for person in people:
             for _ in range(4):
@@ -41,7 +41,7 @@ async def test_users_take_turns(open_pipeline: OpenPipeline) -> None:
 
 
 async def test_many_tickets_at_once_are_as_fair(open_pipeline: OpenPipeline) -> None:
-    async with open_pipeline(fal_account_slots=100) as pipeline:
+    async with open_pipeline(provider_account_slots=100) as pipeline:
         hog, other = await pipeline.person(30), await pipeline.person()
         for _ in range(10):
             await hog.start()
@@ -56,7 +56,7 @@ async def test_own_work_is_served_in_its_order(pipeline: PipelineHarness, ada: P
 
 
 async def test_interactive_work_goes_before_batches(open_pipeline: OpenPipeline) -> None:
-    async with open_pipeline(fal_account_slots=100) as pipeline:
+    async with open_pipeline(provider_account_slots=100) as pipeline:
         ada, bob = await pipeline.person(), await pipeline.person()
         batch = [await bob.start(priority="batch") for _ in range(3)]
         quick = [await ada.start() for _ in range(3)]
@@ -91,7 +91,7 @@ async def test_what_waits_for_another_attempt_holds_up_nobody(
 
 
 async def test_two_dispatchers_never_open_two_calls(open_pipeline: OpenPipeline) -> None:
-    async with open_pipeline(fal_account_slots=6) as pipeline:
+    async with open_pipeline(provider_account_slots=6) as pipeline:
         people = [await pipeline.person() for _ in range(4)]
         for person in people:
             for _ in range(3):

@@ -104,7 +104,7 @@ async def test_another_attempt_waits_a_moment(pipeline: PipelineHarness, ada: Ph
 async def test_a_look_that_fails_says_nothing_about_the_image(
     fault: str, args: dict[str, Any], open_pipeline: OpenPipeline
 ) -> None:
-    async with open_pipeline(fal_webhooks=False) as pipeline:
+    async with open_pipeline(provider_webhooks=False) as pipeline:
         ada = await pipeline.person()
         await pipeline.fault(fault, count=3, **args)
         generation_id = await ada.start()

@@ -96,7 +96,7 @@ async def test_a_failing_second_step_is_refunded_whole(
 
 
 async def test_by_polling_alone(open_pipeline: OpenPipeline) -> None:
-    async with open_pipeline(fal_webhooks=False) as pipeline:
+    async with open_pipeline(provider_webhooks=False) as pipeline:
         ada = await pipeline.person()
         generation_id = await ada.start()
         await pipeline.submit()
@@ -108,7 +108,7 @@ async def test_by_polling_alone(open_pipeline: OpenPipeline) -> None:
 
 
 async def test_by_webhook_alone(open_pipeline: OpenPipeline) -> None:
-    async with open_pipeline(fal_polling=False) as pipeline:
+    async with open_pipeline(provider_polling=False) as pipeline:
         ada = await pipeline.person()
         generation_id = await ada.start()
         await pipeline.submit()

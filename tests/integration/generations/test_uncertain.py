@@ -199,7 +199,7 @@ async def test_a_provider_that_never_answers_clearly(
         await pipeline.pass_grace()
         await pipeline.sweep()
         await pipeline.hurry()
-    assert len(pipeline.calls(generation_id)) == pipeline.ctx.settings.fal_attempts_max
+    assert len(pipeline.calls(generation_id)) == pipeline.ctx.settings.provider_attempts_max
     assert pipeline.state(generation_id) == "uncertain"
     assert pipeline.balance(ada) == (9, 1)
     await pipeline.pass_deadline(generation_id)
@@ -313,7 +313,7 @@ async def test_a_late_first_step_is_no_image(pipeline: PipelineHarness) -> None:
 
 
 async def test_polling_looks_for_late_images_too(open_pipeline: OpenPipeline) -> None:
-    async with open_pipeline(fal_webhooks=False) as pipeline:
+    async with open_pipeline(provider_webhooks=False) as pipeline:
         ada = await pipeline.person()
         generation_id = await ada.start()
         await pipeline.submit()

@@ -111,7 +111,7 @@ class FalClient:
         self._connect_seconds = connect_seconds
         self._look_seconds = look_seconds
         self._queue_url = settings.fal_queue_url
-        self._submit_seconds = settings.fal_submit_timeout_seconds
+        self._submit_seconds = settings.provider_submit_timeout_seconds
         self._keys: dict[str, FalKey] = {
             fingerprint(key.secret.get_secret_value()): key for key in settings.fal_keys
         }
