@@ -7,22 +7,22 @@ slows nobody down.
 """
 
 import math
-import re
 import time
 from collections.abc import Callable, Sequence
 from typing import cast
 
 import msgspec
 import structlog
+from limits import parse_many
+from limits.storage import MemoryStorage
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 log = structlog.get_logger()
 
 BREAKER_SECONDS = 5.0
-LOCAL_KEYS_MAX = 50_000
-_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
-_PATTERN = re.compile(r"^\s*(\d+)\s*(?:/|per)\s*(\d+)?\s*(second|minute|hour|day)s?\s*$")
+LOCAL_COUNTS_MAX = 50_000
+"""Some 15 MB. A subject has two while its window slides."""
 
 
 class Limit(msgspec.Struct, frozen=True):
@@ -45,11 +45,13 @@ class Decision(msgspec.Struct, frozen=True):
 
 def parse_limit(name: str, text: str) -> Limit:
     """`600/minute`, `30/5 minutes`.  Raises: ValueError."""
-    found = _PATTERN.match(text)
-    if not found or int(found.group(1)) < 1:
-        raise ValueError(f"{name}: {text!r} is not a rate limit such as 600/minute")
-    window_seconds = int(found.group(2) or 1) * _SECONDS[found.group(3)]
-    return Limit(name, int(found.group(1)), window_seconds)
+    try:
+        (item,) = parse_many(text)
+    except ValueError as error:
+        raise ValueError(f"{name}: {text!r} is not a rate limit such as 600/minute") from error
+    if item.amount < 1:
+        raise ValueError(f"{name}: {text!r} is not a rate limit that lets anything pass")
+    return Limit(name, item.amount, item.get_expiry())
 
 
 # Returns per limit: remaining, milliseconds to the window's end, milliseconds until it would pass
@@ -99,12 +101,12 @@ class RateLimiter:
         *,
         prefix: str,
         clock: Callable[[], float] = time.monotonic,
-        wall_clock: Callable[[], float] = time.time,
+        local_counts_max: int = LOCAL_COUNTS_MAX,
     ) -> None:
         self._script = redis.register_script(_SCRIPT)
         self._prefix = prefix
         self._clock = clock
-        self._local = _LocalWindows(wall_clock)
+        self._local = _LocalWindows(local_counts_max)
         self._redis_down_until = 0.0
 
     async def hit(self, checks: Sequence[tuple[Limit, str]]) -> Decision:
@@ -153,50 +155,52 @@ def _decide(limits: Sequence[Limit], answer: Sequence[int]) -> Decision:
 
 
 class _LocalWindows:
-    """The script above in Python, for one process."""
+    """The script above for one process, on the counts of `limits`.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._windows: dict[str, tuple[int, int, int, float]] = {}
+    Not its strategies: they ask one limit at a time, and their time of reset is not yet the time
+    at which the next request passes.
+    """
+
+    def __init__(self, counts_max: int) -> None:
+        self._counts = _BoundedCounts(counts_max)
 
     def hit(self, keys: Sequence[str], limits: Sequence[Limit]) -> list[int]:
-        now = self._clock()
         answer: list[int] = []
-        states: list[tuple[int, int, int, int]] = []
-        refused = False
         for key, limit in zip(keys, limits, strict=True):
-            number, into, count, before = self._read(key, limit, now)
-            used = math.floor(before * (1 - into / limit.window_seconds)) + count
+            window = limit.window_seconds
+            before, _, count, left = self._counts.get_sliding_window(key, window)
+            into = 2 * window - left
+            used = math.floor(before * (1 - into / window)) + count
             wait = _wait_seconds(limit, count, before, into) if used + 1 > limit.amount else 0.0
-            refused = refused or wait > 0
-            states.append((number, count, before, used))
-            answer += [0, math.ceil((limit.window_seconds - into) * 1000), math.ceil(wait * 1000)]
-        self._prune(now)
-        for index, (key, limit) in enumerate(zip(keys, limits, strict=True)):
-            number, count, before, used = states[index]
-            if not refused:
-                end = (number + 2) * limit.window_seconds
-                self._windows[key] = (number, count + 1, before, end)
-                used += 1
-            answer[3 * index] = max(0, limit.amount - used)
+            answer += [
+                max(0, limit.amount - used),
+                math.ceil((window - into) * 1000),
+                math.ceil(wait * 1000),
+            ]
+        if not any(answer[2::3]):
+            for index, (key, limit) in enumerate(zip(keys, limits, strict=True)):
+                self._counts.acquire_sliding_window_entry(key, limit.amount, limit.window_seconds)
+                answer[3 * index] -= 1
         return answer
 
-    def _read(self, key: str, limit: Limit, now: float) -> tuple[int, float, int, int]:
-        number = math.floor(now / limit.window_seconds)
-        into = now - number * limit.window_seconds
-        kept, count, before, _ = self._windows.get(key, (number, 0, 0, 0.0))
-        if kept == number - 1:
-            count, before = 0, count
-        elif kept < number:
-            count, before = 0, 0
-        return number, into, count, before
 
-    def _prune(self, now: float) -> None:
-        if len(self._windows) < LOCAL_KEYS_MAX:
-            return
-        self._windows = {key: kept for key, kept in self._windows.items() if kept[3] > now}
-        if len(self._windows) >= LOCAL_KEYS_MAX:  # a flood of addresses: memory comes first
-            self._windows.clear()
+class _BoundedCounts(MemoryStorage):
+    """At most so many counts: a new one takes the place of the one that was last added to longest
+    ago, so that a flood of addresses neither fills the memory nor sets everybody free at once."""
+
+    def __init__(self, counts_max: int) -> None:
+        super().__init__()
+        self._counts_max = counts_max
+
+    def incr(self, key: str, expiry: float, amount: int = 1) -> int:
+        """Without the inherited timer, a new thread every 10 ms: what is over goes when it is read
+        or when its place is needed."""
+        counted = self.get(key)
+        while len(self.expirations) >= self._counts_max and key not in self.expirations:
+            self.clear(next(iter(self.expirations)))
+        self.storage[key] = counted + amount
+        self.expirations[key] = self.expirations.pop(key, time.time() + expiry)
+        return counted + amount
 
 
 def _wait_seconds(limit: Limit, count: int, before: int, into: float) -> float:

@@ -1,9 +1,13 @@
 """The sliding window, as one process counts it."""
 
+import threading
+
 import pytest
 from redis.asyncio import Redis
 
 from core.ratelimit import Decision, Limit, RateLimiter, parse_limit
+
+COUNTS_MAX = 50
 
 
 class _Clock:
@@ -15,14 +19,17 @@ class _Clock:
 
 
 @pytest.fixture
-def clock() -> _Clock:
-    return _Clock()
+def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
+    """Of the process, as `limits` reads it."""
+    clock = _Clock()
+    monkeypatch.setattr("time.time", clock)
+    return clock
 
 
 @pytest.fixture
 def limiter(clock: _Clock) -> RateLimiter:
     away: Redis = Redis.from_url("redis://127.0.0.1:9/0", socket_connect_timeout=0.2)
-    return RateLimiter(away, prefix="unit", clock=clock, wall_clock=clock)
+    return RateLimiter(away, prefix="unit", clock=clock, local_counts_max=COUNTS_MAX)
 
 
 async def _hits(limiter: RateLimiter, limit: Limit, times: int) -> list[Decision]:
@@ -37,7 +44,9 @@ def test_limits_are_written_as_people_say_them(text: str, amount: int, seconds: 
     assert parse_limit("x", text) == Limit("x", amount, seconds)
 
 
-@pytest.mark.parametrize("text", ["", "0/minute", "many/minute", "5/fortnight", "-1/second"])
+@pytest.mark.parametrize(
+    "text", ["", "0/minute", "many/minute", "5/fortnight", "-1/second", "5/second;9/hour"]
+)
 def test_other_limits_do_not_start(text: str) -> None:
     with pytest.raises(ValueError, match="not a rate limit"):
         parse_limit("x", text)
@@ -87,3 +96,20 @@ async def test_redis_is_left_alone_for_a_while(limiter: RateLimiter, clock: _Clo
     assert limiter.is_local
     clock.now += 5.1
     assert not limiter.is_local
+
+
+async def test_a_flood_of_addresses_sets_nobody_free(limiter: RateLimiter) -> None:
+    """Only what was counted longest ago makes room: no memory without end, no clean slate."""
+    limit = Limit("x", 3, 3600)
+    for subject in ("guesser", "guesser", "guesser", "gone", "gone", "guest"):
+        await limiter.hit([(limit, subject)])
+    threads = threading.active_count()
+    for number in range(COUNTS_MAX - 3):
+        await limiter.hit([(limit, f"passer-by {number}")])
+    assert not (await limiter.hit([(limit, "guesser")])).allowed
+    assert (await limiter.hit([(limit, "guest")])).remaining == 1, "counted anew, so not the oldest"
+    for number in range(2):
+        await limiter.hit([(limit, f"one more {number}")])
+    assert (await limiter.hit([(limit, "guest")])).remaining == 0, "the others are still known"
+    assert (await limiter.hit([(limit, "gone")])).remaining == 2, "the oldest went"
+    assert threading.active_count() <= threads
