@@ -1,21 +1,21 @@
-"""The application: routes, guards and middleware around one set of resources.
+"""The application: routes, guards and middleware, and how they are opened with a set of resources.
 
-Layers from the outside in: Edge (id, log line, headers), Cors, Drain (unread bodies), Litestar's
-routing, Gate (caller and rate limits), the handler.
+Routes are built once and know no settings; whatever depends on them is built at startup and read
+from `app.state.resources` by each request. Layers from the outside in: Edge (id, log line,
+headers), Cors, Drain (unread bodies), Litestar's routing, Gate (caller and rate limits), the
+handler.
 """
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import httpx
 from litestar import Litestar
-from litestar.datastructures import State
-from litestar.middleware import DefineMiddleware
 from litestar.types import ControllerRouterHandler
 
-from api import identity as deps
-from api.exception_handlers import ProblemHandlers
-from api.metrics import HttpMetrics
+from api import identity
+from api.exception_handlers import HANDLERS
 from api.middleware.clients import ClientAddress
 from api.middleware.cors import Cors
 from api.middleware.drain import Drain
@@ -25,16 +25,9 @@ from api.openapi import StrictStructs, docs_router, openapi_config
 from api.resources import Resources, build_resources
 from api.routes import ROUTERS
 from core import log
-from core.ratelimit import parse_limit
 from core.settings import Settings, load_settings
 
 JSON_BODY_BYTES_MAX = 256 * 1024
-# Every open tab refreshes about once an hour; a whole office may share one address.
-REFRESH_LIMIT = parse_limit("refresh", "150/5 minutes")
-# Each try counts, right or wrong, before the code is looked at: many at once get no further.
-CODES_LIMIT = parse_limit("codes", "10/hour")
-# What a person who buys needs in an hour; who tries out stolen cards wants more.
-CHECKOUT_LIMIT = parse_limit("checkout", "20/hour")
 
 
 def create_app(
@@ -43,53 +36,55 @@ def create_app(
     transport: httpx.AsyncBaseTransport | None = None,
     extra_routes: Sequence[ControllerRouterHandler] = (),
 ) -> Litestar:
-    """The whole application. `transport` and `extra_routes` are for tests."""
-    resources = build_resources(settings, transport=transport)
-    metrics = HttpMetrics()
+    """The whole application, ready to be opened. `transport` and `extra_routes` are for tests."""
     app = Litestar(
         route_handlers=[docs_router(), *ROUTERS, *extra_routes],
-        dependencies=deps.dependencies(resources),
-        middleware=[_gate(resources)],
-        exception_handlers=ProblemHandlers(settings.public_base_url).handlers,
+        dependencies=identity.DEPENDENCIES,
+        middleware=[Gate],
+        exception_handlers=HANDLERS,
         openapi_config=openapi_config(settings),
         plugins=[StrictStructs()],
-        state=State(
-            {
-                "resources": resources,
-                "metrics": metrics,
-                "internal_door": deps.InternalDoor(settings),
-            }
-        ),
-        on_startup=[resources.open],
-        on_shutdown=[resources.close],
+        lifespan=[_running],
         request_max_body_size=JSON_BODY_BYTES_MAX,
         logging_config=None,
         debug=False,
     )
-    app.asgi_handler = Edge(
-        Cors(Drain(app.asgi_handler), origins=settings.cors_allowed_origins),
-        clients=ClientAddress(settings.trusted_proxies),
-        metrics=metrics,
-        https=settings.public_base_url.startswith("https://"),
-    )
+    app.state.routing = app.asgi_handler
+    configure(app, settings, transport=transport)
     return app
 
 
-def _gate(resources: Resources) -> DefineMiddleware:
-    settings = resources.settings
-    return DefineMiddleware(
-        Gate,
-        tokens=resources.tokens,
-        limiter=resources.limiter if settings.rate_limits_enabled else None,
-        limits={
-            "user": parse_limit("user", settings.rate_limit_user),
-            "ip": parse_limit("ip", settings.rate_limit_ip),
-            "auth": parse_limit("auth", settings.rate_limit_auth),
-            "refresh": REFRESH_LIMIT,
-            "codes": CODES_LIMIT,
-            "checkout": CHECKOUT_LIMIT,
-        },
+def configure(
+    app: Litestar, settings: Settings, *, transport: httpx.AsyncBaseTransport | None = None
+) -> None:
+    """What `app` runs with from its next start on: it may be opened many times, one at a time."""
+    app.state.settings = settings
+    app.state.transport = transport
+
+
+def install(app: Litestar) -> Resources:
+    """Build all that a request needs from `app.state.settings`; nothing is connected yet."""
+    settings: Settings = app.state.settings
+    resources = build_resources(settings, transport=app.state.transport)
+    app.state.resources = resources
+    app.asgi_handler = Edge(
+        Cors(Drain(app.state.routing), origins=settings.cors_allowed_origins),
+        clients=ClientAddress(settings.trusted_proxies),
+        metrics=resources.metrics,
+        https=settings.public_base_url.startswith("https://"),
     )
+    return resources
+
+
+@contextlib.asynccontextmanager
+async def _running(app: Litestar) -> AsyncIterator[None]:
+    resources = install(app)
+    try:
+        await resources.open()
+        yield
+    finally:
+        await resources.close()
+        del app.state.resources
 
 
 def create_app_from_environment() -> Litestar:

@@ -16,6 +16,7 @@ from litestar.types import ExceptionHandlersMap
 
 from api import context, problems
 from api.problems import ProblemKind
+from api.resources import resources_of
 from api.schemas.problems import FieldError
 from core.errors import DomainError
 
@@ -26,85 +27,73 @@ _WWW_AUTHENTICATE = 'Bearer realm="jewelshot"'
 _FRAMEWORK_HEADERS = ("allow",)
 
 
-class ProblemHandlers:
-    """Exception handlers bound to the base URL that problem types live under."""
+def _domain_error(request: AnyRequest, error: DomainError) -> Response[Any]:
+    kind = problems.kind_of(error)
+    if kind.status >= 500:
+        log.error("http.domain_error", problem=kind.slug, fields=error.fields, exc_info=error)
+    return _answer(request, kind, fields=error.fields)
 
-    def __init__(self, base_url: str) -> None:
-        self._base_url = base_url
 
-    @property
-    def handlers(self) -> ExceptionHandlersMap:
-        return {
-            DomainError: self._domain_error,
-            HTTPException: self._http_exception,
-            psycopg.Error: self._database_error,
-            Exception: self._unexpected,
-        }
+def _http_exception(request: AnyRequest, error: HTTPException) -> Response[Any]:
+    kind = problems.BY_STATUS.get(error.status_code)
+    if kind is None:
+        kind = problems.INVALID_REQUEST if error.status_code < 500 else problems.INTERNAL
+    if kind.status >= 500:
+        log.error("http.exception", problem=kind.slug, exc_info=error)
+    field_errors = _field_errors(error) if kind is problems.INVALID_REQUEST else None
+    kept = {
+        name: value
+        for name, value in (error.headers or {}).items()
+        if name.lower() in _FRAMEWORK_HEADERS
+    }
+    return _answer(request, kind, field_errors=field_errors, headers=kept)
 
-    def _domain_error(self, request: AnyRequest, error: DomainError) -> Response[Any]:
-        kind = problems.kind_of(error)
-        if kind.status >= 500:
-            log.error("http.domain_error", problem=kind.slug, fields=error.fields, exc_info=error)
-        return self._answer(request, kind, fields=error.fields)
 
-    def _http_exception(self, request: AnyRequest, error: HTTPException) -> Response[Any]:
-        kind = problems.BY_STATUS.get(error.status_code)
-        if kind is None:
-            kind = problems.INVALID_REQUEST if error.status_code < 500 else problems.INTERNAL
-        if kind.status >= 500:
-            log.error("http.exception", problem=kind.slug, exc_info=error)
-        field_errors = _field_errors(error) if kind is problems.INVALID_REQUEST else None
-        kept = {
-            name: value
-            for name, value in (error.headers or {}).items()
-            if name.lower() in _FRAMEWORK_HEADERS
-        }
-        return self._answer(request, kind, field_errors=field_errors, headers=kept)
+def _database_error(request: AnyRequest, error: psycopg.Error) -> Response[Any]:
+    """What is not one of our own SQLSTATEs: the database is away, or a value does not fit."""
+    if isinstance(error, psycopg.OperationalError):
+        log.error("http.database_unavailable", sqlstate=error.sqlstate, error=str(error))
+        return _answer(request, problems.UNAVAILABLE)
+    if isinstance(error, psycopg.DataError):
+        log.warning("http.database_refused_value", sqlstate=error.sqlstate)
+        fault = FieldError("#", "A value is out of range or has characters that cannot be kept")
+        return _answer(request, problems.INVALID_REQUEST, field_errors=[fault])
+    return _unexpected(request, error)
 
-    def _database_error(self, request: AnyRequest, error: psycopg.Error) -> Response[Any]:
-        """What is not one of our own SQLSTATEs: the database is away, or a value does not fit."""
-        if isinstance(error, psycopg.OperationalError):
-            log.error("http.database_unavailable", sqlstate=error.sqlstate, error=str(error))
-            return self._answer(request, problems.UNAVAILABLE)
-        if isinstance(error, psycopg.DataError):
-            log.warning("http.database_refused_value", sqlstate=error.sqlstate)
-            fault = FieldError("#", "A value is out of range or has characters that cannot be kept")
-            return self._answer(request, problems.INVALID_REQUEST, field_errors=[fault])
-        return self._unexpected(request, error)
 
-    def _unexpected(self, request: AnyRequest, error: Exception) -> Response[Any]:
-        log.error("http.unexpected_error", error=type(error).__name__, exc_info=error)
-        return self._answer(request, problems.INTERNAL)
+def _unexpected(request: AnyRequest, error: Exception) -> Response[Any]:
+    log.error("http.unexpected_error", error=type(error).__name__, exc_info=error)
+    return _answer(request, problems.INTERNAL)
 
-    def _answer(
-        self,
-        request: AnyRequest,
-        kind: ProblemKind,
-        *,
-        fields: Mapping[str, Any] | None = None,
-        field_errors: list[FieldError] | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Response[Any]:
-        known = context.of(request)
-        answer_headers = dict(headers or {})
-        given = dict(fields or {})
-        if kind.retry_after_seconds is not None:
-            wait = given.setdefault("retry_after_seconds", kind.retry_after_seconds)
-            answer_headers["Retry-After"] = str(max(1, round(float(wait))))
-        if kind.status == 401:
-            answer_headers["WWW-Authenticate"] = _WWW_AUTHENTICATE
-        _warn_if_undocumented(request, kind)
-        body = problems.document(
-            kind,
-            base_url=self._base_url,
-            instance=request.url.path,
-            request_id=known.request_id,
-            fields=given,
-            field_errors=field_errors,
-        )
-        return Response(
-            body, status_code=kind.status, headers=answer_headers, media_type=problems.MEDIA_TYPE
-        )
+
+def _answer(
+    request: AnyRequest,
+    kind: ProblemKind,
+    *,
+    fields: Mapping[str, Any] | None = None,
+    field_errors: list[FieldError] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response[Any]:
+    known = context.of(request)
+    answer_headers = dict(headers or {})
+    given = dict(fields or {})
+    if kind.retry_after_seconds is not None:
+        wait = given.setdefault("retry_after_seconds", kind.retry_after_seconds)
+        answer_headers["Retry-After"] = str(max(1, round(float(wait))))
+    if kind.status == 401:
+        answer_headers["WWW-Authenticate"] = _WWW_AUTHENTICATE
+    _warn_if_undocumented(request, kind)
+    body = problems.document(
+        kind,
+        base_url=resources_of(request).settings.public_base_url,
+        instance=request.url.path,
+        request_id=known.request_id,
+        fields=given,
+        field_errors=field_errors,
+    )
+    return Response(
+        body, status_code=kind.status, headers=answer_headers, media_type=problems.MEDIA_TYPE
+    )
 
 
 def _warn_if_undocumented(request: AnyRequest, kind: ProblemKind) -> None:
@@ -141,3 +130,11 @@ def _field_error(entry: Mapping[str, Any]) -> FieldError:
     else:
         pointer = f"{source}/{key}"
     return FieldError(pointer, str(entry.get("message", "is not valid")))
+
+
+HANDLERS: ExceptionHandlersMap = {
+    DomainError: _domain_error,
+    HTTPException: _http_exception,
+    psycopg.Error: _database_error,
+    Exception: _unexpected,
+}

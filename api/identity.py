@@ -9,7 +9,6 @@ scope that its transaction must run in: `await db.run(work, scope=user.scope)`.
 import re
 from typing import Any, TypeAlias
 
-import httpx
 import msgspec
 import structlog
 from litestar import Request
@@ -17,11 +16,10 @@ from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency, Provide
 from litestar.handlers import BaseRouteHandler
 from litestar.params import SkipValidation
-from redis.asyncio import Redis
 
 from api import context, security
 from api.limits import AddressLimit
-from api.resources import Resources
+from api.resources import Resources, resources_of
 from core.db import Database, Scope, admin_scope, user_scope
 from core.errors import (
     BadCredentialsError,
@@ -31,7 +29,7 @@ from core.errors import (
 )
 from core.identity.supabase_auth import SupabaseAuth
 from core.identity.tokens import Claims
-from core.ratelimit import Limit, RateLimiter, parse_limit
+from core.ratelimit import Limit, RateLimiter
 from core.settings import Settings
 
 log = structlog.get_logger()
@@ -65,7 +63,6 @@ class Admin(msgspec.Struct, frozen=True):
 
     scope: Scope
     actor: str
-    is_break_glass: bool
 
 
 # The names are those of the parameters. Nothing is validated again: we built it ourselves.
@@ -73,8 +70,6 @@ CurrentUser: TypeAlias = NamedDependency[SkipValidation[User]]  # user
 CurrentAdmin: TypeAlias = NamedDependency[SkipValidation[Admin]]  # admin
 Db: TypeAlias = NamedDependency[SkipValidation[Database]]  # db
 AppSettings: TypeAlias = NamedDependency[SkipValidation[Settings]]  # settings
-RedisClient: TypeAlias = NamedDependency[SkipValidation[Redis]]  # redis
-HttpClient: TypeAlias = NamedDependency[SkipValidation[httpx.AsyncClient]]  # http
 Limiter: TypeAlias = NamedDependency[SkipValidation[RateLimiter]]  # limiter
 AddressLimiter: TypeAlias = NamedDependency[SkipValidation[AddressLimit]]  # address_limit
 Auth: TypeAlias = NamedDependency[SkipValidation[SupabaseAuth]]  # auth
@@ -102,67 +97,52 @@ def bearer_token(request: AnyRequest) -> str:
     return request.headers["authorization"].partition(" ")[2].strip()
 
 
-class AdminDoor:
-    """app_metadata.role = admin and aal2; or the break-glass key, if there is one."""
+async def provide_admin(request: AnyRequest) -> Admin:
+    """app_metadata.role = admin and aal2; or the break-glass key, if there is one.
 
-    def __init__(self, settings: Settings, limiter: RateLimiter) -> None:
-        key = settings.admin_dashboard_key
-        self._key = key.get_secret_value() if key else None
-        self._limiter = limiter
-
-    async def provide_admin(self, request: AnyRequest) -> Admin:
-        """Raises: BadCredentialsError, NotAllowedError, RateLimitedError."""
-        offered = request.headers.get(ADMIN_KEY_HEADER)
-        if offered is not None:
-            return await self._break_glass(request, offered)
-        known = context.of(request)
-        claims = require_claims(known)
-        if not claims.is_admin:
-            raise NotAllowedError(reason="not_an_admin")
-        if claims.aal != "aal2":
-            raise NotAllowedError(reason="mfa_required")
-        known.actor = f"admin:{claims.user_id}"
-        return Admin(scope=admin_scope(claims.payload), actor=known.actor, is_break_glass=False)
-
-    async def _break_glass(self, request: AnyRequest, offered: str) -> Admin:
-        known = context.of(request)
-        decision = await self._limiter.hit([(ADMIN_KEY_LIMIT, f"ip:{known.client_ip}")])
-        if not decision.allowed:
-            raise RateLimitedError(
-                retry_after_seconds=decision.retry_after_seconds, policy=decision.limit.name
-            )
-        route = request.scope.get("path_template")
-        if not security.is_one_of(offered, self._key):
-            log.error("admin.break_glass_refused", client_ip=known.client_ip, route=route)
-            raise BadCredentialsError(reason="admin_key")
-        log.critical("admin.break_glass_used", client_ip=known.client_ip, route=route)
-        known.actor = "break-glass"
-        return Admin(scope=admin_scope(_BREAK_GLASS_CLAIMS), actor=known.actor, is_break_glass=True)
+    Raises: NoIdentityError, BadCredentialsError, NotAllowedError, RateLimitedError.
+    """
+    offered = request.headers.get(ADMIN_KEY_HEADER)
+    if offered is not None:
+        return await _break_glass(request, offered)
+    known = context.of(request)
+    claims = require_claims(known)
+    if not claims.is_admin:
+        raise NotAllowedError(reason="not_an_admin")
+    if claims.aal != "aal2":
+        raise NotAllowedError(reason="mfa_required")
+    known.actor = f"admin:{claims.user_id}"
+    return Admin(scope=admin_scope(claims.payload), actor=known.actor)
 
 
-class InternalDoor:
-    """Guard of /internal/v1: either of two secrets, so that they can be rotated."""
+async def _break_glass(request: AnyRequest, offered: str) -> Admin:
+    known = context.of(request)
+    resources = resources_of(request)
+    decision = await resources.limiter.hit([(ADMIN_KEY_LIMIT, f"ip:{known.client_ip}")])
+    if not decision.allowed:
+        raise RateLimitedError(
+            retry_after_seconds=decision.retry_after_seconds, policy=decision.limit.name
+        )
+    route = request.scope.get("path_template")
+    if not security.is_one_of(offered, resources.settings.admin_dashboard_key):
+        log.error("admin.break_glass_refused", client_ip=known.client_ip, route=route)
+        raise BadCredentialsError(reason="admin_key")
+    log.critical("admin.break_glass_used", client_ip=known.client_ip, route=route)
+    known.actor = "break-glass"
+    return Admin(scope=admin_scope(_BREAK_GLASS_CLAIMS), actor=known.actor)
 
-    def __init__(self, settings: Settings) -> None:
-        self._secrets = [
-            secret.get_secret_value() if secret else None
-            for secret in (settings.internal_api_secret, settings.internal_api_secret_previous)
-        ]
 
-    def __call__(self, connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-        """Raises: BadCredentialsError."""
-        offered = connection.headers.get(INTERNAL_TOKEN_HEADER)
-        if offered is None or not security.is_one_of(offered, *self._secrets):
-            raise BadCredentialsError(reason="internal_token")
-        context.of(connection).actor = "internal"
+def internal_guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """Guard of /internal/v1: either of two secrets, so that they can be rotated.
 
-
-def internal_guard(
-    connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler
-) -> None:
-    """For `guards=[internal_guard]`; the door itself is built with the application."""
-    door: InternalDoor = connection.app.state.internal_door
-    door(connection, handler)
+    Raises: BadCredentialsError.
+    """
+    settings = resources_of(connection).settings
+    offered = connection.headers.get(INTERNAL_TOKEN_HEADER)
+    secrets = (settings.internal_api_secret, settings.internal_api_secret_previous)
+    if offered is None or not security.is_one_of(offered, *secrets):
+        raise BadCredentialsError(reason="internal_token")
+    context.of(connection).actor = "internal"
 
 
 def parse_prefer_wait(prefer: str | None) -> int:
@@ -171,46 +151,37 @@ def parse_prefer_wait(prefer: str | None) -> int:
     return min(int(found.group(1)), PREFER_WAIT_SECONDS_MAX) if found else 0
 
 
-def dependencies(resources: Resources) -> dict[str, Provide]:
-    def provide_db() -> Database:
-        return resources.db
+def provide_resources(request: AnyRequest) -> Resources:
+    return resources_of(request)
 
-    def provide_settings() -> Settings:
-        return resources.settings
 
-    def provide_redis() -> Redis:
-        return resources.redis
+def provide_db(request: AnyRequest) -> Database:
+    return resources_of(request).db
 
-    def provide_http() -> httpx.AsyncClient:
-        return resources.http
 
-    def provide_limiter() -> RateLimiter:
-        return resources.limiter
+def provide_settings(request: AnyRequest) -> Settings:
+    return resources_of(request).settings
 
-    def provide_auth() -> SupabaseAuth:
-        return resources.auth
 
-    address_limit = AddressLimit(
-        resources.limiter if resources.settings.rate_limits_enabled else None,
-        parse_limit("address", resources.settings.rate_limit_auth),
-    )
+def provide_limiter(request: AnyRequest) -> RateLimiter:
+    return resources_of(request).limiter
 
-    def provide_resources() -> Resources:
-        return resources
 
-    def provide_address_limit() -> AddressLimit:
-        return address_limit
+def provide_address_limit(request: AnyRequest) -> AddressLimit:
+    return resources_of(request).address_limit
 
-    door = AdminDoor(resources.settings, resources.limiter)
-    return {
-        "db": Provide(provide_db, sync_to_thread=False),
-        "settings": Provide(provide_settings, sync_to_thread=False),
-        "redis": Provide(provide_redis, sync_to_thread=False),
-        "http": Provide(provide_http, sync_to_thread=False),
-        "limiter": Provide(provide_limiter, sync_to_thread=False),
-        "auth": Provide(provide_auth, sync_to_thread=False),
-        "address_limit": Provide(provide_address_limit, sync_to_thread=False),
-        "resources": Provide(provide_resources, sync_to_thread=False),
-        "user": Provide(provide_user, sync_to_thread=False),
-        "admin": Provide(door.provide_admin),
-    }
+
+def provide_auth(request: AnyRequest) -> SupabaseAuth:
+    return resources_of(request).auth
+
+
+DEPENDENCIES = {
+    "resources": Provide(provide_resources, sync_to_thread=False),
+    "db": Provide(provide_db, sync_to_thread=False),
+    "settings": Provide(provide_settings, sync_to_thread=False),
+    "limiter": Provide(provide_limiter, sync_to_thread=False),
+    "address_limit": Provide(provide_address_limit, sync_to_thread=False),
+    "auth": Provide(provide_auth, sync_to_thread=False),
+    "user": Provide(provide_user, sync_to_thread=False),
+    "admin": Provide(provide_admin),
+}

@@ -1,21 +1,27 @@
-"""What the application is made of: built once from Settings, opened and closed with it."""
+"""The process's clients and what else is made of Settings: built, opened and closed with the
+application, and read from `app.state.resources` by each request."""
 
 import dataclasses
 import uuid
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 import httpx
+from litestar.connection import ASGIConnection
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from api.limits import AddressLimit, named_limits
+from api.metrics import HttpMetrics
 from core.changes import ChangeHub, ChangePublisher
 from core.db import Database
 from core.generations.providers.fal.webhook import WebhookVerifier
 from core.identity.supabase_auth import SupabaseAuth
 from core.identity.tokens import TokenVerifier
 from core.payments.stripe.client import StripeGateway
-from core.ratelimit import RateLimiter
+from core.ratelimit import Limit, RateLimiter, parse_limit
 from core.settings import Settings
 from core.storage.supabase import SupabaseStorage
 from core.storage.types import Storage
@@ -34,6 +40,8 @@ class Resources:
     http: httpx.AsyncClient
     tokens: TokenVerifier
     limiter: RateLimiter
+    limits: Mapping[str, Limit]
+    address_limit: AddressLimit
     auth: SupabaseAuth
     storage: Storage
     queue: TaskQueue
@@ -42,6 +50,7 @@ class Resources:
     fal_webhooks: WebhookVerifier
     payments: StripeGateway | None
     """None: nothing is for sale, because there is no STRIPE_SECRET_KEY."""
+    metrics: HttpMetrics
     streams: Counter[uuid.UUID] = dataclasses.field(default_factory=Counter)
     """Event streams that each person holds open here."""
 
@@ -71,6 +80,8 @@ def build_resources(
         follow_redirects=False,
     )
     redis = _build_redis(settings)
+    limiter = RateLimiter(redis, prefix=settings.redis_prefix)
+    limits = named_limits(settings)
     return Resources(
         settings=settings,
         db=Database(
@@ -81,17 +92,28 @@ def build_resources(
         redis=redis,
         http=http,
         tokens=TokenVerifier(settings, http),
-        limiter=RateLimiter(redis, prefix=settings.redis_prefix),
+        limiter=limiter,
+        limits=limits,
+        address_limit=AddressLimit(
+            limiter if settings.rate_limits_enabled else None,
+            parse_limit("address", settings.rate_limit_auth),
+        ),
         auth=SupabaseAuth(settings, http),
         storage=SupabaseStorage(settings, http),
         queue=TaskQueue(settings),
         changes=ChangePublisher(settings, redis),
         hub=ChangeHub(settings, redis),
         fal_webhooks=WebhookVerifier(settings, http),
+        metrics=HttpMetrics(),
         payments=None
         if settings.stripe_secret_key is None
         else StripeGateway(settings, transport=transport),
     )
+
+
+def resources_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Resources:
+    resources: Resources = connection.app.state.resources
+    return resources
 
 
 def _build_redis(settings: Settings) -> Redis:

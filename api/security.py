@@ -3,6 +3,7 @@
 import hmac
 
 from litestar.openapi.spec import Components, SecurityScheme
+from pydantic import SecretStr
 
 BEARER: list[dict[str, list[str]]] = [{"bearer": []}]
 ADMIN: list[dict[str, list[str]]] = [{"bearer": []}, {"admin_key": []}]
@@ -10,11 +11,13 @@ INTERNAL: list[dict[str, list[str]]] = [{"internal_token": []}]
 PUBLIC: list[dict[str, list[str]]] = [{}]
 
 
-def is_one_of(offered: str, *secrets: str | None) -> bool:
+def is_one_of(offered: str, *secrets: SecretStr | None) -> bool:
     """Constant time in the offered value; a secret that is not set matches nothing."""
     given = offered.encode("utf-8", "surrogatepass")
     matches = [
-        hmac.compare_digest(given, secret.encode()) for secret in secrets if secret is not None
+        hmac.compare_digest(given, secret.get_secret_value().encode())
+        for secret in secrets
+        if secret is not None
     ]
     return any(matches)
 

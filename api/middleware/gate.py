@@ -11,33 +11,24 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from api import context
+from api.resources import Resources
 from core.errors import DomainError, RateLimitedError
-from core.identity.tokens import TokenVerifier
-from core.ratelimit import Decision, Limit, RateLimiter
+from core.ratelimit import Decision
 
 
 class Gate:
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        tokens: TokenVerifier,
-        limiter: RateLimiter | None,
-        limits: dict[str, Limit],
-    ) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._tokens = tokens
-        self._limiter = limiter
-        self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == ScopeType.HTTP and scope["method"] != "OPTIONS":
-            await self._authenticate(scope)
-            if self._limiter is not None:
-                await self._limit(scope, self._limiter)
+            resources: Resources = scope["litestar_app"].state.resources
+            await self._authenticate(scope, resources)
+            if resources.settings.rate_limits_enabled:
+                await self._limit(scope, resources)
         await self._app(scope, receive, send)
 
-    async def _authenticate(self, scope: Scope) -> None:
+    async def _authenticate(self, scope: Scope, resources: Resources) -> None:
         header = next((value for name, value in scope["headers"] if name == b"authorization"), None)
         if header is None:
             return
@@ -46,11 +37,11 @@ class Gate:
             return
         known = context.of_scope(scope)
         try:
-            known.claims = await self._tokens.verify(token.strip())
+            known.claims = await resources.tokens.verify(token.strip())
         except DomainError as refusal:
             known.refusal = refusal
 
-    async def _limit(self, scope: Scope, limiter: RateLimiter) -> None:
+    async def _limit(self, scope: Scope, resources: Resources) -> None:
         opt = scope["route_handler"].opt
         named = opt.get("rate_limit")
         if named is False:
@@ -58,13 +49,13 @@ class Gate:
         known = context.of_scope(scope)
         if known.claims is not None:
             subject = f"user:{known.claims.user_id}"
-            checks = [(self._limits["user"], subject)]
+            checks = [(resources.limits["user"], subject)]
         else:
             subject = f"ip:{known.client_ip}"
-            checks = [(self._limits["ip"], subject)]
+            checks = [(resources.limits["ip"], subject)]
         if named is not None:
-            checks.append((self._limits[named], f"{subject}:{scope['path_template']}"))
-        decision = await limiter.hit(checks)
+            checks.append((resources.limits[named], f"{subject}:{scope['path_template']}"))
+        decision = await resources.limiter.hit(checks)
         known.headers.extend(_headers(decision))
         if not decision.allowed:
             raise RateLimitedError(

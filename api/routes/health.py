@@ -14,8 +14,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from api import security
-from api.identity import AppResources, AppSettings, Db
-from api.metrics import HttpMetrics, render_samples
+from api.identity import AppResources
+from api.metrics import render_samples
 from api.problems import raises
 from api.schemas.health import Alive, Check, Readiness, State
 from core import health
@@ -141,18 +141,16 @@ def _degraded_unless(condition: bool, **facts: Any) -> Check:
     responses=raises(BadCredentialsError, public=True),
     opt={"rate_limit": False},
 )
-async def get_metrics(
-    request: Request[Any, Any, Any], db: Db, settings: AppSettings
-) -> Response[str]:
+async def get_metrics(request: Request[Any, Any, Any], resources: AppResources) -> Response[str]:
+    settings = resources.settings
     if settings.metrics_token is not None:
         offered = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if not security.is_one_of(offered, settings.metrics_token.get_secret_value()):
+        if not security.is_one_of(offered, settings.metrics_token):
             raise BadCredentialsError(reason="metrics_token")
-    metrics: HttpMetrics = request.app.state.metrics
-    text = generate_latest(metrics.registry).decode()
+    text = generate_latest(resources.metrics.registry).decode()
     try:
         async with asyncio.timeout(CHECK_SECONDS_MAX):
-            text += render_samples(await db.run(health.list_samples))
+            text += render_samples(await resources.db.run(health.list_samples))
     except (psycopg.Error, TimeoutError) as error:
         # The process's own figures are wanted most while the database is away.
         log.warning("metrics.database", error=type(error).__name__)

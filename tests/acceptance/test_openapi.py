@@ -27,7 +27,6 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from api.app import create_app
 from core.payments.queries import receive_event
 from core.payments.service import list_packs
 from core.payments.stripe.client import StripeGateway
@@ -39,6 +38,7 @@ from sandbox.stripe.config import StripeSandboxConfig
 from sandbox.stripe.in_process import InProcessTransport
 from scripts.stripe_setup import set_up
 from tests.harness.database import cloned_database
+from tests.harness.http import borrowed_app
 from tests.harness.payments import STRIPE_URL, payments_settings
 from tests.harness.payments_api import STRIPE_ORIGIN
 from tests.harness.pipeline import API_URL, PhotoOwner, PipelineHarness
@@ -66,7 +66,8 @@ def _document() -> dict[str, Any]:
         redis_prefix="offline",
         supabase_url=NOWHERE,
     )
-    return create_app(offline).openapi_schema.to_schema()
+    with borrowed_app(offline) as app:
+        return app.openapi_schema.to_schema()
 
 
 DOCUMENT = _document()

@@ -7,17 +7,17 @@ import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 import httpx
 from litestar import Litestar
 from pydantic import SecretStr
 
-from api.app import create_app
 from core.pixels.pool import PixelPool
 from core.settings import Settings
 from sandbox.stripe.in_process import InProcessTransport
 from tests.harness.database import TestDatabase
+from tests.harness.http import client_of, opened_app
 from tests.harness.payments import STRIPE_URL, WEBHOOK_SECRET, PaymentsHarness, set_up_payments
 from tests.harness.router import HttpRouter
 from tests.harness.settings import NOWHERE
@@ -190,9 +190,7 @@ class PaymentsApiHarness:
 async def _opened_api(
     settings: Settings, router: HttpRouter
 ) -> AsyncIterator[tuple[Litestar, httpx.AsyncClient]]:
-    app = create_app(settings, transport=router)
-    wire = httpx.ASGITransport(cast("Any", app), client=("203.0.113.7", 50_000))
-    async with app.lifespan(), httpx.AsyncClient(transport=wire, base_url="http://api") as client:
+    async with opened_app(settings, transport=router) as app, client_of(app) as client:
         yield app, client
 
 

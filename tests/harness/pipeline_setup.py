@@ -11,7 +11,6 @@ from litestar import Litestar
 from psycopg.types.json import Jsonb
 from pydantic import SecretStr
 
-from api.app import create_app
 from core.changes import ChangePublisher
 from core.db import Connection, Database
 from core.generations.providers.fal.client import FalClient
@@ -25,6 +24,7 @@ from sandbox.supabase.app import create_app as create_supabase
 from sandbox.supabase.config import SupabaseConfig
 from scripts.seed import ensure_buckets
 from tests.harness.database import TestDatabase
+from tests.harness.http import opened_app
 from tests.harness.pipeline import API_URL, FAL_URL, SUPABASE_URL, PipelineHarness
 from tests.harness.router import HttpRouter
 from tests.harness.tokens import JWKS_PATH, TokenIssuer
@@ -116,8 +116,9 @@ async def set_up_pipeline(
         provider = _create_provider(settings, router, prerendered=prerendered)
         stack.push_async_callback(provider.state.engine.aclose)
         router.connect(FAL_URL, provider)
-        app = create_app(settings.model_copy(update=api or {}), transport=router)
-        await stack.enter_async_context(app.lifespan())
+        app = await stack.enter_async_context(
+            opened_app(settings.model_copy(update=api or {}), transport=router)
+        )
         router.connect(API_URL, app)
         to_api = httpx.ASGITransport(cast("Any", app), client=("203.0.113.7", 50_000))
         to_provider = httpx.ASGITransport(cast("Any", provider))

@@ -1,6 +1,7 @@
 """The OpenAPI document is complete, and the pages load nothing from elsewhere."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -10,21 +11,21 @@ from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
 
 from api import problems
-from api.app import create_app
 from api.schemas.common import decode_cursor, encode_cursor
 from api.schemas.problems import ProblemDetails
 from core.errors import InvalidInputError
 from core.ids import new_id
 from core.settings import Settings
-from tests.unit.api.support import offline_client
+from tests.harness.http import borrowed_app, offline_client
 
 METHODS = {"get", "post", "put", "patch", "delete"}
 NOT_PROBLEMS = {("/readyz", "503")}  # answers its checks in any state
 
 
 @pytest.fixture
-def app(settings: Settings) -> Litestar:
-    return create_app(settings)
+def app(settings: Settings) -> Iterator[Litestar]:
+    with borrowed_app(settings) as app:
+        yield app
 
 
 @pytest.fixture

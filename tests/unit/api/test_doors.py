@@ -10,8 +10,8 @@ from structlog.testing import capture_logs
 
 from api.identity import CurrentAdmin, CurrentUser, internal_guard, parse_prefer_wait
 from core.settings import Settings
+from tests.harness.http import offline_client
 from tests.harness.tokens import TokenIssuer
-from tests.unit.api.support import offline_client
 
 ADMIN_KEY = "break-glass-0123456789abcdef"
 

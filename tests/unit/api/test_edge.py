@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 
 from api.middleware.clients import ClientAddress
 from core.settings import Settings
+from tests.harness.http import offline_client
 from tests.harness.tokens import TokenIssuer
-from tests.unit.api.support import offline_client
 
 ORIGIN = "https://shop.example.com"
 

@@ -14,7 +14,7 @@ from api import problems
 from api.schemas.problems import ProblemDetails
 from core import errors
 from core.settings import Settings
-from tests.unit.api.support import offline_client
+from tests.harness.http import offline_client
 
 
 def _subclasses(cls: type[errors.DomainError]) -> list[type[errors.DomainError]]:
@@ -26,6 +26,32 @@ def test_every_domain_error_has_a_row() -> None:
     assert set(errors.DomainError.__subclasses__()) == set(problems.BY_ERROR)
     for cls in _subclasses(errors.DomainError):
         assert problems.kind_of(cls()) is not problems.INTERNAL
+
+
+class _Form(msgspec.Struct):
+    email: str
+    size: int
+
+
+_raised: list[Exception] = []
+
+
+@get("/broken")
+async def broken() -> None:
+    raise _raised.pop()
+
+
+@get("/sloppy", responses=problems.raises(public=True))
+async def sloppy() -> None:
+    raise _raised.pop()
+
+
+@post("/form")
+async def take_form(data: JSONBody[_Form], page: FromQuery[int]) -> None:
+    del data, page
+
+
+ROUTES = [broken, sloppy, take_form]
 
 
 def test_slugs_name_one_kind_each() -> None:
@@ -45,12 +71,8 @@ async def test_domain_errors_become_problems(
     cls: type[errors.DomainError], settings: Settings
 ) -> None:
     kind = problems.BY_ERROR[cls]
-
-    @get("/broken")
-    async def broken() -> None:
-        raise cls(**kind.members)
-
-    async with offline_client(settings, routes=[broken]) as client:
+    _raised.append(cls(**kind.members))
+    async with offline_client(settings, routes=ROUTES) as client:
         response = await client.get("/broken?token=secret")
     assert response.status_code == kind.status
     assert response.headers["content-type"] == "application/problem+json"
@@ -65,34 +87,24 @@ async def test_domain_errors_become_problems(
 
 
 async def test_a_domain_error_may_say_its_own_detail_and_errors(settings: Settings) -> None:
-    @get("/broken")
-    async def broken() -> None:
-        raise errors.InvalidInputError(
+    _raised.append(
+        errors.InvalidInputError(
             field="params",
             reason="schema",
             detail="Two things are wrong.",
             errors=[{"pointer": "#/params/width", "detail": "too wide"}],
             status=200,
         )
-
-    async with offline_client(settings, routes=[broken]) as client:
+    )
+    async with offline_client(settings, routes=ROUTES) as client:
         body = (await client.get("/broken")).json()
     assert body["detail"] == "Two things are wrong."
     assert body["errors"] == [{"pointer": "#/params/width", "detail": "too wide"}]
     assert body["status"] == 422
 
 
-class _Form(msgspec.Struct):
-    email: str
-    size: int
-
-
 async def test_validation_errors_point_at_the_place(settings: Settings) -> None:
-    @post("/form")
-    async def take_form(data: JSONBody[_Form], page: FromQuery[int]) -> None:
-        del data, page
-
-    async with offline_client(settings, routes=[take_form]) as client:
+    async with offline_client(settings, routes=ROUTES) as client:
         response = await client.post("/form?page=x", json={"email": 1, "size": 2})
         assert response.status_code == 400
         assert {fault["pointer"] for fault in response.json()["errors"]} == {
@@ -111,19 +123,15 @@ async def test_validation_errors_point_at_the_place(settings: Settings) -> None:
 
 
 async def test_bodies_over_the_limit_are_refused(settings: Settings) -> None:
-    @post("/form")
-    async def take_form(data: JSONBody[_Form]) -> None:
-        del data
-
     async def chunks() -> "object":
         for _ in range(40):
             yield b" " * 10_000
 
-    async with offline_client(settings, routes=[take_form]) as client:
+    async with offline_client(settings, routes=ROUTES) as client:
         headers = {"content-type": "application/json"}
-        response = await client.post("/form", content=b" " * 300_000, headers=headers)
+        response = await client.post("/form?page=1", content=b" " * 300_000, headers=headers)
         assert (response.status_code, response.json()["status"]) == (413, 413)
-        response = await client.post("/form", content=chunks(), headers=headers)  # type: ignore[arg-type]  # without a length
+        response = await client.post("/form?page=1", content=chunks(), headers=headers)  # type: ignore[arg-type]  # without a length
         assert response.status_code == 413
 
 
@@ -138,12 +146,9 @@ async def test_bodies_over_the_limit_are_refused(settings: Settings) -> None:
     ],
 )
 async def test_inner_text_stays_inside(error: Exception, status: int, settings: Settings) -> None:
-    @get("/broken")
-    async def broken() -> None:
-        raise error
-
+    _raised.append(error)
     with capture_logs() as lines:
-        async with offline_client(settings, routes=[broken]) as client:
+        async with offline_client(settings, routes=ROUTES) as client:
             response = await client.get("/broken")
     assert response.status_code == status
     assert "db.internal" not in response.text
@@ -172,12 +177,9 @@ async def test_types_explain_themselves(slug: str, settings: Settings) -> None:
 
 
 async def test_a_problem_that_a_route_does_not_document_is_logged(settings: Settings) -> None:
-    @get("/sloppy", responses=problems.raises(public=True))
-    async def sloppy() -> None:
-        raise errors.ConflictError(reason="x")
-
+    _raised.append(errors.ConflictError(reason="x"))
     with capture_logs() as lines:
-        async with offline_client(settings, routes=[sloppy]) as client:
+        async with offline_client(settings, routes=ROUTES) as client:
             await client.get("/sloppy")
     assert [line["route"] for line in lines if line["event"] == "http.undocumented_problem"] == [
         "/sloppy"
