@@ -89,7 +89,7 @@ def provide_user(request: AnyRequest) -> User:
 def require_claims(known: context.RequestContext) -> Claims:
     if known.claims is not None:
         return known.claims
-    raise known.refusal or NoIdentityError(reason="no_token")
+    raise known.refusal or NoIdentityError()
 
 
 def bearer_token(request: AnyRequest) -> str:

@@ -4,6 +4,7 @@ Owns status, type and words of every error a caller may see. Nothing here shows 
 driver or vendor: `detail` is built from a domain error's typed fields only.
 """
 
+import datetime as dt
 import string
 from collections.abc import Mapping
 from typing import Any
@@ -90,7 +91,7 @@ PAYLOAD_TOO_LARGE = ProblemKind(
     detail="The body or the image is larger than this path takes.",
     meaning="The request's body or the image in it is over the stated limit.",
     what_to_do="Send a smaller file or body; the limit is in the document where it is known.",
-    members={"limit_bytes": 25_000_000},
+    members={"reason": "too_many_bytes", "limit_bytes": 25_000_000},
 )
 UNSUPPORTED_MEDIA = ProblemKind(
     status=415,
@@ -99,7 +100,7 @@ UNSUPPORTED_MEDIA = ProblemKind(
     detail="This kind of content is not taken here.",
     meaning="The Content-Type, or what the bytes of a file really are, is not one we take.",
     what_to_do="Send JSON, or a JPEG, PNG, WebP, HEIC or TIFF photo, as the route documents.",
-    members={"reason": "not_an_image"},
+    members={"reason": "unknown_type", "detail": "This kind of content is not taken here."},
 )
 RATE_LIMITED = ProblemKind(
     status=429,
@@ -126,6 +127,7 @@ UNAVAILABLE = ProblemKind(
     detail="Something this needs does not answer right now. Nothing was lost.",
     meaning="The database or a service that we depend on does not answer.",
     what_to_do="Send the same request again after Retry-After, with the same Idempotency-Key.",
+    members={"what": "payments"},
     retry_after_seconds=5,
 )
 
@@ -222,7 +224,7 @@ BY_ERROR: dict[type[errors.DomainError], ProblemKind] = {
         detail="This code could be redeemed until {expired_at}.",
         meaning="The code is right, but its time is over. Nothing was booked.",
         what_to_do="Ask whoever gave it to you for a new one.",
-        members={"expired_at": "2026-12-31T23:00:00+00:00"},
+        members={"expired_at": dt.datetime(2026, 12, 31, 23, tzinfo=dt.UTC)},
     ),
     errors.UsedUpCodeError: ProblemKind(
         status=409,
@@ -391,5 +393,5 @@ def example(kind: ProblemKind, *, base_url: str = "https://api.example.com") -> 
         base_url=base_url,
         instance="/v1/example",
         request_id="0192f3a1b2c37d4e8f90a1b2c3d4e5f6",
-        fields=kind.members,
+        fields=msgspec.to_builtins(kind.members),
     )

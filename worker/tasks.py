@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from core import errors
+from core.errors import InJobs
 from core.tasks import outbox
 from core.tasks.outbox import Task
 from worker.context import WorkerContext
@@ -132,18 +133,26 @@ async def _run_job(ctx: WorkerContext, task: Task) -> str:
     renewal = asyncio.create_task(_renew(ctx, task))
     try:
         await job(ctx, task)
-    except errors.LeaseLostError:
-        return "lease_lost"
-    except errors.PermanentError as error:
-        return await _bury(ctx, task, str(error))
-    except errors.RetryableError as error:
-        return await _try_later(ctx, task, str(error), error.retry_after_seconds)
-    except Exception as error:  # the process's edge: an unknown error is an attempt and an alert
-        log.exception("job.unexpected_error", job=task.job, task_id=str(task.id))
-        return await _try_later(ctx, task, f"{type(error).__name__}: {error}", None)
+    except Exception as error:  # noqa: BLE001  the process's edge
+        return await _failed(ctx, task, error)
     finally:
         renewal.cancel()
     return "done"
+
+
+async def _failed(ctx: WorkerContext, task: Task, error: Exception) -> str:
+    """An error that nobody declared is an attempt and an alert."""
+    failure = errors.job_failure(error)
+    if failure is None:
+        log.error("job.unexpected_error", job=task.job, task_id=str(task.id), exc_info=error)
+        return await _try_later(ctx, task, f"{type(error).__name__}: {error}", None)
+    match failure.in_jobs:
+        case InJobs.STOP:
+            return "lease_lost"
+        case InJobs.NEVER:
+            return await _bury(ctx, task, failure.reason)
+        case InJobs.BACKOFF:
+            return await _try_later(ctx, task, failure.reason, failure.retry_after_seconds)
 
 
 async def _renew(ctx: WorkerContext, task: Task) -> None:

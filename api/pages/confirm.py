@@ -143,7 +143,7 @@ async def _set_password(
     try:
         await resources.auth.update_password(access_token, claims, password, None)
     except InvalidInputError as error:
-        weak = error.fields.get("reason") == "weak_password"
+        weak = error.reason == "weak_password"
         return _password_form(
             link_type,
             token_hash=token_hash,

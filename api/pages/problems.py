@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 from litestar import Request, Response, Router, get
 from litestar.params import FromPath
 
@@ -21,7 +22,7 @@ def _view(kind: ProblemKind, settings: Settings) -> ProblemType:
         title=kind.title,
         meaning=kind.meaning,
         what_to_do=kind.what_to_do,
-        members=dict(kind.members),
+        members=msgspec.to_builtins(kind.members),
     )
 
 

@@ -265,7 +265,7 @@ async def _answer(
             field="file",
             reason=upload.problem.code,
             detail=upload.problem.detail,
-            upload_id=str(upload.id),
+            upload_id=upload.id,
         )
     if upload.state is not UploadState.READY:
         headers["Retry-After"] = str(_RETRY_AFTER_SECONDS)

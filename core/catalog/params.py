@@ -11,7 +11,7 @@ import msgspec
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
-from core.errors import InvalidInputError
+from core.errors import Fault, InvalidInputError
 
 ERRORS_MAX = 20
 REASON = "params_do_not_fit"
@@ -55,7 +55,7 @@ def check(schema: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any
     faults = [*_unprintable(given), *_faults(validator, given)]
     if faults:
         raise InvalidInputError(
-            field="params", reason=REASON, detail=_DETAIL, errors=faults[:ERRORS_MAX]
+            field="params", reason=REASON, detail=_DETAIL, errors=tuple(faults[:ERRORS_MAX])
         )
     return _complete(schema, given)
 
@@ -64,7 +64,7 @@ def _tidied(value: Any) -> Any:
     return value.strip() if isinstance(value, str) else value
 
 
-def _unprintable(given: Mapping[str, Any]) -> list[dict[str, str]]:
+def _unprintable(given: Mapping[str, Any]) -> list[Fault]:
     """Characters that jsonb cannot keep or that no person types."""
     return [
         _fault([name], "must not contain control characters")
@@ -73,12 +73,12 @@ def _unprintable(given: Mapping[str, Any]) -> list[dict[str, str]]:
     ]
 
 
-def _faults(validator: Draft202012Validator, given: dict[str, Any]) -> list[dict[str, str]]:
+def _faults(validator: Draft202012Validator, given: dict[str, Any]) -> list[Fault]:
     found = sorted(validator.iter_errors(given), key=lambda error: [str(p) for p in error.path])
     return [fault for error in found for fault in _explain(error)]
 
 
-def _explain(error: ValidationError) -> list[dict[str, str]]:
+def _explain(error: ValidationError) -> list[Fault]:
     where = list(error.absolute_path)
     limit: Any = error.validator_value
     instance: Any = error.instance
@@ -118,9 +118,9 @@ def _alternatives(branches: list[Any]) -> str | None:
     return ", ".join(names) if len(names) == len(branches) else None
 
 
-def _fault(path: list[Any], detail: str) -> dict[str, str]:
+def _fault(path: list[Any], detail: str) -> Fault:
     parts = [str(part)[:100].replace("~", "~0").replace("/", "~1") for part in path]
-    return {"pointer": "/".join(["#/params", *parts]), "detail": detail}
+    return Fault(pointer="/".join(["#/params", *parts]), detail=detail)
 
 
 def _complete(schema: Mapping[str, Any], given: dict[str, Any]) -> dict[str, Any]:

@@ -299,7 +299,7 @@ def _refusal(error: AuthError, checks: str) -> DomainError:
     cls, fields = refusal
     named = {} if cls is NotFoundError else {"reason": code}
     reasons = getattr(error, "reasons", None)
-    return cls(**fields, **named, **({"reasons": list(reasons)} if reasons else {}))
+    return cls(**fields, **named, **({"reasons": tuple(reasons)} if reasons else {}))
 
 
 def _unknown_refusal(error: AuthError) -> DomainError:

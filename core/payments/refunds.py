@@ -7,7 +7,7 @@ import msgspec
 import structlog
 
 from core.db import Connection, Database, fetch_one
-from core.errors import NotFoundError, RetryableError
+from core.errors import FailureKind, NotFoundError, RetryableError
 from core.payments import queries
 from core.payments.stripe.client import (
     StripeGateway,
@@ -117,7 +117,9 @@ async def _ensure_made(
         await gateway.create_refund(params, key=f"refund:{refund.id}:{refund.attempt}")
     except (StripeServerError, StripeKeyReusedError) as error:
         await db.run(lambda conn: _next_attempt(conn, refund))
-        raise RetryableError("refund_not_answered") from error
+        is_absent = isinstance(error, StripeServerError)
+        kind = FailureKind.ABSENT if is_absent else FailureKind.ERROR
+        raise RetryableError("refund_not_answered", kind=kind) from error
 
 
 async def _refuse(conn: Connection, refund_id: uuid.UUID, reason: str) -> None:

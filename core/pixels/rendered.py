@@ -148,7 +148,7 @@ def _parse(data: bytes) -> Layout:
             raise _wrong_type()
         layout = sniff.parse(data, kind)
     except UnsupportedMediaError as error:
-        reason = "wrong_type" if error.fields["reason"] == "unknown_type" else "undecodable"
+        reason = "wrong_type" if error.reason == "unknown_type" else "undecodable"
         raise OutputRuleError(reason, "The result is not a picture that opens.") from error
     if layout.colour is Colour.CMYK or layout.frames > 1:
         raise _wrong_type()

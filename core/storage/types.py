@@ -2,20 +2,19 @@
 
 import datetime as dt
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
-from core.errors import RetryableError, TemporarilyUnavailableError
+from core.errors import InJobs, TemporarilyUnavailableError
 
 
-class StorageUnavailableError(TemporarilyUnavailableError, RetryableError):
+class StorageUnavailableError(TemporarilyUnavailableError):
     """The store does not answer, or answers nonsense: a request says 503, a job tries again."""
 
-    def __init__(self, *, what: str = "storage") -> None:
-        Exception.__init__(self, what)
-        self.fields: dict[str, Any] = {"what": what}
-        self.retry_after_seconds = None
+    in_jobs = InJobs.BACKOFF
+
+    what: str = "storage"
 
 
 class SignedUpload(msgspec.Struct, frozen=True):

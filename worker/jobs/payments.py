@@ -9,12 +9,17 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from core.db import Database
-from core.errors import RetryableError
+from core.errors import FailureKind, RetryableError
 from core.payments import catch_up as reconcile
 from core.payments import refunds
 from core.payments import sync as syncing
 from core.payments.stripe import events
-from core.payments.stripe.client import StripeCredentialsError, StripeError, StripeGateway
+from core.payments.stripe.client import (
+    StripeCredentialsError,
+    StripeError,
+    StripeGateway,
+    StripeUnreachableError,
+)
 from core.tasks import outbox
 from core.tasks.outbox import Task
 from worker.context import WorkerContext
@@ -79,13 +84,17 @@ async def prune_events(ctx: WorkerContext, task: Task) -> None:
 def _stripe(ctx: WorkerContext) -> Iterator[StripeGateway]:
     """The gateway; whatever Stripe answers that is not an outcome is tried again later."""
     if ctx.payments is None:
-        raise RetryableError("no_stripe_key", retry_after_seconds=_NO_KEY_RETRY_SECONDS)
+        raise RetryableError(
+            "no_stripe_key", kind=FailureKind.ABSENT, retry_after_seconds=_NO_KEY_RETRY_SECONDS
+        )
     try:
         yield ctx.payments
     except StripeError as error:
         if isinstance(error, StripeCredentialsError):
             log.critical("stripe.credentials", hint="STRIPE_SECRET_KEY is wrong or may not do this")
-        raise RetryableError(f"stripe: {error.reason}") from error
+        is_absent = isinstance(error, StripeUnreachableError | StripeCredentialsError)
+        kind = FailureKind.ABSENT if is_absent else FailureKind.ERROR
+        raise RetryableError(f"stripe: {error.reason}", kind=kind) from error
 
 
 async def _scheduled(

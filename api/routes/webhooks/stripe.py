@@ -44,8 +44,8 @@ async def receive_stripe_webhook(
     try:
         event = events.verify(settings, request.headers.get(SIGNATURE_HEADER), await request.body())
     except (NotAllowedError, InvalidInputError) as error:
-        log.warning("webhook.refused", provider="stripe", reason=error.fields["reason"])
-        raise WebhookRefusedError(reason=error.fields["reason"]) from error
+        log.warning("webhook.refused", provider="stripe", reason=error.reason)
+        raise WebhookRefusedError(reason=error.reason) from error
 
     async def work(conn: Connection) -> uuid.UUID | None:
         return await events.receive(conn, event)

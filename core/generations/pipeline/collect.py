@@ -14,7 +14,7 @@ import structlog
 
 from core import errors
 from core.db import Connection
-from core.errors import RetryableError
+from core.errors import FailureKind, RetryableError
 from core.generations import endings as problems
 from core.generations.pipeline import queries
 from core.generations.pipeline.dispatch import submit_in_background
@@ -75,6 +75,7 @@ async def collect(tools: PipelineTools, task: Task) -> None:
                 return
             raise RetryableError(
                 f"result unreachable: {outcome.reason}",
+                kind=FailureKind.ABSENT,
                 retry_after_seconds=outcome.retry_after_seconds,
             )
         case fal.StillRunning():
@@ -409,7 +410,7 @@ async def cancel_call(tools: PipelineTools, task: Task) -> None:
     if is_asked:
         outcome = await tools.fal.cancel(fingerprint=call["key_fingerprint"], cancel_url=cancel_url)
         if isinstance(outcome, fal.Unreachable):
-            raise RetryableError(f"cancel unreachable: {outcome.reason}")
+            raise RetryableError(f"cancel unreachable: {outcome.reason}", kind=FailureKind.ABSENT)
 
     async def work(conn: Connection) -> None:
         # The call before the task, in the order in which the SQL functions lock.

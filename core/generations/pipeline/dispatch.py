@@ -106,8 +106,7 @@ async def submit(tools: PipelineTools, ticket: Ticket, *, handed_over: bool = Fa
         try:
             outcome = await _post(tools, ticket)
         except errors.InvalidInputError as error:  # only SQL written by hand gets here
-            detail = str(error.fields.get("reason"))
-            await _end_without_call(tools, ticket, problems.PARAMS_INVALID, detail)
+            await _end_without_call(tools, ticket, problems.PARAMS_INVALID, error.reason)
             return
         except errors.NotFoundError:
             await _end_without_call(tools, ticket, problems.PHOTO_MISSING, ticket.input_key)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.catalog.params import ERRORS_MAX, check
-from core.errors import InvalidInputError
+from core.errors import Fault, InvalidInputError
 
 SCENE = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -27,10 +27,9 @@ SCENE = {
 def faults(params: dict[str, Any], schema: dict[str, Any] = SCENE) -> dict[str, str]:
     with pytest.raises(InvalidInputError) as error:
         check(schema, params)
-    fields = error.value.fields
-    assert fields["field"] == "params"
-    assert fields["reason"] == "params_do_not_fit"
-    return {fault["pointer"]: fault["detail"] for fault in fields["errors"]}
+    assert error.value.field == "params"
+    assert error.value.reason == "params_do_not_fit"
+    return {fault.pointer: fault.detail for fault in error.value.errors}
 
 
 @pytest.mark.parametrize(
@@ -144,12 +143,12 @@ def test_a_flood_of_mistakes_is_cut_short() -> None:
     )
 )
 def test_anything_is_either_checked_or_explained(params: dict[str, Any]) -> None:
-    explained: list[dict[str, str]] = []
+    explained: tuple[Fault, ...] = ()
     checked: dict[str, Any] = {}
     try:
         checked = check(SCENE, params)
     except InvalidInputError as error:
-        explained = error.fields["errors"]
+        explained = error.errors
     assert bool(explained) != bool(checked)
     if checked:
         assert {"aspect_ratio", "factor"} <= set(checked)

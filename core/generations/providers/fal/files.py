@@ -11,7 +11,7 @@ from urllib.parse import unquote_to_bytes
 
 import httpx
 
-from core.errors import RetryableError
+from core.errors import FailureKind, RetryableError
 from core.generations.providers.fal.answers import Reply, read_json, retry_after_seconds
 from core.generations.providers.fal.urls import same_origin
 from core.generations.providers.types import (
@@ -57,9 +57,11 @@ class FalFiles:
             async with asyncio.timeout(DOWNLOAD_SECONDS_MAX):
                 return await self._get(url, max_bytes)
         except httpx.HTTPError as error:
-            raise RetryableError(f"output download: {type(error).__name__}") from error
+            raise RetryableError(
+                f"output download: {type(error).__name__}", kind=FailureKind.ABSENT
+            ) from error
         except TimeoutError as error:
-            raise RetryableError("output download: too slow") from error
+            raise RetryableError("output download: too slow", kind=FailureKind.ABSENT) from error
 
     async def _get(self, url: str, max_bytes: int) -> bytes:
         async with self._http.stream(
@@ -185,7 +187,7 @@ def _require_file(response: httpx.Response) -> None:
     if status in _MISSING_STATUSES:
         raise OutputMissingError(f"output download: HTTP {status}")
     if status in _PASSING_STATUSES or status >= 500 or status < 300:
-        raise RetryableError(f"output download: HTTP {status}")
+        raise RetryableError(f"output download: HTTP {status}", kind=FailureKind.ABSENT)
     raise OutputRefusedError("redirected" if status < 400 else "file_refused")
 
 
