@@ -68,8 +68,10 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="session")
-def test_run() -> Run:
-    return Run.join()
+def test_run() -> Iterator[Run]:
+    joined = Run.join()
+    yield joined
+    joined.close()
 
 
 # --- PostgreSQL ------------------------------------------------------------------------------

@@ -71,7 +71,7 @@ class TestDatabase:
 
 @contextlib.contextmanager
 def cloned_database(run: Run) -> Iterator[TestDatabase]:
-    """A clone of the template (0.05 s in memory, 0.5 s on a disk).
+    """A clone of the template (0.02 s in memory, 0.5 s on a disk).
 
     Dropped afterwards, whoever is still connected.
     """
@@ -91,17 +91,17 @@ def blank_database(run: Run) -> Iterator[TestDatabase]:
 def _database(run: Run, server: Server, template: str) -> Iterator[TestDatabase]:
     worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
     name = f"jewelshot_test_{run.token}_{worker}_{next(_numbers)}"
-    with psycopg.connect(server.superuser_url, autocommit=True) as conn:
-        conn.execute(
-            sql.SQL("create database {} template {} owner {}").format(
-                sql.Identifier(name),
-                sql.Identifier(template),
-                sql.Identifier(server.migration_role),
-            )
+    # Copying files costs a third of writing each page to the log, which is the default.
+    run.connection().execute(
+        sql.SQL("create database {} template {} strategy file_copy owner {}").format(
+            sql.Identifier(name),
+            sql.Identifier(template),
+            sql.Identifier(server.migration_role),
         )
-        database = TestDatabase(server, name)
-        try:
-            yield database
-        finally:
-            database.close()
-            drop_database(conn, name)
+    )
+    database = TestDatabase(server, name)
+    try:
+        yield database
+    finally:
+        database.close()
+        drop_database(run.connection(), name)
