@@ -1,17 +1,29 @@
-"""Prometheus figures of the HTTP side, in a registry of their own for each application."""
+"""Prometheus figures: of this process's HTTP side, and those that the database keeps."""
 
-from collections.abc import Sequence
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
+from prometheus_client.registry import Collector
 
 from core.health import Sample
 
 _METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_HISTOGRAM_SUFFIX = re.compile(r"_seconds_(?:bucket|sum|count)$")
+_DOCUMENTATION = "Of all processes, from the database"
 
 
 class HttpMetrics:
+    """In a registry of its own for each application."""
+
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
         self._requests = Counter(
@@ -52,31 +64,46 @@ class HttpMetrics:
         children[1].observe(seconds)
 
 
-def render_samples(samples: Sequence[Sample]) -> str:
-    """Text of figures that the database keeps, each family under its type.
+class StoredFigures(Collector):
+    """Figures that the database keeps, of all processes together.
 
-    Names ending in `_total` only ever grow; `_bucket`, `_sum` and `_count` belong to a histogram.
+    Names ending in `_total` only ever grow; `_bucket`, `_sum` and `_count` behind `_seconds`
+    belong to a histogram; all others are gauges.
     """
-    lines: list[str] = []
-    family = ""
-    for sample in sorted(samples, key=lambda sample: _family_of(sample.name)):
-        name, kind = _family_of(sample.name)
-        if name != family:
-            family = name
-            lines.append(f"# TYPE {name} {kind}")
-        labels = ",".join(f'{key}="{_escape(value)}"' for key, value in sample.labels.items())
-        shown = f"{sample.name}{{{labels}}}" if labels else sample.name
-        lines.append(f"{shown} {sample.value}")
-    return "".join(f"{line}\n" for line in lines)
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self._families: defaultdict[str, list[Sample]] = defaultdict(list)
+        for sample in samples:
+            self._families[_HISTOGRAM_SUFFIX.sub("_seconds", sample.name)].append(sample)
+
+    def collect(self) -> Iterator[Metric]:
+        for name, samples in sorted(self._families.items()):
+            names = sorted({label for sample in samples for label in sample.labels} - {"le"})
+            if samples[0].name != name:
+                yield _histogram(name, names, samples)
+                continue
+            kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            family = kind(name, _DOCUMENTATION, labels=names)
+            for sample in samples:
+                family.add_metric(_values(sample, names), sample.value)
+            yield family
 
 
-def _family_of(name: str) -> tuple[str, str]:
-    """The family's name and its Prometheus type."""
-    for suffix in ("_bucket", "_sum", "_count"):
-        if name.endswith(f"_seconds{suffix}"):
-            return name.removesuffix(suffix), "histogram"
-    return name, "counter" if name.endswith("_total") else "gauge"
+def _histogram(name: str, names: list[str], samples: list[Sample]) -> Metric:
+    buckets: defaultdict[tuple[str, ...], list[tuple[str, float]]] = defaultdict(list)
+    sums: dict[tuple[str, ...], float] = {}
+    for sample in samples:
+        values = tuple(_values(sample, names))
+        if sample.name.endswith("_bucket"):
+            buckets[values].append((str(sample.labels["le"]), sample.value))
+        elif sample.name.endswith("_sum"):
+            sums[values] = sample.value
+    family = HistogramMetricFamily(name, _DOCUMENTATION, labels=names)
+    for values, counted in buckets.items():
+        counted.sort(key=lambda bucket: float(bucket[0]))
+        family.add_metric(values, buckets=counted, sum_value=sums.get(values))
+    return family
 
 
-def _escape(value: object) -> str:
-    return str(value).replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+def _values(sample: Sample, names: list[str]) -> list[str]:
+    return [str(sample.labels.get(name, "")) for name in names]

@@ -9,13 +9,13 @@ import psycopg
 import structlog
 from litestar import Request, Response, Router, get
 from litestar.openapi.datastructures import ResponseSpec
-from prometheus_client import generate_latest
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from api import security
 from api.identity import AppResources
-from api.metrics import render_samples
+from api.metrics import StoredFigures
 from api.problems import raises
 from api.schemas.health import Alive, Check, Readiness, State
 from core import health
@@ -26,7 +26,6 @@ log = structlog.get_logger()
 
 OUTBOX_LAG_SECONDS_MAX = 60
 CHECK_SECONDS_MAX = 3
-_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 @get(
@@ -150,11 +149,12 @@ async def get_metrics(request: Request[Any, Any, Any], resources: AppResources) 
     text = generate_latest(resources.metrics.registry).decode()
     try:
         async with asyncio.timeout(CHECK_SECONDS_MAX):
-            text += render_samples(await resources.db.run(health.list_samples))
+            stored = StoredFigures(await resources.db.run(health.list_samples))
+            text += generate_latest(stored).decode()
     except (psycopg.Error, TimeoutError) as error:
         # The process's own figures are wanted most while the database is away.
         log.warning("metrics.database", error=type(error).__name__)
-    return Response(text, headers={"Content-Type": _METRICS_TYPE})
+    return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
 router = Router("/", route_handlers=[get_liveness, get_readiness, get_metrics])
