@@ -14,7 +14,7 @@ import httpx
 from litestar import Litestar
 from litestar.types import ControllerRouterHandler
 
-from api import identity
+from api import identity, resources
 from api.exception_handlers import HANDLERS
 from api.middleware.clients import ClientAddress
 from api.middleware.cors import Cors
@@ -39,7 +39,7 @@ def create_app(
     """The whole application, ready to be opened. `transport` and `extra_routes` are for tests."""
     app = Litestar(
         route_handlers=[docs_router(), *ROUTERS, *extra_routes],
-        dependencies=identity.DEPENDENCIES,
+        dependencies=identity.DEPENDENCIES | resources.DEPENDENCIES,
         middleware=[Gate],
         exception_handlers=HANDLERS,
         openapi_config=openapi_config(settings),
@@ -65,25 +65,25 @@ def configure(
 def install(app: Litestar) -> Resources:
     """Build all that a request needs from `app.state.settings`; nothing is connected yet."""
     settings: Settings = app.state.settings
-    resources = build_resources(settings, transport=app.state.transport)
-    app.state.resources = resources
+    built = build_resources(settings, transport=app.state.transport)
+    app.state.resources = built
     app.asgi_handler = Edge(
         Cors(Drain(app.state.routing), origins=settings.cors_allowed_origins),
         clients=ClientAddress(settings.trusted_proxies),
-        metrics=resources.metrics,
+        metrics=built.metrics,
         https=settings.public_base_url.startswith("https://"),
     )
-    return resources
+    return built
 
 
 @contextlib.asynccontextmanager
 async def _running(app: Litestar) -> AsyncIterator[None]:
-    resources = install(app)
+    opened = install(app)
     try:
-        await resources.open()
+        await opened.open()
         yield
     finally:
-        await resources.close()
+        await opened.close()
         del app.state.resources
 
 

@@ -14,7 +14,8 @@ from litestar.exceptions import (
 )
 from litestar.types import ExceptionHandlersMap
 
-from api import context, problems
+from api import problems
+from api.identity import context_of
 from api.problems import ProblemKind
 from api.resources import resources_of
 from api.schemas.problems import FieldError
@@ -74,7 +75,7 @@ def _answer(
     field_errors: list[FieldError] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response[Any]:
-    known = context.of(request)
+    known = context_of(request)
     answer_headers = dict(headers or {})
     given = dict(fields or {})
     if kind.retry_after_seconds is not None:

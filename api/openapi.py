@@ -11,11 +11,12 @@ from litestar._openapi.schema_generation.plugins.struct import StructSchemaPlugi
 from litestar.exceptions import NotFoundException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
-from litestar.openapi.spec import Contact, Schema, Server, Tag
+from litestar.openapi.spec import Components, Contact, Schema, SecurityScheme, Server, Tag
 from litestar.params import FromPath
 from litestar.typing import FieldDefinition
 
-from api import pages, security
+from api import pages
+from api.identity import ADMIN_KEY_HEADER, INTERNAL_TOKEN_HEADER
 from core.settings import Settings
 
 _DESCRIPTION = """\
@@ -45,6 +46,39 @@ _TAGS = [
     Tag(name="Health", description="For load balancers and monitoring."),
     Tag(name="Problems", description="What the error types mean."),
 ]
+# What a route says in `security`.
+PUBLIC: list[dict[str, list[str]]] = [{}]
+BEARER: list[dict[str, list[str]]] = [{"bearer": []}]
+ADMIN: list[dict[str, list[str]]] = [{"bearer": []}, {"admin_key": []}]
+INTERNAL: list[dict[str, list[str]]] = [{"internal_token": []}]
+METRICS: list[dict[str, list[str]]] = [{}, {"metrics_token": []}]
+_COMPONENTS = Components(
+    security_schemes={
+        "bearer": SecurityScheme(
+            type="http",
+            scheme="bearer",
+            bearer_format="JWT",
+            description="The access token that sign-in, confirm or refresh answered.",
+        ),
+        "admin_key": SecurityScheme(
+            type="apiKey",
+            name=ADMIN_KEY_HEADER,
+            security_scheme_in="header",
+            description="Break-glass key of the operator. Off unless configured; each use alarms.",
+        ),
+        "metrics_token": SecurityScheme(
+            type="http",
+            scheme="bearer",
+            description="METRICS_TOKEN, where the operator has set one.",
+        ),
+        "internal_token": SecurityScheme(
+            type="apiKey",
+            name=INTERNAL_TOKEN_HEADER,
+            security_scheme_in="header",
+            description="Shared secret between our own services.",
+        ),
+    }
+)
 _UI_FILES = frozenset({"swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png"})
 # Swagger UI sets styles and shows its icons as data URLs; scripts are our own files only.
 _UI_POLICY = (
@@ -79,7 +113,7 @@ def openapi_config(settings: Settings) -> OpenAPIConfig:
         contact=Contact(name="Jewelshot", url=settings.site_url or settings.public_base_url),
         servers=[Server(url="/")],
         tags=_TAGS,
-        components=security.COMPONENTS,
+        components=_COMPONENTS,
         path="/schema",
         render_plugins=[JsonRenderPlugin(), YamlRenderPlugin()],
     )

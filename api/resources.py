@@ -4,16 +4,18 @@ application, and read from `app.state.resources` by each request."""
 import dataclasses
 import uuid
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import httpx
+from litestar import Request
 from litestar.connection import ASGIConnection
+from litestar.di import NamedDependency, Provide
+from litestar.params import SkipValidation
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from api.limits import AddressLimit, named_limits
+from api.limits import RateLimits
 from api.metrics import HttpMetrics
 from core.changes import ChangeHub, ChangePublisher
 from core.db import Database
@@ -21,7 +23,7 @@ from core.generations.providers.fal.webhook import WebhookVerifier
 from core.identity.supabase_auth import SupabaseAuth
 from core.identity.tokens import TokenVerifier
 from core.payments.stripe.client import StripeGateway
-from core.ratelimit import Limit, RateLimiter, parse_limit
+from core.ratelimit import RateLimiter
 from core.settings import Settings
 from core.storage.supabase import SupabaseStorage
 from core.storage.types import Storage
@@ -39,9 +41,7 @@ class Resources:
     redis: Redis
     http: httpx.AsyncClient
     tokens: TokenVerifier
-    limiter: RateLimiter
-    limits: Mapping[str, Limit]
-    address_limit: AddressLimit
+    limits: RateLimits
     auth: SupabaseAuth
     storage: Storage
     queue: TaskQueue
@@ -80,8 +80,6 @@ def build_resources(
         follow_redirects=False,
     )
     redis = _build_redis(settings)
-    limiter = RateLimiter(redis, prefix=settings.redis_prefix)
-    limits = named_limits(settings)
     return Resources(
         settings=settings,
         db=Database(
@@ -92,12 +90,7 @@ def build_resources(
         redis=redis,
         http=http,
         tokens=TokenVerifier(settings, http),
-        limiter=limiter,
-        limits=limits,
-        address_limit=AddressLimit(
-            limiter if settings.rate_limits_enabled else None,
-            parse_limit("address", settings.rate_limit_auth),
-        ),
+        limits=RateLimits(RateLimiter(redis, prefix=settings.redis_prefix), settings),
         auth=SupabaseAuth(settings, http),
         storage=SupabaseStorage(settings, http),
         queue=TaskQueue(settings),
@@ -127,3 +120,40 @@ def _build_redis(settings: Settings) -> Redis:
         client_name="jewelshot-api",
     )
     return client
+
+
+# What a handler may ask for; the names are those of the parameters, and nothing is validated again.
+AppResources: TypeAlias = NamedDependency[SkipValidation[Resources]]  # resources
+Db: TypeAlias = NamedDependency[SkipValidation[Database]]  # db
+AppSettings: TypeAlias = NamedDependency[SkipValidation[Settings]]  # settings
+Limits: TypeAlias = NamedDependency[SkipValidation[RateLimits]]  # limits
+Auth: TypeAlias = NamedDependency[SkipValidation[SupabaseAuth]]  # auth
+
+
+def provide_resources(request: Request[Any, Any, Any]) -> Resources:
+    return resources_of(request)
+
+
+def provide_db(request: Request[Any, Any, Any]) -> Database:
+    return resources_of(request).db
+
+
+def provide_settings(request: Request[Any, Any, Any]) -> Settings:
+    return resources_of(request).settings
+
+
+def provide_limits(request: Request[Any, Any, Any]) -> RateLimits:
+    return resources_of(request).limits
+
+
+def provide_auth(request: Request[Any, Any, Any]) -> SupabaseAuth:
+    return resources_of(request).auth
+
+
+DEPENDENCIES = {
+    "resources": Provide(provide_resources, sync_to_thread=False),
+    "db": Provide(provide_db, sync_to_thread=False),
+    "settings": Provide(provide_settings, sync_to_thread=False),
+    "limits": Provide(provide_limits, sync_to_thread=False),
+    "auth": Provide(provide_auth, sync_to_thread=False),
+}

@@ -1,6 +1,7 @@
 """What the routes that sell need: who sells, who buys, and waiting for what a worker finds out."""
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -12,8 +13,16 @@ from core.payments.checkout import Buyer, Cashier
 from core.payments.stripe.client import StripeGateway
 
 LOOK_SECONDS = 0.2
+WAIT_SECONDS_MAX = 25
+_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?", re.IGNORECASE)
 
 Found = TypeVar("Found")
+
+
+def parse_prefer_wait(prefer: str | None) -> int:
+    """Seconds of `Prefer: wait=n` (RFC 7240), at most 25; 0 without it."""
+    found = _WAIT.search(prefer) if prefer else None
+    return min(int(found.group(1)), WAIT_SECONDS_MAX) if found else 0
 
 
 def gateway_of(resources: Resources) -> StripeGateway:

@@ -11,7 +11,7 @@ import structlog
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
-from api.context import RequestContext
+from api.identity import RequestContext
 from api.metrics import HttpMetrics
 from api.middleware.clients import ClientAddress
 from core.ids import new_id

@@ -10,9 +10,11 @@ a further limit of that name, counted per caller and route.
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from api import context
+from api.identity import RequestContext, context_in
+from api.limits import RateLimits, refuse_unless_allowed
 from api.resources import Resources
-from core.errors import DomainError, RateLimitedError
+from core.errors import DomainError
+from core.identity.tokens import TokenVerifier
 from core.ratelimit import Decision
 
 
@@ -23,44 +25,38 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == ScopeType.HTTP and scope["method"] != "OPTIONS":
             resources: Resources = scope["litestar_app"].state.resources
-            await self._authenticate(scope, resources)
-            if resources.settings.rate_limits_enabled:
-                await self._limit(scope, resources)
+            context = context_in(scope)
+            await self._authenticate(scope, context, resources.tokens)
+            await self._limit(scope, context, resources.limits)
         await self._app(scope, receive, send)
 
-    async def _authenticate(self, scope: Scope, resources: Resources) -> None:
+    async def _authenticate(
+        self, scope: Scope, context: RequestContext, tokens: TokenVerifier
+    ) -> None:
         header = next((value for name, value in scope["headers"] if name == b"authorization"), None)
         if header is None:
             return
         scheme, _, token = header.decode("latin-1").partition(" ")
         if scheme.lower() != "bearer":
             return
-        known = context.of_scope(scope)
         try:
-            known.claims = await resources.tokens.verify(token.strip())
+            context.claims = await tokens.verify(token.strip())
         except DomainError as refusal:
-            known.refusal = refusal
+            context.refusal = refusal
 
-    async def _limit(self, scope: Scope, resources: Resources) -> None:
-        opt = scope["route_handler"].opt
-        named = opt.get("rate_limit")
+    async def _limit(self, scope: Scope, context: RequestContext, limits: RateLimits) -> None:
+        named = scope["route_handler"].opt.get("rate_limit")
         if named is False:
             return
-        known = context.of_scope(scope)
-        if known.claims is not None:
-            subject = f"user:{known.claims.user_id}"
-            checks = [(resources.limits["user"], subject)]
-        else:
-            subject = f"ip:{known.client_ip}"
-            checks = [(resources.limits["ip"], subject)]
-        if named is not None:
-            checks.append((resources.limits[named], f"{subject}:{scope['path_template']}"))
-        decision = await resources.limiter.hit(checks)
-        known.headers.extend(_headers(decision))
-        if not decision.allowed:
-            raise RateLimitedError(
-                retry_after_seconds=decision.retry_after_seconds, policy=decision.limit.name
-            )
+        decision = await limits.count_request(
+            user_id=context.claims.user_id if context.claims else None,
+            client_ip=context.client_ip,
+            named=named,
+            route=scope["path_template"],
+        )
+        if decision is not None:
+            context.headers.extend(_headers(decision))
+            refuse_unless_allowed(decision)
 
 
 def _headers(decision: Decision) -> list[tuple[bytes, bytes]]:

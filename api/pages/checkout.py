@@ -8,7 +8,7 @@ from litestar import Response, Router, get
 from litestar.params import FromQuery
 
 from api import pages
-from api.identity import AppSettings
+from api.resources import AppSettings
 
 
 class _Words(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,14 +8,13 @@ import structlog
 from litestar import Request, Response, Router, get, post
 from litestar.params import FromQuery, QueryParameter, URLEncodedBody
 
-from api import context, pages
-from api.identity import AppResources
-from api.resources import Resources
+from api import pages
+from api.identity import context_of
+from api.resources import AppResources, Resources
 from api.schemas.auth import Password, TokenHash
 from core.errors import BadCredentialsError, DomainError, InvalidInputError, NotAllowedError
 from core.identity import sessions
 from core.identity.supabase_auth import SignedIn
-from core.people import service
 
 log = structlog.get_logger()
 
@@ -109,9 +108,11 @@ async def _confirmed(
         return _done(
             resources, "Almost done", "Now open the link in the mail to the other address."
         )
-    network = service.network_of(context.of(request).client_ip)
-    welcome = await sessions.welcome(resources.db, resources.tokens, session, network=network)
-    context.of(request).claims = welcome.claims
+    context = context_of(request)
+    welcome = await sessions.welcome(
+        resources.db, resources.tokens, session, network=context.client_network
+    )
+    context.claims = welcome.claims
     granted = welcome.opening is not None and welcome.opening.granted
     lead = "Your address is confirmed."
     if granted and welcome.opening is not None:

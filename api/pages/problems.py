@@ -6,9 +6,10 @@ import msgspec
 from litestar import Request, Response, Router, get
 from litestar.params import FromPath
 
-from api import pages, problems, security
-from api.identity import AppSettings
+from api import pages, problems
+from api.openapi import PUBLIC
 from api.problems import KINDS, ProblemKind, raises, type_uri
+from api.resources import AppSettings
 from api.schemas.problems import ProblemType
 from core.errors import NotFoundError
 from core.settings import Settings
@@ -35,7 +36,7 @@ def _wants_html(request: Request[Any, Any, Any]) -> bool:
     operation_id="list_problem_types",
     summary="All problem types",
     tags=["Problems"],
-    security=security.PUBLIC,
+    security=PUBLIC,
     responses=raises(public=True),
 )
 async def list_problem_types(
@@ -57,7 +58,7 @@ async def list_problem_types(
     operation_id="get_problem_type",
     summary="One problem type",
     tags=["Problems"],
-    security=security.PUBLIC,
+    security=PUBLIC,
     responses=raises(NotFoundError, public=True),
 )
 async def get_problem_type(

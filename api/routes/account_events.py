@@ -2,10 +2,11 @@
 
 from litestar import Router, get
 
-from api import security
 from api.http.params import Cursor, PageSize
-from api.identity import CurrentUser, Db
+from api.identity import CurrentUser
+from api.openapi import BEARER
 from api.problems import raises
+from api.resources import Db
 from api.schemas.account_events import AccountEventView
 from api.schemas.common import Page, decode_cursor, encode_cursor
 from core.db import Connection
@@ -22,7 +23,7 @@ from core.people.events import AccountEvent
     " falls to nothing, each once until credits come in again. Left are available and reserved"
     " credits together, so that setting credits aside and getting them back is no event.",
     tags=["Me"],
-    security=security.BEARER,
+    security=BEARER,
     responses=raises(InvalidInputError),
 )
 async def list_account_events(

@@ -1,4 +1,4 @@
-"""/v1/auth: the door of Supabase Auth, with our limits, problems and the account behind it."""
+"""/v1/auth: proxies Supabase Auth, with our limits and problems, and opens the account."""
 
 import uuid
 from typing import Annotated, Any
@@ -6,16 +6,10 @@ from typing import Annotated, Any
 from litestar import Request, Router, delete, post, put
 from litestar.params import FromPath, JSONBody, QueryParameter
 
-from api import context, security
-from api.identity import (
-    AddressLimiter,
-    AppResources,
-    Auth,
-    CurrentUser,
-    bearer_token,
-)
+from api.identity import CurrentUser, bearer_token, context_of
+from api.openapi import BEARER, PUBLIC
 from api.problems import raises
-from api.resources import Resources
+from api.resources import AppResources, Auth, Limits, Resources
 from api.schemas import auth as schemas
 from core.errors import (
     BadCredentialsError,
@@ -26,7 +20,6 @@ from core.errors import (
 )
 from core.identity import sessions
 from core.identity.supabase_auth import SignedIn
-from core.people import service
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -45,7 +38,7 @@ _USER_ERRORS = raises(NotAllowedError, InvalidInputError, ConflictError, NotFoun
     operation_id="sign_up",
     summary="Make an account",
     description="Sends a mail with a link and a code. A known address gets the same answer.",
-    security=security.PUBLIC,
+    security=PUBLIC,
     responses=_SIGN_UP_ERRORS,
     opt=_LIMITED,
 )
@@ -54,9 +47,9 @@ async def sign_up(
     data: JSONBody[schemas.SignUp],
     auth: Auth,
     resources: AppResources,
-    address_limit: AddressLimiter,
+    limits: Limits,
 ) -> schemas.SignUpResult:
-    await address_limit.check(data.email)
+    await limits.check_mail(data.email)
     signed_up = await auth.sign_up(data.email, data.password)
     if signed_up.session is None:
         return schemas.SignUpResult("confirmation_sent")
@@ -71,7 +64,7 @@ async def sign_up(
     operation_id="confirm",
     summary="Confirm an address with the mailed link or code",
     description="Signs in, opens the account and grants the sign-up credits, once per person.",
-    security=security.PUBLIC,
+    security=PUBLIC,
     responses=_PUBLIC_ERRORS,
     opt=_LIMITED,
 )
@@ -80,12 +73,12 @@ async def confirm(
     data: JSONBody[schemas.Confirm],
     auth: Auth,
     resources: AppResources,
-    address_limit: AddressLimiter,
+    limits: Limits,
 ) -> schemas.ConfirmResult:
     if data.token_hash is not None:
         session = await auth.confirm_link(data.token_hash, data.type)
     elif data.email is not None and data.code is not None:
-        await address_limit.check(data.email)
+        await limits.check_mail(data.email)
         session = await auth.confirm_code(data.email, data.code, data.type)
     else:
         raise InvalidInputError(field="token_hash", reason="token_hash_or_email_and_code_needed")
@@ -99,7 +92,7 @@ async def confirm(
     status_code=200,
     operation_id="sign_in",
     summary="Sign in with address and password",
-    security=security.PUBLIC,
+    security=PUBLIC,
     responses=_PUBLIC_ERRORS,
     opt=_LIMITED,
 )
@@ -108,9 +101,9 @@ async def sign_in(
     data: JSONBody[schemas.SignIn],
     auth: Auth,
     resources: AppResources,
-    address_limit: AddressLimiter,
+    limits: Limits,
 ) -> schemas.SessionView:
-    await address_limit.check(data.email)
+    await limits.check_mail(data.email)
     return await _session_view(request, resources, await auth.sign_in(data.email, data.password))
 
 
@@ -120,7 +113,7 @@ async def sign_in(
     operation_id="refresh_session",
     summary="Trade a refresh token for the next pair",
     description="A refresh token works once; using an old one again ends the session.",
-    security=security.PUBLIC,
+    security=PUBLIC,
     responses=raises(
         BadCredentialsError,
         NotAllowedError,
@@ -143,7 +136,7 @@ async def refresh_session(
     operation_id="sign_out",
     summary="End this session, or others",
     description="Access tokens that were issued stay valid until they expire.",
-    security=security.BEARER,
+    security=BEARER,
     responses=raises(NotAllowedError),
 )
 async def sign_out(
@@ -166,14 +159,14 @@ async def sign_out(
     status_code=202,
     operation_id="recover",
     summary="Ask for a mail that lets you set a new password",
-    security=security.PUBLIC,
+    security=PUBLIC,
     responses=_MAIL_ERRORS,
     opt=_LIMITED,
 )
 async def recover(
-    data: JSONBody[schemas.Recover], auth: Auth, address_limit: AddressLimiter
+    data: JSONBody[schemas.Recover], auth: Auth, limits: Limits
 ) -> schemas.MailRequested:
-    await address_limit.check(data.email)
+    await limits.check_mail(data.email)
     await auth.recover(data.email)
     return schemas.MailRequested()
 
@@ -183,14 +176,14 @@ async def recover(
     status_code=202,
     operation_id="resend_confirmation",
     summary="Ask for the confirmation mail again",
-    security=security.PUBLIC,
+    security=PUBLIC,
     responses=_MAIL_ERRORS,
     opt=_LIMITED,
 )
 async def resend_confirmation(
-    data: JSONBody[schemas.Resend], auth: Auth, address_limit: AddressLimiter
+    data: JSONBody[schemas.Resend], auth: Auth, limits: Limits
 ) -> schemas.MailRequested:
-    await address_limit.check(data.email)
+    await limits.check_mail(data.email)
     await auth.resend_confirmation(data.email)
     return schemas.MailRequested()
 
@@ -201,7 +194,7 @@ async def resend_confirmation(
     operation_id="update_password",
     summary="Set a new password",
     description="With the session of a recovery link, or with any session. Ends all others.",
-    security=security.BEARER,
+    security=BEARER,
     responses=_USER_ERRORS,
     opt=_LIMITED,
 )
@@ -219,7 +212,7 @@ async def update_password(
     operation_id="enroll_factor",
     summary="Add an authenticator app",
     description="It counts once a first code was verified.",
-    security=security.BEARER,
+    security=BEARER,
     responses=_USER_ERRORS,
     opt=_LIMITED,
 )
@@ -235,7 +228,7 @@ async def enroll_factor(
     status_code=200,
     operation_id="challenge_factor",
     summary="Begin to verify a code",
-    security=security.BEARER,
+    security=BEARER,
     responses=_USER_ERRORS,
     opt=_LIMITED,
 )
@@ -251,7 +244,7 @@ async def challenge_factor(
     status_code=200,
     operation_id="verify_factor",
     summary="Verify a code; the session becomes aal2",
-    security=security.BEARER,
+    security=BEARER,
     responses=_USER_ERRORS,
     opt=_LIMITED,
 )
@@ -277,7 +270,7 @@ async def verify_factor(
     status_code=204,
     operation_id="remove_factor",
     summary="Remove an authenticator app",
-    security=security.BEARER,
+    security=BEARER,
     responses=_USER_ERRORS,
     opt=_LIMITED,
 )
@@ -293,10 +286,12 @@ async def remove_factor(
 async def _session_view(
     request: AnyRequest, resources: Resources, session: SignedIn
 ) -> schemas.SessionView:
-    network = service.network_of(context.of(request).client_ip)
-    welcome = await sessions.welcome(resources.db, resources.tokens, session, network=network)
+    context = context_of(request)
+    welcome = await sessions.welcome(
+        resources.db, resources.tokens, session, network=context.client_network
+    )
     claims, opening = welcome.claims, welcome.opening
-    context.of(request).claims = claims  # the log line names who signed in
+    context.claims = claims  # the log line names who signed in
     return schemas.SessionView(
         access_token=session.access_token,
         refresh_token=session.refresh_token,

@@ -9,13 +9,12 @@ from litestar.datastructures import ResponseHeader
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody
 
-from api import security
 from api.http.params import IdempotencyKey, Prefer
-from api.http.wait import buyer_of, cashier_of, wait_until
-from api.identity import AppResources, CurrentUser, User, parse_prefer_wait
-from api.limits import check_network
+from api.http.wait import buyer_of, cashier_of, parse_prefer_wait, wait_until
+from api.identity import CurrentUser, User
+from api.openapi import BEARER
 from api.problems import raises
-from api.resources import Resources
+from api.resources import AppResources, Resources
 from api.schemas.payments import CreateCheckout, PaymentView, payment_view
 from core import idempotency
 from core.db import Connection, Scope
@@ -39,8 +38,8 @@ from core.tasks.outbox import DueTask
 AnyRequest = Request[Any, Any, Any]
 
 # Beside the limit of each person, which the route's `opt` names: who tries out stolen cards makes
-# accounts by the dozen, and an office shares one address.
-NETWORK_LIMIT = Limit("checkout-network", 60, 3600)
+# accounts by the dozen, and an office shares one IP.
+IP_LIMIT = Limit("checkout-ip", 60, 3600)
 RETRY_AFTER_SECONDS = 2
 LOOK_AGAIN_SECONDS = 3.0
 _LOCATION = ResponseHeader(name="Location", description="Where to look.", documentation_only=True)
@@ -55,7 +54,7 @@ _LOCATION = ResponseHeader(name="Location", description="Where to look.", docume
     " says that it is paid; `GET /v1/checkout/{order_id}` tells. After a `503` send the same"
     " request again: it continues with the same order.",
     tags=["Payments"],
-    security=security.BEARER,
+    security=BEARER,
     status_code=201,
     response_headers=[_LOCATION],
     opt={"rate_limit": "checkout"},
@@ -85,7 +84,7 @@ async def create_checkout(
     idempotency_key: IdempotencyKey = None,
 ) -> Response[PaymentView]:
     cashier = cashier_of(resources)
-    await limit_network(resources, user)
+    await resources.limits.check_ip(IP_LIMIT, user.client_ip)
     repeated = idempotency.request_of("create_checkout", idempotency_key, await request.body())
     order_id, status = await _start(resources, user, data.pack, repeated)
     order = await checkout.get_order(resources.db, user.scope, order_id)
@@ -98,21 +97,15 @@ async def create_checkout(
     )
 
 
-async def limit_network(resources: Resources, user: User) -> None:
-    limiter = resources.limiter if resources.settings.rate_limits_enabled else None
-    await check_network(limiter, NETWORK_LIMIT, user.client_ip)
-
-
 async def _start(
     resources: Resources, user: User, pack: str, repeated: idempotency.IdempotentRequest | None
 ) -> tuple[uuid.UUID, int]:
     """The order and the status of the answer. What is stored with the key is the order's id: the
     page is opened after this transaction, and a repetition goes on where the first one stopped."""
     minted = new_id()
-    network = accounts.network_of(user.client_ip)
 
     async def work(conn: Connection) -> tuple[uuid.UUID, int]:
-        await accounts.get_or_open_account(conn, network)
+        await accounts.get_or_open_account(conn, user.client_network)
         if repeated is not None:
             stored = await idempotency.begin(conn, repeated)
             if stored is not None:
@@ -138,7 +131,7 @@ async def _start(
     " bank debit, the credits come by themselves within some days, so stop asking after half a"
     " minute and say so.",
     tags=["Payments"],
-    security=security.BEARER,
+    security=BEARER,
     response_headers=[
         ResponseHeader(
             name="Retry-After",

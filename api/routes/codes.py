@@ -4,10 +4,10 @@ import msgspec
 from litestar import Router, post
 from litestar.params import JSONBody
 
-from api import security
-from api.identity import AppSettings, CurrentUser, Db, Limiter
-from api.limits import check_network
+from api.identity import CurrentUser
+from api.openapi import BEARER
 from api.problems import raises
+from api.resources import Db, Limits
 from api.schemas.codes import RedeemCode, RedemptionView
 from core.codes import service
 from core.codes.types import Redemption
@@ -23,8 +23,8 @@ from core.errors import (
 from core.people import service as accounts
 from core.ratelimit import Limit
 
-# Beside the limit of each person, which the route's `opt` names: a fair shares one address.
-_ADDRESS_LIMIT = Limit("codes-address", 60, 3600)
+# Beside the limit of each person, which the route's `opt` names: a fair shares one IP.
+_IP_LIMIT = Limit("codes-ip", 60, 3600)
 
 
 @post(
@@ -36,7 +36,7 @@ _ADDRESS_LIMIT = Limit("codes-address", 60, 3600)
     " debt first. A code that was withdrawn looks like one that never was. Ten tries an hour, right"
     " or wrong.",
     tags=["Credits"],
-    security=security.BEARER,
+    security=BEARER,
     status_code=200,
     opt={"rate_limit": "codes"},
     responses=raises(
@@ -50,15 +50,12 @@ _ADDRESS_LIMIT = Limit("codes-address", 60, 3600)
     ),
 )
 async def redeem_code(
-    user: CurrentUser, db: Db, limiter: Limiter, settings: AppSettings, data: JSONBody[RedeemCode]
+    user: CurrentUser, db: Db, limits: Limits, data: JSONBody[RedeemCode]
 ) -> RedemptionView:
-    await check_network(
-        limiter if settings.rate_limits_enabled else None, _ADDRESS_LIMIT, user.client_ip
-    )
-    network = accounts.network_of(user.client_ip)
+    await limits.check_ip(_IP_LIMIT, user.client_ip)
 
     async def work(conn: Connection) -> Redemption:
-        await accounts.get_or_open_account(conn, network)
+        await accounts.get_or_open_account(conn, user.client_network)
         return await service.redeem(conn, data.code)
 
     redemption = await db.run(work, scope=user.scope)

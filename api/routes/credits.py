@@ -6,10 +6,11 @@ from typing import Annotated
 from litestar import Router, get
 from litestar.params import FromPath, FromQuery, QueryParameter
 
-from api import security
 from api.http.params import Cursor, PageSize
-from api.identity import CurrentUser, Db
+from api.identity import CurrentUser
+from api.openapi import BEARER
 from api.problems import raises
+from api.resources import Db
 from api.schemas.common import Page, decode_cursor, encode_cursor
 from api.schemas.credits import (
     CURSOR_TYPES,
@@ -41,14 +42,12 @@ Kinds = Annotated[
     summary="My balance, and what of it expires when",
     description="Like `GET /v1/me`, the first call of a verified person opens the account.",
     tags=["Credits"],
-    security=security.BEARER,
+    security=BEARER,
     responses=raises(NotAllowedError, NotFoundError),
 )
 async def get_credits(user: CurrentUser, db: Db) -> CreditsView:
-    network = accounts.network_of(user.client_ip)
-
     async def work(conn: Connection) -> Overview:
-        await accounts.get_or_open_account(conn, network)
+        await accounts.get_or_open_account(conn, user.client_network)
         return await service.get_overview(conn, user.claims.user_id)
 
     return credits_view(await db.run(work, scope=user.scope))
@@ -61,7 +60,7 @@ async def get_credits(user: CurrentUser, db: Db) -> CreditsView:
     description="Each line balances: `amount` moves from `debit` to `credit`. `balance_after` is"
     " the balance as it stood after the line.",
     tags=["Credits"],
-    security=security.BEARER,
+    security=BEARER,
     responses=raises(InvalidInputError),
 )
 async def list_ledger_entries(
@@ -96,7 +95,7 @@ async def list_ledger_entries(
     description="Every booking, every request to the provider and every state of one generation in"
     " the order of time, in words that are made of the ledger's rows.",
     tags=["Credits"],
-    security=security.BEARER,
+    security=BEARER,
     responses=raises(NotFoundError),
 )
 async def explain_generation(

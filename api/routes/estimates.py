@@ -3,14 +3,14 @@
 from litestar import Router, post
 from litestar.params import JSONBody
 
-from api import security
-from api.identity import CurrentUser, Db
+from api.identity import CurrentUser
+from api.openapi import BEARER
 from api.problems import raises
+from api.resources import Db
 from api.schemas.operations import EstimateRequest, EstimateView, estimate_view_of
 from core.catalog.estimates import Estimate, estimate
 from core.db import Connection
 from core.errors import InvalidInputError, NotAllowedError, NotFoundError
-from core.people.service import network_of
 
 
 @post(
@@ -19,17 +19,17 @@ from core.people.service import network_of
     summary="What would it cost, and is my balance enough",
     description="Checks the parameters as a generation would, and reserves nothing.",
     tags=["Operations"],
-    security=security.BEARER,
+    security=BEARER,
     status_code=200,
     responses=raises(NotFoundError, NotAllowedError, InvalidInputError, body=True),
 )
 async def create_estimate(
     user: CurrentUser, db: Db, data: JSONBody[EstimateRequest]
 ) -> EstimateView:
-    network = network_of(user.client_ip)
-
     async def work(conn: Connection) -> Estimate:
-        return await estimate(conn, network, data.operation, data.params, count=data.count)
+        return await estimate(
+            conn, user.client_network, data.operation, data.params, count=data.count
+        )
 
     return estimate_view_of(await db.run(work, scope=user.scope))
 

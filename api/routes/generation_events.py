@@ -18,10 +18,10 @@ from litestar.params import FromPath, HeaderParameter
 from litestar.response import ServerSentEvent
 from litestar.response.sse import ServerSentEventMessage
 
-from api import security
-from api.identity import AppResources, CurrentUser, User
+from api.identity import CurrentUser, User
+from api.openapi import BEARER
 from api.problems import raises
-from api.resources import Resources
+from api.resources import AppResources, Resources
 from api.schemas.generations import GenerationEvent, view_of
 from core.db import Connection, Scope
 from core.errors import NotFoundError, QuotaError
@@ -78,7 +78,7 @@ async def wait_until_finished(
     " ends with the generation, or with the access token. Who comes back with a `Last-Event-ID`"
     " that was the last there is gets `204`, which tells an EventSource not to come back.",
     tags=["Generations"],
-    security=security.BEARER,
+    security=BEARER,
     responses={
         **raises(NotFoundError, QuotaError),
         200: ResponseSpec(

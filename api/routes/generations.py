@@ -9,11 +9,12 @@ from litestar import Request, Response, Router, get, post
 from litestar.datastructures import ResponseHeader
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
-from api import security
 from api.http.params import Cursor, IdempotencyKey, PageSize, Prefer
-from api.identity import AppResources, CurrentUser, Db, parse_prefer_wait
+from api.http.wait import parse_prefer_wait
+from api.identity import CurrentUser
+from api.openapi import BEARER
 from api.problems import raises
-from api.resources import Resources
+from api.resources import AppResources, Db, Resources
 from api.routes import generation_events
 from api.schemas.common import Page, decode_cursor, page_of
 from api.schemas.generations import (
@@ -58,7 +59,7 @@ _WORK_HEADERS = [
     " `Prefer: wait=n` the answer comes when it has ended, or after n seconds. The reservation is"
     " charged when the image is delivered and refunded when it is not.",
     tags=["Generations"],
-    security=security.BEARER,
+    security=BEARER,
     status_code=202,
     response_headers=_WORK_HEADERS,
     responses=raises(
@@ -140,7 +141,7 @@ async def _answer(
     operation_id="list_generations",
     summary="My generations, newest first",
     tags=["Generations"],
-    security=security.BEARER,
+    security=BEARER,
     responses=raises(InvalidInputError),
 )
 async def list_generations(
@@ -170,7 +171,7 @@ async def list_generations(
     operation_id="get_generation",
     summary="One generation with its timeline",
     tags=["Generations"],
-    security=security.BEARER,
+    security=BEARER,
     responses=raises(NotFoundError),
 )
 async def get_generation(
@@ -200,7 +201,7 @@ async def _full_view(db: Database, scope: Scope, generation_id: uuid.UUID) -> Ge
     description="Free before it started. Once it runs this is a request to the provider: if the"
     " image is delivered all the same it is charged, otherwise the credits come back.",
     tags=["Generations"],
-    security=security.BEARER,
+    security=BEARER,
     status_code=200,
     responses=raises(NotFoundError, ConflictError),
 )
@@ -221,7 +222,7 @@ async def cancel_generation(
     summary="Do it again",
     description="The same photo, operation and parameters as a new generation, at today's price.",
     tags=["Generations"],
-    security=security.BEARER,
+    security=BEARER,
     status_code=202,
     response_headers=_WORK_HEADERS,
     responses=raises(
@@ -256,7 +257,7 @@ async def retry_generation(
     description="The credits of a generation that ran out of time are refunded. If its image comes"
     " all the same it is kept for seven days and can be bought at the old price.",
     tags=["Generations"],
-    security=security.BEARER,
+    security=BEARER,
     status_code=201,
     response_headers=[_LOCATION],
     responses=raises(InsufficientCreditsError, NotFoundError, ConflictError, GoneError),
@@ -281,7 +282,7 @@ async def buy_late_image(
     summary="A signed URL of the image",
     description="Outputs are private. The URL can be opened by anybody until it expires.",
     tags=["Generations"],
-    security=security.BEARER,
+    security=BEARER,
     responses=raises(NotFoundError, ConflictError),
 )
 async def get_generation_result(

@@ -13,10 +13,11 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from api import security
-from api.identity import AppResources
+from api.identity import is_one_of
 from api.metrics import StoredFigures
+from api.openapi import METRICS, PUBLIC
 from api.problems import raises
+from api.resources import AppResources
 from api.schemas.health import Alive, Check, Readiness, State
 from core import health
 from core.db import Database
@@ -34,7 +35,7 @@ CHECK_SECONDS_MAX = 3
     summary="Is the process alive",
     description="Asks nothing else: restart the process when this does not answer.",
     tags=["Health"],
-    security=security.PUBLIC,
+    security=PUBLIC,
     responses=raises(public=True),
     opt={"rate_limit": False},
 )
@@ -51,7 +52,7 @@ async def get_liveness() -> Alive:
     " `payments` is there when they are set up, and tells what lags or differs: events that wait,"
     " orders in review, refunds that wait, days whose totals differ, webhooks that fell silent.",
     tags=["Health"],
-    security=security.PUBLIC,
+    security=PUBLIC,
     responses={
         **raises(public=True),
         503: ResponseSpec(Readiness, description="Down", generate_examples=False),
@@ -136,7 +137,7 @@ def _degraded_unless(condition: bool, **facts: Any) -> Check:
     description="With METRICS_TOKEN set, needs it as a bearer token.",
     tags=["Health"],
     media_type="text/plain",
-    security=[{}, {"metrics_token": []}],
+    security=METRICS,
     responses=raises(BadCredentialsError, public=True),
     opt={"rate_limit": False},
 )
@@ -144,7 +145,7 @@ async def get_metrics(request: Request[Any, Any, Any], resources: AppResources) 
     settings = resources.settings
     if settings.metrics_token is not None:
         offered = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if not security.is_one_of(offered, settings.metrics_token):
+        if not is_one_of(offered, settings.metrics_token):
             raise BadCredentialsError(reason="metrics_token")
     text = generate_latest(resources.metrics.registry).decode()
     try:

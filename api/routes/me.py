@@ -4,9 +4,10 @@ import datetime as dt
 
 from litestar import Router, get
 
-from api import security
-from api.identity import CurrentUser, Db
+from api.identity import CurrentUser
+from api.openapi import BEARER
 from api.problems import raises
+from api.resources import Db
 from api.schemas.me import BalanceView, Me
 from core.db import Connection
 from core.errors import NotAllowedError
@@ -20,14 +21,12 @@ from core.people import service
     description="The first call of a verified person opens the account and grants the sign-up"
     " credits, once per person.",
     tags=["Me"],
-    security=security.BEARER,
+    security=BEARER,
     responses=raises(NotAllowedError),
 )
 async def get_me(user: CurrentUser, db: Db) -> Me:
-    network = service.network_of(user.client_ip)
-
     async def work(conn: Connection) -> service.Account:
-        return await service.get_or_open_account(conn, network)
+        return await service.get_or_open_account(conn, user.client_network)
 
     account = await db.run(work, scope=user.scope)
     claims = user.claims

@@ -3,9 +3,9 @@
 from litestar import Router, get
 from litestar.params import FromPath
 
-from api import security
-from api.identity import Db
+from api.openapi import PUBLIC
 from api.problems import raises
+from api.resources import Db
 from api.schemas.common import Page
 from api.schemas.operations import OperationView, view_of
 from core.catalog import service
@@ -21,7 +21,7 @@ from core.errors import NotFoundError
     description="The lane says what may happen to the piece: `locked` keeps its own pixels,"
     " `reimagined` lets a model redraw it.",
     tags=["Operations"],
-    security=security.PUBLIC,
+    security=PUBLIC,
     responses=raises(public=True),
 )
 async def list_operations(db: Db) -> Page[OperationView]:
@@ -34,7 +34,7 @@ async def list_operations(db: Db) -> Page[OperationView]:
     operation_id="get_operation",
     summary="One operation",
     tags=["Operations"],
-    security=security.PUBLIC,
+    security=PUBLIC,
     responses=raises(NotFoundError, public=True),
 )
 async def get_operation(db: Db, slug: FromPath[str]) -> OperationView:

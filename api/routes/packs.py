@@ -2,9 +2,9 @@
 
 from litestar import Router, get
 
-from api import security
-from api.identity import Db
+from api.openapi import PUBLIC
 from api.problems import raises
+from api.resources import Db
 from api.schemas.packs import PackView, pack_view
 from core.db import ANONYMOUS
 from core.payments import service
@@ -16,7 +16,7 @@ from core.payments import service
     summary="Credit packs and their prices",
     description="The smallest first. `POST /v1/checkout` buys one.",
     tags=["Payments"],
-    security=security.PUBLIC,
+    security=PUBLIC,
     responses=raises(public=True),
 )
 async def list_packs(db: Db) -> list[PackView]:

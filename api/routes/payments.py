@@ -8,12 +8,13 @@ from litestar import Response, Router, get, post
 from litestar.datastructures import ResponseHeader
 from litestar.params import FromPath, QueryParameter
 
-from api import security
 from api.http.params import Cursor, PageSize
 from api.http.wait import buyer_of, cashier_of
-from api.identity import AppResources, CurrentUser, Db
+from api.identity import CurrentUser
+from api.openapi import BEARER
 from api.problems import raises
-from api.routes.checkout import limit_network
+from api.resources import AppResources, Db
+from api.routes.checkout import IP_LIMIT
 from api.schemas.common import Page, decode_cursor, page_of
 from api.schemas.payments import (
     InvoiceView,
@@ -38,7 +39,7 @@ States = Annotated[
     operation_id="list_payments",
     summary="My payments, newest first",
     tags=["Payments"],
-    security=security.BEARER,
+    security=BEARER,
     responses=raises(InvalidInputError),
 )
 async def list_payments(
@@ -68,7 +69,7 @@ async def list_payments(
     operation_id="get_payment",
     summary="One payment",
     tags=["Payments"],
-    security=security.BEARER,
+    security=BEARER,
     responses=raises(NotFoundError),
 )
 async def get_payment(user: CurrentUser, db: Db, payment_id: FromPath[uuid.UUID]) -> PaymentView:
@@ -82,7 +83,7 @@ async def get_payment(user: CurrentUser, db: Db, payment_id: FromPath[uuid.UUID]
     description="A new payment page for the same order, at its price, once the old page can no"
     " longer be paid. Repeated, it answers the page that is open.",
     tags=["Payments"],
-    security=security.BEARER,
+    security=BEARER,
     status_code=200,
     response_headers=[
         ResponseHeader(name="Location", description="Where to look.", documentation_only=True)
@@ -94,7 +95,7 @@ async def retry_payment(
     user: CurrentUser, resources: AppResources, payment_id: FromPath[uuid.UUID]
 ) -> Response[PaymentView]:
     cashier = cashier_of(resources)
-    await limit_network(resources, user)
+    await resources.limits.check_ip(IP_LIMIT, user.client_ip)
     order = await checkout.retry_order(cashier, buyer_of(user), payment_id)
     return Response(payment_view(order), headers={"Location": f"/v1/checkout/{payment_id}"})
 
@@ -105,7 +106,7 @@ async def retry_payment(
     summary="Invoices of my payments, newest first",
     description="Links to Stripe, where the invoice can be looked at and its PDF fetched.",
     tags=["Payments"],
-    security=security.BEARER,
+    security=BEARER,
     responses=raises(InvalidInputError),
 )
 async def list_invoices(
@@ -131,7 +132,7 @@ async def list_invoices(
     summary="Stripe's customer portal",
     description="Payments, receipts and cards at Stripe. For whoever has bought or tried to.",
     tags=["Payments"],
-    security=security.BEARER,
+    security=BEARER,
     status_code=201,
     responses=raises(NotFoundError, NotSetUpError),
 )

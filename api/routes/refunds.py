@@ -9,12 +9,12 @@ from litestar import Request, Response, Router, get, post
 from litestar.datastructures import ResponseHeader
 from litestar.params import FromPath, FromQuery, JSONBody
 
-from api import security
 from api.http.params import Cursor, IdempotencyKey, PageSize, Prefer
-from api.http.wait import gateway_of, wait_until
-from api.identity import AppResources, CurrentUser, Db, parse_prefer_wait
+from api.http.wait import gateway_of, parse_prefer_wait, wait_until
+from api.identity import CurrentUser
+from api.openapi import BEARER
 from api.problems import raises
-from api.resources import Resources
+from api.resources import AppResources, Db, Resources
 from api.schemas.common import Page, decode_cursor, page_of
 from api.schemas.refunds import CreateRefund, RefundView, refund_view
 from core import idempotency
@@ -45,7 +45,7 @@ RETRY_AFTER_SECONDS = 2
     " balance at once and come back if the refund is refused. `202` with `Location`; with"
     " `Prefer: wait=n` the answer comes when Stripe has taken it, or after n seconds.",
     tags=["Payments"],
-    security=security.BEARER,
+    security=BEARER,
     status_code=202,
     response_headers=[
         ResponseHeader(name="Location", description="Where to look.", documentation_only=True),
@@ -132,7 +132,7 @@ async def _read(db: Database, scope: Scope, refund_id: uuid.UUID) -> Refund:
     summary="My refunds, newest first",
     description="Also those that were made for me.",
     tags=["Payments"],
-    security=security.BEARER,
+    security=BEARER,
     responses=raises(InvalidInputError),
 )
 async def list_refunds(
@@ -162,7 +162,7 @@ async def list_refunds(
     operation_id="get_refund",
     summary="One refund",
     tags=["Payments"],
-    security=security.BEARER,
+    security=BEARER,
     responses=raises(NotFoundError),
 )
 async def get_refund(user: CurrentUser, db: Db, refund_id: FromPath[uuid.UUID]) -> RefundView:

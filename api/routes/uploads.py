@@ -9,12 +9,13 @@ from litestar.datastructures import ResponseHeader
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody, QueryParameter
 
-from api import security
 from api.http import multipart
 from api.http.params import Cursor, IdempotencyKey, PageSize, Prefer
-from api.identity import AppResources, CurrentUser, User, parse_prefer_wait
+from api.http.wait import parse_prefer_wait
+from api.identity import CurrentUser, User
+from api.openapi import BEARER
 from api.problems import raises
-from api.resources import Resources
+from api.resources import AppResources, Resources
 from api.schemas.common import Page, decode_cursor, encode_cursor
 from api.schemas.uploads import (
     DirectUploadView,
@@ -35,7 +36,6 @@ from core.errors import (
     RequestInProgressError,
     UnsupportedMediaError,
 )
-from core.people.service import network_of
 from core.uploads import service
 from core.uploads.service import Owner, UploadTools
 from core.uploads.types import Upload, UploadId, UploadState
@@ -68,7 +68,7 @@ _WAIT = (
     description="Its bytes, size and dimensions are checked at once; a worker then turns it"
     " upright, converts it to sRGB and strips its metadata." + _WAIT,
     tags=["Uploads"],
-    security=security.BEARER,
+    security=BEARER,
     status_code=202,
     request_max_body_size=multipart.BODY_BYTES_MAX,
     operation_class=multipart.FileOperation,
@@ -108,7 +108,7 @@ async def create_upload(
     summary="Get a URL to send a photo to",
     description="The bytes go straight to storage: send them to `url`, then call complete.",
     tags=["Uploads"],
-    security=security.BEARER,
+    security=BEARER,
     status_code=201,
     response_headers=_HEADERS[:1],
     responses=raises(
@@ -150,7 +150,7 @@ async def start_direct_upload(
     description="Checks what has arrived as if it had been sent through us. What is refused is"
     " deleted, and the upload with it. Repeating it changes nothing." + _WAIT,
     tags=["Uploads"],
-    security=security.BEARER,
+    security=BEARER,
     status_code=202,
     response_headers=_HEADERS,
     responses={201: _READY}
@@ -177,7 +177,7 @@ async def complete_upload(
     operation_id="list_uploads",
     summary="My photos, newest first",
     tags=["Uploads"],
-    security=security.BEARER,
+    security=BEARER,
     responses=raises(InvalidInputError),
 )
 async def list_uploads(
@@ -207,7 +207,7 @@ async def list_uploads(
     operation_id="get_upload",
     summary="One photo: its state, what was changed, what is wrong",
     tags=["Uploads"],
-    security=security.BEARER,
+    security=BEARER,
     responses=raises(NotFoundError),
 )
 async def get_upload(
@@ -223,7 +223,7 @@ async def get_upload(
     summary="Forget a photo",
     description="Only while no generation was made from it.",
     tags=["Uploads"],
-    security=security.BEARER,
+    security=BEARER,
     responses=raises(NotFoundError, ConflictError),
 )
 async def delete_upload(
@@ -239,7 +239,7 @@ def _tools(resources: Resources) -> UploadTools:
 
 
 def _owner(user: User) -> Owner:
-    return Owner(user.claims.user_id, user.scope, network_of(user.client_ip))
+    return Owner(user.claims.user_id, user.scope, user.client_network)
 
 
 async def _sign(resources: Resources, uploads: list[Upload]) -> dict[str, str]:

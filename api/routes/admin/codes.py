@@ -8,10 +8,11 @@ import msgspec
 from litestar import Router, get, post
 from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
 
-from api import security
 from api.http.params import Cursor, PageSize
-from api.identity import CurrentAdmin, Db
+from api.identity import CurrentAdmin
+from api.openapi import ADMIN
 from api.problems import raises
+from api.resources import Db
 from api.schemas.admin.codes import (
     CodeDetailView,
     CodeRedemptionView,
@@ -59,7 +60,7 @@ Campaign = Annotated[str | None, QueryParameter(max_length=100)]
     description="One or many on the same terms, audited. **The answer is the only place where the"
     " codes are ever shown**: only their hashes are kept.",
     tags=["Admin"],
-    security=security.ADMIN,
+    security=ADMIN,
     status_code=201,
     responses=raises(NotAllowedError, InvalidInputError, ConflictError, body=True),
 )
@@ -87,7 +88,7 @@ async def create_codes(
     operation_id="admin_list_codes",
     summary="Codes, newest first",
     tags=["Admin"],
-    security=security.ADMIN,
+    security=ADMIN,
     responses=raises(NotAllowedError, InvalidInputError),
 )
 async def list_codes(
@@ -122,7 +123,7 @@ async def list_codes(
     operation_id="admin_get_code",
     summary="One code, and who redeemed it",
     tags=["Admin"],
-    security=security.ADMIN,
+    security=ADMIN,
     responses=raises(NotAllowedError, NotFoundError, InvalidInputError),
 )
 async def get_code(
@@ -158,7 +159,7 @@ async def get_code(
     summary="Withdraw a code",
     description="Audited. What was redeemed stays redeemed.",
     tags=["Admin"],
-    security=security.ADMIN,
+    security=ADMIN,
     status_code=200,
     responses=raises(NotAllowedError, NotFoundError),
 )
@@ -175,7 +176,7 @@ async def disable_code(admin: CurrentAdmin, db: Db, code_id: FromPath[uuid.UUID]
     summary="Withdraw all codes of a batch",
     description="Audited. What was redeemed stays redeemed.",
     tags=["Admin"],
-    security=security.ADMIN,
+    security=ADMIN,
     status_code=200,
     responses=raises(NotAllowedError, NotFoundError),
 )

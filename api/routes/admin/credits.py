@@ -8,10 +8,11 @@ import msgspec
 from litestar import Router, get, post
 from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
 
-from api import security
 from api.http.params import Cursor, PageSize
-from api.identity import CurrentAdmin, Db
+from api.identity import CurrentAdmin
+from api.openapi import ADMIN
 from api.problems import raises
+from api.resources import Db
 from api.routes.credits import Kinds
 from api.schemas.admin.credits import (
     AdjustmentView,
@@ -58,7 +59,7 @@ _HEX = re.compile(r"[0-9a-f]{0,32}")
     operation_id="admin_list_users",
     summary="People and their balances",
     tags=["Admin"],
-    security=security.ADMIN,
+    security=ADMIN,
     responses=raises(NotAllowedError, InvalidInputError),
 )
 async def list_users(
@@ -93,7 +94,7 @@ async def list_users(
     operation_id="admin_get_user_credits",
     summary="One person's balance and lots",
     tags=["Admin"],
-    security=security.ADMIN,
+    security=ADMIN,
     responses=raises(NotAllowedError, NotFoundError),
 )
 async def get_user_credits(
@@ -111,7 +112,7 @@ async def get_user_credits(
     operation_id="admin_list_user_ledger",
     summary="One person's ledger, newest first",
     tags=["Admin"],
-    security=security.ADMIN,
+    security=ADMIN,
     responses=raises(NotAllowedError, NotFoundError, InvalidInputError),
 )
 async def list_user_ledger(
@@ -148,7 +149,7 @@ async def list_user_ledger(
     description="Written to the audit log in the same transaction. Giving pays debt first; taking"
     " more than there is leaves debt.",
     tags=["Admin"],
-    security=security.ADMIN,
+    security=ADMIN,
     status_code=201,
     responses=raises(
         NotAllowedError, NotFoundError, InvalidInputError, IdempotencyMismatchError, body=True
@@ -175,7 +176,7 @@ async def adjust_credits(
     operation_id="admin_list_audit",
     summary="What admins did, newest first",
     tags=["Admin"],
-    security=security.ADMIN,
+    security=ADMIN,
     responses=raises(NotAllowedError, InvalidInputError),
 )
 async def list_audit(

@@ -8,11 +8,12 @@ from litestar import Response, Router, get, post
 from litestar.datastructures import ResponseHeader
 from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
 
-from api import security
 from api.http.params import Cursor, PageSize
 from api.http.wait import gateway_of
-from api.identity import AppResources, CurrentAdmin, Db
+from api.identity import CurrentAdmin
+from api.openapi import ADMIN
 from api.problems import raises
+from api.resources import AppResources, Db
 from api.routes.payments import States
 from api.schemas.admin.payments import (
     AdminOrderDetailView,
@@ -66,7 +67,7 @@ _REFUNDS_SHOWN = 100
     summary="What Stripe told us, newest first",
     description="Handled events are deleted after 30 days: they hold names and addresses.",
     tags=["Admin"],
-    security=security.ADMIN,
+    security=ADMIN,
     responses=raises(NotAllowedError, InvalidInputError),
 )
 async def list_events(
@@ -100,7 +101,7 @@ async def list_events(
     operation_id="admin_get_stripe_event",
     summary="One event with its payload",
     tags=["Admin"],
-    security=security.ADMIN,
+    security=ADMIN,
     responses=raises(NotAllowedError, NotFoundError),
 )
 async def get_event(admin: CurrentAdmin, db: Db, event_id: FromPath[str]) -> EventDetailView:
@@ -116,7 +117,7 @@ async def get_event(admin: CurrentAdmin, db: Db, event_id: FromPath[str]) -> Eve
     summary="Handle one event again",
     description="Audited. Its order is looked at again; nothing is granted or taken twice.",
     tags=["Admin"],
-    security=security.ADMIN,
+    security=ADMIN,
     status_code=202,
     responses=raises(NotAllowedError, NotFoundError),
 )
@@ -136,7 +137,7 @@ async def replay_event(admin: CurrentAdmin, db: Db, event_id: FromPath[str]) -> 
     description="Audited. The oldest are taken first; when there are more than `limit`, go on with"
     " `from`. Nothing is granted or taken twice.",
     tags=["Admin"],
-    security=security.ADMIN,
+    security=ADMIN,
     status_code=202,
     responses=raises(NotAllowedError, InvalidInputError, body=True),
 )
@@ -166,7 +167,7 @@ async def replay_events(
     description="`review_reason` says what of a payment differs from its order: nothing is granted"
     " for it until a refund or a look ends the review.",
     tags=["Admin"],
-    security=security.ADMIN,
+    security=ADMIN,
     responses=raises(NotAllowedError, InvalidInputError),
 )
 async def list_orders(
@@ -202,7 +203,7 @@ async def list_orders(
     operation_id="admin_get_order",
     summary="One order with its refunds",
     tags=["Admin"],
-    security=security.ADMIN,
+    security=ADMIN,
     responses=raises(NotAllowedError, NotFoundError),
 )
 async def get_order(
@@ -224,7 +225,7 @@ async def get_order(
     description="Audited. The credits that the amount is worth are taken back at once, spent or"
     " not: what is not there becomes debt.",
     tags=["Admin"],
-    security=security.ADMIN,
+    security=ADMIN,
     status_code=202,
     response_headers=[
         ResponseHeader(name="Location", description="The order.", documentation_only=True)

@@ -7,10 +7,11 @@ from typing import Annotated
 from litestar import Router, get, post
 from litestar.params import FromPath, FromQuery, QueryParameter
 
-from api import security
 from api.http.params import Cursor, PageSize
-from api.identity import AppResources, CurrentAdmin, Db
+from api.identity import CurrentAdmin
+from api.openapi import ADMIN
 from api.problems import raises
+from api.resources import AppResources, Db
 from api.schemas.admin.work import ReplayedTask
 from api.schemas.common import Page, decode_cursor, encode_cursor
 from core.db import Connection
@@ -27,7 +28,7 @@ from core.tasks.outbox import DueTask
     description="What a task was for has ended in the same moment: a generation's credits are"
     " back, an upload is rejected.",
     tags=["Admin"],
-    security=security.ADMIN,
+    security=ADMIN,
     responses=raises(NotAllowedError, InvalidInputError),
 )
 async def list_dead_letters(
@@ -65,7 +66,7 @@ async def list_dead_letters(
     description="Audited. An image that is delivered after its refund is offered as a late image;"
     " nobody is charged by a replay.",
     tags=["Admin"],
-    security=security.ADMIN,
+    security=ADMIN,
     status_code=202,
     responses=raises(NotAllowedError, NotFoundError),
 )
@@ -86,7 +87,7 @@ async def replay_dead_letter(
     summary="Provider accounts: slots, breaker, cooldown, keys",
     description="A key is shown by the name of its variable and its fingerprint.",
     tags=["Admin"],
-    security=security.ADMIN,
+    security=ADMIN,
     responses=raises(NotAllowedError),
 )
 async def list_provider_accounts(admin: CurrentAdmin, db: Db) -> list[ProviderAccount]:

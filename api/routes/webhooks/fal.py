@@ -7,9 +7,9 @@ import structlog
 from litestar import Request, Router, post
 from litestar.params import FromPath
 
-from api import security
-from api.identity import AppResources
+from api.openapi import PUBLIC
 from api.problems import raises
+from api.resources import AppResources
 from core.db import Connection
 from core.errors import NotAllowedError, NotFoundError
 from core.generations.pipeline import receive as webhooks
@@ -27,7 +27,7 @@ BODY_BYTES_MAX = 1024 * 1024
     description="Signed by the provider (ED25519); the path names our call. Duplicates, late and"
     " reordered deliveries are harmless.",
     tags=["Webhooks"],
-    security=security.PUBLIC,
+    security=PUBLIC,
     status_code=204,
     request_max_body_size=BODY_BYTES_MAX,
     responses=raises(NotAllowedError, NotFoundError, public=True, body=True),

@@ -6,9 +6,9 @@ from typing import Any
 import structlog
 from litestar import Request, Router, post
 
-from api import security
-from api.identity import AppResources
+from api.openapi import PUBLIC
 from api.problems import raises
+from api.resources import AppResources
 from api.routes.webhooks.fal import BODY_BYTES_MAX
 from api.schemas.payments import Received
 from core.db import Connection
@@ -29,7 +29,7 @@ SIGNATURE_HEADER = "stripe-signature"
     " do not know are taken and ignored. Duplicates, late and reordered deliveries are harmless:"
     " an event only makes a worker look at Stripe.",
     tags=["Webhooks"],
-    security=security.PUBLIC,
+    security=PUBLIC,
     status_code=200,
     request_max_body_size=BODY_BYTES_MAX,
     responses=raises(WebhookRefusedError, NotSetUpError, public=True, body=True),

@@ -157,7 +157,7 @@ async def test_sixty_tries_an_hour_from_one_address(
         tries = [await codes.redeem(user, "x") for user in people[:6] for _ in range(10)]
         assert {problem(answer) for answer in tries} == {NOT_VALID}
         answer = await codes.redeem(people[6], "x")
-    assert (problem(answer), answer.json()["policy"]) == ((429, "rate-limited"), "codes-address")
+    assert (problem(answer), answer.json()["policy"]) == ((429, "rate-limited"), "codes-ip")
     transport = issuer.transport()
     async with api_client(settings, transport=transport, client_ip="198.51.100.9") as client:
         answer = await CodesHarness(client, issuer).redeem(people[6], "x")

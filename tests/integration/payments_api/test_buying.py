@@ -180,7 +180,7 @@ async def test_creating_is_limited_for_a_person_and_for_a_network(
             for number in range(41)
         ]
     assert [answer.status_code for answer in more] == [404] * 40 + [429]
-    assert more[-1].json()["policy"] == "checkout-network"
+    assert more[-1].json()["policy"] == "checkout-ip"
     assert int(more[-1].headers["retry-after"]) > 60
 
 

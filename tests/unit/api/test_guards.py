@@ -8,7 +8,8 @@ import pytest
 from litestar import get, post
 from structlog.testing import capture_logs
 
-from api.identity import CurrentAdmin, CurrentUser, internal_guard, parse_prefer_wait
+from api.http.wait import parse_prefer_wait
+from api.identity import CurrentAdmin, CurrentUser, internal_guard
 from core.settings import Settings
 from tests.harness.http import offline_client
 from tests.harness.tokens import TokenIssuer
@@ -159,6 +160,24 @@ async def test_limits_per_user_and_address(
         assert 1 <= int(refused.headers["retry-after"]) <= 60
         assert refused.headers["x-ratelimit-remaining"] == "0"
         assert (await client.get("/healthz")).status_code == 200
+
+
+async def test_neighbours_of_an_ipv6_network_count_together(
+    make_settings: Callable[..., Settings],
+) -> None:
+    settings = make_settings(rate_limit_ip="1/minute", trusted_proxies=("203.0.113.7",))
+    asked = [
+        ("2001:db8:0:1::1", 200),
+        ("2001:db8:0:1:ffff::2", 429),
+        ("2001:db8:0:2::1", 200),
+        ("::ffff:198.51.100.1", 200),
+        ("198.51.100.1", 429),
+        ("198.51.100.2", 200),
+    ]
+    async with offline_client(settings, routes=ROUTES) as client:
+        for client_ip, status in asked:
+            response = await client.get("/open", headers={"x-forwarded-for": client_ip})
+            assert response.status_code == status, client_ip
 
 
 async def test_a_named_limit_counts_per_route(make_settings: Callable[..., Settings]) -> None:
