@@ -16,6 +16,7 @@ from core.generations.types import (
     Problem,
     StateChange,
 )
+from core.words.say import say
 
 PriorityName = Literal["interactive", "batch"]
 LaneName = Literal["locked", "reimagined"]
@@ -25,10 +26,6 @@ _PRIORITIES: dict[PriorityName, Priority] = {
     "batch": Priority.BATCH,
 }
 _PRIORITY_NAMES: dict[Priority, PriorityName] = {value: name for name, value in _PRIORITIES.items()}
-_LANE_WORDS = {
-    "locked": "The piece's own pixels are kept; only background, shadow, crop and size changed.",
-    "reimagined": "A model redrew the image, the piece included. It may differ from the original.",
-}
 
 
 class CreateGeneration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -150,7 +147,7 @@ def view_of(
         id=generation.id,
         operation=generation.operation,
         lane="locked" if generation.lane == "locked" else "reimagined",
-        lane_in_words=_LANE_WORDS[generation.lane],
+        lane_in_words=say(f"lane.{generation.lane}"),
         state=generation.state,
         version=generation.version,
         cost_credits=generation.cost_credits,

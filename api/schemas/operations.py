@@ -7,7 +7,8 @@ from msgspec import Meta
 
 from api.schemas.me import BalanceView
 from core.catalog.estimates import Estimate
-from core.catalog.types import LANE_WORDS, Lane, Operation
+from core.catalog.types import Lane, Operation
+from core.words.say import say
 
 COUNT_MAX = 1000
 
@@ -89,7 +90,7 @@ def view_of(operation: Operation) -> OperationView:
         title=operation.title,
         description=operation.description,
         lane=operation.lane,
-        lane_explained=LANE_WORDS[operation.lane],
+        lane_explained=say(f"lane.{operation.lane}"),
         cost_credits=operation.cost_credits,
         models=[step.endpoint for step in operation.steps],
         typical_seconds=operation.typical_seconds,
@@ -107,7 +108,7 @@ def estimate_view_of(estimate: Estimate) -> EstimateView:
         operation=operation.slug,
         version=operation.version,
         lane=operation.lane,
-        lane_explained=LANE_WORDS[operation.lane],
+        lane_explained=say(f"lane.{operation.lane}"),
         params=estimate.params,
         count=estimate.count,
         cost_credits=operation.cost_credits,

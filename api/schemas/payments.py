@@ -5,29 +5,14 @@ Money is in the currency's smallest unit.
 
 import uuid
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
 from api.schemas.packs import SLUG_LENGTH_MAX
 from core.payments.types import Order, OrderState
-
-_WORDS: Final[dict[OrderState, str]] = {
-    OrderState.CREATED: "The payment page is not open yet. Ask for it again.",
-    OrderState.OPEN: "The payment page is open. Nothing is paid yet.",
-    OrderState.PROCESSING: "Pending: the bank is still working on it. With a slow method this"
-    " takes up to some days. The credits come by themselves; do not pay again.",
-    OrderState.FAILED: "The payment did not go through. Nothing was charged. It can be retried.",
-    OrderState.EXPIRED: "The time to pay is over. Nothing was charged. It can be retried.",
-    OrderState.REVIEW: "The payment arrived and something about it differs from the order. We are"
-    " looking at it.",
-    OrderState.PAID: "Paid. The credits are in the account.",
-    OrderState.PARTIALLY_REFUNDED: "Paid. A part of it was refunded, and its credits taken back.",
-    OrderState.REFUNDED: "Refunded. The credits were taken back.",
-    OrderState.DISPUTED: "The payment is disputed at the bank. Its credits are held until then.",
-    OrderState.CHARGED_BACK: "The bank took the payment back, and the credits with it.",
-}
+from core.words.say import say
 
 
 class CreateCheckout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -123,7 +108,7 @@ def payment_view(order: Order) -> PaymentView:
         amount_refunded=order.amount_gone,
         currency=order.currency,
         state=order.state,
-        state_in_words=_WORDS[order.state],
+        state_in_words=say(f"order_state.{order.state}"),
         failure_reason=order.failure_reason,
         created_at=order.created_at,
         paid_at=order.paid_at,

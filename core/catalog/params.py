@@ -12,30 +12,24 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from core.errors import Fault, InvalidInputError
+from core.words.say import say
 
 ERRORS_MAX = 20
 REASON = "params_do_not_fit"
 _DETAIL = "The parameters do not fit this operation; `errors` says what to change."
-_TYPE_WORDS = {
-    "string": "text",
-    "integer": "a whole number",
-    "number": "a number",
-    "boolean": "true or false",
-    "array": "a list",
-    "object": "an object",
-    "null": "null",
-}
-
-_LIMIT_WORDS = {
-    "const": "must be {}",
-    "minimum": "must be at least {}",
-    "maximum": "must be at most {}",
-    "exclusiveMinimum": "must be more than {}",
-    "exclusiveMaximum": "must be less than {}",
-    "minLength": "must have at least {} characters",
-    "maxLength": "must have at most {} characters",
-}
-_BRANCH_WORDS = {"anyOf": "give at least one of", "oneOf": "give one of"}
+# The keywords of JSON Schema that have a sentence of their own, which shows their `limit`.
+LIMITS = frozenset(
+    {
+        "const",
+        "minimum",
+        "maximum",
+        "exclusiveMinimum",
+        "exclusiveMaximum",
+        "minLength",
+        "maxLength",
+    }
+)
+BRANCHES = frozenset({"anyOf", "oneOf"})
 
 
 @functools.lru_cache(maxsize=256)
@@ -67,7 +61,7 @@ def _tidied(value: Any) -> Any:
 def _unprintable(given: Mapping[str, Any]) -> list[Fault]:
     """Characters that jsonb cannot keep or that no person types."""
     return [
-        _fault([name], "must not contain control characters")
+        _fault([name], "control_characters")
         for name, value in given.items()
         if isinstance(value, str) and any(char < " " and char not in "\n\r\t" for char in value)
     ]
@@ -85,41 +79,41 @@ def _explain(error: ValidationError) -> list[Fault]:
     if error.validator == "additionalProperties":
         rules: Any = error.schema
         known = rules.get("properties", {})
-        names = ", ".join(sorted(known)) or "none"
+        names = sorted(known)
         return [
-            _fault([*where, name], f"is not a parameter here; there are: {names}")
+            _fault([*where, name], "unknown" if names else "unknown_all", names=names)
             for name in instance
             if name not in known
         ]
     if error.validator == "required":
-        return [_fault([*where, name], "is required") for name in limit if name not in instance]
-    return [_fault(where, _words(error, limit))]
+        return [_fault([*where, name], "required") for name in limit if name not in instance]
+    return [_fault(where, *_rule(error, limit))]
 
 
-def _words(error: ValidationError, limit: Any) -> str:
+def _rule(error: ValidationError, limit: Any) -> tuple[str, Any]:
+    """Which sentence says what the value breaks, and the limit that it shows."""
     if error.validator == "type":
-        wanted = limit if isinstance(limit, list) else [limit]
-        return f"must be {' or '.join(_TYPE_WORDS[name] for name in wanted)}"
+        return "type", limit if isinstance(limit, list) else [limit]
     if error.validator == "enum":
-        return f"must be one of: {', '.join(str(value) for value in limit)}"
-    if error.validator in _BRANCH_WORDS and (names := _alternatives(limit)):
-        return f"{_BRANCH_WORDS[error.validator]}: {names}"
-    words = _LIMIT_WORDS.get(str(error.validator), "does not fit the parameter's schema")
-    return words.format(limit)
+        return "enum", limit
+    if error.validator in BRANCHES and (names := _alternatives(limit)):
+        return str(error.validator), names
+    return (str(error.validator) if error.validator in LIMITS else "other"), limit
 
 
-def _alternatives(branches: list[Any]) -> str | None:
-    """`prompt, preset`, if each branch does no more than require one parameter."""
+def _alternatives(branches: list[Any]) -> list[str]:
+    """`prompt` and `preset`, if each branch does no more than require one parameter."""
     names = [
         branch["required"][0]
         for branch in branches
         if set(branch) == {"required"} and len(branch["required"]) == 1
     ]
-    return ", ".join(names) if len(names) == len(branches) else None
+    return names if len(names) == len(branches) else []
 
 
-def _fault(path: list[Any], detail: str) -> Fault:
+def _fault(path: list[Any], rule: str, limit: Any = None, names: list[str] | None = None) -> Fault:
     parts = [str(part)[:100].replace("~", "~0").replace("/", "~1") for part in path]
+    detail = say(f"param.{rule}", limit=limit, names=names)
     return Fault(pointer="/".join(["#/params", *parts]), detail=detail)
 
 

@@ -6,14 +6,6 @@ import msgspec
 
 Lane = Literal["locked", "reimagined"]
 
-LANE_WORDS: dict[Lane, str] = {
-    "locked": ("The piece keeps its own pixels. Only background, shadow, crop and size change."),
-    "reimagined": (
-        "A model redraws the image, the piece included. Compare it with the photo before you"
-        " sell by it."
-    ),
-}
-
 
 class Step(msgspec.Struct, frozen=True):
     """One provider step of an operation, from the catalogue."""

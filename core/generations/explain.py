@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from core.credits import words
 from core.credits.types import EntryKind
+from core.credits.words import entry_in_words
 from core.db import Connection
 from core.errors import NotFoundError
 from core.generations import queries
@@ -21,32 +21,14 @@ from core.generations.explanation import (
     Outcome,
     RunRows,
 )
+from core.words.say import say
 
 Row = Mapping[str, Any]
 
 # Of things at one moment: money is set aside, the run is accepted, then work, then the end and,
 # with the end, its money.
 _RESERVED, _STATE, _CALL_SENT, _CALL_KNOWN, _CALL_ENDED, _FINISHED, _SETTLED, _LATE = range(8)
-
-_STATES = {
-    "queued": "Accepted. It waits for its turn.",
-    "submitting": "Its turn has come: it is being sent to the provider.",
-    "running": "The provider has taken it and works on it.",
-    "collecting": "The provider is done: the image is being fetched and checked.",
-    "uncertain": "We cannot know whether the provider took or finished it, so nothing is decided"
-    " yet and your credits stay set aside.",
-    "succeeded": "The image was delivered.",
-    "failed": "It ended without an image.",
-    "cancelled": "It was cancelled.",
-}
-_CALL_ENDS = {
-    "succeeded": "The provider finished",
-    "failed": "The provider failed",
-    "refused": "The provider did not take",
-    "cancelled": "The provider cancelled",
-    "lost": "The provider no longer knew of",
-    "abandoned": "We stopped waiting for",
-}
+_AMBIGUOUS = "ambiguous_submit"
 
 
 async def explain(conn: Connection, generation_id: uuid.UUID) -> Explanation:
@@ -110,7 +92,7 @@ def _money_lines(run: RunRows) -> Iterator[tuple[int, Line]]:
             Line(
                 at=at,
                 kind=LineKind.MONEY,
-                text=words.entry_in_words({**row, "operation": run.generation["operation"]}),
+                text=entry_in_words({**row, "operation": run.generation["operation"]}),
                 money=msgspec.convert(
                     {
                         **{name: row[name] for name in MoneyFacts.__struct_fields__ if name in row},
@@ -125,27 +107,22 @@ def _money_lines(run: RunRows) -> Iterator[tuple[int, Line]]:
 def _state_lines(run: RunRows) -> Iterator[tuple[int, Line]]:
     generation = run.generation
     for number, event in enumerate(run.events):
-        state = event["state"]
-        text, at, rank = _STATES[state], event["at"], _STATE
+        state, at, rank = event["state"], event["at"], _STATE
+        variant = state
         if state == "queued" and number > 0:
-            text = "Back in the queue for another attempt."
+            variant = "queued_again"
+        if state == "failed" and generation["problem"]:
+            variant = "failed_because"
         if state in {"succeeded", "failed", "cancelled"}:
             rank = _FINISHED
             # The event is written an instant after the row's own time, which the money shares.
             at = generation["finished_at"] or at
-        if state == "failed" and generation["problem"]:
-            text = f"It ended without an image: {generation['problem']}"
+        text = say(f"run.state.{variant}", problem=generation["problem"])
         yield rank, Line(at=at, kind=LineKind.STATE, text=text, state=state)
-    if generation["cancel_requested_at"] is not None:
-        yield (
-            _STATE,
-            Line(
-                at=generation["cancel_requested_at"],
-                kind=LineKind.STATE,
-                text="You asked to cancel it. The provider was asked too, and your credits wait"
-                " for its answer.",
-            ),
-        )
+    asked_at = generation["cancel_requested_at"]
+    if asked_at is not None:
+        text = say("run.state.cancel_requested")
+        yield _STATE, Line(at=asked_at, kind=LineKind.STATE, text=text)
 
 
 def _call_lines(run: RunRows) -> Iterator[tuple[int, Line]]:
@@ -162,65 +139,51 @@ def _call_lines(run: RunRows) -> Iterator[tuple[int, Line]]:
 def _one_call(
     call: Row, steps: int, line: Callable[[datetime, str], Line]
 ) -> Iterator[tuple[int, Line]]:
-    attempt, endpoint = call["attempt"], call["endpoint"]
-    step = f", step {call['step'] + 1} of {steps}" if steps > 1 else ""
-    sent = f"Call {attempt}{step}: sent to {endpoint}."
-    if call["is_resubmission"]:
-        sent = (
-            f"Call {attempt}{step}: sent to {endpoint} again, because an earlier answer was lost"
-            " and no result came. You pay once at most, whatever the provider did."
-        )
-    yield _CALL_SENT, line(call["created_at"], sent)
-    was_ambiguous = call["error_type"] == "ambiguous_submit" or call["state"] == "ambiguous"
+    name = say(
+        "run.call.name_with_step" if steps > 1 else "run.call.name",
+        attempt=call["attempt"],
+        step=call["step"] + 1,
+        steps=steps,
+    )
+    sent = "run.call.sent_again" if call["is_resubmission"] else "run.call.sent"
+    yield _CALL_SENT, line(call["created_at"], say(sent, call=name, endpoint=call["endpoint"]))
+    was_ambiguous = call["error_type"] == _AMBIGUOUS or call["state"] == "ambiguous"
     if was_ambiguous:
-        yield (
-            _CALL_KNOWN,
-            line(
-                call["created_at"],
-                f"Call {attempt}: its answer was lost, so we could not know whether the provider"
-                " took it.",
-            ),
-        )
+        text = say("run.call.ambiguous", attempt=call["attempt"])
+        yield _CALL_KNOWN, line(call["created_at"], text)
     if call["accepted_at"] is not None:
-        taken = "had taken it after all" if was_ambiguous else "took it"
-        yield (
-            _CALL_KNOWN,
-            line(call["accepted_at"], f"Call {attempt}: the provider {taken}."),
-        )
+        taken = "run.call.taken_after_all" if was_ambiguous else "run.call.taken"
+        yield _CALL_KNOWN, line(call["accepted_at"], say(taken, attempt=call["attempt"]))
     if call["ended_at"] is not None:
         yield _CALL_ENDED, line(call["ended_at"], _call_end_in_words(call))
 
 
 def _call_end_in_words(call: Row) -> str:
-    text = f"{_CALL_ENDS[call['state']]} call {call['attempt']}"
     reasons = []
     if call["http_status"] is not None:
         reasons.append(f"HTTP {call['http_status']}")
-    if call["error_type"] and call["error_type"] != "ambiguous_submit":
+    if call["error_type"] and call["error_type"] != _AMBIGUOUS:
         reasons.append(call["error_type"].replace("_", " "))
+    because = billed = ""
     if reasons and call["state"] != "succeeded":
-        text += f" ({', '.join(reasons)})"
+        because = say("run.call.because", reasons=", ".join(reasons))
     if call["billable_units"] is not None:
-        units = _plain(call["billable_units"])
-        unit = "unit" if units == "1" else "units"
-        text += f"; it billed us {units} {unit}, you nothing beyond the price"
-    return f"{text}."
+        billed = say("run.call.billed", units=_plain(call["billable_units"]))
+    return say(
+        f"run.call_end.{call['state']}", attempt=call["attempt"], because=because, billed=billed
+    )
 
 
 def _late_lines(run: RunRows) -> Iterator[tuple[int, Line]]:
     image = run.late_image
     if image is None:
         return
-    price = words.credits_in_words(run.generation["cost_credits"])
-    text = (
-        "The image came after your credits had gone back. It is kept until"
-        f" {words.day_in_words(image['expires_at'])}; you may buy it for {price}."
+    text = say(
+        "run.late_image.kept" if image["bought_as"] is None else "run.late_image.bought",
+        price=run.generation["cost_credits"],
+        until=image["expires_at"],
+        bought_as=image["bought_as"],
     )
-    if image["bought_as"] is not None:
-        text = (
-            "The image came after your credits had gone back, and you bought it: see generation"
-            f" {image['bought_as']}."
-        )
     yield _LATE, Line(at=image["created_at"], kind=LineKind.STATE, text=text)
 
 
@@ -233,22 +196,12 @@ def _call_facts(call: Row) -> CallFacts:
 
 def _summary(run: RunRows, outcome: Outcome) -> str:
     generation = run.generation
-    price = words.credits_in_words(generation["cost_credits"])
-    again = f" It repeats generation {generation['retry_of']}." if generation["retry_of"] else ""
-    match outcome:
-        case Outcome.CHARGED:
-            return f"{generation['title']} was delivered and cost {price}.{again}"
-        case Outcome.REFUNDED:
-            return (
-                f"{generation['title']} was not delivered. It cost nothing: the {price} set aside"
-                f" for it {'is' if generation['cost_credits'] == 1 else 'are'} no longer held."
-                f"{again}"
-            )
-        case Outcome.RESERVED:
-            return (
-                f"{generation['title']} has not ended. {price}"
-                f" {'is' if generation['cost_credits'] == 1 else 'are'} set aside for it.{again}"
-            )
+    told = say(
+        f"run.summary.{outcome}", title=generation["title"], price=generation["cost_credits"]
+    )
+    if generation["retry_of"] is None:
+        return told
+    return f"{told} {say('run.summary.repeats', retry_of=generation['retry_of'])}"
 
 
 def _sum(transfers: list[dict[str, Any]], kind: EntryKind) -> int:

@@ -1,7 +1,6 @@
 """What a person should hear about their account. The database writes it where it happens."""
 
 import uuid
-from collections.abc import Callable, Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import msgspec
 
 from core.db import Connection, fetch_all
+from core.words.say import say
 
 _EVENTS = """
 select id, kind, detail, created_at
@@ -38,7 +38,8 @@ class AccountEvent(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        return _WORDS[self.kind](self.detail)
+        left = self.detail["available"] + self.detail["reserved"]
+        return say(f"account_event.{self.kind}", left=left)
 
 
 async def list_events(
@@ -47,18 +48,3 @@ async def list_events(
     """Newest first."""
     params = {"user_id": user_id, "before_id": before_id, "limit": limit}
     return msgspec.convert(await fetch_all(conn, _EVENTS, params), list[AccountEvent])
-
-
-def _low(detail: Mapping[str, Any]) -> str:
-    left = detail["available"] + detail["reserved"]
-    return f"Your credits are running low: {left} left."
-
-
-def _empty(_: Mapping[str, Any]) -> str:
-    return "You have no credits left."
-
-
-_WORDS: dict[EventKind, Callable[[Mapping[str, Any]], str]] = {
-    EventKind.CREDITS_LOW: _low,
-    EventKind.CREDITS_EMPTY: _empty,
-}

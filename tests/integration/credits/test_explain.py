@@ -76,7 +76,7 @@ async def test_a_delivered_generation(ledger: Ledger, explain: Explain) -> None:
     generation = ledger.start(user, ledger.upload(user))
     waiting = await explain(user, generation)
     assert (waiting.outcome, waiting.reserved, waiting.charged) == (Outcome.RESERVED, 1, 0)
-    assert waiting.summary == "Packshot has not ended. 1 credit is set aside for it."
+    assert waiting.summary == "Packshot has not ended. Set aside for it: 1 credit."
     call = ticket(ledger)
     accept(ledger, call)
     deliver(ledger, call)

@@ -1,0 +1,86 @@
+"""One table of sentences: every word that people may meet has one, and every one is met."""
+
+import datetime as dt
+from collections.abc import Iterable
+from typing import get_args
+
+import pytest
+
+from core.catalog import params
+from core.catalog.types import Lane
+from core.credits.types import EntryKind, Source
+from core.generations.explanation import Outcome
+from core.generations.types import CallState, GenerationState
+from core.payments.types import OrderState
+from core.people.events import EventKind
+from core.words.say import SENTENCES, figures_of, say
+
+# Of each table: the words that need a sentence, and further keys that code asks for by name.
+OPEN_CALLS = {CallState.SUBMITTING, CallState.ACCEPTED, CallState.AMBIGUOUS}
+TABLES: dict[str, tuple[Iterable[str], set[str]]] = {
+    "account_event": (EventKind, set()),
+    "entry": (
+        (),
+        {
+            *(f"grant.{variant}" for variant in ("plain", "until", "debt")),
+            *(f"reserve.{variant}" for variant in ("plain", "until", "plain_for", "until_for")),
+            *(f"refund.{variant}" for variant in ("plain", "until", "debt", "extended")),
+            *("confirm.plain", "expire.plain"),
+            *(
+                f"{kind}.{variant}"
+                for kind in ("reverse", "adjust")
+                for variant in ("plain", "debt")
+            ),
+        },
+    ),
+    "json_type": (
+        ("string", "integer", "number", "boolean", "array", "object", "null"),
+        set(),
+    ),
+    "lane": (get_args(Lane), set()),
+    "order_state": (OrderState, set()),
+    "param": (
+        (*params.LIMITS, *params.BRANCHES),
+        {"required", "unknown", "unknown_all", "control_characters", "type", "enum", "other"},
+    ),
+    "run.call": (
+        (),
+        {
+            *("name", "name_with_step", "sent", "sent_again", "ambiguous", "taken"),
+            *("taken_after_all", "because", "billed"),
+        },
+    ),
+    "run.call_end": ([state for state in CallState if state not in OPEN_CALLS], set()),
+    "run.late_image": ((), {"kept", "bought"}),
+    "run.state": (GenerationState, {"queued_again", "failed_because", "cancel_requested"}),
+    "run.summary": (Outcome, {"repeats"}),
+    "source": (Source, {"none"}),
+}
+
+
+def test_the_table_holds_what_is_asked_for_and_nothing_else() -> None:
+    asked = {
+        f"{table}.{word}" for table, (words, more) in TABLES.items() for word in (*words, *more)
+    }
+    assert set(SENTENCES) == asked
+    assert {key.split(".")[1] for key in SENTENCES if key.startswith("entry.")} == set(EntryKind)
+
+
+@pytest.mark.parametrize("key", SENTENCES)
+def test_sentences_read_well(key: str) -> None:
+    sentence = SENTENCES[key]
+    assert sentence == sentence.strip() or key in {"run.call.because", "run.call.billed"}
+    assert "  " not in sentence
+    assert "\n" not in sentence
+    figures_of(key)  # its braces are balanced
+
+
+def test_figures_have_forms() -> None:
+    end = dt.datetime(2026, 11, 3, tzinfo=dt.UTC)
+    until = say("entry.grant.until", amount=1, source="gift", until=end)
+    assert until == "1 credit came in: gift credits, to be spent by 3 November 2026."
+    assert figures_of("entry.grant.until") == {"amount", "source", "until"}
+    with pytest.raises(KeyError):
+        say("entry.grant.until", amount=1)
+    with pytest.raises(KeyError):
+        say("entry.grant.never")
