@@ -38,7 +38,7 @@ class Scope(msgspec.Struct, frozen=True):
 
 def user_scope(claims: Mapping[str, Any]) -> Scope:
     """Scope of one signed-in user. `claims` is a *verified* token payload."""
-    return Scope(role="authenticated", claims=claims)
+    return Scope(role="jewelshot_user", claims=claims)
 
 
 def admin_scope(claims: Mapping[str, Any]) -> Scope:
@@ -46,7 +46,8 @@ def admin_scope(claims: Mapping[str, Any]) -> Scope:
     return Scope(role="jewelshot_admin", claims=claims)
 
 
-ANONYMOUS = Scope(role="anon", claims={"role": "anon"}, statement_timeout="3s")
+# Nobody signed in: without claims a person's role sees what is public and no one's own rows.
+ANONYMOUS = Scope(role="jewelshot_user", claims={}, statement_timeout="3s")
 
 
 class Database:

@@ -87,7 +87,7 @@ class Heartbeat:
         await conn.execute(
             "insert into app.worker_heartbeats (worker_id, host, pid, in_flight)"
             " values (%s, %s, %s, %s) on conflict (worker_id) do update"
-            " set seen_at = now(), in_flight = excluded.in_flight",
+            " set seen_at = app.now(), in_flight = excluded.in_flight",
             (self._worker_id, self._host, os.getpid(), self._ctx.background_count),
         )
 

@@ -42,7 +42,7 @@ REGISTRY: dict[str, Job] = {
     "payments.sync_unsettled": payment_jobs.sync_unsettled,
     "provider_call.cancel": generation_jobs.cancel_call,
     "provider_call.collect": generation_jobs.collect,
-    "refund.create": payment_jobs.make_return,
+    "refund.create": payment_jobs.create_refund,
     "stripe_event.handle": payment_jobs.handle_event,
     "upload.erase": upload_jobs.erase,
     "upload.normalise": upload_jobs.normalise,
@@ -145,14 +145,17 @@ async def _failed(ctx: WorkerContext, task: Task, error: Exception) -> str:
     failure = errors.job_failure(error)
     if failure is None:
         log.error("job.unexpected_error", job=task.job, task_id=str(task.id), exc_info=error)
-        return await _try_later(ctx, task, f"{type(error).__name__}: {error}", None)
+        reason = f"{type(error).__name__}: {error}"
+        return await _try_later(ctx, task, "error", reason, None)
     match failure.in_jobs:
         case InJobs.STOP:
             return "lease_lost"
         case InJobs.NEVER:
             return await _bury(ctx, task, failure.reason)
         case InJobs.BACKOFF:
-            return await _try_later(ctx, task, failure.reason, failure.retry_after_seconds)
+            return await _try_later(
+                ctx, task, failure.kind, failure.reason, failure.retry_after_seconds
+            )
 
 
 async def _renew(ctx: WorkerContext, task: Task) -> None:
@@ -168,14 +171,16 @@ async def _renew(ctx: WorkerContext, task: Task) -> None:
 
 
 async def _try_later(
-    ctx: WorkerContext, task: Task, reason: str, retry_after_seconds: float | None
+    ctx: WorkerContext, task: Task, kind: str, reason: str, retry_after_seconds: float | None
 ) -> str:
     if task.attempts >= ATTEMPTS_MAX:
         return await _bury(ctx, task, reason)
     backoff = min(_BACKOFF_SECONDS_MAX, _BACKOFF_SECONDS * 2 ** (task.attempts - 1))
     delay = retry_after_seconds or backoff * random.uniform(0.5, 1)  # noqa: S311  jitter only
     await ctx.db.run(
-        lambda conn: outbox.release(conn, task.lease_token, delay_seconds=delay, error=reason)
+        lambda conn: outbox.release(
+            conn, task.lease_token, delay_seconds=delay, kind=kind, error=reason
+        )
     )
     log.warning("job.retry", job=task.job, task_id=str(task.id), reason=reason)
     return "retry"

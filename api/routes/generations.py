@@ -37,6 +37,7 @@ from core.errors import (
 from core.generations import service
 from core.generations.types import Filters, Generation, GenerationState, NewGeneration
 from core.ids import new_id
+from core.tasks import outbox
 from core.tasks.outbox import DueTask
 
 AnyRequest = Request[Any, Any, Any]
@@ -100,25 +101,18 @@ async def _start(
 ) -> GenerationView:
     """Starts once, enqueues the ticket after the commit; a repeated request answers as before."""
 
-    async def work(conn: Connection) -> tuple[GenerationView, bool]:
+    async def work(conn: Connection) -> tuple[GenerationView, list[DueTask]]:
         if repeated is not None:
             stored = await idempotency.begin(conn, repeated)
             if stored is not None:
-                return msgspec.convert(stored.response, GenerationView), False
+                return msgspec.convert(stored.response, GenerationView), []
         view = view_of(await service.start(conn, new))
         if repeated is not None:
             await idempotency.store(conn, repeated, status=202, response=msgspec.to_builtins(view))
-        return view, True
+        return view, await outbox.noted(conn)
 
-    view, is_new = await resources.db.run(work, scope=scope)
-    if is_new:
-        resources.queue.enqueue_soon(
-            DueTask(
-                id=view.id,
-                queue="interactive" if view.priority == "interactive" else "default",
-                attempts=0,
-            )
-        )
+    view, tasks = await resources.db.run(work, scope=scope)
+    resources.queue.enqueue_soon(*tasks)
     return view
 
 

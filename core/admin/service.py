@@ -20,8 +20,10 @@ limit %(limit)s
 """
 
 _AUDIT = """
-select id, actor, action, target, detail, created_at
-from app.audit_log
+select line.id, line.actor, line.action, line.target, line.created_at,
+  coalesce(told.detail, '{}') as detail
+from app.audit_log as line
+left join app.audit_details as told on told.audit_id = line.id
 where (%(before)s::bigint is null or id < %(before)s)
   and (%(target)s::text is null or target = %(target)s)
   and (%(action)s::text is null or action = %(action)s)

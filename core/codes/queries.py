@@ -20,7 +20,7 @@ from (
     credits_expire_after_days, campaign, note, created_by, created_at, disabled_at,
     case
       when disabled_at is not null then 'disabled'
-      when expires_at <= now() then 'expired'
+      when expires_at <= app.now() then 'expired'
       when uses >= uses_max then 'used_up'
       else 'active'
     end as status

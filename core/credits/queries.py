@@ -16,7 +16,7 @@ select account.available - coalesce((
     from app.credit_lots as lot
     where lot.user_id = account.user_id
       and lot.remaining > 0
-      and lot.expires_at <= now()
+      and lot.expires_at <= app.now()
   ), 0)::bigint as available,
   account.reserved,
   account.debt
@@ -29,7 +29,7 @@ select id, source, granted, remaining, expires_at, created_at
 from app.credit_lots
 where user_id = %(user_id)s
   and remaining > 0
-  and (expires_at is null or expires_at > now())
+  and (expires_at is null or expires_at > app.now())
 order by expires_at nulls last, is_paid, created_at, id
 limit %(limit)s
 """

@@ -166,7 +166,7 @@ async def find_late_image(conn: Connection, generation_id: uuid.UUID) -> LateIma
         conn,
         "select expires_at, bought_as, (result ->> 'width')::integer as width,"
         " (result ->> 'height')::integer as height from app.late_images"
-        " where generation_id = %s and (expires_at > now() or bought_as is not null)",
+        " where generation_id = %s and (expires_at > app.now() or bought_as is not null)",
         (generation_id,),
     )
     return msgspec.convert(row, LateImage) if row else None

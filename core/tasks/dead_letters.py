@@ -9,7 +9,11 @@ import msgspec
 from core.db import Connection, fetch_all, fetch_one
 
 _DEAD_LETTERS = """
-select id, queue, job, args, attempts, error, request_id, created_at, died_at, replayed_at
+select id, queue, job, args, error, request_id, created_at, died_at, replayed_at,
+  claims + (
+    select coalesce(sum(times::integer), 0)::integer
+    from jsonb_each_text(failures) as failure (kind, times)
+  ) as attempts
 from app.dead_letters
 where (%(before)s::timestamptz is null or (died_at, id) < (%(before)s, %(before_id)s))
   and (%(job)s::text is null or job = %(job)s)

@@ -17,13 +17,11 @@ import msgspec
 import redis
 import rq
 import structlog
-from psycopg.types.json import Jsonb
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from rq.serializers import JSONSerializer
 
 from core.db import Connection, fetch_all, fetch_one
-from core.errors import LeaseLostError
 from core.settings import Settings
 
 log = structlog.get_logger()
@@ -128,12 +126,17 @@ class TaskQueue:
 _CLAIM = """
 update app.outbox
 set lease_token = %(token)s,
-  lease_until = now() + make_interval(secs => %(lease)s),
-  due_at = now() + make_interval(secs => %(lease)s),
-  attempts = attempts + 1
+  lease_until = app.now() + make_interval(secs => %(lease)s),
+  due_at = app.now() + make_interval(secs => %(lease)s),
+  claimed = wanted,
+  claims = claims + 1
 where id = %(id)s
-  and (lease_until is null or lease_until < now())
-returning id, job, args, attempts, request_id
+  and (lease_until is null or lease_until < app.now())
+returning id, job, args, request_id,
+  claims + (
+    select coalesce(sum(times::integer), 0)::integer
+    from jsonb_each_text(failures) as failure (kind, times)
+  ) as attempts
 """
 
 
@@ -146,8 +149,8 @@ async def claim(conn: Connection, task_id: uuid.UUID, *, lease_seconds: float) -
 
 _RENEW = """
 update app.outbox
-set lease_until = now() + make_interval(secs => %(lease)s),
-  due_at = now() + make_interval(secs => %(lease)s)
+set lease_until = app.now() + make_interval(secs => %(lease)s),
+  due_at = app.now() + make_interval(secs => %(lease)s)
 where lease_token = %(token)s
 """
 
@@ -162,32 +165,40 @@ _RELEASE = """
 update app.outbox
 set lease_token = null,
   lease_until = null,
-  due_at = now() + make_interval(secs => %(delay)s),
+  due_at = app.now() + make_interval(secs => %(delay)s),
+  claims = 0,
+  failures = failures || jsonb_build_object(
+    %(kind)s::text, coalesce((failures ->> %(kind)s)::integer, 0) + claims),
   last_error = left(%(error)s, 2000)
 where lease_token = %(token)s
 """
 
 
 async def release(
-    conn: Connection, lease_token: uuid.UUID, *, delay_seconds: float, error: str
+    conn: Connection, lease_token: uuid.UUID, *, delay_seconds: float, kind: str, error: str
 ) -> None:
     """Gives the task back for another attempt after the delay; a lost lease writes nothing."""
-    await conn.execute(_RELEASE, {"token": lease_token, "delay": delay_seconds, "error": error})
+    values = {"token": lease_token, "delay": delay_seconds, "kind": kind, "error": error}
+    await conn.execute(_RELEASE, values)
 
 
-async def complete(conn: Connection, lease_token: uuid.UUID) -> bool:
-    """The task is done. False when the lease was lost: then write nothing else."""
-    cursor = await conn.execute("delete from app.outbox where lease_token = %s", (lease_token,))
-    return cursor.rowcount == 1
+async def complete(conn: Connection, lease_token: uuid.UUID) -> None:
+    """The task is done, or released, due now, when it was wanted again since the claim.
 
-
-async def finish(conn: Connection, lease_token: uuid.UUID) -> None:
-    """As `complete`, and takes back what this transaction wrote if the lease was lost.
-
-    Raises: LeaseLostError.
+    Raises: LeaseLostError, which takes back what this transaction wrote.
     """
-    if not await complete(conn, lease_token):
-        raise LeaseLostError
+    await conn.execute("select app.complete_task(%s)", (lease_token,))
+
+
+async def noted(conn: Connection) -> list[DueTask]:
+    """What this transaction wants to be woken after its COMMIT."""
+    row = await fetch_one(conn, "select current_setting('app.wakeups', true) as entries")
+    entries = (row["entries"] or "" if row else "").split()
+    return [
+        DueTask(id=uuid.UUID(task_id), queue=queue, attempts=0)
+        for queue, _, task_id in (entry.partition(":") for entry in entries)
+        if task_id
+    ]
 
 
 async def bury(conn: Connection, lease_token: uuid.UUID, error: str) -> dict[str, Any] | None:
@@ -198,22 +209,26 @@ async def bury(conn: Connection, lease_token: uuid.UUID, error: str) -> dict[str
 
 _SEND_DUE = """
 update app.outbox
-set due_at = now() + least(
+set due_at = app.now() + least(
     make_interval(secs => %(resend_max)s),
-    greatest(make_interval(secs => %(resend)s), now() - created_at))
+    greatest(make_interval(secs => %(resend)s), app.now() - created_at))
 where id in (
   select id
   from app.outbox
-  where due_at <= now()
-    and (lease_until is null or lease_until < now())
+  where due_at <= app.now()
+    and (lease_until is null or lease_until < app.now())
   order by due_at
   limit %(limit)s
   for update skip locked
 )
 returning id,
-  case when created_at < now() - make_interval(secs => %(aged)s) then 'interactive' else queue end
-    as queue,
-  attempts
+  case
+    when created_at < app.now() - make_interval(secs => %(aged)s) then 'interactive'
+    else queue end as queue,
+  claims + (
+    select coalesce(sum(times::integer), 0)::integer
+    from jsonb_each_text(failures) as failure (kind, times)
+  ) as attempts
 """
 
 
@@ -232,21 +247,7 @@ async def take_due(conn: Connection, *, limit: int) -> list[DueTask]:
 async def make_all_due(conn: Connection) -> int:
     """After Redis was flushed every wake-up is lost: all unclaimed tasks are due now."""
     cursor = await conn.execute(
-        "update app.outbox set due_at = now() where lease_until is null and due_at > now()"
-        " and attempts = 0"
+        "update app.outbox set due_at = app.now() where lease_until is null and due_at > app.now()"
+        " and claims = 0 and failures = '{}'"
     )
     return cursor.rowcount
-
-
-async def add(
-    conn: Connection, job: str, args: dict[str, Any], *, queue: str, delay_seconds: float = 0
-) -> DueTask:
-    """A task without a change of its own, written by the worker's role."""
-    row = await fetch_one(
-        conn,
-        "insert into app.outbox (queue, job, args, due_at)"
-        " values (%s, %s, %s, now() + make_interval(secs => %s)) returning id, queue, attempts",
-        (queue, job, Jsonb(args), delay_seconds),
-    )
-    assert row is not None
-    return DueTask(**row)

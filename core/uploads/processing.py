@@ -71,7 +71,7 @@ async def normalise(
     """
     upload = await tools.db.run(lambda conn: queries.find(conn, upload_id))
     if upload is None or upload.state is not UploadState.STORED:
-        await tools.db.run(lambda conn: outbox.finish(conn, lease_token))
+        await tools.db.run(lambda conn: outbox.complete(conn, lease_token))
         return None if upload is None else upload.state
     verdict = await _judge(tools, upload)
 
@@ -143,7 +143,7 @@ async def erase(
     Raises: RetryableError, LeaseLostError.
     """
     await _erase_unwanted(tools, user_id, upload_id)
-    await tools.db.run(lambda conn: outbox.finish(conn, lease_token))
+    await tools.db.run(lambda conn: outbox.complete(conn, lease_token))
 
 
 async def expire(db: Database, *, lease_token: uuid.UUID) -> int:

@@ -118,9 +118,9 @@ order by at
 
 _RESERVATIONS = """
 insert into app.reservations (
-  id, user_id, subject_id, purpose, amount, state, created_at, resolved_at
+  id, user_id, subject_id, purpose, amount, state, confirmed_amount, created_at, resolved_at
 )
-select reservation_id, user_id, id, 'run', 1, 'confirmed', at, at + interval '20 seconds'
+select reservation_id, user_id, id, 'run', 1, 'confirmed', 1, at, at + interval '20 seconds'
 from bench.past
 order by at
 """

@@ -90,7 +90,7 @@ def _pgbench_round(product: Product, people: list[Person]) -> float:
 def _transaction(person: Person) -> str:
     return (
         "begin;\n"
-        "select set_config('role', 'authenticated', true),"
+        "select set_config('role', 'jewelshot_user', true),"
         f" set_config('request.jwt.claims', '{person.claims_json}', true),"
         " set_config('statement_timeout', '8s', true), set_config('app.request_id', 'b', true);\n"
         f"select app.start_generation(gen_random_uuid(), 'cutout', '{person.upload_id}', '{{}}');\n"

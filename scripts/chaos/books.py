@@ -42,7 +42,7 @@ from app.provider_calls
 order by created_at
 """
 
-_DEAD_LETTERS = "select id, job, args, attempts, error from app.dead_letters order by died_at"
+_DEAD_LETTERS = "select id, job, args, failures, error from app.dead_letters order by died_at"
 _LATE = "select generation_id, call_id, bought_as from app.late_images"
 
 # What is still to come: nothing of it may stay.

@@ -161,7 +161,7 @@ def _nothing_left(books: Books) -> Iterable[Finding]:
     for row in books.leftovers:
         yield Finding("left_task", str(row["id"]), f"{row['job']} {row['args']} {row}")
     for row in books.dead_letters:
-        what = f"{row['job']} {row['args']} after {row['attempts']} attempts: {row['error']}"
+        what = f"{row['job']} {row['args']} after {row['failures']}: {row['error']}"
         yield Finding("dead_letter", str(row["id"]), what)
 
 

@@ -35,7 +35,7 @@ def make_code(ledger: Ledger, *, uses_max: int, credits: int = 7) -> tuple[uuid.
 
 def redeeming(user_id: uuid.UUID, digest: bytes) -> Work:
     def work(conn: Conn) -> Any:
-        with scoped(conn, "authenticated", user_claims(user_id)):
+        with scoped(conn, "jewelshot_user", user_claims(user_id)):
             row = conn.execute("select app.redeem_code(%s) as answer", (digest,)).fetchone()
         assert row is not None
         return row["answer"]

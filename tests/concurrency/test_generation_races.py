@@ -91,7 +91,8 @@ class Desk:
     def lease(self, task_id: uuid.UUID) -> uuid.UUID:
         lease = uuid.uuid4()
         self.database.rows(
-            "update app.outbox set lease_token = %s, lease_until = now() + interval '1 hour'"
+            "update app.outbox set claimed = wanted, lease_token = %s,"
+            " lease_until = now() + interval '1 hour'"
             " where id = %s",
             (lease, task_id),
         )
@@ -119,7 +120,7 @@ def one(conn: Conn, query: str, *params: object) -> Any:
 
 
 def cancel(conn: Conn, user_id: uuid.UUID, generation_id: uuid.UUID) -> Any:
-    with scoped(conn, "authenticated", user_claims(user_id)):
+    with scoped(conn, "jewelshot_user", user_claims(user_id)):
         return one(conn, "select app.cancel_generation(%s)", generation_id)
 
 
@@ -360,7 +361,7 @@ def test_a_late_image_is_bought_once(desk: Desk, database: TestDatabase) -> None
         deliver(conn, call)
 
     def buy(conn: Conn) -> Any:
-        with scoped(conn, "authenticated", user_claims(call.user_id)):
+        with scoped(conn, "jewelshot_user", user_claims(call.user_id)):
             return one(conn, "select app.buy_late_image(%s, %s)", uuid.uuid4(), call.generation_id)
 
     results = race(database.api_url, [buy] * 10)

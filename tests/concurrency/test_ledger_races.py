@@ -44,7 +44,7 @@ def call(query: str, *params: object) -> Work:
 
 def as_user(user_id: uuid.UUID, query: str, *params: object) -> Work:
     def work(conn: Conn) -> Any:
-        with scoped(conn, "authenticated", user_claims(user_id)):
+        with scoped(conn, "jewelshot_user", user_claims(user_id)):
             return call(query, *params)(conn)
 
     return work
@@ -210,7 +210,8 @@ def test_ends_against_repeated_webhooks_and_cancels(ledger: Ledger, database: Te
         webhook_task = ledger.value("select app.receive_fal_webhook(%s, %s, 'r')", call_id, token)
         lease = uuid.uuid4()
         database.rows(
-            "update app.outbox set lease_token = %s, lease_until = now() + interval '1 minute'"
+            "update app.outbox set claimed = wanted, lease_token = %s,"
+            " lease_until = now() + interval '1 minute'"
             " where id = %s",
             (lease, webhook_task),
         )
@@ -250,7 +251,8 @@ def test_a_webhook_that_comes_during_the_end_waits_for_it(
     task = ledger.value("select app.receive_fal_webhook(%s, %s, 'r')", call_id, token)
     lease = uuid.uuid4()
     database.rows(
-        "update app.outbox set lease_token = %s, lease_until = now() + interval '1 minute'"
+        "update app.outbox set claimed = wanted, lease_token = %s,"
+        " lease_until = now() + interval '1 minute'"
         " where id = %s",
         (lease, task),
     )

@@ -291,7 +291,7 @@ def start_generation(
 ) -> uuid.UUID:
     """Through the one door of users. `conn` signs in as the API."""
     new_id = generation_id or uuid.uuid4()
-    with scoped(conn, "authenticated", user_claims(user_id)):
+    with scoped(conn, "jewelshot_user", user_claims(user_id)):
         conn.execute(
             "select app.start_generation(%s, %s, %s, '{}')", (new_id, operation, upload_id)
         )

@@ -15,15 +15,12 @@ from core.changes import ChangePublisher
 from core.db import Connection, Database, Scope, user_scope
 from core.generations.providers.fal.client import FalClient
 from core.ids import new_id
-from core.payments import checkout, queries, returns, service
-from core.payments.checkout import Checkout
-from core.payments.context import Buyer, CheckoutContext
+from core.payments import checkout, refunds, service
+from core.payments.checkout import Buyer, Cashier
 from core.payments.stripe import events
-from core.payments.stripe.client import StripeClient
-from core.payments.stripe.types import received_event
-from core.payments.stripe.wire import call
-from core.payments.sync import sync_order
-from core.payments.types import Order, Return, Synced
+from core.payments.stripe.client import StripeGateway
+from core.payments.sync import Synced, sync_order
+from core.payments.types import Order, Refund
 from core.pixels.pool import PixelPool
 from core.settings import Settings
 from core.storage.supabase import SupabaseStorage
@@ -68,11 +65,11 @@ class DirectBuyer:
     async def order(self, pack: str = "credits_50") -> Order:
         """An order with an open session."""
 
-        async def work(conn: Connection) -> Checkout:
-            return await checkout.start(conn, new_id(), pack)
+        async def work(conn: Connection) -> uuid.UUID:
+            return await checkout.start_order(conn, new_id(), pack)
 
-        started = await self.payments.api_db.run(work, scope=self.scope)
-        return await checkout.open_session(self.payments.context, self.buyer, started)
+        order_id = await self.payments.api_db.run(work, scope=self.scope)
+        return await checkout.open_session(self.payments.cashier, self.buyer, order_id)
 
     async def buy(self, pack: str = "credits_50") -> Order:
         """A paid order whose credits have arrived."""
@@ -82,19 +79,19 @@ class DirectBuyer:
         return self.payments.find(order)
 
     async def retry(self, order: Order) -> Order:
-        return await checkout.retry(self.payments.context, self.buyer, order.id)
+        return await checkout.retry_order(self.payments.cashier, self.buyer, order.id)
 
     async def give_back(
-        self, order: Order, credits_: int | None = None, *, return_id: uuid.UUID | None = None
-    ) -> Return:
-        async def work(conn: Connection) -> Return:
-            return await returns.request_return(
-                conn, return_id or new_id(), order.id, credits_=credits_, reason=None
+        self, order: Order, credits_: int | None = None, *, refund_id: uuid.UUID | None = None
+    ) -> Refund:
+        async def work(conn: Connection) -> Refund:
+            return await refunds.request_refund(
+                conn, refund_id or new_id(), order.id, credits_=credits_, reason=None
             )
 
         return await self.payments.api_db.run(work, scope=self.scope)
 
-    async def request_sync(self, order: Order) -> uuid.UUID | None:
+    async def look(self, order: Order) -> uuid.UUID | None:
         """What the landing page asks for."""
 
         async def work(conn: Connection) -> uuid.UUID | None:
@@ -127,20 +124,20 @@ class PaymentsHarness:
         database: TestDatabase,
         api_db: Database,
         ctx: WorkerContext,
-        provider: StripeClient,
+        gateway: StripeGateway,
         stripe: httpx.AsyncClient,
         sandbox: Litestar,
     ) -> None:
         self.database = database
         self.api_db = api_db
         self.ctx = ctx
-        self.provider = provider
+        self.gateway = gateway
         self.stripe = stripe
         self.sandbox = sandbox
 
     @property
-    def context(self) -> CheckoutContext:
-        return CheckoutContext(self.api_db, self.provider, self.ctx.settings.landing_url)
+    def cashier(self) -> Cashier:
+        return Cashier(self.api_db, self.gateway, self.ctx.settings)
 
     def buyer(self, credits_: int = 0) -> DirectBuyer:
         user_id = uuid.uuid4()
@@ -173,18 +170,16 @@ class PaymentsHarness:
         """Somebody tampered with an object at Stripe; no event tells."""
         await self.control(f"objects/{kind}/{id_}", changes, "PATCH")
 
-    async def refund_at_stripe(self, payment_id: str | None, amount: int | None = None) -> str:
-        """As somebody does it in the Dashboard; the id of Stripe's refund."""
-        params: dict[str, Any] = {"payment_intent": payment_id}
+    async def refund_at_stripe(self, order: Order, amount: int | None = None) -> str:
+        """As somebody does it in the Dashboard; the refund's id."""
+        params: dict[str, Any] = {"payment_intent": order.payment_intent}
         if amount is not None:
             params["amount"] = amount
-        made = await call(self.provider.v1.refunds.create_async, params)
-        return str(made["id"])
+        made = await self.gateway.create_refund(params, key=str(uuid.uuid4()))
+        return made.id
 
     async def dispute(self, order: Order, **terms: Any) -> str:
-        opened = await self.control(
-            "disputes", {"payment_intent": order.provider_payment_id, **terms}
-        )
+        opened = await self.control("disputes", {"payment_intent": order.payment_intent, **terms})
         return str(opened["id"])
 
     async def close_dispute(self, dispute_id: str, status: str) -> None:
@@ -202,13 +197,12 @@ class PaymentsHarness:
 
     async def sync(self, order: Order | uuid.UUID) -> Synced:
         order_id = order.id if isinstance(order, Order) else order
-        return await sync_order(self.ctx.db, self.provider, order_id)
+        return await sync_order(self.ctx.db, self.gateway, order_id)
 
     async def receive(self, *received: dict[str, Any]) -> None:
         """Verified events arrive; nothing is handled yet."""
         for event in received:
-            told = received_event(event)
-            await self.api_db.run(lambda conn, told=told: events.receive(conn, told))  # type: ignore[misc]  # bound at once
+            await self.api_db.run(lambda conn, event=event: events.receive(conn, event))  # type: ignore[misc]  # bound at once
 
     async def run_tasks(self) -> list[str]:
         """Every task that nobody holds, once each, in the order of their ids: any order will do."""
@@ -224,11 +218,15 @@ class PaymentsHarness:
 
     def find(self, order: Order | uuid.UUID) -> Order:
         order_id = order.id if isinstance(order, Order) else order
-        return msgspec.convert(
-            self.database.row(f"{queries.ORDER} where orders.id = %s", (order_id,)), Order
+        row = self.database.row(
+            "select orders.*, packs.lookup_key from app.orders join app.packs"
+            " on packs.slug = orders.pack_slug and packs.version = orders.pack_version"
+            " where orders.id = %s",
+            (order_id,),
         )
+        return msgspec.convert({name: row[name] for name in Order.__struct_fields__}, Order)
 
-    def returns_of(self, order: Order) -> list[tuple[str, str, int]]:
+    def refunds_of(self, order: Order) -> list[tuple[str, str, int]]:
         rows = self.database.rows(
             "select origin, state, amount from app.payment_refunds where order_id = %s"
             " order by created_at, id",
@@ -259,8 +257,8 @@ async def set_up_payments(
         stack.push_async_callback(db.close)
         sandbox = create_app(StripeSandboxConfig(base_url=STRIPE_URL))
         stack.push_async_callback(sandbox.state.sandbox.aclose)
-        provider = StripeClient(settings, transport=InProcessTransport(sandbox))
-        stack.push_async_callback(provider.close)
+        gateway = StripeGateway(settings, transport=InProcessTransport(sandbox))
+        stack.push_async_callback(gateway.close)
         stripe = await stack.enter_async_context(
             httpx.AsyncClient(transport=InProcessTransport(sandbox), base_url=STRIPE_URL)
         )
@@ -278,16 +276,16 @@ async def set_up_payments(
             fal=FalClient(settings, http),
             storage=SupabaseStorage(settings, http),
             pixels=pixels,
-            payments=provider,
+            payments=gateway,
         )
         packs = await api_db.run(service.list_packs)
         with contextlib.redirect_stdout(None):
-            await set_up(settings, provider, packs, endpoint=False)
+            await set_up(settings, gateway, packs, endpoint=False)
         yield PaymentsHarness(
             database=database,
             api_db=api_db,
             ctx=ctx,
-            provider=provider,
+            gateway=gateway,
             stripe=stripe,
             sandbox=sandbox,
         )

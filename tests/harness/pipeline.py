@@ -417,6 +417,14 @@ class PipelineHarness:
     def tasks(self) -> list[dict[str, Any]]:
         return self.database.rows("select * from app.outbox order by created_at, id")
 
+    def ticket_of(self, generation_id: str) -> str:
+        """Id of the task that a generation waits to be served by."""
+        row = self.database.row(
+            "select id from app.outbox where job = 'generation.dispatch' and dedupe_key = %s",
+            (generation_id,),
+        )
+        return str(row["id"])
+
     def queued_jobs(self, queue: str = "interactive") -> list[str]:
         """Ids of the RQ jobs in Valkey that nobody has taken yet."""
         settings = self.ctx.settings

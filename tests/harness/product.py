@@ -160,7 +160,7 @@ class ProductHarness:
 
     async def assert_settled(self) -> None:
         """What must hold between tests: nothing pending, every credit accounted for."""
-        tasks = self.rows("select job, args, attempts, last_error from app.outbox")
+        tasks = self.rows("select job, args, claims, failures, last_error from app.outbox")
         assert tasks == []
         assert self.rows("select job, args, error from app.dead_letters") == []
         open_calls = self.rows(

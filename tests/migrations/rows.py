@@ -31,13 +31,14 @@ join pg_class as f on f.oid = con.confrelid
 join pg_attribute as a on a.attrelid = c.oid and a.attnum = con.conkey[1]
 join pg_attribute as pa on pa.attrelid = f.oid and pa.attnum = con.confkey[1]
 where con.contype = 'f' and c.relnamespace = 'app'::regnamespace and cardinality(con.conkey) = 1
+  and not c.relispartition
 """
 
 _CHECKS = """
 select c.relname as table_name, con.conname as name
 from pg_constraint as con
 join pg_class as c on c.oid = con.conrelid
-where con.contype = 'c' and c.relnamespace = 'app'::regnamespace
+where con.contype = 'c' and c.relnamespace = 'app'::regnamespace and not c.relispartition
 """
 
 

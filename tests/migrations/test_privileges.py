@@ -1,6 +1,6 @@
 """Every table by role by verb, every function by role: asked of the catalogue, then tried.
 
-A new table, function or grant fails here until tests/migrations/grants.py says what is meant.
+A new table, function or grant fails here until tests/migrations/grants says what is meant.
 """
 
 import contextlib
@@ -22,8 +22,8 @@ OTHER = "00000000-0000-7000-8000-00000000000b"
 
 # (how it signs in, what it acts as, claims); None acts as itself: a forgotten scope.
 ACTORS: dict[str, tuple[str, str | None, str]] = {
-    "anon": ("api", "anon", '{"role": "anon"}'),
-    "authenticated": ("api", "authenticated", f'{{"role": "authenticated", "sub": "{USER}"}}'),
+    "nobody": ("api", "jewelshot_user", "{}"),
+    "jewelshot_user": ("api", "jewelshot_user", f'{{"role": "authenticated", "sub": "{USER}"}}'),
     "jewelshot_api": ("api", None, ""),
     "jewelshot_admin": (
         "api",
@@ -66,18 +66,16 @@ def test_grants_on_tables_are_those_declared(database: TestDatabase) -> None:
 
 
 def test_a_new_grant_is_seen(database: TestDatabase) -> None:
-    database.rows("grant update (debt) on app.credit_accounts to authenticated")
+    database.rows("grant update (debt) on app.credit_accounts to jewelshot_user")
     extra = catalogue.table_grants(database) - grants.table_grants()
-    assert extra == {"credit_accounts authenticated update(debt)"}
+    assert extra == {"credit_accounts jewelshot_user update(debt)"}
 
 
 def test_grants_on_functions_are_those_declared(database: TestDatabase) -> None:
     found = catalogue.functions(database)
     names = [row["name"] for row in found]
     assert sorted(set(map(str, names))) == sorted(map(str, names)), "an overload hides grants"
-    assert catalogue.function_grants(found) == grants.function_grants(
-        grants.DEFINER_FUNCTIONS, grants.OWNER_DEFINER_FUNCTIONS, grants.INVOKER_FUNCTIONS
-    )
+    assert catalogue.function_grants(found) == grants.function_grants()
 
 
 def test_functions_run_as_declared(database: TestDatabase) -> None:
@@ -85,11 +83,70 @@ def test_functions_run_as_declared(database: TestDatabase) -> None:
     definers = {row["name"]: row["owner"] for row in found if row["is_definer"]}
     owner = database.server.migration_role
     assert definers == {
-        **{name: "jewelshot_ledger" for name, _ in grants.lines(grants.DEFINER_FUNCTIONS)},
-        **{name: owner for name, _ in grants.lines(grants.OWNER_DEFINER_FUNCTIONS)},
+        **{name: "jewelshot_ledger" for name, _ in grants.lines(grants.DEFINER_LEDGER)},
+        **{name: owner for name, _ in grants.lines(grants.DEFINER_OWNER)},
     }
-    careless = [row["signature"] for row in found if 'search_path=""' not in str(row["config"])]
+
+
+# In these every name is written in full, so that they need no path: a SET clause would keep the
+# planner from inlining them.
+_CLOCK = {"now": "select pg_catalog.now()", "clock_now": "select pg_catalog.clock_timestamp()"}
+
+
+def test_no_function_looks_for_names_where_others_may_put_them(database: TestDatabase) -> None:
+    """An empty path would let a type in pg_temp stand in for a built-in one."""
+    careless = [
+        row["signature"]
+        for row in catalogue.functions(database)
+        if row["name"] not in _CLOCK and "search_path=pg_catalog, pg_temp" not in str(row["config"])
+    ]
     assert careless == []
+
+
+def test_time_is_the_databases_own(database: TestDatabase) -> None:
+    """What is shipped reads no setting, so that nobody who can set one moves time."""
+    found = database.rows(
+        "select proname, trim(prosrc, e' \\n') as text, proconfig, provolatile, prosecdef,"
+        " lanname from pg_proc join pg_language as l on l.oid = prolang"
+        " where pronamespace = 'app'::regnamespace and proname = any (%s) order by proname",
+        [list(_CLOCK)],
+    )
+    assert {row["proname"]: row["text"] for row in found} == _CLOCK
+    assert [(row["provolatile"], row["proconfig"], row["prosecdef"], row["lanname"])
+            for row in found] == [("v", None, False, "sql"), ("s", None, False, "sql")]  # fmt: skip
+
+
+def test_time_is_inlined(database: TestDatabase) -> None:
+    """A call costs what pg_catalog's costs: the plan names no function of ours."""
+    with acting(database, "jewelshot_worker") as conn:
+        plan = conn.execute(
+            "explain (verbose, costs off) select from app.outbox"
+            " where due_at <= app.now() and lease_until < app.clock_now()"
+        ).fetchall()
+    text = str(plan)
+    assert "now()" in text
+    assert "app.now" not in text
+    assert "app.clock_now" not in text
+
+
+def test_no_function_is_open_to_everybody(database: TestDatabase) -> None:
+    """A function without an ACL is one that PUBLIC may execute."""
+    opened = (
+        "select oid::regprocedure::text as name from pg_proc"
+        " where pronamespace = 'app'::regnamespace and (proacl is null or exists ("
+        "   select from aclexplode(proacl) where grantee = 0))"
+    )
+    assert database.rows(opened) == []
+    database.rows("create function app.bad() returns integer language sql as 'select 1'")
+    assert [row["name"] for row in database.rows(opened)] == ["app.bad()"]
+
+
+def test_every_function_says_what_it_does(database: TestDatabase) -> None:
+    silent = database.rows(
+        "select oid::regprocedure::text as name from pg_proc"
+        " where pronamespace = 'app'::regnamespace and obj_description(oid, 'pg_proc') is null"
+    )
+    assert silent == []
 
 
 def test_nobody_is_given_sequences_or_the_schema(database: TestDatabase) -> None:
@@ -133,10 +190,10 @@ def test_row_level_security_is_on_and_forced_everywhere(database: TestDatabase) 
 
 def test_a_new_table_without_protection_is_seen(database: TestDatabase) -> None:
     database.rows("create table app.surprise (id uuid primary key, user_id uuid)")
-    database.rows("grant select on app.surprise to authenticated")
+    database.rows("grant select on app.surprise to jewelshot_user")
     assert catalogue.unprotected_tables(database) == ["surprise"]
     assert catalogue.table_grants(database) - grants.table_grants() == {
-        "surprise authenticated select"
+        "surprise jewelshot_user select"
     }
     database.rows("alter table app.surprise enable row level security")
     assert catalogue.unprotected_tables(database) == ["surprise"], "not forced on its owner"
@@ -170,7 +227,7 @@ def test_policies_of_users_ask_who_they_are(database: TestDatabase) -> None:
     for row in found:
         if row["role"] == "jewelshot_admin" and row["tablename"] not in grants.PUBLIC_TABLES:
             assert "app.is_admin()" in row["qual"], row["policyname"]
-        if row["role"] in {"anon", "authenticated", "public", "jewelshot_api"}:
+        if row["role"] in {"anon", "authenticated", "public", "jewelshot_user", "jewelshot_api"}:
             own = "app.current_user_id()" in row["qual"]
             assert own or row["tablename"] in grants.PUBLIC_TABLES, row["policyname"]
 
@@ -226,7 +283,7 @@ def test_each_function_that_is_not_granted_is_tried(database: TestDatabase, acto
 
 @pytest.mark.parametrize("actor", ACTORS)
 def test_nobody_becomes_more(database: TestDatabase, actor: str) -> None:
-    """`set role` looks at who signed in; the API may only choose among its three."""
+    """`set role` looks at who signed in; the API may only choose between its two."""
     login = "jewelshot_api" if ACTORS[actor][0] == "api" else "jewelshot_worker"
     everyone = {*grants.ROLES, "supabase_auth_admin", database.server.migration_role}
     with acting(database, actor) as conn:
@@ -235,12 +292,12 @@ def test_nobody_becomes_more(database: TestDatabase, actor: str) -> None:
 
 
 def test_rows_of_others_stay_unseen(database: TestDatabase) -> None:
-    """With one row of two users in each table: a user sees one, an admin both, others none."""
+    """With one row of two users in each table: a user sees one, nobody none, an admin both."""
     filled = rows.fill(database, [USER, OTHER])
     readable = {
         table
         for table, role, verbs in grants.lines(grants.TABLES)
-        if role == "authenticated" and verbs.startswith("select")
+        if role == "jewelshot_user" and verbs.startswith("select")
     }
     assert readable - filled == grants.PUBLIC_TABLES, "a table whose rows have no owner"
     for table in sorted(filled):
@@ -254,7 +311,7 @@ def test_rows_of_others_stay_unseen(database: TestDatabase) -> None:
             )
         }
         expected = {
-            actor: {"authenticated": 1}.get(actor, 2) if actor in declared else None
+            actor: {"jewelshot_user": 1, "nobody": 0}.get(actor, 2) if actor in declared else None
             for actor in ACTORS
         }
         assert seen == expected, table

@@ -17,7 +17,7 @@ _ACCOUNTS_AT_ONCE = 500
 async def expire(ctx: WorkerContext, task: Task) -> None:
     async def work(conn: Connection) -> int:
         expired = await service.expire_credits(conn, accounts_max=_ACCOUNTS_AT_ONCE)
-        await outbox.finish(conn, task.lease_token)
+        await outbox.complete(conn, task.lease_token)
         return expired
 
     expired = await ctx.db.run(work)
@@ -33,6 +33,6 @@ async def reconcile(ctx: WorkerContext, task: Task) -> None:
         for row in drift:
             log.error("ledger.drift", check=row.check, table=row.table, row_id=row.row_id)
         ctx.counters.add("jewelshot_ledger_drift_total", len(drift))
-        await outbox.finish(conn, task.lease_token)
+        await outbox.complete(conn, task.lease_token)
 
     await ctx.db.run(work)

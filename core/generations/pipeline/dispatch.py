@@ -47,7 +47,7 @@ async def dispatch_for(tools: PipelineTools, task: Task) -> None:
     """A generation's own ticket: serves the fairest waiting one, which need not be that one."""
 
     async def work(conn: Connection) -> list[Ticket]:
-        await outbox.finish(conn, task.lease_token)
+        await outbox.complete(conn, task.lease_token)
         return await _take(tools, conn, limit=1)
 
     for ticket in await tools.db.run(work):

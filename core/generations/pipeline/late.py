@@ -18,7 +18,7 @@ async def expire(tools: PipelineTools, task: Task) -> None:
         await tools.storage.delete(tools.settings.storage_bucket_results, keys)
 
     async def work(conn: Connection) -> None:
-        await outbox.finish(conn, task.lease_token)
+        await outbox.complete(conn, task.lease_token)
         await conn.execute(
             "delete from app.late_images where generation_id = any (%s) and bought_as is null",
             ([row["generation_id"] for row in rows],),
@@ -31,6 +31,6 @@ async def _find_expired(conn: Connection) -> list[DictRow]:
     return await fetch_all(
         conn,
         "select generation_id, result from app.late_images"
-        " where expires_at <= now() and bought_as is null order by expires_at limit %s",
+        " where expires_at <= app.now() and bought_as is null order by expires_at limit %s",
         (_IMAGES_AT_ONCE,),
     )

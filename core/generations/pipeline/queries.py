@@ -176,12 +176,12 @@ _CLAIM_POLLS = """
 update app.provider_calls
 set polls = polls + 1,
   next_poll_at = case
-    when created_at > now() - interval '1 day' then
-      now() + make_interval(secs => least(%(most)s, power(2, least(polls, 10)))) end
+    when created_at > app.now() - interval '1 day' then
+      app.now() + make_interval(secs => least(%(most)s, power(2, least(polls, 10)))) end
 where id in (
   select id
   from app.provider_calls as call
-  where next_poll_at <= now()
+  where next_poll_at <= app.now()
     and key_fingerprint = any (%(fingerprints)s)
     and not exists (
       select
@@ -231,7 +231,7 @@ async def lock_call(conn: Connection, call_id: uuid.UUID) -> dict[str, Any] | No
 
 async def poll_now(conn: Connection, call_id: uuid.UUID) -> None:
     await conn.execute(
-        "update app.provider_calls set next_poll_at = now()"
+        "update app.provider_calls set next_poll_at = app.now()"
         " where id = %s and state in ('accepted', 'abandoned')"
         " and (request_id is not null or status_url is not null)",
         (call_id,),

@@ -18,7 +18,7 @@ log = structlog.get_logger()
 # The later of two cooldowns wins, so a slow answer cannot shorten a newer one.
 _COOL_DOWN = """
 update app.provider_accounts
-set cooldown_until = greatest(cooldown_until, now() + make_interval(secs => %(seconds)s))
+set cooldown_until = greatest(cooldown_until, app.now() + make_interval(secs => %(seconds)s))
 where id = %(id)s
 """
 
@@ -26,7 +26,7 @@ where id = %(id)s
 _OPEN_BREAKER = """
 update app.provider_accounts
 set breaker_state = 'open',
-  breaker_until = now()
+  breaker_until = app.now()
     + make_interval(secs => %(seconds)s * power(2, least(breaker_failures, 6))),
   breaker_reason = left(%(reason)s, 500),
   breaker_failures = breaker_failures + 1

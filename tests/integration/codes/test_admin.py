@@ -20,7 +20,10 @@ from tests.harness.tokens import TokenIssuer
 
 
 def audit(database: TestDatabase) -> list[tuple[str, str, str, dict[str, Any]]]:
-    rows = database.rows("select actor, action, target, detail from app.audit_log order by id")
+    rows = database.rows(
+        "select actor, action, target, detail from app.audit_log"
+        " join app.audit_details on audit_id = id order by id"
+    )
     return [(row["actor"], row["action"], row["target"], row["detail"]) for row in rows]
 
 
@@ -54,7 +57,7 @@ async def test_a_batch_is_shown_once_and_kept_as_hashes(
     body = answer.json()
     texts = [code["code"] for code in body["codes"]]
     assert len(set(texts)) == 3
-    kept = str(database.rows("select * from app.codes, app.audit_log"))
+    kept = str(database.rows("select * from app.codes, app.audit_log, app.audit_details"))
     for text in texts:
         assert digest_of(text) in {
             row["code_sha256"] for row in database.rows("select code_sha256 from app.codes")

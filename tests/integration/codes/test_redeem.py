@@ -170,6 +170,6 @@ def test_the_function_needs_an_identity_and_an_account(database: TestDatabase) -
         with (
             refused(sqlstate),
             connect(database.api_url) as conn,
-            scoped(conn, "authenticated", claims),
+            scoped(conn, "jewelshot_user", claims),
         ):
             conn.execute("select app.redeem_code(%s)", (digest,))

@@ -162,7 +162,7 @@ async def test_steps_and_cancel_and_late_image(ledger: Ledger, explain: Explain)
     accept(ledger, second)
     with (
         connect(ledger.database.api_url) as conn,
-        scoped(conn, "authenticated", user_claims(user)),
+        scoped(conn, "jewelshot_user", user_claims(user)),
     ):
         conn.execute("select app.cancel_generation(%s)", (generation,))
     ledger.database.rows(

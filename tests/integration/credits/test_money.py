@@ -351,7 +351,10 @@ def test_an_adjustment_goes_both_ways(ledger: Ledger, database: TestDatabase) ->
     assert ledger.adjust(user, 5, "a") == {"available": 7, "reserved": 0, "debt": 0}
     assert ledger.adjust(user, -10, "b") == {"available": 0, "reserved": 0, "debt": 3}
     assert ledger.adjust(user, 4, "c") == {"available": 1, "reserved": 0, "debt": 0}
-    audit = database.rows("select target, detail from app.audit_log order by id")
+    audit = database.rows(
+        "select target, detail from app.audit_log join app.audit_details on audit_id = id"
+        " order by id"
+    )
     assert [row["detail"]["amount"] for row in audit] == [5, -10, 4]
     assert {row["target"] for row in audit} == {str(user)}
 
@@ -389,7 +392,7 @@ def test_only_admins_with_a_second_factor_adjust(ledger: Ledger, database: TestD
         for claims in (admin_claims(aal="aal1"), {"sub": str(user), "aal": "aal2"}):
             with refused("JS403"), scoped(conn, "jewelshot_admin", claims):
                 conn.execute("select app.adjust_credits(%s, 1, 'why', 'k')", (user,))
-        with refused("42501"), scoped(conn, "authenticated", admin_claims()):
+        with refused("42501"), scoped(conn, "jewelshot_user", admin_claims()):
             conn.execute("select app.adjust_credits(%s, 1, 'why', 'k')", (user,))
     assert ledger.balance(user) == (0, 0, 0)
 
@@ -397,7 +400,7 @@ def test_only_admins_with_a_second_factor_adjust(ledger: Ledger, database: TestD
 # --- doors -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("role", ["authenticated", "anon", "jewelshot_admin"])
+@pytest.mark.parametrize("role", ["jewelshot_user", "jewelshot_api", "jewelshot_admin"])
 def test_nobody_moves_money_by_hand(ledger: Ledger, database: TestDatabase, role: str) -> None:
     user = ledger.user(5)
     subject = ledger.reserve(user, 1)

@@ -12,7 +12,7 @@ from tests.harness.ledger import Ledger, connect, refused, scoped, user_claims
 def open_account(ledger: Ledger, user_id: uuid.UUID, network: str = "home") -> dict[str, Any]:
     with (
         connect(ledger.database.api_url) as conn,
-        scoped(conn, "authenticated", user_claims(user_id)),
+        scoped(conn, "jewelshot_user", user_claims(user_id)),
     ):
         row = conn.execute("select app.open_account(%s) as opening", (network,)).fetchone()
     assert row is not None
@@ -96,9 +96,9 @@ def test_a_network_has_its_share_each_day(ledger: Ledger, database: TestDatabase
 
 def test_nobody_without_identity_opens_an_account(ledger: Ledger, database: TestDatabase) -> None:
     with connect(database.api_url) as conn:
-        with refused("JS401"), scoped(conn, "authenticated", {}):
+        with refused("JS401"), scoped(conn, "jewelshot_user", {}):
             conn.execute("select app.open_account('home')")
-        with refused("42501"), scoped(conn, "anon", {}):
+        with refused("42501"), scoped(conn, "jewelshot_api", {}):
             conn.execute("select app.open_account('home')")
-        with refused("42501"), scoped(conn, "authenticated", user_claims(ledger.user())):
+        with refused("42501"), scoped(conn, "jewelshot_user", user_claims(ledger.user())):
             conn.execute("select app.verified_email(gen_random_uuid())")

@@ -37,7 +37,7 @@ async def test_accepted_work_is_reserved_and_queued(
     }
     assert pipeline.balance(ada) == (9, 1)
     (task,) = pipeline.tasks()
-    assert (str(task["id"]), task["job"], task["queue"]) == (
+    assert (task["dedupe_key"], task["job"], task["queue"]) == (
         view["id"],
         "generation.dispatch",
         "interactive",
@@ -55,8 +55,8 @@ async def test_the_edge_wakes_a_worker(pipeline: PipelineHarness, ada: PhotoOwne
     async with asyncio.timeout(2):
         while not pipeline.queued_jobs("default"):  # noqa: ASYNC110  another process fills it
             await asyncio.sleep(0.01)
-    assert pipeline.queued_jobs() == [f"{generation_id}-0"]
-    assert pipeline.queued_jobs("default") == [f"{batch_id}-0"]
+    assert pipeline.queued_jobs() == [f"{pipeline.ticket_of(generation_id)}-0"]
+    assert pipeline.queued_jobs("default") == [f"{pipeline.ticket_of(batch_id)}-0"]
 
 
 async def test_waiting_answers_with_the_image(pipeline: PipelineHarness, ada: PhotoOwner) -> None:

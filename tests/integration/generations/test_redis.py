@@ -42,7 +42,7 @@ async def test_work_is_taken_while_redis_is_away(open_pipeline: OpenPipeline) ->
         await pipeline.hurry()
         async with relay(pipeline) as sender:
             await sender.tick()
-        assert pipeline.queued_jobs() == [f"{generation_id}-0" for generation_id in made]
+        assert pipeline.queued_jobs() == [f"{pipeline.ticket_of(each)}-0" for each in made]
         for generation_id in made:
             assert (await pipeline.finish(generation_id))["state"] == "succeeded"
 
@@ -76,14 +76,14 @@ async def test_what_was_flushed_is_sent_again(pipeline: PipelineHarness, ada: Ph
         await pipeline.flush_redis()
         assert pipeline.queued_jobs() == []
         await sender.tick()
-        assert pipeline.queued_jobs() == [f"{generation_id}-0"]
+        assert pipeline.queued_jobs() == [f"{pipeline.ticket_of(generation_id)}-0"]
 
 
 async def test_a_flush_does_not_hurry_what_backs_off(pipeline: PipelineHarness) -> None:
     async with relay(pipeline) as sender:
         await sender.tick()
         await pipeline.move(
-            "insert into app.outbox (job, attempts, due_at)"
+            "insert into app.outbox (job, claims, due_at)"
             " values ('x', 3, now() + interval '1 minute')"
         )
         await pipeline.flush_redis()
@@ -101,7 +101,9 @@ async def test_two_relays_send_a_task_once(pipeline: PipelineHarness, ada: Photo
         await connection.set(f"{pipeline.ctx.settings.redis_prefix}:epoch", "x")
         await connection.aclose()
         await asyncio.gather(one.tick(), two.tick())
-    assert sorted(pipeline.queued_jobs()) == sorted(f"{generation_id}-0" for generation_id in made)
+    assert sorted(pipeline.queued_jobs()) == sorted(
+        f"{pipeline.ticket_of(each)}-0" for each in made
+    )
 
 
 async def test_what_waits_long_is_served_first(pipeline: PipelineHarness) -> None:
@@ -149,20 +151,20 @@ async def test_a_whole_worker_in_one_process(open_pipeline: OpenPipeline) -> Non
 
 
 async def test_a_job_in_redis_names_only_a_row(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
-    generation_id = await ada.start()
+    task_id = pipeline.ticket_of(await ada.start())
     async with asyncio.timeout(2):
         while not pipeline.queued_jobs():  # noqa: ASYNC110  another thread fills it
             await asyncio.sleep(0.01)
     connection = redis.asyncio.Redis.from_url(pipeline.ctx.settings.redis_url.get_secret_value())
-    job = await connection.hgetall(f"rq:job:{generation_id}-0")
+    job = await connection.hgetall(f"rq:job:{task_id}-0")
     await connection.aclose()
     with outbox.connect_redis(pipeline.ctx.settings) as look:
         found = rq.job.Job.fetch(
-            f"{generation_id}-0", connection=look, serializer=rq.serializers.JSONSerializer
+            f"{task_id}-0", connection=look, serializer=rq.serializers.JSONSerializer
         )
         assert (found.func_name, found.args, found.kwargs) == (
             outbox.RUN_FUNCTION,
-            [generation_id],
+            [task_id],
             {},
         )
     assert str(ada.id) not in str(job)

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
-from core.payments.types import OrderState
+from core.payments.types import LineItem, LineItems, LinePrice, OrderState, Session
 from tests.harness.payments import DirectBuyer, PaymentsHarness
 
 _OTHER = "00000000-0000-4000-8000-000000000000"
@@ -27,7 +28,7 @@ async def test_a_session_that_was_tampered_with(
     order = await ada.order()
     await payments.pay(order)
     if "metadata" in changes:
-        session = await payments.provider.get_session(order.session_id or "")
+        session = await payments.gateway.get_session(order.session_id or "")
         changes = {"metadata": {**session.metadata, **changes["metadata"]}}
     await payments.change("checkout.session", order.session_id, changes)
     await payments.sync(order)
@@ -48,14 +49,23 @@ async def test_a_session_that_was_tampered_with(
     ],
 )
 async def test_other_goods_than_were_ordered(
-    word: str, items: list[int], payments: PaymentsHarness, ada: DirectBuyer
+    word: str,
+    items: list[int],
+    payments: PaymentsHarness,
+    ada: DirectBuyer,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     order = await ada.order()
     await payments.pay(order)
-    lines: list[dict[str, Any]] = [{"quantity": quantity} for quantity in items]
-    if word == "price":
-        lines = [{"quantity": 1, "price": {"id": "price_of_another_pack"}}]
-    await payments.change("checkout.session", order.session_id, {"line_items": lines})
+    session = await payments.gateway.get_session(order.session_id or "")
+    price_id = order.price_id if word != "price" else "price_of_another_pack"
+
+    bought = LineItems([LineItem(quantity, LinePrice(str(price_id))) for quantity in items])
+
+    async def get_session(_: str) -> Session:
+        return msgspec.structs.replace(session, line_items=bought)
+
+    monkeypatch.setattr(payments.gateway, "get_session", get_session)
     await payments.sync(order)
     found = payments.find(order)
     assert (found.state, found.review_reason, payments.lots()) == (OrderState.REVIEW, word, [])
@@ -66,7 +76,7 @@ async def test_what_was_bought_is_not_read_from_metadata(
 ) -> None:
     order = await ada.order("credits_10")
     await payments.pay(order)
-    session = await payments.provider.get_session(order.session_id or "")
+    session = await payments.gateway.get_session(order.session_id or "")
     await payments.change(
         "checkout.session",
         order.session_id,
@@ -122,7 +132,7 @@ async def test_a_payment_in_review_that_went_back_is_over(
     await payments.pay(order)
     await payments.change("checkout.session", order.session_id, {"currency": "jpy"})
     await payments.sync(order)
-    await payments.refund_at_stripe(payments.find(order).provider_payment_id)
+    await payments.refund_at_stripe(payments.find(order))
     await payments.deliver("refund.created")
     found = payments.find(order)
     assert (found.state, found.review_reason) == (OrderState.FAILED, None)

@@ -19,7 +19,8 @@ async def _handled(payments_api: PaymentsApiHarness, ada: Buyer) -> tuple[Json, 
 
 def _audit(payments_api: PaymentsApiHarness) -> list[Json]:
     return payments_api.database.rows(
-        "select actor, detail from app.audit_log where action = 'stripe_events.replay' order by id"
+        "select actor, detail from app.audit_log join app.audit_details on audit_id = id"
+        " where action = 'stripe_events.replay' order by id"
     )
 
 

@@ -147,7 +147,11 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         "left_over",
     ),
     "a dead letter": (
-        {"dead_letters": [{"id": OTHER, "job": "x", "args": {}, "attempts": 8, "error": "e"}]},
+        {
+            "dead_letters": [
+                {"id": OTHER, "job": "x", "args": {}, "failures": {"retryable": 8}, "error": "e"}
+            ]
+        },
         "dead_letter",
     ),
     "a late image of a delivered one": ({"late_images": [{"generation_id": DONE}]}, "late_image"),

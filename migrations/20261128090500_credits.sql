@@ -1,0 +1,843 @@
+-- Money: accounts with debt, lots with expiry, reservations, and the append-only transfers that
+-- prove them. Whole credits. The account's row is the mutex of a user's money: every function
+-- locks it first, then reservation, lots, subject.
+-- The functions that move credits are security definer, owned by jewelshot_ledger, which is neither
+-- the owner of the tables nor able to log in. A definer sees all rows, so each look-up names the
+-- user. Building blocks are granted to nobody: only functions of the same owner call them.
+
+create table app.credit_accounts (
+  user_id uuid primary key references app.users (id) on delete restrict,
+  available bigint not null default 0,
+  reserved bigint not null default 0,
+  debt bigint not null default 0,
+  updated_at timestamptz not null default app.now(),
+  constraint credit_accounts_available_not_negative check (available >= 0),
+  constraint credit_accounts_reserved_not_negative check (reserved >= 0),
+  constraint credit_accounts_debt_not_negative check (debt >= 0),
+  constraint credit_accounts_debt_or_available check (debt = 0 or available = 0)
+);
+
+create table app.credit_lots (
+  id uuid primary key default gen_random_uuid(),
+  user_id uuid not null references app.users (id) on delete restrict,
+  source text not null,
+  is_paid boolean generated always as (source = 'purchase') stored,
+  granted bigint not null,
+  remaining bigint not null,
+  expires_at timestamptz,
+  idempotency_key text not null,
+  reference text,
+  created_at timestamptz not null default app.now(),
+  constraint credit_lots_source
+    check (source in ('purchase', 'signup', 'promo', 'gift', 'referral', 'adjustment')),
+  constraint credit_lots_granted_positive check (granted > 0),
+  constraint credit_lots_remaining_in_range check (remaining between 0 and granted),
+  constraint credit_lots_idempotency_key unique (idempotency_key)
+);
+-- Spending order: the soonest to expire, then free, then paid.
+create index credit_lots_spendable
+  on app.credit_lots (user_id, expires_at, is_paid, created_at)
+  where remaining > 0;
+create index credit_lots_user_id on app.credit_lots (user_id);
+create index credit_lots_due on app.credit_lots (expires_at) where remaining > 0;
+
+create table app.reservations (
+  id uuid primary key default gen_random_uuid(),
+  user_id uuid not null references app.users (id) on delete restrict,
+  subject_id uuid not null,
+  purpose text not null,
+  amount bigint not null,
+  state text not null default 'pending',
+  confirmed_amount bigint,  -- what was spent of it in the end; the rest came back
+  api_key_id uuid,  -- the key that spent it, where it was one
+  created_at timestamptz not null default app.now(),
+  resolved_at timestamptz,
+  constraint reservations_subject unique (subject_id, purpose),
+  constraint reservations_purpose check (purpose in ('run', 'late_image', 'batch')),
+  constraint reservations_amount_positive check (amount > 0),
+  constraint reservations_state check (state in ('pending', 'confirmed', 'refunded')),
+  constraint reservations_resolved check ((state = 'pending') = (resolved_at is null)),
+  constraint reservations_confirmed_amount check (case state
+    when 'pending' then confirmed_amount is null
+    when 'refunded' then confirmed_amount is not distinct from 0
+    else coalesce(confirmed_amount between 1 and amount, false) end)
+);
+create index reservations_user_id on app.reservations (user_id);
+create index reservations_pending on app.reservations (user_id) where state = 'pending';
+create index reservations_resolved_at on app.reservations (resolved_at)
+  where resolved_at is not null;
+
+create table app.reservation_lots (
+  reservation_id uuid not null references app.reservations (id) on delete restrict,
+  lot_id uuid not null references app.credit_lots (id) on delete restrict,
+  amount bigint not null,
+  primary key (reservation_id, lot_id),
+  constraint reservation_lots_amount_positive check (amount > 0)
+);
+create index reservation_lots_lot_id on app.reservation_lots (lot_id);
+
+-- One row moves `amount` from `debit` to `credit`, so each row balances by construction.
+-- available, reserved and debt are the user's accounts; the others are the system's.
+create table app.ledger_transfers (
+  id bigint generated always as identity primary key,
+  idempotency_key text not null,
+  kind text not null,
+  debit text not null,
+  credit text not null,
+  amount bigint not null,
+  user_id uuid not null references app.users (id) on delete restrict,
+  lot_id uuid references app.credit_lots (id) on delete restrict,
+  reservation_id uuid references app.reservations (id) on delete restrict,
+  subject_id uuid,
+  lot_expires_at timestamptz,  -- of the lot after this row: proves a changed expiry
+  reference text,  -- the payment that a grant came from or that a reversal undoes
+  actor text not null default 'system',
+  note text,
+  created_at timestamptz not null default app.now(),
+  digest bytea not null,  -- of all the columns above, so that a changed line names itself
+  constraint ledger_transfers_idempotency_key unique (idempotency_key),
+  constraint ledger_transfers_amount_positive check (amount > 0),
+  constraint ledger_transfers_kind
+    check (kind in ('grant', 'reserve', 'confirm', 'refund', 'expire', 'reverse', 'adjust')),
+  constraint ledger_transfers_accounts check (
+    (kind = 'grant' and debit in ('sales', 'signup', 'promo', 'gift', 'referral', 'adjustments')
+      and credit in ('available', 'debt'))
+    or (kind = 'reserve' and debit = 'available' and credit = 'reserved')
+    or (kind = 'confirm' and debit = 'reserved' and credit = 'usage')
+    or (kind = 'refund' and debit = 'reserved' and credit in ('available', 'debt'))
+    or (kind = 'expire' and debit = 'available' and credit = 'expired')
+    or (kind = 'reverse' and debit in ('available', 'debt') and credit = 'sales')
+    or (kind = 'adjust' and debit in ('available', 'debt') and credit = 'adjustments')
+  ),
+  -- What is available lies in a lot; debt and what is spent do not. Only a reservation's lines
+  -- have a reservation and its subject.
+  constraint ledger_transfers_lot check (
+    (lot_id is null) = (kind = 'confirm' or (kind <> 'grant' and 'debt' in (debit, credit)))),
+  constraint ledger_transfers_reservation check (
+    (reservation_id is null) = (kind in ('grant', 'expire', 'reverse', 'adjust'))
+    and (reservation_id is null) = (subject_id is null))
+);
+create index ledger_transfers_user on app.ledger_transfers (user_id, id desc);
+create index ledger_transfers_lot_id on app.ledger_transfers (lot_id);
+create index ledger_transfers_reservation_id on app.ledger_transfers (reservation_id);
+create index ledger_transfers_subject_id on app.ledger_transfers (subject_id);
+
+-- When credits are low, as data: changed by a migration or an admin's SQL, never by a caller.
+create table app.balance_terms (
+  id boolean primary key default true,
+  low_credits bigint not null,
+  constraint balance_terms_one_row check (id),
+  constraint balance_terms_low_positive check (low_credits > 0)
+);
+
+-- What a person should hear about their account, written in the transaction in which it happens.
+create table app.account_events (
+  id bigint generated always as identity primary key,  -- one person's rise in the order of commit
+  user_id uuid not null references app.users (id) on delete restrict,
+  kind text not null,
+  detail jsonb not null default '{}',
+  created_at timestamptz not null default app.now(),
+  constraint account_events_kind check (kind in ('credits.low', 'credits.empty'))
+);
+create index account_events_user on app.account_events (user_id, id desc);
+
+alter table app.credit_accounts enable row level security;
+alter table app.credit_accounts force row level security;
+alter table app.credit_lots enable row level security;
+alter table app.credit_lots force row level security;
+alter table app.reservations enable row level security;
+alter table app.reservations force row level security;
+alter table app.reservation_lots enable row level security;
+alter table app.reservation_lots force row level security;
+alter table app.ledger_transfers enable row level security;
+alter table app.ledger_transfers force row level security;
+alter table app.balance_terms enable row level security;
+alter table app.balance_terms force row level security;
+alter table app.account_events enable row level security;
+alter table app.account_events force row level security;
+
+revoke all on
+  app.credit_accounts, app.credit_lots, app.reservations, app.reservation_lots,
+  app.ledger_transfers, app.balance_terms,
+  app.account_events
+  from public, anon, authenticated, service_role;
+
+grant select, insert, update (available, reserved, debt, updated_at)
+  on app.credit_accounts to jewelshot_ledger;
+grant select, insert, update (remaining, expires_at) on app.credit_lots to jewelshot_ledger;
+grant select, insert, update (state, resolved_at, confirmed_amount)
+  on app.reservations to jewelshot_ledger;
+grant select, insert on app.reservation_lots to jewelshot_ledger;
+grant select, insert on app.ledger_transfers to jewelshot_ledger;
+grant select on
+  app.credit_accounts, app.credit_lots, app.reservations, app.reservation_lots,
+  app.ledger_transfers
+  to jewelshot_user, jewelshot_admin, jewelshot_worker;
+grant select on app.balance_terms to jewelshot_ledger, jewelshot_admin;
+grant select, insert on app.account_events to jewelshot_ledger;
+grant select on app.account_events to jewelshot_user, jewelshot_admin;
+
+create policy credit_accounts_writer on app.credit_accounts to jewelshot_ledger
+  using (true) with check (true);
+create policy credit_accounts_own on app.credit_accounts for select to jewelshot_user
+  using (user_id = (select app.current_user_id()));
+create policy credit_accounts_admin on app.credit_accounts for select to jewelshot_admin
+  using ((select app.is_admin()));
+create policy credit_accounts_worker on app.credit_accounts for select to jewelshot_worker
+  using (true);
+create policy credit_lots_writer on app.credit_lots to jewelshot_ledger
+  using (true) with check (true);
+create policy credit_lots_own on app.credit_lots for select to jewelshot_user
+  using (user_id = (select app.current_user_id()));
+create policy credit_lots_admin on app.credit_lots for select to jewelshot_admin
+  using ((select app.is_admin()));
+create policy credit_lots_worker on app.credit_lots for select to jewelshot_worker using (true);
+create policy reservations_writer on app.reservations to jewelshot_ledger
+  using (true) with check (true);
+create policy reservations_own on app.reservations for select to jewelshot_user
+  using (user_id = (select app.current_user_id()));
+create policy reservations_admin on app.reservations for select to jewelshot_admin
+  using ((select app.is_admin()));
+create policy reservations_worker on app.reservations for select to jewelshot_worker using (true);
+create policy reservation_lots_writer on app.reservation_lots to jewelshot_ledger
+  using (true) with check (true);
+create policy reservation_lots_own on app.reservation_lots for select to jewelshot_user
+  using (
+    reservation_id in (
+      select id from app.reservations where user_id = (select app.current_user_id())
+    )
+  );
+create policy reservation_lots_admin on app.reservation_lots for select to jewelshot_admin
+  using ((select app.is_admin()));
+create policy reservation_lots_worker on app.reservation_lots for select to jewelshot_worker
+  using (true);
+create policy ledger_transfers_writer on app.ledger_transfers to jewelshot_ledger
+  using (true) with check (true);
+create policy ledger_transfers_own on app.ledger_transfers for select to jewelshot_user
+  using (user_id = (select app.current_user_id()));
+create policy ledger_transfers_admin on app.ledger_transfers for select to jewelshot_admin
+  using ((select app.is_admin()));
+create policy ledger_transfers_worker on app.ledger_transfers for select to jewelshot_worker
+  using (true);
+create policy balance_terms_reader on app.balance_terms for select to jewelshot_ledger
+  using (true);
+create policy balance_terms_admin on app.balance_terms for select to jewelshot_admin
+  using ((select app.is_admin()));
+create policy account_events_writer on app.account_events to jewelshot_ledger
+  using (true) with check (true);
+create policy account_events_own on app.account_events for select to jewelshot_user
+  using (user_id = (select app.current_user_id()));
+create policy account_events_admin on app.account_events for select to jewelshot_admin
+  using ((select app.is_admin()));
+
+create function app.seal_transfer()
+  returns trigger
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  new.digest := sha256(convert_to(concat(
+    new.id, '|', new.kind, '|', new.debit, '|', new.credit, '|', new.amount, '|', new.user_id, '|',
+    new.lot_id, '|', new.reservation_id, '|', new.subject_id, '|',
+    quote_literal(new.idempotency_key), quote_nullable(new.reference), quote_literal(new.actor),
+    quote_nullable(new.note)), 'utf8')
+    || timestamptz_send(new.created_at)
+    || coalesce(timestamptz_send(new.lot_expires_at), ''));
+  return new;
+end $$;
+comment on function app.seal_transfer is
+$$app.reconcile() has the same expression: a function of it would cost five times as much there.$$;
+
+grant create on schema app to jewelshot_ledger;
+set local role jewelshot_ledger;
+
+create function app.lock_account(p_user_id uuid)
+  returns app.credit_accounts
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_account app.credit_accounts;
+begin
+  select *
+  into v_account
+  from app.credit_accounts
+  where user_id = p_user_id
+  for no key update;
+  if not found then
+    raise exception 'no credit account'
+      using errcode = 'JS404', detail = '{"kind": "credit_account"}';
+  end if;
+  return v_account;
+end $$;
+comment on function app.lock_account is
+$$Locks a user's money and returns the row. Locks: account. Errors: JS404.$$;
+
+create function app.require_positive(p_amount bigint)
+  returns void
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if coalesce(p_amount, 0) <= 0 then
+    raise exception 'an amount is positive'
+      using errcode = 'JS422', detail = '{"field": "amount", "reason": "not_positive"}';
+  end if;
+end $$;
+comment on function app.require_positive is
+$$Errors: JS422 for an amount that is no positive number.$$;
+
+create function app.move_balance(
+  p_user_id uuid, p_available bigint, p_reserved bigint, p_debt bigint
+)
+  returns void
+  language sql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+  update app.credit_accounts
+  set available = available + p_available,
+    reserved = reserved + p_reserved,
+    debt = debt + p_debt,
+    updated_at = app.now()
+  where user_id = p_user_id
+$$;
+comment on function app.move_balance is
+$$Moves a locked account's balances by the given amounts. Locks: none of its own.$$;
+
+create function app.take_from_lots(
+  p_user_id uuid, p_amount bigint, p_kind text, p_credit text, p_key_prefix text,
+  p_reservation_id uuid, p_subject_id uuid, p_actor text, p_note text, p_first_reference text
+)
+  returns bigint
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_taken bigint;
+begin
+  with ordered as (
+    select id,
+      remaining,
+      sum(remaining) over (
+        order by coalesce(reference = p_first_reference, false) desc,
+          expires_at nulls last, is_paid, created_at, id
+      ) - remaining as taken_before
+    from app.credit_lots
+    where user_id = p_user_id
+      and remaining > 0
+  ), parts as (
+    select id, least(remaining, p_amount - taken_before) as amount
+    from ordered
+    where taken_before < p_amount
+  ), reduced as (
+    update app.credit_lots as lot
+    set remaining = lot.remaining - parts.amount
+    from parts
+    where lot.id = parts.id
+    returning lot.id, parts.amount, lot.expires_at
+  ), linked as (
+    insert into app.reservation_lots (reservation_id, lot_id, amount)
+    select p_reservation_id, id, amount
+    from reduced
+    where p_reservation_id is not null
+  ), posted as (
+    insert into app.ledger_transfers (
+      idempotency_key, kind, debit, credit, amount, user_id, lot_id, reservation_id, subject_id,
+      lot_expires_at, reference, actor, note
+    )
+    select p_key_prefix || ':' || id, p_kind, 'available', p_credit, amount,
+      p_user_id, id, p_reservation_id, p_subject_id, expires_at, p_first_reference, p_actor, p_note
+    from reduced
+    returning amount
+  )
+  select coalesce(sum(amount), 0)
+  into v_taken
+  from posted;
+  return v_taken;
+end $$;
+comment on function app.take_from_lots is
+$$Takes up to p_amount from a locked account's lots in spending order, posts one transfer a lot
+and returns what was taken. p_first_reference: lots of that purchase go first (a reversal).
+Locks: lots, under the account's. Replay: the caller's keys, one prefix a call.$$;
+
+create function app.expire_due_lots(p_user_id uuid)
+  returns bigint
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_expired bigint;
+begin
+  with due as (
+    select id, remaining, expires_at
+    from app.credit_lots
+    where user_id = p_user_id
+      and remaining > 0
+      and expires_at <= app.now()
+  ), emptied as (
+    update app.credit_lots as lot
+    set remaining = 0
+    from due
+    where lot.id = due.id
+  ), posted as (
+    insert into app.ledger_transfers (
+      idempotency_key, kind, debit, credit, amount, user_id, lot_id, lot_expires_at
+    )
+    select 'expire:' || id || ':' || extract(epoch from expires_at),
+      'expire', 'available', 'expired', remaining, p_user_id, id, expires_at
+    from due
+    returning amount
+  )
+  select coalesce(sum(amount), 0)
+  into v_expired
+  from posted;
+  if v_expired > 0 then
+    perform app.move_balance(p_user_id, -v_expired, 0, 0);
+  end if;
+  return v_expired;
+end $$;
+comment on function app.expire_due_lots is
+$$Expires a locked account's lots that are past their time; reserved credits do not expire.
+Locks: lots, under the account's. Replay: the key carries the lot and its expiry.$$;
+
+create function app.reserve(p_user_id uuid, p_amount bigint, p_purpose text, p_subject_id uuid)
+  returns uuid
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_account app.credit_accounts := app.lock_account(p_user_id);
+  v_available bigint;
+  v_existing app.reservations;
+  v_id uuid;
+begin
+  select *
+  into v_existing
+  from app.reservations
+  where subject_id = p_subject_id
+    and purpose = p_purpose;
+  if found then
+    if v_existing.user_id <> p_user_id or v_existing.amount <> p_amount then
+      raise exception 'reservation replayed with other terms'
+        using errcode = 'JS500', detail = jsonb_build_object('subject_id', p_subject_id)::text;
+    end if;
+    return v_existing.id;
+  end if;
+  v_available := v_account.available - app.expire_due_lots(p_user_id);
+  if v_account.debt > 0 or v_available < p_amount then
+    raise exception 'not enough credits'
+      using errcode = 'JS402', detail = jsonb_build_object(
+        'required', p_amount, 'available', v_available, 'debt', v_account.debt)::text;
+  end if;
+  insert into app.reservations (user_id, subject_id, purpose, amount)
+  values (p_user_id, p_subject_id, p_purpose, p_amount)
+  returning id into v_id;
+  perform app.take_from_lots(
+    p_user_id, p_amount, 'reserve', 'reserved', 'reserve:' || p_purpose || ':' || p_subject_id,
+    v_id, p_subject_id, 'user', null, null);
+  perform app.move_balance(p_user_id, -p_amount, p_amount, 0);
+  return v_id;
+end $$;
+comment on function app.reserve is
+$$Sets p_amount aside for (subject, purpose) and returns the reservation's id.
+Locks: account, lots. Errors: JS402 {required, available, debt}, JS404, JS500.
+Replay: the same subject, purpose, user and amount return the same id; other amounts JS500.$$;
+
+create function app.confirm(p_user_id uuid, p_purpose text, p_subject_id uuid)
+  returns boolean
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_reservation app.reservations;
+begin
+  perform app.lock_account(p_user_id);
+  select *
+  into v_reservation
+  from app.reservations
+  where subject_id = p_subject_id
+    and purpose = p_purpose
+    and user_id = p_user_id
+  for no key update;
+  if not found then
+    raise exception 'no reservation' using errcode = 'JS404', detail = '{"kind": "reservation"}';
+  end if;
+  if v_reservation.state = 'confirmed' then
+    return false;
+  end if;
+  if v_reservation.state = 'refunded' then
+    raise exception 'reservation was refunded'
+      using errcode = 'JS409', detail = '{"reason": "reservation_refunded"}';
+  end if;
+  update app.reservations
+  set state = 'confirmed', resolved_at = app.now(), confirmed_amount = amount
+  where id = v_reservation.id;
+  insert into app.ledger_transfers (
+    idempotency_key, kind, debit, credit, amount, user_id, reservation_id, subject_id
+  )
+  values ('confirm:' || p_purpose || ':' || p_subject_id, 'confirm', 'reserved', 'usage',
+    v_reservation.amount, p_user_id, v_reservation.id, p_subject_id);
+  perform app.move_balance(p_user_id, 0, -v_reservation.amount, 0);
+  return true;
+end $$;
+comment on function app.confirm is
+$$Spends a pending reservation. Returns false when it already was confirmed (replay).
+Locks: account, reservation. Errors: JS404, JS409 {reason: refunded}.$$;
+
+create function app.refund(p_user_id uuid, p_purpose text, p_subject_id uuid)
+  returns boolean
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_account app.credit_accounts := app.lock_account(p_user_id);
+  v_reservation app.reservations;
+  v_to_debt bigint;
+  v_key text := 'refund:' || p_purpose || ':' || p_subject_id;
+begin
+  select *
+  into v_reservation
+  from app.reservations
+  where subject_id = p_subject_id
+    and purpose = p_purpose
+    and user_id = p_user_id
+  for no key update;
+  if not found then
+    raise exception 'no reservation' using errcode = 'JS404', detail = '{"kind": "reservation"}';
+  end if;
+  if v_reservation.state = 'refunded' then
+    return false;
+  end if;
+  if v_reservation.state = 'confirmed' then
+    raise exception 'reservation was confirmed'
+      using errcode = 'JS409', detail = '{"reason": "reservation_confirmed"}';
+  end if;
+  -- What is left of an expired lot goes first: only what comes back lives on.
+  perform app.expire_due_lots(p_user_id);
+  update app.reservations
+  set state = 'refunded', resolved_at = app.now(), confirmed_amount = 0
+  where id = v_reservation.id;
+  v_to_debt := least(v_account.debt, v_reservation.amount);
+  if v_to_debt > 0 then
+    insert into app.ledger_transfers (
+      idempotency_key, kind, debit, credit, amount, user_id, reservation_id, subject_id
+    )
+    values (v_key || ':debt', 'refund', 'reserved', 'debt', v_to_debt,
+      p_user_id, v_reservation.id, p_subject_id);
+  end if;
+  -- The debt is paid from the lots that would expire first, so the user keeps the longest-lived.
+  with ordered as (
+    select link.lot_id,
+      link.amount,
+      sum(link.amount) over (
+        order by lot.expires_at nulls last, lot.is_paid, lot.created_at, lot.id) as through
+    from app.reservation_lots as link
+    join app.credit_lots as lot on lot.id = link.lot_id
+    where link.reservation_id = v_reservation.id
+  ), parts as (
+    select lot_id, least(amount, through - v_to_debt) as amount
+    from ordered
+    where through > v_to_debt
+  ), returned as (
+    update app.credit_lots as lot
+    set remaining = lot.remaining + parts.amount,
+      expires_at = case
+        when lot.expires_at <= app.now() then app.now() + interval '7 days' else lot.expires_at end
+    from parts
+    where lot.id = parts.lot_id
+    returning lot.id, parts.amount, lot.expires_at
+  )
+  insert into app.ledger_transfers (
+    idempotency_key, kind, debit, credit, amount,
+    user_id, lot_id, reservation_id, subject_id, lot_expires_at
+  )
+  select v_key || ':' || id, 'refund', 'reserved', 'available', amount,
+    p_user_id, id, v_reservation.id, p_subject_id, expires_at
+  from returned;
+  perform app.move_balance(
+    p_user_id, v_reservation.amount - v_to_debt, -v_reservation.amount, -v_to_debt);
+  return true;
+end $$;
+comment on function app.refund is
+$$Gives a pending reservation back: debt first, the rest to its lots; a lot that has expired
+meanwhile lives on seven days. Returns false when it already was refunded (replay).
+Locks: account, reservation, lots. Errors: JS404, JS409 {reason: confirmed}.$$;
+
+create function app.grant_credits(
+  p_user_id uuid, p_amount bigint, p_source text, p_key text,
+  p_expires_at timestamptz default null, p_reference text default null,
+  p_actor text default 'system', p_note text default null
+)
+  returns uuid
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_account app.credit_accounts := app.lock_account(p_user_id);
+  v_existing app.credit_lots;
+  v_to_debt bigint;
+  v_lot_id uuid;
+  v_debit text := case p_source
+    when 'purchase' then 'sales' when 'adjustment' then 'adjustments' else p_source end;
+begin
+  perform app.require_positive(p_amount);
+  select *
+  into v_existing
+  from app.credit_lots
+  where idempotency_key = p_key;
+  if found then
+    if v_existing.user_id <> p_user_id or v_existing.granted <> p_amount
+      or v_existing.source <> p_source
+    then
+      raise exception 'grant replayed with other terms'
+        using errcode = 'JS500', detail = jsonb_build_object('idempotency_key', p_key)::text;
+    end if;
+    return v_existing.id;
+  end if;
+  v_to_debt := least(v_account.debt, p_amount);
+  insert into app.credit_lots (
+    user_id, source, granted, remaining, expires_at, idempotency_key, reference
+  )
+  values (p_user_id, p_source, p_amount, p_amount - v_to_debt, p_expires_at, p_key, p_reference)
+  returning id into v_lot_id;
+  insert into app.ledger_transfers (
+    idempotency_key, kind, debit, credit, amount, user_id, lot_id, lot_expires_at, reference,
+    actor, note
+  )
+  select 'grant:' || p_key || ':' || part.credit, 'grant', v_debit, part.credit, part.amount,
+    p_user_id, v_lot_id, p_expires_at, p_reference, p_actor, p_note
+  from (values ('debt', v_to_debt), ('available', p_amount - v_to_debt)) as part (credit, amount)
+  where part.amount > 0;
+  perform app.move_balance(p_user_id, p_amount - v_to_debt, 0, -v_to_debt);
+  return v_lot_id;
+end $$;
+comment on function app.grant_credits is
+$$Gives credits as a new lot; debt is paid first. Returns the lot's id.
+Locks: account. Errors: JS404, JS422 {field}, JS500 (key reused with other terms).
+Replay: the same key, user, amount and source return the same lot.$$;
+
+create function app.take_back(
+  p_user_id uuid, p_amount bigint, p_kind text, p_credit text, p_key text,
+  p_first_reference text, p_actor text, p_note text
+)
+  returns bigint
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_account app.credit_accounts := app.lock_account(p_user_id);
+  v_posted bigint;
+  v_taken bigint;
+begin
+  perform app.require_positive(p_amount);
+  -- By the keys it would have written, because a user's history may be long.
+  select sum(amount)
+  into v_posted
+  from app.ledger_transfers
+  where user_id = p_user_id
+    and idempotency_key = any (array(
+      select p_kind || ':' || p_key || ':' || place.name
+      from (
+        select id::text
+        from app.credit_lots
+        where user_id = p_user_id
+        union all
+        select 'debt'
+      ) as place (name)
+    ));
+  if v_posted is not null then
+    if v_posted <> p_amount then
+      raise exception '% replayed with another amount', p_kind
+        using errcode = 'JS500', detail = jsonb_build_object('idempotency_key', p_key)::text;
+    end if;
+    return v_account.debt;
+  end if;
+  perform app.expire_due_lots(p_user_id);
+  v_taken := app.take_from_lots(
+    p_user_id, p_amount, p_kind, p_credit, p_kind || ':' || p_key,
+    null, null, p_actor, p_note, p_first_reference);
+  if v_taken < p_amount then
+    insert into app.ledger_transfers (
+      idempotency_key, kind, debit, credit, amount, user_id, reference, actor, note
+    )
+    values (p_kind || ':' || p_key || ':debt', p_kind, 'debt', p_credit, p_amount - v_taken,
+      p_user_id, p_first_reference, p_actor, p_note);
+  end if;
+  perform app.move_balance(p_user_id, -v_taken, 0, p_amount - v_taken);
+  return v_account.debt + p_amount - v_taken;
+end $$;
+comment on function app.take_back is
+$$Takes p_amount away from a user, first from lots and the rest as debt; returns the new debt.
+Shared by reverse and adjust. Locks: account, lots. Errors: JS404, JS422 {field}, JS500.
+Replay: the same key and amount do nothing; another amount JS500.$$;
+
+create function app.reverse_credits(
+  p_user_id uuid, p_amount bigint, p_key text, p_reference text, p_note text default null
+)
+  returns bigint
+  language sql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+  select app.take_back(
+    p_user_id, p_amount, 'reverse', 'sales', p_key, p_reference, 'system', p_note)
+$$;
+comment on function app.reverse_credits is
+$$Undoes p_amount of a purchase whose money went back; what was spent becomes debt.
+Locks, errors, replay: as take_back. Returns the account's debt afterwards.$$;
+
+create function app.expire_credits(p_accounts_max integer)
+  returns bigint
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_user_id uuid;
+  v_total bigint := 0;
+begin
+  for v_user_id in
+    select distinct user_id
+    from app.credit_lots
+    where remaining > 0
+      and expires_at <= app.now()
+    order by user_id
+    limit p_accounts_max
+  loop
+    perform app.lock_account(v_user_id);
+    v_total := v_total + app.expire_due_lots(v_user_id);
+  end loop;
+  return v_total;
+end $$;
+comment on function app.expire_credits is
+$$Every lot past its time, account by account in ascending id. Returns the credits expired.
+Locks: accounts, lots. Replay: nothing is left to expire.$$;
+
+create function app.adjust_credits(p_user_id uuid, p_amount bigint, p_reason text, p_key text)
+  returns jsonb
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_account app.credit_accounts;
+  v_actor text := coalesce(app.claims() ->> 'sub', 'break-glass');
+  v_key text := 'admin:' || p_user_id || ':' || p_key;
+  v_terms jsonb := jsonb_build_object(
+    'amount', p_amount, 'reason', p_reason, 'idempotency_key', p_key);
+  v_earlier jsonb;
+begin
+  if not app.is_admin() then
+    raise exception 'admins only' using errcode = 'JS403', detail = '{"reason": "admin_required"}';
+  end if;
+  if coalesce(p_amount, 0) = 0 or coalesce(trim(p_reason), '') = ''
+    or coalesce(p_key, '') = ''
+  then
+    raise exception 'an adjustment has an amount, a reason and a key'
+      using errcode = 'JS422', detail = jsonb_build_object(
+        'field', case when coalesce(p_amount, 0) = 0 then 'amount'
+          when coalesce(trim(p_reason), '') = '' then 'reason' else 'idempotency_key' end,
+        'reason', 'required')::text;
+  end if;
+  perform app.lock_account(p_user_id);
+  select told.detail
+  into v_earlier
+  from app.audit_log as line
+  join app.audit_details as told on told.audit_id = line.id
+  where line.action = 'credits.adjust'
+    and line.target = p_user_id::text
+    and told.detail ->> 'idempotency_key' = p_key;
+  if v_earlier <> v_terms then
+    raise exception 'adjustment key used with other terms' using errcode = 'JS432';
+  end if;
+  if v_earlier is null then
+    if p_amount > 0 then
+      perform app.grant_credits(
+        p_user_id, p_amount, 'adjustment', v_key, null, null, v_actor, p_reason);
+    else
+      perform app.take_back(
+        p_user_id, -p_amount, 'adjust', 'adjustments', v_key, null, v_actor, p_reason);
+    end if;
+    perform app.write_audit('credits.adjust', p_user_id::text, v_terms);
+  end if;
+  select *
+  into v_account
+  from app.credit_accounts
+  where user_id = p_user_id;
+  return jsonb_build_object('available', v_account.available, 'reserved', v_account.reserved,
+    'debt', v_account.debt);
+end $$;
+comment on function app.adjust_credits is
+$$An admin's correction, up or down; down may create debt. Audited in the same transaction.
+Returns {available, reserved, debt}. Locks: account, lots. Errors: JS403, JS404,
+JS422 {field}, JS432 (key used with other terms). Replay: the same key does nothing more.
+A key counts for one user; the audit row remembers its terms, up or down.$$;
+
+create function app.note_low_balance()
+  returns trigger
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_before bigint := old.available + old.reserved;
+  v_left bigint := new.available + new.reserved;
+  v_low bigint;
+begin
+  select low_credits
+  into v_low
+  from app.balance_terms;
+  if v_left = 0 or (v_left <= v_low and v_before > v_low) then
+    insert into app.account_events (user_id, kind, detail)
+    values (new.user_id, case v_left when 0 then 'credits.empty' else 'credits.low' end,
+      jsonb_build_object('available', new.available, 'reserved', new.reserved,
+        'low_credits', v_low));
+  end if;
+  return null;
+end $$;
+comment on function app.note_low_balance is
+$$One event when what is left falls to the low mark, another when it falls to nothing; straight to
+nothing is that one alone. What is left are available *and* reserved credits: those set aside
+may come back, so setting them aside and giving them back say nothing, however often a person
+tries; only credits that are gone (spent, expired, taken back) can cross a mark, and only credits
+that come in rise above it again. The figures before and after are all that this asks, under the
+account's lock, so each crossing is seen once and there is nothing to remember.
+Locks: none of its own.$$;
+
+reset role;
+revoke create on schema app from jewelshot_ledger;
+
+grant execute on function
+  app.grant_credits(uuid, bigint, text, text, timestamptz, text, text, text),
+  app.reverse_credits(uuid, bigint, text, text, text),
+  app.expire_credits(integer)
+  to jewelshot_worker;
+grant execute on function app.adjust_credits(uuid, bigint, text, text) to jewelshot_admin;
+
+create trigger ledger_transfers_seal
+  before insert on app.ledger_transfers
+  for each row execute function app.seal_transfer();
+create trigger ledger_transfers_append_only
+  before update or delete on app.ledger_transfers
+  for each statement execute function app.refuse_change();
+create trigger ledger_transfers_no_truncate
+  before truncate on app.ledger_transfers
+  for each statement execute function app.refuse_change();
+-- The condition keeps the trigger out of every reservation and refund: no function is called.
+create trigger credit_accounts_note_low_balance
+  after update of available, reserved on app.credit_accounts
+  for each row
+  when (new.available + new.reserved < old.available + old.reserved)
+  execute function app.note_low_balance();
+
+insert into app.balance_terms (low_credits)
+values (5);

@@ -1,9 +1,0 @@
-drop table app.payment_days;
-drop table app.stripe_events;
-drop table app.payment_disputes;
-drop table app.payment_refunds;
-drop table app.order_sessions;
-drop table app.orders;
-drop table app.stripe_customers;
-drop table app.payment_terms;
-drop table app.packs;

@@ -1,0 +1,3 @@
+drop function app.idempotency_store;
+drop function app.idempotency_begin;
+drop table app.idempotency_keys;

@@ -1,0 +1,9 @@
+drop function app.replay_dead_letter;
+drop function app.bury_task;
+drop function app.issue_scheduled_tasks;
+drop function app.complete_task;
+drop function app.add_task;
+drop function app.note_wakeup;
+drop table app.schedules;
+drop table app.dead_letters;
+drop table app.outbox;

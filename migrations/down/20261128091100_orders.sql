@@ -1,0 +1,13 @@
+drop function app.sync_order;
+drop function app.settle_order;
+drop function app.request_order_sync;
+drop function app.record_customer;
+drop function app.record_session;
+drop function app.next_attempt;
+drop function app.retry_order;
+drop function app.start_order;
+drop table app.order_sessions;
+drop table app.orders;
+drop table app.stripe_customers;
+drop table app.payment_terms;
+drop table app.packs;

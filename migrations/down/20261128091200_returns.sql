@@ -1,0 +1,9 @@
+drop function app.next_refund_attempt;
+drop function app.refuse_refund;
+drop function app.admin_refund;
+drop function app.request_refund;
+drop function app.refundable_order;
+drop function app.open_refund;
+drop function app.mirror_refunds;
+drop table app.payment_disputes;
+drop table app.payment_refunds;

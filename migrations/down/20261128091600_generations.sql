@@ -1,0 +1,12 @@
+drop trigger generations_changed on app.generations;
+drop trigger generations_started on app.generations;
+drop trigger generations_guard on app.generations;
+drop function app.cancel_generation;
+drop function app.finish_generation;
+drop function app.start_generation;
+drop function app.start_answer;
+drop function app.generation_change;
+drop function app.record_generation_event;
+drop function app.guard_generation_state;
+drop table app.generation_events;
+drop table app.generations;

@@ -1,0 +1,3 @@
+drop function app.reconcile;
+drop function app.reconcile_payments;
+drop function app.reconcile_ledger;

@@ -1,0 +1,2 @@
+drop table app.metric_counters;
+drop table app.worker_heartbeats;

@@ -1,0 +1,2 @@
+insert into app.balance_terms (low_credits)
+values (5);

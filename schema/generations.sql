@@ -1,0 +1,415 @@
+-- A generation is one paid run of one operation and delivers one image.
+-- after: base, people, credits, tasks, catalog, uploads
+
+create table app.generations (
+  id uuid primary key,
+  user_id uuid not null references app.users (id) on delete restrict,
+  upload_id uuid not null references app.uploads (id) on delete restrict,
+  operation text not null,
+  operation_version integer not null,
+  lane text not null,
+  cost_credits bigint not null,
+  params jsonb not null,
+  priority smallint not null default 0,
+  retry_of uuid references app.generations (id) on delete restrict,
+  state text not null default 'queued',
+  version bigint not null default 1,
+  step integer not null default 0,
+  attempts integer not null default 0,
+  resubmissions integer not null default 0,
+  current_call_id uuid,
+  input_key text,
+  available_at timestamptz not null default app.now(),
+  -- Of the two clocks, waiting and working, the first is wait_until, the second the next two.
+  wait_until timestamptz,
+  started_at timestamptz,  -- when a call was accepted first, or may have been
+  give_up_at timestamptz,
+  deadline_at timestamptz,
+  held_at timestamptz,  -- its batch is paused, or was never approved: it is in no line
+  wait_left interval,  -- of wait_until, while it is held
+  line_no bigint,  -- its place among its owner's waiting ones
+  cancel_requested_at timestamptz,
+  gave_up_at timestamptz,
+  result jsonb,
+  result_held_at timestamptz,  -- a legal hold: its files are erased by nobody
+  problem jsonb,
+  request_id text,
+  created_at timestamptz not null default app.now(),
+  finished_at timestamptz,
+  foreign key (operation, operation_version)
+    references app.operations (slug, version) on delete restrict,
+  constraint generations_state check (state in (
+    'queued', 'submitting', 'running', 'collecting', 'uncertain',
+    'succeeded', 'failed', 'cancelled')),
+  constraint generations_lane check (lane in ('locked', 'reimagined')),
+  constraint generations_cost_positive check (cost_credits > 0),
+  constraint generations_finished check (
+    (state in ('succeeded', 'failed', 'cancelled')) = (finished_at is not null)),
+  constraint generations_image check ((state = 'succeeded') = (result is not null)),
+  constraint generations_problem check (state <> 'failed' or problem is not null),
+  constraint generations_wait_left check ((held_at is null) = (wait_left is null))
+);
+create index generations_user on app.generations (user_id, created_at desc, id desc);
+create index generations_upload_id on app.generations (upload_id);
+create index generations_retry_of on app.generations (retry_of);
+create index generations_operation on app.generations (operation, operation_version);
+-- The fair queue: a loose scan finds each waiting user's next generation with one probe.
+create index generations_queue on app.generations (priority, user_id, available_at)
+  where state = 'queued';
+create index generations_open on app.generations (give_up_at)
+  where state in ('queued', 'submitting', 'running', 'collecting', 'uncertain');
+create index generations_cancelled_in_queue on app.generations (id)
+  where state = 'queued' and cancel_requested_at is not null;
+create index generations_finished on app.generations (finished_at) where finished_at is not null;
+
+-- Each state of a generation, written in the transaction of the change.
+create table app.generation_events (
+  generation_id uuid not null references app.generations (id) on delete restrict,
+  version bigint not null,
+  state text not null,
+  at timestamptz not null default app.clock_now(),
+  primary key (generation_id, version)
+);
+
+alter table app.generations enable row level security;
+alter table app.generations force row level security;
+alter table app.generation_events enable row level security;
+alter table app.generation_events force row level security;
+
+revoke all on app.generations, app.generation_events
+  from public, anon, authenticated, service_role;
+
+grant select, insert, update on app.generations to jewelshot_ledger;
+grant select, insert on app.generation_events to jewelshot_ledger;
+grant select on app.generations, app.generation_events
+  to jewelshot_user, jewelshot_worker, jewelshot_admin;
+
+create policy generations_writer on app.generations to jewelshot_ledger
+  using (true) with check (true);
+create policy generations_own on app.generations for select to jewelshot_user
+  using (user_id = (select app.current_user_id()));
+create policy generations_worker on app.generations for select to jewelshot_worker using (true);
+create policy generations_admin on app.generations for select to jewelshot_admin
+  using ((select app.is_admin()));
+create policy generation_events_writer on app.generation_events to jewelshot_ledger
+  using (true) with check (true);
+create policy generation_events_own on app.generation_events for select to jewelshot_user
+  using (exists (
+    select
+    from app.generations as generation
+    where generation.id = generation_id
+      and generation.user_id = (select app.current_user_id())
+  ));
+create policy generation_events_worker on app.generation_events for select to jewelshot_worker
+  using (true);
+create policy generation_events_admin on app.generation_events for select to jewelshot_admin
+  using ((select app.is_admin()));
+
+create function app.guard_generation_state()
+  returns trigger
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if new.state <> old.state and not (new.state = any (case old.state
+    when 'queued' then array['submitting', 'running', 'collecting', 'failed', 'cancelled']
+    when 'submitting' then
+      array['running', 'queued', 'uncertain', 'collecting', 'failed', 'cancelled']
+    when 'running' then array['collecting', 'uncertain', 'queued', 'failed', 'cancelled']
+    when 'collecting' then
+      array['succeeded', 'submitting', 'queued', 'running', 'failed', 'cancelled']
+    when 'uncertain' then
+      array['running', 'collecting', 'queued', 'succeeded', 'failed', 'cancelled']
+    else array[]::text[] end))
+  then
+    raise exception 'generation cannot go from % to %', old.state, new.state
+      using errcode = 'JS409', detail = jsonb_build_object(
+        'reason', 'state', 'state', old.state, 'wanted', new.state)::text;
+  end if;
+  if new.state <> old.state or new.cancel_requested_at is distinct from old.cancel_requested_at
+  then
+    new.version := old.version + 1;
+  end if;
+  return new;
+end $$;
+comment on function app.guard_generation_state is
+$$The one place that knows which state may follow which. Each change raises the version and
+leaves an event, in the transaction of the change.$$;
+
+create function app.record_generation_event()
+  returns trigger
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into app.generation_events (generation_id, version, state)
+  values (new.id, new.version, new.state);
+  return null;
+end $$;
+comment on function app.record_generation_event is
+$$Trigger: a state that was reached, with the version it was reached at.$$;
+
+create function app.generation_change(p_generation app.generations)
+  returns jsonb
+  language sql
+  immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_build_object(
+    'generation_id', p_generation.id,
+    'user_id', p_generation.user_id,
+    'state', p_generation.state,
+    'version', p_generation.version)
+$$;
+comment on function app.generation_change is
+$$What a generation is now, for the change feed.$$;
+
+create function app.start_answer(p_generation app.generations, p_created boolean)
+  returns jsonb
+  language sql
+  immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_build_object(
+    'created', p_created,
+    'version', p_generation.version,
+    'operation_version', p_generation.operation_version,
+    'lane', p_generation.lane,
+    'cost_credits', p_generation.cost_credits,
+    'created_at', p_generation.created_at,
+    'deadline_at', p_generation.deadline_at)
+$$;
+comment on function app.start_answer is
+$$The terms under which a generation was taken.$$;
+
+grant create on schema app to jewelshot_ledger;
+set local role jewelshot_ledger;
+
+create function app.start_generation(
+  p_id uuid, p_operation text, p_upload_id uuid, p_params jsonb,
+  p_priority smallint default 0, p_retry_of uuid default null
+)
+  returns jsonb
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_user_id uuid := app.current_user_id();
+  v_operation app.operations;
+  v_upload app.uploads;
+  v_existing app.generations;
+begin
+  if v_user_id is null then
+    raise exception 'no identity' using errcode = 'JS401';
+  end if;
+  select *
+  into v_operation
+  from app.operations
+  where slug = p_operation
+    and is_active;
+  if not found then
+    raise exception 'no such operation' using errcode = 'JS404', detail = '{"kind": "operation"}';
+  end if;
+  select *
+  into v_upload
+  from app.uploads
+  where id = p_upload_id
+    and user_id = v_user_id
+  for key share;  -- it must not be deleted between here and the insert
+  if not found then
+    raise exception 'no such upload' using errcode = 'JS404', detail = '{"kind": "upload"}';
+  end if;
+  if v_upload.state <> 'ready' then
+    raise exception 'upload is not ready'
+      using errcode = 'JS409', detail = jsonb_build_object(
+        'reason', 'upload_not_ready', 'state', v_upload.state)::text;
+  end if;
+  if p_retry_of is not null and not exists (
+    select from app.generations where id = p_retry_of and user_id = v_user_id
+  ) then
+    raise exception 'no such generation'
+      using errcode = 'JS404', detail = '{"kind": "generation"}';
+  end if;
+  perform app.lock_account(v_user_id);
+  select *
+  into v_existing
+  from app.generations
+  where id = p_id;
+  if found then
+    if v_existing.user_id <> v_user_id or v_existing.operation <> p_operation
+      or v_existing.upload_id <> p_upload_id or v_existing.params <> p_params
+    then
+      raise exception 'generation id taken'
+        using errcode = 'JS409', detail = '{"reason": "id_taken"}';
+    end if;
+    return app.start_answer(v_existing, false);
+  end if;
+  perform app.reserve(v_user_id, v_operation.cost_credits, 'run', p_id);
+  insert into app.generations (
+    id, user_id, upload_id, operation, operation_version, lane, cost_credits, params, priority,
+    retry_of, input_key, give_up_at, deadline_at, request_id
+  )
+  values (
+    p_id, v_user_id, p_upload_id, v_operation.slug, v_operation.version, v_operation.lane,
+    v_operation.cost_credits, p_params, p_priority, p_retry_of, v_upload.normal_key,
+    app.now() + make_interval(secs => v_operation.deadline_seconds - v_operation.uncertain_seconds),
+    app.now() + make_interval(secs => v_operation.deadline_seconds),
+    nullif(current_setting('app.request_id', true), ''))
+  returning * into v_existing;
+  perform app.add_task(
+    'generation.dispatch', '{}', p_id::text,
+    case when p_priority = 0 then 'interactive' else 'default' end);
+  return app.start_answer(v_existing, true);
+end $$;
+comment on function app.start_generation is
+$$The one door for users: identity from the claims, price and deadline from the catalogue.
+The ticket's outbox row has the generation's own id. Returns app.start_answer.
+Locks: upload (shared), account, lots. Errors: JS401, JS402, JS404 {kind: operation|upload},
+JS409 {reason: upload_not_ready, state}. Replay: the same id and terms find themselves done.$$;
+
+create function app.finish_generation(
+  p_id uuid, p_lease_token uuid, p_outcome text, p_facts jsonb
+)
+  returns jsonb
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_generation app.generations;
+  v_call_id uuid := (p_facts ->> 'call_id')::uuid;
+begin
+  select *
+  into v_generation
+  from app.generations
+  where id = p_id;
+  if not found then
+    raise exception 'no such generation'
+      using errcode = 'JS404', detail = '{"kind": "generation"}';
+  end if;
+  perform app.lock_account(v_generation.user_id);
+  select *
+  into v_generation
+  from app.generations
+  where id = p_id
+  for no key update;
+  perform app.complete_task(p_lease_token);
+  if v_call_id is not null then
+    perform app.end_call(v_call_id, p_facts -> 'call');
+  end if;
+  if v_generation.finished_at is not null then
+    if p_outcome = 'succeeded' and v_generation.state <> 'succeeded' then
+      insert into app.late_images (generation_id, user_id, call_id, result)
+      values (p_id, v_generation.user_id, v_call_id, p_facts -> 'result')
+      on conflict do nothing;
+    end if;
+    return app.generation_change(v_generation) || '{"late": true}';
+  end if;
+  if p_outcome <> 'succeeded' and v_call_id <> v_generation.current_call_id then
+    return null;
+  end if;
+  -- A rival that was submitted after an ambiguous answer is not needed any more.
+  perform app.add_task(
+    'provider_call.cancel', jsonb_build_object('call_id', id), id::text, 'default', 0)
+  from app.provider_calls
+  where generation_id = p_id
+    and state = 'accepted'
+    and id is distinct from v_call_id;
+  if p_outcome = 'succeeded' then
+    perform app.confirm(v_generation.user_id, 'run', p_id);
+  else
+    perform app.refund(v_generation.user_id, 'run', p_id);
+  end if;
+  update app.generations
+  set state = p_outcome,
+    finished_at = app.clock_now(),
+    result = case when p_outcome = 'succeeded' then p_facts -> 'result' end,
+    problem = case when p_outcome <> 'succeeded' then p_facts -> 'problem' end
+  where id = p_id
+  returning * into v_generation;
+  return app.generation_change(v_generation) || '{"late": false}';
+end $$;
+comment on function app.finish_generation is
+$$The end of the subject and the end of its money, as one statement to the database.
+p_outcome: succeeded | failed | cancelled. p_facts: {call_id, call: {state, http_status, ...},
+result: {...} when succeeded, problem: {...} otherwise}. Returns the change, with `late` true
+when the generation had ended before: then no money moves, and an image that comes after a
+refund is kept as a late image. Null when a call failed that the generation does not wait for:
+only the call ends. Locks: account, reservation, lots, generation, call, task.
+Errors: JS404, JS430 (lease lost). Replay: a lost lease, or `late`.$$;
+
+create function app.cancel_generation(p_id uuid)
+  returns jsonb
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_user_id uuid := app.current_user_id();
+  v_generation app.generations;
+begin
+  if v_user_id is null then
+    raise exception 'no identity' using errcode = 'JS401';
+  end if;
+  perform app.lock_account(v_user_id);
+  select *
+  into v_generation
+  from app.generations
+  where id = p_id
+    and user_id = v_user_id
+  for no key update;
+  if not found then
+    raise exception 'no such generation'
+      using errcode = 'JS404', detail = '{"kind": "generation"}';
+  end if;
+  if v_generation.state = 'cancelled' then
+    return app.generation_change(v_generation);
+  end if;
+  if v_generation.finished_at is not null then
+    raise exception 'generation has ended'
+      using errcode = 'JS409', detail = jsonb_build_object(
+        'reason', 'already_finished', 'state', v_generation.state)::text;
+  end if;
+  if v_generation.state = 'queued' then
+    return app.finish_generation(
+      p_id, null, 'cancelled',
+      '{"problem": {"code": "cancelled", "detail": "Cancelled before it started."}}');
+  end if;
+  update app.generations
+  set cancel_requested_at = coalesce(cancel_requested_at, app.now())
+  where id = p_id
+  returning * into v_generation;
+  perform app.add_task(
+    'provider_call.cancel', jsonb_build_object('call_id', v_generation.current_call_id),
+    v_generation.current_call_id::text, 'interactive');
+  return app.generation_change(v_generation);
+end $$;
+comment on function app.cancel_generation is
+$$Free before it started; afterwards a request to the provider, and money moves on the end that
+is verified. Returns the change. Locks: account, reservation, lots, generation.
+Errors: JS401, JS404, JS409 {reason: already_finished, state}.
+Replay: a cancelled generation answers as it is.$$;
+
+reset role;
+revoke create on schema app from jewelshot_ledger;
+
+grant execute on function
+  app.generation_change(app.generations),
+  app.start_answer(app.generations, boolean)
+  to jewelshot_ledger;
+grant execute on function
+  app.start_generation(uuid, text, uuid, jsonb, smallint, uuid),
+  app.cancel_generation(uuid)
+  to jewelshot_user;
+grant execute on function app.finish_generation(uuid, uuid, text, jsonb) to jewelshot_worker;
+
+create trigger generations_guard
+  before update of state, cancel_requested_at on app.generations
+  for each row execute function app.guard_generation_state();
+create trigger generations_started
+  after insert on app.generations
+  for each row execute function app.record_generation_event();
+create trigger generations_changed
+  after update of state on app.generations
+  for each row when (new.state <> old.state) execute function app.record_generation_event();

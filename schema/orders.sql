@@ -1,0 +1,532 @@
+-- What is sold for money: packs, orders and their sessions at Stripe.
+-- Lock order: account, order, task.
+-- after: base, people, credits, tasks
+
+-- One row a version; a new price is a new version, the old one stays for its orders.
+create table app.packs (
+  slug text not null,
+  version integer not null,
+  title text not null,
+  credits bigint not null,
+  unit_amount bigint not null,  -- in the currency's smallest unit, before discount and tax
+  currency text not null,
+  lookup_key text not null,  -- of the Stripe price
+  is_active boolean not null default true,
+  created_at timestamptz not null default app.now(),
+  primary key (slug, version),
+  constraint packs_credits_positive check (credits > 0),
+  constraint packs_unit_amount_positive check (unit_amount > 0),
+  constraint packs_currency check (currency ~ '^[a-z]{3}$')
+);
+create unique index packs_only_one_active on app.packs (slug) where is_active;
+
+-- Terms of sale, as data: changed by a migration or an admin's SQL, never by a caller.
+create table app.payment_terms (
+  id boolean primary key default true,
+  refund_days integer not null,
+  lost_disputes_max integer not null,
+  unpaid_orders_per_hour integer not null,
+  constraint payment_terms_one_row check (id)
+);
+
+create table app.stripe_customers (
+  user_id uuid primary key references app.users (id) on delete restrict,
+  customer_id text not null,
+  created_at timestamptz not null default app.now(),
+  constraint stripe_customers_customer_id unique (customer_id)
+);
+
+-- A purchase. It exists before Stripe is called. `version` rises with every look at Stripe that
+-- was written down: a writer whose look is older than the row's finds another version.
+create table app.orders (
+  id uuid primary key,
+  user_id uuid not null references app.users (id) on delete restrict,
+  pack_slug text not null,
+  pack_version integer not null,
+  credits bigint not null,
+  unit_amount bigint not null,
+  currency text not null,
+  state text not null default 'created',
+  version integer not null default 0,
+  asked_at timestamptz,  -- when the look began that was written last, by the database's clock
+  attempt integer not null default 1,  -- one attempt, one session, one idempotency key
+  attempted_at timestamptz not null default app.now(),
+  expires_at timestamptz not null,
+  session_id text,
+  session_url text,
+  price_id text,
+  customer_id text,
+  payment_intent text,
+  amount_total bigint,
+  amount_gone bigint not null default 0,  -- refunded or held by a dispute
+  credits_reversed bigint not null default 0,
+  failure_reason text,
+  review_reason text,
+  invoice_id text,
+  invoice_url text,
+  invoice_pdf_url text,
+  receipt_url text,
+  created_at timestamptz not null default app.now(),
+  paid_at timestamptz,
+  constraint orders_pack foreign key (pack_slug, pack_version) references app.packs (slug, version),
+  constraint orders_session unique (session_id),
+  constraint orders_payment_intent unique (payment_intent),
+  constraint orders_reversed check (credits_reversed between 0 and credits),
+  constraint orders_state check (state in ('created', 'open', 'processing', 'failed', 'expired',
+    'review', 'paid', 'partially_refunded', 'refunded', 'disputed', 'charged_back')),
+  constraint orders_paid check ((paid_at is not null)
+    = (state in ('paid', 'partially_refunded', 'refunded', 'disputed', 'charged_back')))
+);
+create index orders_user on app.orders (user_id, created_at desc, id desc);
+create index orders_pack on app.orders (pack_slug, pack_version);
+create index orders_unsettled on app.orders (attempted_at)
+  where state in ('created', 'open', 'processing');
+create index orders_review on app.orders (created_at) where review_reason is not null;
+create index orders_paid_at on app.orders (paid_at) where paid_at is not null;
+
+-- Every session that was ever made for an order: an older one may be paid at its last second.
+create table app.order_sessions (
+  session_id text primary key,
+  order_id uuid not null references app.orders (id) on delete restrict,
+  attempt integer not null,
+  created_at timestamptz not null default app.now()
+);
+create index order_sessions_order_id on app.order_sessions (order_id);
+
+alter table app.packs enable row level security;
+alter table app.packs force row level security;
+alter table app.payment_terms enable row level security;
+alter table app.payment_terms force row level security;
+alter table app.stripe_customers enable row level security;
+alter table app.stripe_customers force row level security;
+alter table app.orders enable row level security;
+alter table app.orders force row level security;
+alter table app.order_sessions enable row level security;
+alter table app.order_sessions force row level security;
+
+revoke all on
+  app.packs, app.payment_terms, app.stripe_customers, app.orders, app.order_sessions
+  from public, anon, authenticated, service_role;
+
+grant select on app.packs
+  to jewelshot_user, jewelshot_ledger, jewelshot_worker, jewelshot_admin, jewelshot_api;
+grant select on app.payment_terms to jewelshot_user, jewelshot_ledger, jewelshot_admin;
+grant select, insert, update on app.stripe_customers to jewelshot_ledger;
+grant select on app.stripe_customers to jewelshot_user, jewelshot_admin, jewelshot_worker;
+grant select, insert, update on app.orders to jewelshot_ledger;
+grant select on app.orders to jewelshot_user, jewelshot_admin, jewelshot_worker;
+grant select, insert on app.order_sessions to jewelshot_ledger;
+grant select on app.order_sessions to jewelshot_admin, jewelshot_worker;
+
+create policy packs_everyone on app.packs for select
+  to jewelshot_user, jewelshot_ledger, jewelshot_worker, jewelshot_admin, jewelshot_api
+  using (true);
+create policy payment_terms_reader on app.payment_terms for select
+  to jewelshot_user, jewelshot_ledger, jewelshot_admin using (true);
+create policy stripe_customers_writer on app.stripe_customers to jewelshot_ledger
+  using (true) with check (true);
+create policy stripe_customers_own on app.stripe_customers for select to jewelshot_user
+  using (user_id = (select app.current_user_id()));
+create policy stripe_customers_admin on app.stripe_customers for select to jewelshot_admin
+  using ((select app.is_admin()));
+create policy stripe_customers_worker on app.stripe_customers for select to jewelshot_worker
+  using (true);
+create policy orders_writer on app.orders to jewelshot_ledger using (true) with check (true);
+create policy orders_own on app.orders for select to jewelshot_user
+  using (user_id = (select app.current_user_id()));
+create policy orders_admin on app.orders for select to jewelshot_admin
+  using ((select app.is_admin()));
+create policy orders_worker on app.orders for select to jewelshot_worker using (true);
+create policy order_sessions_writer on app.order_sessions to jewelshot_ledger
+  using (true) with check (true);
+create policy order_sessions_admin on app.order_sessions for select to jewelshot_admin
+  using ((select app.is_admin()));
+create policy order_sessions_worker on app.order_sessions for select to jewelshot_worker
+  using (true);
+
+grant create on schema app to jewelshot_ledger;
+set local role jewelshot_ledger;
+
+create function app.start_order(p_order_id uuid, p_pack_slug text)
+  returns jsonb
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_user_id uuid := app.current_user_id();
+  v_terms app.payment_terms;
+  v_pack app.packs;
+  v_order_id uuid;
+begin
+  if v_user_id is null then
+    raise exception 'no identity' using errcode = 'JS401';
+  end if;
+  perform app.lock_account(v_user_id);
+  select * into v_terms from app.payment_terms;
+  select *
+  into v_pack
+  from app.packs
+  where slug = p_pack_slug
+    and is_active;
+  if not found then
+    raise exception 'no such pack' using errcode = 'JS404', detail = '{"kind": "pack"}';
+  end if;
+  if (
+    select count(*) >= v_terms.lost_disputes_max
+    from app.payment_disputes
+    where user_id = v_user_id
+      and status = 'lost'
+  ) then
+    raise exception 'two lost disputes'
+      using errcode = 'JS403', detail = '{"reason": "buying_stopped"}';
+  end if;
+  select id
+  into v_order_id
+  from app.orders
+  where user_id = v_user_id
+    and (
+      id = p_order_id
+      or (pack_slug = v_pack.slug
+        and pack_version = v_pack.version
+        and state in ('created', 'open')
+        and attempted_at > app.now() - interval '25 minutes'))
+  order by (id = p_order_id) desc, attempted_at desc
+  limit 1;
+  if found then
+    return jsonb_build_object('order_id', v_order_id, 'reused', true);
+  end if;
+  if (
+    select count(*) >= v_terms.unpaid_orders_per_hour
+    from app.orders
+    where user_id = v_user_id
+      and paid_at is null
+      and created_at > app.now() - interval '1 hour'
+  ) then
+    raise exception 'too many unpaid orders'
+      using errcode = 'JS429', detail = jsonb_build_object(
+        'reason', 'unpaid_orders', 'limit', v_terms.unpaid_orders_per_hour)::text;
+  end if;
+  insert into app.orders (
+    id, user_id, pack_slug, pack_version, credits, unit_amount, currency, expires_at
+  )
+  values (p_order_id, v_user_id, v_pack.slug, v_pack.version, v_pack.credits, v_pack.unit_amount,
+    v_pack.currency, date_trunc('second', app.now()) + interval '1 hour');
+  return jsonb_build_object('order_id', p_order_id, 'reused', false);
+end $$;
+comment on function app.start_order is
+$$Opens an order for a pack, or returns the caller's open one: a double click buys once.
+Returns {order_id, reused}. Locks: account. Errors: JS401, JS403 {reason: buying_stopped},
+JS404 {kind: pack | credit_account}, JS429. Replay: the same id returns the same order.$$;
+
+create function app.retry_order(p_order_id uuid, p_attempt integer)
+  returns integer
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_user_id uuid := app.current_user_id();
+  v_order app.orders;
+begin
+  if v_user_id is null then
+    raise exception 'no identity' using errcode = 'JS401';
+  end if;
+  perform app.lock_account(v_user_id);
+  select *
+  into v_order
+  from app.orders
+  where id = p_order_id
+    and user_id = v_user_id
+  for no key update;
+  if not found then
+    raise exception 'no such order' using errcode = 'JS404', detail = '{"kind": "order"}';
+  end if;
+  if v_order.attempt > p_attempt then
+    return v_order.attempt;
+  end if;
+  if v_order.state not in ('failed', 'expired') then
+    raise exception 'not to be retried' using errcode = 'JS409', detail = jsonb_build_object(
+      'reason', 'only a failed or expired payment can be tried again', 'state', v_order.state)::text;
+  end if;
+  update app.orders
+  set attempt = attempt + 1,
+    attempted_at = app.now(),
+    version = version + 1,
+    state = 'created',
+    expires_at = date_trunc('second', app.now()) + interval '1 hour',
+    failure_reason = null,
+    session_id = null,
+    session_url = null
+  where id = p_order_id;
+  return v_order.attempt + 1;
+end $$;
+comment on function app.retry_order is
+$$A new attempt at a failed or expired order: a new session for the same order. The caller has
+made sure that the session before can no longer be paid. Returns the attempt.
+Locks: account, order. Errors: JS401, JS404, JS409 {reason, state}.$$;
+
+create function app.next_attempt(p_order_id uuid, p_attempt integer)
+  returns void
+  language sql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+  update app.orders
+  set attempt = attempt + 1
+  where id = p_order_id
+    and attempt = p_attempt
+    and state = 'created'
+$$;
+comment on function app.next_attempt is
+$$After an answer that Stripe stores with its key for good (a 500): the next call takes a new key.
+Replay: only the attempt that was seen is left behind.$$;
+
+create function app.record_session(
+  p_order_id uuid, p_attempt integer, p_session_id text, p_session_url text, p_price_id text,
+  p_customer_id text
+)
+  returns void
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into app.order_sessions (session_id, order_id, attempt)
+  values (p_session_id, p_order_id, p_attempt)
+  on conflict do nothing;
+  update app.orders
+  set session_id = p_session_id,
+    session_url = p_session_url,
+    price_id = p_price_id,
+    customer_id = p_customer_id,
+    state = case when state = 'created' then 'open' else state end
+  where id = p_order_id
+    and attempt = p_attempt
+    and (session_id is null or session_id = p_session_id);
+end $$;
+comment on function app.record_session is
+$$Stripe's session of an attempt. Replay: the same session changes nothing.$$;
+
+create function app.record_customer(p_user_id uuid, p_customer_id text, p_replaces text)
+  returns text
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_customer_id text;
+begin
+  insert into app.stripe_customers (user_id, customer_id)
+  values (p_user_id, p_customer_id)
+  on conflict do nothing;  -- on either key: two that create at once get one customer of Stripe
+  update app.stripe_customers
+  set customer_id = p_customer_id, created_at = app.now()
+  where user_id = p_user_id
+    and customer_id = p_replaces;
+  select customer_id
+  into v_customer_id
+  from app.stripe_customers
+  where user_id = p_user_id;
+  return v_customer_id;
+end $$;
+comment on function app.record_customer is
+$$The customer of a user; p_replaces is one that Stripe no longer knows.
+Returns the customer that counts: of two that were made at once the first.$$;
+
+create function app.request_order_sync(p_order_id uuid)
+  returns uuid
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_user_id uuid := app.current_user_id();
+  v_order app.orders;
+begin
+  if v_user_id is null then
+    raise exception 'no identity' using errcode = 'JS401';
+  end if;
+  select *
+  into v_order
+  from app.orders
+  where id = p_order_id
+    and user_id = v_user_id;
+  if not found then
+    raise exception 'no such order' using errcode = 'JS404', detail = '{"kind": "order"}';
+  end if;
+  if v_order.state not in ('created', 'open', 'processing', 'expired')
+    or v_order.asked_at > app.clock_now() - interval '1 second'
+  then
+    return null;
+  end if;
+  return app.add_task(
+    'payment.sync', jsonb_build_object('order_id', p_order_id), p_order_id::text, 'interactive');
+end $$;
+comment on function app.request_order_sync is
+$$Wants a look at Stripe for an order that has not ended; a moment after the last one at the
+earliest. Returns the task or null. Errors: JS401, JS404.$$;
+
+create function app.settle_order(p_order_id uuid)
+  returns app.orders
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_order app.orders;
+  v_key text;
+  v_gone bigint;
+  v_target bigint := 0;
+  v_is_disputed boolean;
+  v_is_lost boolean;
+begin
+  update app.orders
+  set version = version + 1
+  where id = p_order_id
+  returning * into v_order;
+  if v_order.paid_at is null then
+    return v_order;
+  end if;
+  select coalesce(sum(amount), 0), coalesce(bool_or(status <> 'lost'), false),
+    coalesce(bool_or(status = 'lost'), false)
+  into v_gone, v_is_disputed, v_is_lost
+  from app.payment_disputes
+  where order_id = p_order_id
+    and status not in ('won', 'prevented')
+    and status not like 'warning\_%';
+  v_gone := least(v_order.amount_total, v_gone + (
+    select coalesce(sum(amount), 0)
+    from app.payment_refunds
+    where order_id = p_order_id
+      and state in ('requested', 'pending', 'requires_action', 'succeeded')));
+  if v_gone > 0 then
+    v_target := case when v_gone >= v_order.amount_total then v_order.credits
+      else v_order.credits * v_gone / v_order.amount_total end;
+  end if;
+  v_key := 'order:' || p_order_id || ':' || v_order.version;
+  if v_target > v_order.credits_reversed then
+    perform app.take_back(
+      v_order.user_id, v_target - v_order.credits_reversed, 'reverse', 'sales', v_key,
+      'order:' || p_order_id, 'system', null);
+  elsif v_target < v_order.credits_reversed then
+    perform app.grant_credits(
+      v_order.user_id, v_order.credits_reversed - v_target, 'purchase', 'restore:' || v_key,
+      null, 'order:' || p_order_id);
+  end if;
+  update app.orders
+  set amount_gone = v_gone,
+    credits_reversed = v_target,
+    state = case
+      when v_is_disputed then 'disputed'
+      when v_is_lost then 'charged_back'
+      when v_gone > 0 and v_target = credits then 'refunded'
+      when v_gone > 0 then 'partially_refunded'
+      else 'paid' end
+  where id = p_order_id
+  returning * into v_order;
+  return v_order;
+end $$;
+comment on function app.settle_order is
+$$Recomputes what of a paid order is gone and posts the difference, never the sum of events.
+Expects the locks of account and order. Posts under the order's version, which rises each time.$$;
+
+create function app.sync_order(
+  p_order_id uuid, p_version integer, p_asked_at timestamptz, p_facts jsonb, p_event_id text,
+  p_lease_token uuid
+)
+  returns jsonb
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_user_id uuid;
+  v_before app.orders;
+  v_order app.orders;
+  v_outcome text := p_facts ->> 'outcome';
+begin
+  select user_id into v_user_id from app.orders where id = p_order_id;
+  if not found then
+    raise exception 'no such order' using errcode = 'JS404', detail = '{"kind": "order"}';
+  end if;
+  perform app.lock_account(v_user_id);
+  select * into v_before from app.orders where id = p_order_id for no key update;
+  if v_before.version <> p_version then
+    if v_before.asked_at is null or v_before.asked_at < p_asked_at then
+      return '{"stale": true}';
+    end if;
+    v_order := v_before;
+  else
+    if v_outcome = 'paid' and v_before.paid_at is null then
+      perform app.grant_credits(
+        v_user_id, v_before.credits, 'purchase', 'order:' || p_order_id, null,
+        'order:' || p_order_id);
+    end if;
+    if p_facts ->> 'session_id' is not null then
+      insert into app.order_sessions (session_id, order_id, attempt)
+      values (p_facts ->> 'session_id', p_order_id, v_before.attempt)
+      on conflict do nothing;
+    end if;
+    update app.orders
+    set asked_at = p_asked_at,
+      state = case when paid_at is not null then state else v_outcome end,
+      paid_at = case when v_outcome = 'paid' then coalesce(paid_at, app.now()) else paid_at end,
+      session_id = coalesce(p_facts ->> 'session_id', session_id),
+      session_url = case
+        when v_outcome = 'open' then coalesce(p_facts ->> 'session_url', session_url) end,
+      price_id = coalesce(price_id, p_facts ->> 'price_id'),
+      customer_id = coalesce(p_facts ->> 'customer_id', customer_id),
+      payment_intent = case when paid_at is null
+        then coalesce(p_facts ->> 'payment_intent', payment_intent) else payment_intent end,
+      amount_total = case when paid_at is null
+        then (p_facts ->> 'amount_total')::bigint else amount_total end,
+      failure_reason = case when paid_at is null then p_facts ->> 'failure_reason' end,
+      review_reason = p_facts ->> 'review_reason',
+      invoice_id = coalesce(p_facts ->> 'invoice_id', invoice_id),
+      invoice_url = coalesce(p_facts ->> 'invoice_url', invoice_url),
+      invoice_pdf_url = coalesce(p_facts ->> 'invoice_pdf_url', invoice_pdf_url),
+      receipt_url = coalesce(p_facts ->> 'receipt_url', receipt_url)
+    where id = p_order_id
+    returning * into v_order;
+    perform app.mirror_refunds(v_order, coalesce(p_facts -> 'refunds', '[]'));
+    insert into app.payment_disputes (dispute_id, order_id, user_id, amount, status, reason)
+    select dispute.id, p_order_id, v_user_id, dispute.amount, dispute.status, dispute.reason
+    from jsonb_to_recordset(coalesce(p_facts -> 'disputes', '[]'))
+      as dispute (id text, amount bigint, status text, reason text)
+    on conflict (dispute_id) do update
+    set amount = excluded.amount, status = excluded.status, updated_at = app.now();
+    v_order := app.settle_order(p_order_id);
+  end if;
+  if p_event_id is not null then
+    perform app.finish_stripe_event(p_event_id, v_order.state, p_order_id, null);
+  end if;
+  perform app.complete_task(p_lease_token);
+  return jsonb_build_object('stale', false, 'state', v_order.state,
+    'was', v_before.state, 'granted', v_before.paid_at is null and v_order.paid_at is not null,
+    'credits_reversed', v_order.credits_reversed - v_before.credits_reversed);
+end $$;
+comment on function app.sync_order is
+$$Writes down one look at Stripe: the state, the grant once, and what was taken back since.
+The look began at p_asked_at and belongs to p_version; if the row has moved on, the answer is
+{stale: true} and the caller looks again, unless a younger look was written: then that counts.
+p_facts: {outcome, review_reason, failure_reason, session_id, payment_intent, amount_total, …,
+refunds: [{id, amount, status, …}], disputes: [{id, amount, status, reason}]}.
+Locks: account, order, lots, task. Errors: JS404, JS430. Replay: the same facts post nothing.$$;
+
+reset role;
+revoke create on schema app from jewelshot_ledger;
+
+grant execute on function
+  app.start_order(uuid, text),
+  app.retry_order(uuid, integer),
+  app.request_order_sync(uuid)
+  to jewelshot_user;
+grant execute on function
+  app.next_attempt(uuid, integer),
+  app.record_session(uuid, integer, text, text, text, text),
+  app.record_customer(uuid, text, text)
+  to jewelshot_api;
+grant execute on function
+  app.sync_order(uuid, integer, timestamptz, jsonb, text, uuid)
+  to jewelshot_worker;

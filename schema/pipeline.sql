@@ -1,0 +1,1051 @@
+-- From ticket to end: who is served next, what the provider answered, and what the sweep decides.
+-- A provider call is one POST to a provider.
+-- Order of locks: account, generation, call, task (a task's row is waited for by whoever adds the
+-- same one, so it comes last); a ticket locks a provider account and then takes
+-- generations by skip locked, so it waits for nobody who waits for it.
+-- after: base, people, credits, tasks, providers, generations
+
+create table app.user_turns (
+  user_id uuid primary key references app.users (id) on delete restrict,
+  last_served_at timestamptz not null
+);
+
+create table app.provider_calls (
+  id uuid primary key,
+  generation_id uuid not null references app.generations (id) on delete restrict,
+  user_id uuid not null references app.users (id) on delete restrict,
+  step integer not null,
+  attempt integer not null,
+  provider text not null default 'fal',
+  account_id uuid not null references app.provider_accounts (id) on delete restrict,
+  key_fingerprint text not null references app.provider_keys (fingerprint) on delete restrict,
+  endpoint text not null,
+  token_sha256 bytea not null,
+  state text not null default 'submitting',
+  is_resubmission boolean not null default false,  -- sent although an ambiguous call came before
+  request_id text,
+  status_url text,
+  response_url text,
+  cancel_url text,
+  lease_until timestamptz not null,
+  grace_until timestamptz,
+  accepted_at timestamptz,
+  webhook_at timestamptz,
+  next_poll_at timestamptz,
+  polls integer not null default 0,
+  ended_at timestamptz,
+  http_status integer,
+  error_type text,
+  error_detail text,
+  billable_units numeric,
+  created_at timestamptz not null default app.clock_now(),
+  constraint provider_calls_state check (state in (
+    'submitting', 'accepted', 'ambiguous',
+    'refused', 'succeeded', 'failed', 'cancelled', 'lost', 'abandoned')),
+  constraint provider_calls_ended check (
+    (state in ('submitting', 'accepted', 'ambiguous')) = (ended_at is null))
+);
+create index provider_calls_generation_id on app.provider_calls (generation_id);
+create index provider_calls_user_id on app.provider_calls (user_id);
+create index provider_calls_key on app.provider_calls (key_fingerprint);
+-- A slot is held by a call that may be running at the provider.
+create index provider_calls_slots on app.provider_calls (account_id)
+  where state in ('submitting', 'accepted', 'ambiguous');
+create index provider_calls_account on app.provider_calls (account_id, ended_at);
+create index provider_calls_poll on app.provider_calls (next_poll_at)
+  where next_poll_at is not null;
+create index provider_calls_lease on app.provider_calls (lease_until) where state = 'submitting';
+create index provider_calls_grace on app.provider_calls (grace_until) where state = 'ambiguous';
+
+-- An image that came after its generation had been refunded: kept seven days, offered for sale.
+create table app.late_images (
+  generation_id uuid primary key references app.generations (id) on delete restrict,
+  user_id uuid not null references app.users (id) on delete restrict,
+  call_id uuid not null references app.provider_calls (id) on delete restrict,
+  result jsonb not null,
+  held_at timestamptz,  -- a legal hold: its files are erased by nobody
+  created_at timestamptz not null default app.now(),
+  expires_at timestamptz not null default app.now() + interval '7 days',
+  bought_as uuid references app.generations (id) on delete restrict
+);
+create index late_images_user_id on app.late_images (user_id);
+create index late_images_call_id on app.late_images (call_id);
+create index late_images_bought_as on app.late_images (bought_as);
+create index late_images_expires_at on app.late_images (expires_at) where bought_as is null;
+
+alter table app.user_turns enable row level security;
+alter table app.user_turns force row level security;
+alter table app.provider_calls enable row level security;
+alter table app.provider_calls force row level security;
+alter table app.late_images enable row level security;
+alter table app.late_images force row level security;
+
+revoke all on
+  app.user_turns, app.provider_calls, app.late_images
+  from public, anon, authenticated, service_role;
+
+grant select, insert, update on
+  app.provider_calls, app.user_turns, app.late_images
+  to jewelshot_ledger;
+grant select on app.late_images to jewelshot_user;
+-- A user sees what was asked of the provider and how it ended, never a URL, key or token of ours.
+grant select (id, generation_id, user_id, step, attempt, endpoint, state, is_resubmission,
+    accepted_at, ended_at, http_status, error_type, billable_units, created_at)
+  on app.provider_calls to jewelshot_user;
+grant select on
+  app.user_turns, app.provider_calls, app.late_images
+  to jewelshot_worker, jewelshot_admin;
+grant update (next_poll_at, polls) on app.provider_calls to jewelshot_worker;
+grant delete on app.late_images to jewelshot_worker;
+
+create policy user_turns_writer on app.user_turns to jewelshot_ledger
+  using (true) with check (true);
+create policy user_turns_worker on app.user_turns for select to jewelshot_worker using (true);
+create policy user_turns_admin on app.user_turns for select to jewelshot_admin
+  using ((select app.is_admin()));
+create policy provider_calls_writer on app.provider_calls to jewelshot_ledger
+  using (true) with check (true);
+create policy provider_calls_own on app.provider_calls for select to jewelshot_user
+  using (user_id = (select app.current_user_id()));
+create policy provider_calls_worker on app.provider_calls to jewelshot_worker
+  using (true) with check (true);
+create policy provider_calls_admin on app.provider_calls for select to jewelshot_admin
+  using ((select app.is_admin()));
+create policy late_images_writer on app.late_images to jewelshot_ledger
+  using (true) with check (true);
+create policy late_images_own on app.late_images for select to jewelshot_user
+  using (user_id = (select app.current_user_id()));
+create policy late_images_worker on app.late_images to jewelshot_worker using (true);
+create policy late_images_admin on app.late_images for select to jewelshot_admin
+  using ((select app.is_admin()));
+
+grant create on schema app to jewelshot_ledger;
+set local role jewelshot_ledger;
+
+create function app.end_call(p_call_id uuid, p_call jsonb)
+  returns void
+  language sql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+  update app.provider_calls
+  set state = p_call ->> 'state',
+    ended_at = app.clock_now(),
+    next_poll_at = case
+      when p_call ->> 'state' = 'abandoned' and status_url is not null then next_poll_at end,
+    http_status = coalesce((p_call ->> 'http_status')::integer, http_status),
+    error_type = coalesce(p_call ->> 'error_type', error_type),
+    error_detail = coalesce(left(p_call ->> 'error_detail', 2000), error_detail),
+    billable_units = coalesce((p_call ->> 'billable_units')::numeric, billable_units)
+  where id = p_call_id
+    and state in ('submitting', 'accepted', 'ambiguous', 'abandoned')
+$$;
+comment on function app.end_call is
+$$Ends a provider call with what is known of it; an abandoned call may still learn its truth.$$;
+
+create function app.ticket(p_call_id uuid, p_token text)
+  returns jsonb
+  language sql
+  stable
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_build_object(
+    'call_id', call.id,
+    'callback_token', p_token,
+    'generation_id', generation.id,
+    'user_id', generation.user_id,
+    'version', generation.version,
+    'request_id', generation.request_id,
+    'step', call.step,
+    'attempt', call.attempt,
+    'account_id', call.account_id,
+    'account', account.name,
+    'account_is_open', account.breaker_state = 'closed'
+      and coalesce(account.cooldown_until, app.now()) <= app.now(),
+    'key_fingerprint', call.key_fingerprint,
+    'operation', generation.operation,
+    'steps', operation.steps,
+    'params_schema', operation.params_schema,
+    'presets', operation.presets,
+    'params', generation.params,
+    'input_key', generation.input_key,
+    'give_up_at', generation.give_up_at,
+    'created_at', generation.created_at)
+  from app.provider_calls as call
+  join app.generations as generation on generation.id = call.generation_id
+  join app.provider_accounts as account on account.id = call.account_id
+  join app.operations as operation
+    on operation.slug = generation.operation and operation.version = generation.operation_version
+  where call.id = p_call_id
+$$;
+comment on function app.ticket is
+$$All that a worker needs to make one POST. The callback token leaves the database only here.$$;
+
+create function app.open_call(
+  p_generation_id uuid, p_account_id uuid, p_key_fingerprint text, p_lease_seconds double precision
+)
+  returns jsonb
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_call_id uuid := gen_random_uuid();
+  v_token text := replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', '');
+  v_generation app.generations;
+begin
+  update app.generations
+  set state = 'submitting', current_call_id = v_call_id
+  where id = p_generation_id
+  returning * into v_generation;
+  insert into app.provider_calls (
+    id, generation_id, user_id, step, attempt, provider, account_id, key_fingerprint, endpoint,
+    token_sha256, is_resubmission, lease_until
+  )
+  select v_call_id, v_generation.id, v_generation.user_id, v_generation.step,
+    (select count(*) + 1 from app.provider_calls where generation_id = v_generation.id),
+    (select provider from app.provider_accounts where id = p_account_id),
+    p_account_id, p_key_fingerprint, operation.steps -> v_generation.step ->> 'endpoint',
+    sha256(convert_to(v_token, 'utf8')),
+    exists (
+      select
+      from app.provider_calls
+      where generation_id = v_generation.id
+        and step = v_generation.step
+        and state = 'abandoned'),
+    app.clock_now() + make_interval(secs => p_lease_seconds)
+  from app.operations as operation
+  where operation.slug = v_generation.operation
+    and operation.version = v_generation.operation_version;
+  return app.ticket(v_call_id, v_token);
+end $$;
+comment on function app.open_call is
+$$Writes the intent of one POST for a locked generation and returns its ticket.$$;
+
+create function app.fair_queue(p_priority smallint, p_limit integer)
+  returns table (generation_id uuid, user_id uuid)
+  language plpgsql
+  stable
+  security definer
+  set search_path = pg_catalog, pg_temp
+  set enable_sort = off
+as $$
+#variable_conflict use_column
+begin
+  return query
+  with recursive waiting as (
+    (
+      select queued.user_id
+      from app.generations as queued
+      where queued.state = 'queued'
+        and queued.priority = p_priority
+      order by queued.user_id
+      limit 1
+    )
+    union all
+    select (
+      select queued.user_id
+      from app.generations as queued
+      where queued.state = 'queued'
+        and queued.priority = p_priority
+        and queued.user_id > waiting.user_id
+      order by queued.user_id
+      limit 1
+    )
+    from waiting
+    where waiting.user_id is not null
+  )
+  select next.id, waiting.user_id
+  from waiting
+  cross join lateral (
+    select queued.id, queued.available_at
+    from app.generations as queued
+    where queued.state = 'queued'
+      and queued.priority = p_priority
+      and queued.user_id = waiting.user_id
+      and queued.available_at <= app.now()
+      and queued.give_up_at > app.now()
+      and queued.cancel_requested_at is null
+    order by queued.available_at
+    limit 1
+  ) as next
+  left join app.user_turns as turn on turn.user_id = waiting.user_id
+  order by turn.last_served_at nulls first, next.available_at
+  limit p_limit;
+end $$;
+comment on function app.fair_queue is
+$$The next users to be served, one generation each: the longest not served first.
+Source of the loose index scan: https://wiki.postgresql.org/wiki/Loose_indexscan
+Statistics taken while nothing waited make every partial index look as good as the queue's; one
+that has to be sorted made this quadratic (400 people waiting: 440 ms instead of 17).$$;
+
+create function app.take_tickets(
+  p_fingerprints text[], p_limit integer, p_lease_seconds double precision
+)
+  returns setof jsonb
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_account record;
+  v_account_ids uuid[];
+  v_free integer;
+  v_left integer := p_limit;
+  v_key text;
+  v_next record;
+begin
+  if not exists (
+    select from app.generations where state = 'queued' and available_at <= app.now()
+  ) then
+    return;
+  end if;
+  select array_agg(locked.id)
+  into v_account_ids
+  from (
+    select id
+    from app.provider_accounts
+    where id in (
+      select account_id from app.provider_keys where fingerprint = any (p_fingerprints))
+    order by id
+    for no key update
+  ) as locked;
+  for v_account in
+    select account.id, account.breaker_state, account.slots - used.held as free
+    from app.provider_accounts as account
+    cross join lateral (
+      select count(*)::integer as held
+      from app.provider_calls as call
+      where call.account_id = account.id
+        and call.state in ('submitting', 'accepted', 'ambiguous')
+    ) as used
+    where account.id = any (v_account_ids)
+      and used.held < account.slots
+      and coalesce(account.cooldown_until, app.now()) <= app.now()
+      and (account.breaker_state = 'closed' or account.breaker_until <= app.now())
+    order by used.held::numeric / account.slots, account.id
+  loop
+    v_free := v_account.free;
+    if v_account.breaker_state <> 'closed' then
+      v_free := least(v_free, 1);
+    end if;
+    v_free := least(v_free, v_left);
+    for v_next in
+      select *
+      from (
+        select 0 as priority, queued.*
+        from app.fair_queue(0::smallint, v_free) with ordinality as queued
+        union all
+        select 1, queued.*
+        from app.fair_queue(1::smallint, v_free) with ordinality as queued
+      ) as candidate
+      order by candidate.priority, candidate.ordinality
+    loop
+      exit when v_free <= 0;
+      perform
+      from app.generations
+      where id = v_next.generation_id
+        and state = 'queued'
+        and cancel_requested_at is null
+      for no key update skip locked;
+      if not found then
+        continue;
+      end if;
+      update app.provider_keys
+      set last_used_at = app.clock_now()
+      where fingerprint = (
+        select fingerprint
+        from app.provider_keys
+        where account_id = v_account.id
+          and fingerprint = any (p_fingerprints)
+        order by last_used_at nulls first, fingerprint
+        limit 1
+      )
+      returning fingerprint into v_key;
+      insert into app.user_turns (user_id, last_served_at)
+      values (v_next.user_id, app.clock_now())
+      on conflict (user_id) do update
+      set last_served_at = excluded.last_served_at;
+      return next app.open_call(v_next.generation_id, v_account.id, v_key, p_lease_seconds);
+      v_free := v_free - 1;
+      v_left := v_left - 1;
+      if v_account.breaker_state <> 'closed' then
+        update app.provider_accounts
+        set breaker_state = 'half_open',
+          breaker_until = app.now() + make_interval(secs => p_lease_seconds)
+        where id = v_account.id;
+      end if;
+    end loop;
+    exit when v_left <= 0;
+  end loop;
+end $$;
+comment on function app.take_tickets is
+$$Up to p_limit tickets for the keys a process holds. No slot or no healthy account: none.
+A half-open account gets one probe. Locks: the provider accounts of the keys by ascending id
+(two processes that served them in the order of their load would wait for each other), then
+generations by skip locked. Replay: a ticket whose answer was lost is found by the sweep as an
+expired lease.$$;
+
+create function app.note_running(p_generation_id uuid, p_call_id uuid)
+  returns jsonb
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_generation app.generations;
+begin
+  update app.generations
+  set state = 'running',
+    resubmissions = resubmissions - (state = 'queued')::integer,
+    attempts = attempts - (state = 'queued')::integer
+  where id = p_generation_id
+    and current_call_id = p_call_id
+    and state in ('submitting', 'uncertain', 'queued')
+    and gave_up_at is null
+    and exists (
+      select
+      from app.provider_calls
+      where id = p_call_id
+        and state in ('accepted', 'abandoned'))
+  returning * into v_generation;
+  return case when found then app.generation_change(v_generation) end;
+end $$;
+comment on function app.note_running is
+$$A generation whose call is known to be at the provider. One that already waits to be submitted
+once more does not have to be. Expects the lock of the generation. Returns the change or null.$$;
+
+create function app.record_accepted(
+  p_call_id uuid, p_request_id text, p_status_url text, p_response_url text, p_cancel_url text,
+  p_poll_seconds double precision
+)
+  returns jsonb
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_generation app.generations;
+begin
+  select generation.*
+  into v_generation
+  from app.provider_calls as call
+  join app.generations as generation on generation.id = call.generation_id
+  where call.id = p_call_id
+  for no key update of generation;
+  update app.provider_calls
+  set request_id = coalesce(request_id, p_request_id),
+    status_url = coalesce(status_url, p_status_url),
+    response_url = coalesce(response_url, p_response_url),
+    cancel_url = coalesce(cancel_url, p_cancel_url),
+    accepted_at = coalesce(accepted_at, app.clock_now()),
+    next_poll_at = case
+      when state in ('submitting', 'accepted', 'ambiguous', 'abandoned') then
+        coalesce(next_poll_at, app.now() + make_interval(secs => p_poll_seconds)) end,
+    state = case when state in ('submitting', 'ambiguous') then 'accepted' else state end
+  where id = p_call_id;
+  -- A half-open account has answered its probe.
+  update app.provider_accounts
+  set breaker_state = 'closed', breaker_until = null, breaker_reason = null, breaker_failures = 0
+  where id = (select account_id from app.provider_calls where id = p_call_id)
+    and breaker_state = 'half_open';
+  if v_generation.cancel_requested_at is not null or v_generation.gave_up_at is not null
+    or v_generation.finished_at is not null
+  then
+    perform app.add_task(
+      'provider_call.cancel', jsonb_build_object('call_id', p_call_id), p_call_id::text,
+      'default', 0);
+  end if;
+  return app.note_running(v_generation.id, p_call_id);
+end $$;
+comment on function app.record_accepted is
+$$The provider took the call. Late answers fill only empty fields. Returns the change or null.
+Locks: generation, call. Replay: the same facts change nothing.$$;
+
+create function app.record_not_accepted(
+  p_call_id uuid, p_call jsonb, p_delay_seconds double precision
+)
+  returns jsonb
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_generation app.generations;
+begin
+  select generation.*
+  into v_generation
+  from app.provider_calls as call
+  join app.generations as generation on generation.id = call.generation_id
+  where call.id = p_call_id
+  for no key update of generation;
+  perform app.end_call(p_call_id, p_call);
+  update app.generations
+  set state = 'queued',
+    available_at = app.now() + make_interval(secs => p_delay_seconds)
+  where id = v_generation.id
+    and current_call_id = p_call_id
+    and state in ('submitting', 'uncertain')
+  returning * into v_generation;
+  return case when found then app.generation_change(v_generation) end;
+end $$;
+comment on function app.record_not_accepted is
+$$Surely not accepted: the slot is free again and the generation waits for another ticket.
+That is not an attempt: only the deadline ends it.
+Locks: generation, call. Replay: an ended call changes nothing. Returns the change or null.$$;
+
+create function app.record_ambiguous(
+  p_call_id uuid, p_error text, p_grace_seconds double precision
+)
+  returns jsonb
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_generation app.generations;
+begin
+  select generation.*
+  into v_generation
+  from app.provider_calls as call
+  join app.generations as generation on generation.id = call.generation_id
+  where call.id = p_call_id
+  for no key update of generation;
+  update app.provider_calls
+  set state = 'ambiguous',
+    error_type = coalesce(error_type, 'ambiguous_submit'),
+    error_detail = coalesce(error_detail, left(p_error, 2000)),
+    grace_until = app.clock_now() + make_interval(secs => p_grace_seconds)
+  where id = p_call_id
+    and state = 'submitting';
+  if not found then
+    return null;
+  end if;
+  update app.generations
+  set state = 'uncertain'
+  where id = v_generation.id
+    and current_call_id = p_call_id
+    and state = 'submitting'
+  returning * into v_generation;
+  return case when found then app.generation_change(v_generation) end;
+end $$;
+comment on function app.record_ambiguous is
+$$We cannot know whether the provider took the call: wait for its webhook, at most the grace.
+Locks: generation, call. Replay: only a submitting call becomes ambiguous.$$;
+
+create function app.receive_fal_webhook(p_call_id uuid, p_token text, p_request_id text)
+  returns uuid
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_call app.provider_calls;
+begin
+  select *
+  into v_call
+  from app.provider_calls
+  where id = p_call_id
+    and token_sha256 = sha256(convert_to(p_token, 'utf8'));
+  if not found then
+    raise exception 'no such call' using errcode = 'JS404', detail = '{"kind": "provider_call"}';
+  end if;
+  perform
+  from app.generations
+  where id = v_call.generation_id
+  for no key update;
+  update app.provider_calls
+  set webhook_at = coalesce(webhook_at, app.clock_now()),
+    request_id = coalesce(request_id, p_request_id),
+    accepted_at = coalesce(accepted_at, app.clock_now()),
+    state = case when state in ('submitting', 'ambiguous') then 'accepted' else state end
+  where id = p_call_id
+  returning * into v_call;
+  if v_call.state not in ('accepted', 'abandoned') then
+    return null;
+  end if;
+  perform app.note_running(v_call.generation_id, p_call_id);
+  return app.add_task(
+    'provider_call.collect', jsonb_build_object('call_id', p_call_id), p_call_id::text,
+    'interactive');
+end $$;
+comment on function app.receive_fal_webhook is
+$$A verified webhook is a hint that a call ended: it may overtake the submit's answer, and the
+token names the call. Makes sure that one collect task exists and returns its id, or null when
+the call has ended. Locks: generation, call. Errors: JS404 for an unknown call or wrong token.$$;
+
+create function app.ensure_collect(p_call_id uuid)
+  returns uuid
+  language sql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+  select app.add_task(
+    'provider_call.collect', jsonb_build_object('call_id', p_call_id), p_call_id::text,
+    'interactive')
+  from app.provider_calls
+  where id = p_call_id
+    and state in ('accepted', 'abandoned')
+$$;
+comment on function app.ensure_collect is
+$$The poll loop found an end: the same one collect task. Returns its id, or null.$$;
+
+create function app.begin_collect(p_call_id uuid, p_take_over boolean default false)
+  returns jsonb
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_call app.provider_calls;
+  v_generation app.generations;
+  v_operation app.operations;
+  v_upload app.uploads;
+  v_role text;
+begin
+  select *
+  into v_call
+  from app.provider_calls
+  where id = p_call_id;
+  if not found then
+    raise exception 'no such call' using errcode = 'JS404', detail = '{"kind": "provider_call"}';
+  end if;
+  select *
+  into v_generation
+  from app.generations
+  where id = v_call.generation_id
+  for no key update;
+  -- Again, now that nobody else can end it.
+  select *
+  into v_call
+  from app.provider_calls
+  where id = p_call_id;
+  select *
+  into v_operation
+  from app.operations
+  where slug = v_generation.operation
+    and version = v_generation.operation_version;
+  select *
+  into v_upload
+  from app.uploads
+  where id = v_generation.upload_id;
+  v_role := case
+    when v_generation.finished_at is not null or v_generation.step <> v_call.step
+      or v_call.state not in ('accepted', 'abandoned') then 'late'
+    when v_generation.current_call_id = p_call_id or p_take_over then 'current'
+    else 'rival' end;
+  if v_role = 'current' then
+    update app.generations
+    set state = 'collecting', current_call_id = p_call_id
+    where id = v_generation.id
+      and (state <> 'collecting' or current_call_id <> p_call_id)
+    returning * into v_generation;
+    if not found then
+      select *
+      into v_generation
+      from app.generations
+      where id = v_call.generation_id;
+    end if;
+  end if;
+  return app.generation_change(v_generation) || jsonb_build_object(
+    'role', v_role,
+    'attempts', v_generation.attempts,
+    'give_up_at', v_generation.give_up_at,
+    'cancel_requested', v_generation.cancel_requested_at is not null,
+    'operation', v_generation.operation,
+    'lane', v_generation.lane,
+    'output_rule', v_operation.output_rule,
+    'steps', v_operation.steps,
+    'params', v_generation.params,
+    'input_key', v_generation.input_key,
+    'source_key', v_upload.normal_key,
+    'source_width', v_upload.width,
+    'source_height', v_upload.height,
+    'call_state', v_call.state,
+    'call_id', v_call.id,
+    'call_created_at', v_call.created_at,
+    'step', v_call.step,
+    'endpoint', v_call.endpoint,
+    'account_id', v_call.account_id,
+    'account', (select name from app.provider_accounts where id = v_call.account_id),
+    'key_fingerprint', v_call.key_fingerprint,
+    'request_id', v_call.request_id,
+    'response_url', v_call.response_url);
+end $$;
+comment on function app.begin_collect is
+$$Says that a call's result is being fetched. Returns what the collector needs and its `role`:
+`current`: the generation waits for this call and is now collecting; `rival`: it is open but was
+submitted again, so nothing changes unless p_take_over (the rival has an image in hand);
+`late`: it has ended or is at another step, or the call has. Locks: generation. Errors: JS404.
+Replay: collecting stays collecting.$$;
+
+create function app.close_call(p_call_id uuid, p_lease_token uuid, p_call jsonb)
+  returns void
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform app.end_call(p_call_id, p_call);
+  perform app.complete_task(p_lease_token);
+end $$;
+comment on function app.close_call is
+$$The end of a call that decides nothing: its generation ended, or waits for another call.
+Errors: JS430. Replay: an ended call changes nothing.$$;
+
+create function app.resume_running(
+  p_call_id uuid, p_lease_token uuid, p_poll_seconds double precision
+)
+  returns jsonb
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_generation app.generations;
+begin
+  update app.generations
+  set state = 'running'
+  where current_call_id = p_call_id
+    and id = (select generation_id from app.provider_calls where id = p_call_id)
+    and state = 'collecting'
+  returning * into v_generation;
+  update app.provider_calls
+  set next_poll_at = coalesce(next_poll_at, app.now() + make_interval(secs => p_poll_seconds))
+  where id = p_call_id
+    and state in ('accepted', 'abandoned');
+  perform app.complete_task(p_lease_token);
+  return case when v_generation.id is not null then app.generation_change(v_generation) end;
+end $$;
+comment on function app.resume_running is
+$$The provider says it is not done after all: back to running, the task is done.
+Errors: JS430. Returns the change or null.$$;
+
+create function app.requeue_generation(
+  p_call_id uuid, p_lease_token uuid, p_call jsonb, p_delay_seconds double precision,
+  p_attempts_max integer
+)
+  returns jsonb
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_generation app.generations;
+begin
+  select generation.*
+  into v_generation
+  from app.provider_calls as call
+  join app.generations as generation on generation.id = call.generation_id
+  where call.id = p_call_id
+  for no key update of generation;
+  if v_generation.finished_at is not null
+    or v_generation.current_call_id is distinct from p_call_id
+    or v_generation.cancel_requested_at is not null
+    or v_generation.attempts + 1 >= p_attempts_max
+    or app.now() + make_interval(secs => p_delay_seconds) >= v_generation.give_up_at
+  then
+    return null;
+  end if;
+  perform app.end_call(p_call_id, p_call);
+  perform app.complete_task(p_lease_token);
+  update app.generations
+  set state = 'queued',
+    attempts = attempts + 1,
+    available_at = app.now() + make_interval(secs => p_delay_seconds)
+  where id = v_generation.id
+  returning * into v_generation;
+  return app.generation_change(v_generation);
+end $$;
+comment on function app.requeue_generation is
+$$Surely failed: ends the call, and queues the generation for another attempt when it has one
+left and the time for it. Returns the change, or null when the caller has to finish it instead:
+then nothing was written. Locks: generation, call. Errors: JS430 {lease lost}.$$;
+
+create function app.advance_generation(
+  p_call_id uuid, p_lease_token uuid, p_call jsonb, p_input_key text,
+  p_lease_seconds double precision
+)
+  returns jsonb
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_generation app.generations;
+  v_call app.provider_calls;
+begin
+  select *
+  into v_call
+  from app.provider_calls
+  where id = p_call_id;
+  select *
+  into v_generation
+  from app.generations
+  where id = v_call.generation_id
+  for no key update;
+  perform app.end_call(p_call_id, p_call);
+  perform app.complete_task(p_lease_token);
+  if v_generation.finished_at is not null or v_generation.step <> v_call.step then
+    return null;
+  end if;
+  update app.generations
+  set step = step + 1,
+    attempts = 0,
+    input_key = p_input_key,
+    -- Asked to stop between two steps: nothing runs, and the sweep ends what waits cancelled.
+    state = case when cancel_requested_at is null then state else 'queued' end
+  where id = v_generation.id
+  returning * into v_generation;
+  if v_generation.state = 'queued' then
+    return null;
+  end if;
+  return app.open_call(
+    v_generation.id, v_call.account_id, v_call.key_fingerprint, p_lease_seconds);
+end $$;
+comment on function app.advance_generation is
+$$A step is done and another follows: the slot goes over to the next call at once.
+Returns the next call's ticket, or null when there is none to make.
+Locks: generation, call. Errors: JS430, JS409 when it ended.$$;
+
+create function app.sweep_calls(
+  p_grace_seconds double precision, p_attempts_max integer, p_limit integer
+)
+  returns setof jsonb
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_call record;
+  v_generation app.generations;
+  v_change jsonb;
+begin
+  for v_call in
+    select id
+    from app.provider_calls
+    where state = 'submitting'
+      and lease_until < app.now()
+    order by lease_until
+    limit p_limit
+  loop
+    v_change := app.record_ambiguous(
+      v_call.id, 'The worker stopped before the answer was recorded.', p_grace_seconds);
+    if v_change is not null then
+      return next v_change;
+    end if;
+  end loop;
+  for v_call in
+    select id, generation_id
+    from app.provider_calls
+    where state = 'ambiguous'
+      and grace_until < app.now()
+    order by grace_until
+    limit p_limit
+  loop
+    select *
+    into v_generation
+    from app.generations
+    where id = v_call.generation_id
+    for no key update skip locked;
+    if not found then
+      continue;
+    end if;
+    perform
+    from app.provider_calls
+    where id = v_call.id
+      and state = 'ambiguous'
+    for no key update;
+    if not found then
+      continue;
+    end if;
+    perform app.end_call(v_call.id, '{"state": "abandoned"}');
+    update app.generations
+    set state = 'queued',
+      resubmissions = resubmissions + 1,
+      attempts = attempts + 1,
+      available_at = app.now()
+    where id = v_call.generation_id
+      and current_call_id = v_call.id
+      and state = 'uncertain'
+      and cancel_requested_at is null
+      and attempts + 1 < p_attempts_max
+      and give_up_at > app.now()
+    returning * into v_generation;
+    if found then
+      return next app.generation_change(v_generation);
+    end if;
+  end loop;
+  -- A rival, or a cancelled call, that never ends at the provider: nobody waits for it any more.
+  for v_call in
+    select call.id
+    from app.provider_calls as call
+    join app.generations as generation on generation.id = call.generation_id
+    where call.state = 'accepted'
+      and generation.finished_at is not null
+      and generation.deadline_at < app.now()
+    limit p_limit
+  loop
+    perform app.end_call(v_call.id, '{"state": "abandoned", "error_type": "deadline"}');
+  end loop;
+end $$;
+comment on function app.sweep_calls is
+$$Calls whose worker vanished in the middle of the POST become ambiguous; ambiguous calls past
+their grace free the slot, and their generation is submitted once more, counted, if it may.
+A call that outlives its generation's deadline frees its slot; we go on listening.
+Locks: generation, call. Returns the changes.$$;
+
+create function app.sweep_deadlines(p_limit integer)
+  returns setof jsonb
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_row record;
+  v_generation app.generations;
+begin
+  for v_row in
+    select id, user_id
+    from (
+      (
+        select id, user_id
+        from app.generations
+        where state in ('queued', 'submitting', 'running', 'collecting', 'uncertain')
+          and give_up_at <= app.now()
+          and (gave_up_at is null or state = 'queued' or deadline_at <= app.now())
+        order by give_up_at
+        limit p_limit
+      )
+      union
+      (
+        select id, user_id
+        from app.generations
+        where state = 'queued'
+          and cancel_requested_at is not null
+        limit p_limit
+      )
+    ) as due
+    order by user_id, id
+  loop
+    perform app.lock_account(v_row.user_id);
+    select *
+    into v_generation
+    from app.generations
+    where id = v_row.id
+      and finished_at is null
+    for no key update skip locked;
+    if not found then
+      continue;
+    end if;
+    if v_generation.state = 'queued' or v_generation.deadline_at <= app.now() then
+      return next app.finish_generation(
+        v_generation.id, null,
+        case when v_generation.cancel_requested_at is null then 'failed' else 'cancelled' end,
+        jsonb_build_object(
+          'call_id', case when v_generation.state <> 'queued' then v_generation.current_call_id end,
+          'call', jsonb_build_object('state', 'abandoned', 'error_type', 'deadline'),
+          'problem', jsonb_build_object(
+            'code', case when v_generation.cancel_requested_at is null
+              then 'deadline_exceeded' else 'cancelled' end,
+            'detail', case when v_generation.cancel_requested_at is null
+              then 'The image was not finished in time. Your credits are back.'
+              else 'Cancelled. Your credits are back.' end)));
+      continue;
+    end if;
+    update app.generations
+    set gave_up_at = app.now(),
+      state = case when state in ('submitting', 'running') then 'uncertain' else state end
+    where id = v_generation.id
+    returning * into v_generation;
+    perform app.add_task(
+      'provider_call.cancel', jsonb_build_object('call_id', v_generation.current_call_id),
+      v_generation.current_call_id::text, 'default', 0);
+    return next app.generation_change(v_generation);
+  end loop;
+end $$;
+comment on function app.sweep_deadlines is
+$$Generations out of time. Never accepted: failed and refunded. Possibly accepted: cancelled at
+the provider and uncertain, listening; at the deadline refunded, listening on for a late image.
+A cancelled generation that fell back into the queue ends here too.
+Locks: account, reservation, lots, generation. Returns the changes.$$;
+
+create function app.buy_late_image(p_id uuid, p_generation_id uuid)
+  returns jsonb
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_user_id uuid := app.current_user_id();
+  v_image app.late_images;
+  v_old app.generations;
+begin
+  if v_user_id is null then
+    raise exception 'no identity' using errcode = 'JS401';
+  end if;
+  perform app.lock_account(v_user_id);
+  select *
+  into v_image
+  from app.late_images
+  where generation_id = p_generation_id
+    and user_id = v_user_id
+  for no key update;
+  if not found then
+    raise exception 'no late image' using errcode = 'JS404', detail = '{"kind": "late_image"}';
+  end if;
+  select *
+  into v_old
+  from app.generations
+  where id = p_generation_id;
+  if v_image.bought_as = p_id then
+    return jsonb_build_object('cost_credits', v_old.cost_credits);
+  end if;
+  if v_image.bought_as is not null then
+    raise exception 'already bought'
+      using errcode = 'JS409', detail = jsonb_build_object(
+        'reason', 'already_bought', 'generation_id', v_image.bought_as)::text;
+  end if;
+  if v_image.expires_at <= app.now() then
+    raise exception 'late image expired' using errcode = 'JS410', detail = '{"kind": "late_image"}';
+  end if;
+  perform app.reserve(v_user_id, v_old.cost_credits, 'run', p_id);
+  perform app.confirm(v_user_id, 'run', p_id);
+  insert into app.generations (
+    id, user_id, upload_id, operation, operation_version, lane, cost_credits, params, priority,
+    retry_of, state, input_key, give_up_at, deadline_at, result, finished_at
+  )
+  values (
+    p_id, v_user_id, v_old.upload_id, v_old.operation, v_old.operation_version, v_old.lane,
+    v_old.cost_credits, v_old.params, v_old.priority, v_old.id, 'succeeded', v_old.input_key,
+    app.now(), app.now(), v_image.result, app.clock_now());
+  update app.late_images
+  set bought_as = p_id
+  where generation_id = p_generation_id;
+  return jsonb_build_object('cost_credits', v_old.cost_credits);
+end $$;
+comment on function app.buy_late_image is
+$$Buys an image that came after its refund: a generation that is done at once.
+Returns {cost_credits}. Locks: account, lots, late image. Errors: JS401, JS402, JS404, JS410.
+Replay: the same new id finds itself done.$$;
+
+reset role;
+revoke create on schema app from jewelshot_ledger;
+
+grant execute on function app.buy_late_image(uuid, uuid) to jewelshot_user;
+grant execute on function app.receive_fal_webhook(uuid, text, text) to jewelshot_api;
+grant execute on function
+  app.take_tickets(text[], integer, double precision),
+  app.record_accepted(uuid, text, text, text, text, double precision),
+  app.record_not_accepted(uuid, jsonb, double precision),
+  app.record_ambiguous(uuid, text, double precision),
+  app.ensure_collect(uuid),
+  app.begin_collect(uuid, boolean),
+  app.close_call(uuid, uuid, jsonb),
+  app.resume_running(uuid, uuid, double precision),
+  app.requeue_generation(uuid, uuid, jsonb, double precision, integer),
+  app.advance_generation(uuid, uuid, jsonb, text, double precision),
+  app.sweep_calls(double precision, integer, integer),
+  app.sweep_deadlines(integer)
+  to jewelshot_worker;

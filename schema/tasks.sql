@@ -1,0 +1,325 @@
+-- Later work: the outbox, what it could not do, and schedules.
+-- after: base, audit
+
+-- A row is written with the change that wants it. The task is done when its row is deleted: in the
+-- transaction of its effect, or by the runner. Redis carries only the id, and may be lost at any
+-- time.
+create table app.outbox (
+  id uuid primary key default gen_random_uuid(),
+  queue text not null default 'default',
+  job text not null,
+  args jsonb not null default '{}',
+  dedupe_key text,
+  due_at timestamptz not null default app.now(),
+  wanted integer not null default 1,  -- how often it was asked for; work is over when all is seen
+  claimed integer not null default 0,  -- what `wanted` was at the claim
+  claims integer not null default 0,  -- since the last release: many mean that workers die of it
+  failures jsonb not null default '{}',  -- how often it failed, by kind of failure
+  lease_token uuid,
+  lease_until timestamptz,
+  last_error text,
+  request_id text,
+  created_at timestamptz not null default app.now(),
+  constraint outbox_queue check (queue in ('interactive', 'default', 'background')),
+  constraint outbox_lease check ((lease_token is null) = (lease_until is null))
+);
+create unique index outbox_only_one_live on app.outbox (job, dedupe_key)
+  where dedupe_key is not null;
+create index outbox_due on app.outbox (due_at);
+create unique index outbox_lease_token on app.outbox (lease_token) where lease_token is not null;
+
+create table app.dead_letters (
+  id uuid primary key,  -- the task's
+  queue text not null,
+  job text not null,
+  args jsonb not null,
+  dedupe_key text,
+  claims integer not null,
+  failures jsonb not null,
+  error text not null,
+  request_id text,
+  created_at timestamptz not null,
+  died_at timestamptz not null default app.now(),
+  replayed_at timestamptz,
+  replayed_as uuid,  -- the task that it became again
+  constraint dead_letters_replayed check ((replayed_at is null) = (replayed_as is null))
+);
+create index dead_letters_died_at on app.dead_letters (died_at desc);
+
+create table app.schedules (
+  name text primary key,
+  job text not null,
+  every_seconds integer not null,
+  next_due_at timestamptz not null default app.now(),
+  last_issued_at timestamptz,
+  constraint schedules_every_positive check (every_seconds > 0)
+);
+
+alter table app.outbox enable row level security;
+alter table app.outbox force row level security;
+alter table app.dead_letters enable row level security;
+alter table app.dead_letters force row level security;
+alter table app.schedules enable row level security;
+alter table app.schedules force row level security;
+
+revoke all on
+  app.outbox, app.dead_letters, app.schedules
+  from public, anon, authenticated, service_role;
+
+grant select, insert, update, delete on app.outbox to jewelshot_ledger;
+grant select, insert, update (replayed_at, replayed_as) on app.dead_letters to jewelshot_ledger;
+grant select on app.schedules to jewelshot_ledger;
+grant update (next_due_at, last_issued_at) on app.schedules to jewelshot_ledger;
+-- The worker leases and reschedules tasks itself.
+grant select,
+  update (due_at, claimed, claims, failures, lease_token, lease_until, last_error)
+  on app.outbox to jewelshot_worker;
+grant select on app.dead_letters, app.schedules to jewelshot_worker;
+grant select on app.dead_letters, app.schedules, app.outbox to jewelshot_admin;
+
+create policy outbox_writer on app.outbox to jewelshot_ledger using (true) with check (true);
+create policy outbox_worker on app.outbox to jewelshot_worker using (true) with check (true);
+create policy outbox_admin on app.outbox for select to jewelshot_admin
+  using ((select app.is_admin()));
+create policy dead_letters_writer on app.dead_letters to jewelshot_ledger
+  using (true) with check (true);
+create policy dead_letters_worker on app.dead_letters for select to jewelshot_worker using (true);
+create policy dead_letters_admin on app.dead_letters for select to jewelshot_admin
+  using ((select app.is_admin()));
+create policy schedules_writer on app.schedules to jewelshot_ledger using (true) with check (true);
+create policy schedules_worker on app.schedules for select to jewelshot_worker using (true);
+create policy schedules_admin on app.schedules for select to jewelshot_admin
+  using ((select app.is_admin()));
+
+grant create on schema app to jewelshot_ledger;
+set local role jewelshot_ledger;
+
+create function app.note_wakeup(p_task_id uuid, p_queue text)
+  returns void
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_noted text := coalesce(current_setting('app.wakeups', true), '');
+  v_entry text := p_queue || ':' || p_task_id;
+begin
+  if length(v_noted) - length(replace(v_noted, ':', '')) >= 32 then
+    v_entry := p_queue;
+    if v_entry = any (string_to_array(v_noted, ' ')) then
+      return;
+    end if;
+  end if;
+  perform set_config('app.wakeups', ltrim(v_noted || ' ' || v_entry), true);
+end $$;
+comment on function app.note_wakeup is
+$$Notes that a task should be woken when this transaction has been committed: in the setting
+app.wakeups, which ends with the transaction, as `queue:task` with spaces between; after 32 tasks
+only their queues' names. Who runs the transaction reads it with COMMIT and wakes afterwards.$$;
+
+create function app.add_task(
+  p_job text, p_args jsonb, p_dedupe_key text default null, p_queue text default 'default',
+  p_delay_seconds double precision default 2
+)
+  returns uuid
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_id uuid;
+begin
+  insert into app.outbox (queue, job, args, dedupe_key, due_at, request_id)
+  values (p_queue, p_job, p_args, p_dedupe_key,
+    app.now() + make_interval(secs => p_delay_seconds),
+    coalesce(
+      nullif(current_setting('app.request_id', true), ''),
+      (
+        select generation.request_id
+        from app.provider_calls as call
+        join app.generations as generation on generation.id = call.generation_id
+        where call.id = (p_args ->> 'call_id')::uuid
+      )))
+  on conflict (job, dedupe_key) where dedupe_key is not null do update
+  set wanted = outbox.wanted + 1,
+    due_at = least(outbox.due_at, excluded.due_at)
+  returning id into v_id;
+  if p_delay_seconds <= 2 then
+    perform app.note_wakeup(v_id, p_queue);
+  end if;
+  return v_id;
+end $$;
+comment on function app.add_task is
+$$Writes a task and returns its id; with a dedupe key at most one is live. One that is live is
+wanted once more, at the earlier of both times: it runs again if it runs already, and is over only
+when all that was wanted of it has been seen. Up to two seconds of delay are the relay's patience
+for a wake-up that is lost; a task that is wanted later is not woken.
+It belongs to the request that is being served, or to the one that its provider call serves.
+Locks: the task, whose row others who add the same one wait for: so it comes last.$$;
+
+create function app.complete_task(p_lease_token uuid)
+  returns void
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_id uuid;
+  v_queue text;
+begin
+  if p_lease_token is null then
+    return;
+  end if;
+  delete from app.outbox
+  where lease_token = p_lease_token
+    and wanted = claimed;
+  if found then
+    return;
+  end if;
+  update app.outbox
+  set lease_token = null,
+    lease_until = null,
+    due_at = app.now(),
+    claims = 0,
+    failures = '{}'
+  where lease_token = p_lease_token
+  returning id, queue into v_id, v_queue;
+  if not found then
+    raise exception 'lease lost' using errcode = 'JS430';
+  end if;
+  perform app.note_wakeup(v_id, v_queue);
+end $$;
+comment on function app.complete_task is
+$$Ends a task whose lease the caller holds: deletes it, or gives it back, due now, when it was
+wanted again since the claim. A null token is a caller that works without a task (a sweep):
+nothing to complete. Locks: the task. Errors: JS430 when the lease was lost.$$;
+
+create function app.issue_scheduled_tasks()
+  returns integer
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_schedule app.schedules;
+  v_issued integer := 0;
+begin
+  for v_schedule in
+    select *
+    from app.schedules
+    where next_due_at <= app.now()
+    order by name
+    for update skip locked
+  loop
+    perform app.add_task(v_schedule.job, '{}', v_schedule.name, 'background', 0);
+    update app.schedules
+    set next_due_at = app.now() + make_interval(secs => every_seconds), last_issued_at = app.now()
+    where name = v_schedule.name;
+    v_issued := v_issued + 1;
+  end loop;
+  return v_issued;
+end $$;
+comment on function app.issue_scheduled_tasks is
+$$Issues a task for each schedule that is due; processes share them by skip locked.$$;
+
+create function app.bury_task(p_lease_token uuid, p_error text)
+  returns jsonb
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_task app.outbox;
+  v_call_id uuid;
+  v_generation_id uuid;
+begin
+  select *
+  into v_task
+  from app.outbox
+  where lease_token = p_lease_token;
+  if not found then
+    raise exception 'lease lost' using errcode = 'JS430';
+  end if;
+  insert into app.dead_letters (
+    id, queue, job, args, dedupe_key, claims, failures, error, request_id, created_at
+  )
+  values (v_task.id, v_task.queue, v_task.job, v_task.args, v_task.dedupe_key, v_task.claims,
+    v_task.failures, left(p_error, 4000), v_task.request_id, v_task.created_at)
+  on conflict (id) do nothing;
+  if v_task.job = 'upload.normalise' then
+    perform app.settle_upload(
+      (v_task.args ->> 'upload_id')::uuid, p_lease_token, 'rejected',
+      jsonb_build_object('problem', jsonb_build_object(
+        'code', 'processing_failed',
+        'detail', 'We could not process this photo. Upload it again.')));
+    return null;
+  end if;
+  if v_task.job <> 'provider_call.collect' then
+    perform app.complete_task(p_lease_token);
+    return null;
+  end if;
+  v_call_id := (v_task.args ->> 'call_id')::uuid;
+  select generation_id
+  into v_generation_id
+  from app.provider_calls
+  where id = v_call_id;
+  return app.finish_generation(
+    v_generation_id, p_lease_token, 'failed', jsonb_build_object(
+      'call_id', v_call_id,
+      'call', jsonb_build_object('state', 'abandoned', 'error_type', 'dead_letter'),
+      'problem', jsonb_build_object(
+        'code', 'delivery_failed',
+        'detail', 'The image could not be delivered. Your credits are back.')));
+end $$;
+comment on function app.bury_task is
+$$A task that cannot be done: a dead letter, and the end of its subject in the same transaction.
+Returns the generation's change, or null. Locks: as finish_generation. Errors: JS430.$$;
+
+create function app.replay_dead_letter(p_id uuid)
+  returns uuid
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_letter app.dead_letters;
+  v_task_id uuid;
+begin
+  if not app.is_admin() then
+    raise exception 'admins only' using errcode = 'JS403', detail = '{"reason": "admin_required"}';
+  end if;
+  select *
+  into v_letter
+  from app.dead_letters
+  where id = p_id
+  for no key update;
+  if not found then
+    raise exception 'no such dead letter'
+      using errcode = 'JS404', detail = '{"kind": "dead_letter"}';
+  end if;
+  if v_letter.replayed_as is not null then
+    return v_letter.replayed_as;
+  end if;
+  v_task_id := app.add_task(
+    v_letter.job, v_letter.args, coalesce(v_letter.dedupe_key, 'replay:' || p_id), v_letter.queue);
+  update app.dead_letters
+  set replayed_at = app.now(), replayed_as = v_task_id
+  where id = p_id;
+  perform app.write_audit(
+    'dead_letter.replay', p_id::text, jsonb_build_object('job', v_letter.job));
+  return v_task_id;
+end $$;
+comment on function app.replay_dead_letter is
+$$Puts a dead letter back to work and returns the task's id. Admins only; audited.
+Locks: the letter, the task. Errors: JS403, JS404.
+Replay: a letter that was replayed returns the same id and makes nothing new; a task that is live
+again stays one task.$$;
+
+reset role;
+revoke create on schema app from jewelshot_ledger;
+
+grant execute on function
+  app.complete_task(uuid),
+  app.issue_scheduled_tasks(),
+  app.bury_task(uuid, text)
+  to jewelshot_worker;
+grant execute on function app.replay_dead_letter(uuid) to jewelshot_admin;
