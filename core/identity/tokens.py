@@ -1,10 +1,9 @@
 """Access tokens of Supabase Auth: verification by JWKS, or by the legacy shared secret.
 
-Owns the key set and a small memory of tokens that were verified already, because a signature
-check costs more than the rest of a cheap request. It knows no HTTP of ours and no SQL.
+Owns a small memory of tokens that were verified already, because a signature check costs more
+than the rest of a cheap request. It knows no HTTP of ours and no SQL.
 """
 
-import asyncio
 import hashlib
 import time
 import uuid
@@ -17,7 +16,8 @@ import jwt
 import msgspec
 import structlog
 
-from core.errors import BadCredentialsError, TemporarilyUnavailableError
+from core.errors import BadCredentialsError
+from core.jwks import Entries, KeySet
 from core.settings import Settings
 
 log = structlog.get_logger()
@@ -26,7 +26,6 @@ ASYMMETRIC = ("ES256", "RS256")
 AUDIENCE = "authenticated"
 JWKS_SECONDS = 600.0  # Supabase's edge and its own client cache the set as long
 REFETCH_SECONDS = 10.0  # at most one fetch per this time for tokens with an unknown key id
-FETCH_TIMEOUT_SECONDS = 5.0
 LEEWAY_SECONDS = 5
 TOKENS_MAX = 4096
 TOKEN_BYTES_MAX = 16_384
@@ -68,17 +67,20 @@ class TokenVerifier:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._issuer = settings.jwt_issuer
-        self._jwks_url = settings.jwks_url
         secret = settings.supabase_jwt_secret
         self._secret = secret.get_secret_value() if secret else None
         self._algorithms = [*ASYMMETRIC, *(["HS256"] if self._secret else [])]
-        self._http = http
         self._now = now
-        self._keys: dict[str, Key] = {}
-        self._fetched_at: float | None = None
-        self._tried_at: float | None = None
-        self._fetch_lock = asyncio.Lock()
-        self._refresh: asyncio.Task[None] | None = None
+        self._keys = KeySet(
+            http,
+            settings.jwks_url,
+            what="sign-in service",
+            read=_read_keys,
+            fresh_seconds=JWKS_SECONDS,
+            retry_seconds=REFETCH_SECONDS,
+            refetch_seconds=REFETCH_SECONDS,
+            now=now,
+        )
         self._tokens: OrderedDict[bytes, _Verified] = OrderedDict()
 
     async def verify(self, token: str) -> Claims:
@@ -91,7 +93,7 @@ class TokenVerifier:
             raise BadCredentialsError(reason="malformed_token")
         digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
         known = self._tokens.get(digest)
-        if known is not None:
+        if known is not None and self._is_signed_with_a_known_key(known):
             return self._remembered(digest, known)
         key_id, key = await self._key_for(token)
         claims = self._decode(token, key)
@@ -101,17 +103,20 @@ class TokenVerifier:
         return claims
 
     async def close(self) -> None:
-        if self._refresh is not None:
-            self._refresh.cancel()
-            await asyncio.gather(self._refresh, return_exceptions=True)
+        await self._keys.close()
+
+    def _is_signed_with_a_known_key(self, known: _Verified) -> bool:
+        """A revoked key ends the tokens that it signed, also those we remember."""
+        if not known.key_id:
+            return True
+        keys = self._keys.find()
+        return keys is not None and known.key_id in keys
 
     def _remembered(self, digest: bytes, known: _Verified) -> Claims:
         if known.claims.expires_at + LEEWAY_SECONDS <= self._now():
             del self._tokens[digest]
             raise BadCredentialsError(reason="expired_token")
         self._tokens.move_to_end(digest)
-        if known.key_id and self._is_stale():
-            self._refresh_in_background()
         return known.claims
 
     async def _key_for(self, token: str) -> tuple[str, Key | str]:
@@ -134,58 +139,13 @@ class TokenVerifier:
         return key_id, key
 
     async def _find_key(self, key_id: str) -> Key:
-        if self._fetched_at is None:
-            await self._fetch(unless_newer_than=None)
-        elif self._is_stale():
-            self._refresh_in_background()
-        key = self._keys.get(key_id)
-        if key is None and self._may_refetch():
-            await self._fetch(unless_newer_than=self._fetched_at)
-            key = self._keys.get(key_id)
+        keys = await self._keys.get()
+        key = keys.get(key_id)
         if key is None:
-            if self._fetched_at is None:
-                raise TemporarilyUnavailableError(what="sign-in service")
+            key = (await self._keys.get_newer(keys)).get(key_id)
+        if key is None:
             raise BadCredentialsError(reason="unknown_key")
         return key
-
-    def _is_stale(self) -> bool:
-        return self._fetched_at is not None and self._now() - self._fetched_at > JWKS_SECONDS
-
-    def _may_refetch(self) -> bool:
-        return self._tried_at is None or self._now() - self._tried_at > REFETCH_SECONDS
-
-    def _refresh_in_background(self) -> None:
-        if (self._refresh is None or self._refresh.done()) and self._may_refetch():
-            self._refresh = asyncio.create_task(self._fetch(unless_newer_than=self._fetched_at))
-
-    async def _fetch(self, *, unless_newer_than: float | None) -> None:
-        """Fetch the key set once for all that wait; a failure keeps the keys we have."""
-        async with self._fetch_lock:
-            if self._fetched_at != unless_newer_than:
-                return
-            if self._fetched_at is None and not self._may_refetch():
-                return
-            self._tried_at = self._now()
-            try:
-                response = await self._http.get(self._jwks_url, timeout=FETCH_TIMEOUT_SECONDS)
-                response.raise_for_status()
-                keys = _read_keys(response.json())
-            except (httpx.HTTPError, ValueError, AttributeError, TypeError) as error:
-                log.warning("auth.jwks_fetch_failed", error=type(error).__name__)
-                return
-            self._keys = keys
-            self._fetched_at = self._now()
-            self._forget_removed_keys()
-
-    def _forget_removed_keys(self) -> None:
-        """A revoked key ends the tokens that it signed, also those we remember."""
-        removed = [
-            digest
-            for digest, verified in self._tokens.items()
-            if verified.key_id and verified.key_id not in self._keys
-        ]
-        for digest in removed:
-            del self._tokens[digest]
 
     def _decode(self, token: str, key: Key | str) -> Claims:
         try:
@@ -229,16 +189,16 @@ def _read_claims(payload: dict[str, Any]) -> Claims:
     )
 
 
-def _read_keys(document: Mapping[str, Any]) -> dict[str, Key]:
+def _read_keys(entries: Entries) -> dict[str, Key]:
     """The usable keys of a set. One of a kind we do not take must not spoil the others."""
     keys: dict[str, Key] = {}
-    for entry in document.get("keys", []):
+    for entry in entries:
         key_id = entry.get("kid")
         if entry.get("kty") not in {"EC", "RSA"} or not isinstance(key_id, str):
             continue
         try:
-            key = jwt.PyJWK(entry)
-        except (jwt.PyJWTError, ValueError, KeyError) as error:
+            key = jwt.PyJWK(dict(entry))
+        except (jwt.PyJWTError, ValueError, KeyError, AttributeError, TypeError) as error:
             log.warning("auth.jwks_key_ignored", error=type(error).__name__)
             continue
         if key.algorithm_name in ASYMMETRIC:

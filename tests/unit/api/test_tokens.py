@@ -214,6 +214,6 @@ def _base64url(data: bytes) -> str:
 
 
 async def _settle(verifier: TokenVerifier) -> None:
-    task = verifier._refresh
+    task = verifier._keys._refresh
     assert task is not None
     await task

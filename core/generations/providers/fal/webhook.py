@@ -4,7 +4,6 @@ A verified webhook is a hint that a call ended, and no more: the result is fetch
 Source: https://docs.fal.ai/model-apis/model-endpoints/webhooks
 """
 
-import asyncio
 import base64
 import binascii
 import hashlib
@@ -14,15 +13,13 @@ from typing import Any
 
 import httpx
 import msgspec
-import structlog
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from core.errors import NotAllowedError, TemporarilyUnavailableError
+from core.errors import NotAllowedError
 from core.generations.providers.fal.answers import read_json
+from core.jwks import Entries, KeySet
 from core.settings import Settings
-
-log = structlog.get_logger()
 
 REQUEST_ID = "x-fal-webhook-request-id"
 USER_ID = "x-fal-webhook-user-id"
@@ -33,7 +30,6 @@ CLOCK_SECONDS = 300  # fal's own tolerance
 KEYS_SECONDS = 86_400.0  # fal's upper limit for keeping its key set
 REFETCH_SECONDS = 30.0  # a forger must not make us ask fal at will
 _RETRY_SECONDS = 1.0  # without any key; whoever waited for a failed fetch does not repeat it
-_FETCH_TIMEOUT = httpx.Timeout(5, connect=3)
 _KEY_BYTES = 32
 _SIGNATURE_BYTES = 64
 
@@ -63,14 +59,18 @@ class WebhookVerifier:
         now: Callable[[], float] = time.time,
         refetch_seconds: float = REFETCH_SECONDS,
     ) -> None:
-        self._url = settings.fal_jwks_url
-        self._http = http
         self._now = now
-        self._refetch_seconds = refetch_seconds
-        self._keys: list[Ed25519PublicKey] = []
-        self._fetched_at = float("-inf")
-        self._tried_at = float("-inf")
-        self._lock = asyncio.Lock()
+        self._keys = KeySet(
+            http,
+            settings.fal_jwks_url,
+            what="fal_jwks",
+            read=read_keys,
+            fresh_seconds=KEYS_SECONDS,
+            usable_seconds=KEYS_SECONDS,
+            retry_seconds=_RETRY_SECONDS,
+            refetch_seconds=refetch_seconds,
+            now=now,
+        )
 
     async def verify(self, headers: Mapping[str, str], raw_body: bytes) -> VerifiedWebhook:
         """The content of a genuine webhook. `headers` may be of any case.
@@ -101,60 +101,19 @@ class WebhookVerifier:
             raise NotAllowedError(reason="webhook_timestamp")
 
     async def _is_signed(self, signature: bytes, message: bytes) -> bool:
-        keys = await self._current_keys()
+        keys = await self._keys.get()
         if _matches(keys, signature, message):
             return True
-        fresh = await self._refetched(keys)
-        return fresh is not keys and _matches(fresh, signature, message)
-
-    # -- keys ---------------------------------------------------------------------------------
-
-    async def _current_keys(self) -> list[Ed25519PublicKey]:
-        if self._is_usable():
-            return self._keys
-        async with self._lock:
-            if not self._is_usable() and self._now() - self._tried_at >= _RETRY_SECONDS:
-                await self._fetch()
-            if not self._is_usable():
-                raise TemporarilyUnavailableError(what="fal_jwks")
-            return self._keys
-
-    def _is_usable(self) -> bool:
-        return bool(self._keys) and self._now() - self._fetched_at < KEYS_SECONDS
-
-    async def _refetched(self, seen: list[Ed25519PublicKey]) -> list[Ed25519PublicKey]:
-        """A newer key set than `seen`, if it may be asked for; whoever waits shares the answer."""
-        async with self._lock:
-            if self._keys is seen and self._now() - self._tried_at >= self._refetch_seconds:
-                await self._fetch()
-            return self._keys
-
-    async def _fetch(self) -> None:
-        """Replaces the key set, or leaves it as it is."""
-        self._tried_at = self._now()
-        try:
-            response = await self._http.get(
-                self._url, timeout=_FETCH_TIMEOUT, follow_redirects=False
-            )
-        except httpx.HTTPError as error:
-            log.warning("fal_webhook.keys_unavailable", error=type(error).__name__)
-            return
-        keys = read_keys(response.content) if response.status_code == 200 else []
-        if not keys:
-            log.warning("fal_webhook.keys_unavailable", status=response.status_code)
-            return
-        self._keys = keys
-        self._fetched_at = self._now()
+        newer = await self._keys.get_newer(keys)
+        return newer is not keys and _matches(newer, signature, message)
 
 
-def read_keys(jwks: bytes) -> list[Ed25519PublicKey]:
-    """The ED25519 keys of a JWKS; whatever else is in it is passed over."""
-    data = read_json(jwks)
-    entries = data.get("keys") if isinstance(data, dict) else None
-    if not isinstance(entries, list):
-        return []
-    found = (_read_key(entry) for entry in entries if isinstance(entry, dict))
-    return [key for key in found if key is not None]
+def read_keys(entries: Entries) -> list[Ed25519PublicKey]:
+    """The ED25519 keys of a JWK set; whatever else is in it is passed over. Raises: ValueError."""
+    found = [key for entry in entries if (key := _read_key(entry)) is not None]
+    if not found:
+        raise ValueError("no ED25519 key")
+    return found
 
 
 def _read_key(entry: Mapping[str, Any]) -> Ed25519PublicKey | None:
