@@ -135,5 +135,5 @@ async def test_keys_may_be_rotated(pipeline: PipelineHarness, ada: PhotoOwner) -
     assert (await deliver(pipeline, path)).status_code == 204
     signer(pipeline).rotate(keep_old=True)
     # A new key is asked for, though not more often than every half minute.
-    pipeline.api.state.resources.fal_webhooks._tried_at = float("-inf")
+    pipeline.api.state.resources.fal_webhooks._keys._tried_at = float("-inf")
     assert (await deliver(pipeline, path)).status_code == 204
