@@ -14,6 +14,7 @@ import hypothesis
 import psycopg
 import pytest
 import redis
+import stamina
 from psycopg.rows import DictRow, dict_row
 
 from core.db import Database
@@ -37,6 +38,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "drift: the test breaks the ledger on purpose; no reconciliation after it"
     )
+    # Calls that are repeated at once are repeated as often as ever, without a pause.
+    stamina.set_testing(True, attempts=100, cap=True)
     # pytest-socket reads these when its own pytest_configure runs, which is after this one.
     config.option.allow_hosts = "127.0.0.1,::1,localhost"
     config.option.allow_unix_socket = True

@@ -4,7 +4,6 @@ The wire format is held by contract tests against the storage stand-in. The serv
 answers HTTP 400 to nearly everything; the true status is the string `statusCode` in the body.
 """
 
-import asyncio
 import datetime as dt
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
@@ -23,6 +22,7 @@ from core.errors import (
     PayloadTooLargeError,
     PermanentError,
 )
+from core.retries import retrying
 from core.settings import Settings
 from core.storage.types import SignedUpload, StorageUnavailableError
 
@@ -32,7 +32,7 @@ log = structlog.get_logger()
 
 SIGNED_UPLOAD_SECONDS: Final = 7200
 """The platform's fixed life of a signed upload; it cannot be chosen by the caller."""
-_RETRY_SECONDS: Final = 0.1
+_ONCE_MORE: Final = retrying(attempts=2, total_seconds=30, first_pause_seconds=0.1)
 _OBJECT_MISSING: Final = "not_found"
 _BATCH_MAX: Final = 500
 """Keys in one request: well under the service's body limit of 1 MB."""
@@ -123,20 +123,12 @@ def _expiry_of(token: str) -> dt.datetime:
 
 
 async def _call(operation: str, call: Callable[[], Awaitable[Result]]) -> Result:
-    """`call`, once more after a failure that may have been one connection's: all may repeat."""
-    try:
-        return await _attempt(operation, call)
-    except StorageUnavailableError as error:
-        if isinstance(error.__cause__, httpx.TimeoutException):
-            raise
-    await asyncio.sleep(_RETRY_SECONDS)
-    return await _attempt(operation, call)
+    """`call`, once more after a failure that may have been one connection's: all may repeat.
 
-
-async def _attempt(operation: str, call: Callable[[], Awaitable[Result]]) -> Result:
-    """No word of the service leaves this function: its texts name keys, hosts and tokens."""
+    No word of the service leaves this function: its texts name keys, hosts and tokens.
+    """
     try:
-        return await call()
+        return await _ONCE_MORE(_may_be_one_connections, call)
     except StorageApiError as error:
         raise _translate(operation, error) from None
     except httpx.HTTPError as error:
@@ -148,8 +140,22 @@ async def _attempt(operation: str, call: Callable[[], Awaitable[Result]]) -> Res
         raise StorageUnavailableError from None
 
 
+def _may_be_one_connections(error: Exception) -> bool:
+    """Not a time-out: whoever waits has waited long enough. Not a word about this request."""
+    if isinstance(error, StorageApiError):
+        status = _status(error)
+        return status == httpx.codes.TOO_MANY_REQUESTS or not 400 <= status < 500
+    if isinstance(error, httpx.HTTPError):
+        return not isinstance(error, httpx.TimeoutException)
+    return isinstance(error, (StorageException, ValueError, KeyError, TypeError))
+
+
+def _status(error: StorageApiError) -> int:
+    return int(error.status) if str(error.status).isdigit() else 0
+
+
 def _translate(operation: str, error: StorageApiError) -> Exception:
-    status = int(error.status) if str(error.status).isdigit() else 0
+    status = _status(error)
     match status:
         case 404 if error.code == _OBJECT_MISSING:
             return NotFoundError(kind="object")

@@ -2,6 +2,7 @@
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
 from core.errors import ConflictError, NotFoundError, PayloadTooLargeError, PermanentError
 from core.settings import Settings
@@ -115,6 +116,44 @@ async def test_a_store_that_is_away(uploads: UploadsHarness) -> None:
         with pytest.raises(StorageUnavailableError) as caught:
             await away.get(BUCKET, KEY)
     assert "secret" not in repr(caught.value)
+
+
+def _api_error(status: int, inner: str) -> httpx.Response:
+    body = {"statusCode": inner, "error": "Fault", "message": "secret host"}
+    return httpx.Response(status, json=body)
+
+
+@pytest.mark.parametrize(
+    ("answer", "calls"),
+    [
+        (_api_error(503, "503"), 2),
+        (_api_error(400, "429"), 2),
+        (httpx.Response(502, text="<html>secret host"), 2),
+        (httpx.Response(200, text="<html>secret host"), 2),
+        (httpx.ConnectError("secret host"), 2),
+        (httpx.ReadTimeout("secret host"), 1),
+        (_api_error(400, "404"), 1),
+        (_api_error(400, "403"), 1),
+    ],
+)
+async def test_only_what_may_pass_at_once_is_asked_again(
+    uploads: UploadsHarness, answer: httpx.Response | httpx.HTTPError, calls: int
+) -> None:
+    asked: list[str] = []
+
+    def say(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        if isinstance(answer, httpx.HTTPError):
+            raise answer
+        return answer
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(say)) as http:
+        storage = SupabaseStorage(uploads.ctx.settings, http)
+        with capture_logs() as lines, pytest.raises(StorageUnavailableError):
+            await storage.size(BUCKET, KEY)
+    assert len(asked) == calls
+    assert [line["event"] for line in lines].count("call.retried") == calls - 1
+    assert "secret" not in str(lines)
 
 
 async def test_buckets_are_private_and_making_them_may_repeat(
