@@ -19,10 +19,13 @@ from api.limits import RateLimits
 from api.metrics import HttpMetrics
 from core.changes import ChangeHub, ChangePublisher
 from core.db import Database
+from core.errors import NotSetUpError
 from core.generations.providers.fal.webhook import WebhookVerifier
 from core.identity.supabase_auth import SupabaseAuth
 from core.identity.tokens import TokenVerifier
-from core.payments.stripe.client import StripeGateway
+from core.payments.context import CheckoutContext
+from core.payments.provider import PaymentProvider
+from core.payments.stripe.client import StripeClient
 from core.ratelimit import RateLimiter
 from core.settings import Settings
 from core.storage.supabase import SupabaseStorage
@@ -48,11 +51,21 @@ class Resources:
     changes: ChangePublisher
     hub: ChangeHub
     fal_webhooks: WebhookVerifier
-    payments: StripeGateway | None
+    payments: StripeClient | None
     """None: nothing is for sale, because there is no STRIPE_SECRET_KEY."""
     metrics: HttpMetrics
     streams: Counter[uuid.UUID] = dataclasses.field(default_factory=Counter)
     """Event streams that each person holds open here."""
+
+    def require_payments(self) -> PaymentProvider:
+        """Raises: NotSetUpError where nothing is for sale."""
+        if self.payments is None:
+            raise NotSetUpError(what="payments")
+        return self.payments
+
+    def checkout_context(self) -> CheckoutContext:
+        """Raises: NotSetUpError where nothing is for sale."""
+        return CheckoutContext(self.db, self.require_payments(), self.settings.landing_url)
 
     async def open(self) -> None:
         await self.db.open(timeout_seconds=_START_SECONDS)
@@ -100,7 +113,7 @@ def build_resources(
         metrics=HttpMetrics(),
         payments=None
         if settings.stripe_secret_key is None
-        else StripeGateway(settings, transport=transport),
+        else StripeClient(settings, transport=transport),
     )
 
 

@@ -12,15 +12,10 @@ from typing import Any
 
 from core.db import Database
 from core.payments import service
-from core.payments.stripe.client import (
-    API_VERSION,
-    StripeError,
-    StripeGateway,
-    StripeRefusedError,
-    call,
-    pages,
-)
+from core.payments.provider import Missing, PaymentProviderError, ProviderRefusedError
+from core.payments.stripe.client import StripeClient
 from core.payments.stripe.events import KNOWN_TYPES
+from core.payments.stripe.wire import API_VERSION, call, pages
 from core.payments.types import Pack
 from core.settings import Settings, SettingsError, load_settings
 
@@ -29,33 +24,33 @@ PATH = "/v1/webhooks/stripe"
 TAX_CODE = "txcd_10000000"
 
 
-async def ensure_product(gateway: StripeGateway, pack: Pack) -> str:
-    """The product's id, which follows from the pack. Raises: StripeError."""
+async def ensure_product(client: StripeClient, pack: Pack) -> str:
+    """The product's id, which follows from the pack. Raises: PaymentProviderError."""
     product_id = f"jewelshot_{pack.slug}"
     wanted: dict[str, Any] = {"name": pack.title, "active": True, "tax_code": TAX_CODE}
     try:
-        found = await call(gateway.v1.products.retrieve_async, product_id)
-    except StripeRefusedError as error:
-        if not error.is_missing:
+        found = await call(client.v1.products.retrieve_async, product_id)
+    except ProviderRefusedError as error:
+        if error.missing is not Missing.SUBJECT:
             raise
-        await call(gateway.v1.products.create_async, {"id": product_id, **wanted})
+        await call(client.v1.products.create_async, {"id": product_id, **wanted})
     else:
         if (found.get("name"), found.get("active")) != (pack.title, True):
-            await call(gateway.v1.products.update_async, product_id, wanted)
+            await call(client.v1.products.update_async, product_id, wanted)
     return product_id
 
 
-async def ensure_price(gateway: StripeGateway, pack: Pack, product_id: str) -> tuple[str, bool]:
-    """The price's id, and whether it was made just now. Raises: StripeError."""
-    gateway.forget_prices()
-    known = await gateway.find_price(pack.lookup_key)
+async def ensure_price(client: StripeClient, pack: Pack, product_id: str) -> tuple[str, bool]:
+    """The price's id, and whether it was made just now. Raises: PaymentProviderError."""
+    client.discard_prices()
+    known = await client.find_price(pack.lookup_key)
     if known is not None and (known.unit_amount, known.currency) == (
         pack.unit_amount,
         pack.currency,
     ):
         return known.id, False
     made = await call(
-        gateway.v1.prices.create_async,
+        client.v1.prices.create_async,
         {
             "product": product_id,
             "unit_amount": pack.unit_amount,
@@ -67,23 +62,26 @@ async def ensure_price(gateway: StripeGateway, pack: Pack, product_id: str) -> t
         },
     )
     if known is not None:
-        await call(gateway.v1.prices.update_async, known.id, {"active": False})
-    gateway.forget_prices()
+        await call(client.v1.prices.update_async, known.id, {"active": False})
+    client.discard_prices()
     return made["id"], True
 
 
-async def ensure_endpoint(gateway: StripeGateway, url: str) -> str | None:
-    """The signing secret of an endpoint that was made just now, else None. Raises: StripeError."""
+async def ensure_endpoint(client: StripeClient, url: str) -> str | None:
+    """The signing secret of an endpoint that was made just now, else None.
+
+    Raises: PaymentProviderError.
+    """
     wanted = sorted(KNOWN_TYPES)
-    async for found in pages(gateway.v1.webhook_endpoints.list_async, {}):
+    async for found in pages(client.v1.webhook_endpoints.list_async, {}):
         if found["url"] != url or found.get("api_version") != API_VERSION:
             continue
         if sorted(found["enabled_events"]) != wanted or found.get("status") == "disabled":
             changes = {"enabled_events": wanted, "disabled": False}
-            await call(gateway.v1.webhook_endpoints.update_async, found["id"], changes)
+            await call(client.v1.webhook_endpoints.update_async, found["id"], changes)
         return None
     made = await call(
-        gateway.v1.webhook_endpoints.create_async,
+        client.v1.webhook_endpoints.create_async,
         {"url": url, "enabled_events": wanted, "api_version": API_VERSION},
     )
     secret: str = made["secret"]
@@ -91,17 +89,17 @@ async def ensure_endpoint(gateway: StripeGateway, url: str) -> str | None:
 
 
 async def set_up(
-    settings: Settings, gateway: StripeGateway, packs: list[Pack], *, endpoint: bool = True
+    settings: Settings, client: StripeClient, packs: list[Pack], *, endpoint: bool = True
 ) -> str | None:
     """Everything, saying what was done; the signing secret if the endpoint is new."""
     for pack in packs:
-        price_id, is_new = await ensure_price(gateway, pack, await ensure_product(gateway, pack))
+        price_id, is_new = await ensure_price(client, pack, await ensure_product(client, pack))
         money = f"{pack.unit_amount / 100:.2f} {pack.currency.upper()}"
         print(f"{pack.lookup_key}: {money}, {price_id}{', made' if is_new else ''}")
     if not endpoint:
         return None
     url = settings.public_base_url + PATH
-    secret = await ensure_endpoint(gateway, url)
+    secret = await ensure_endpoint(client, url)
     print(f"webhook endpoint {url}: {'made' if secret else 'ready'}")
     return secret
 
@@ -109,13 +107,13 @@ async def set_up(
 async def _main(settings: Settings) -> None:
     if settings.stripe_secret_key is None:
         raise SettingsError("settings: STRIPE_SECRET_KEY: required here")
-    gateway = StripeGateway(settings)
+    client = StripeClient(settings)
     db = Database(settings.database_url.get_secret_value(), pool_size=1, name="setup")
     try:
         await db.open()
-        secret = await set_up(settings, gateway, await db.run(service.list_packs))
+        secret = await set_up(settings, client, await db.run(service.list_packs))
     finally:
-        await gateway.close()
+        await client.close()
         await db.close()
     if secret is not None:
         print(f"\nAdd to the environment, it is not shown again:\nSTRIPE_WEBHOOK_SECRETS={secret}")
@@ -126,7 +124,7 @@ def main() -> int:
         asyncio.run(_main(load_settings()))
     except SettingsError as error:
         print(f"stripe_setup: {error}", file=sys.stderr)
-    except StripeError as error:
+    except PaymentProviderError as error:
         print(
             f"stripe_setup: Stripe says {error.reason}; check STRIPE_SECRET_KEY and its permissions"
             " (products, prices, webhook endpoints: write)",

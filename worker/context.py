@@ -11,7 +11,7 @@ from core.changes import ChangePublisher
 from core.db import Database
 from core.generations.providers.fal.client import FalClient
 from core.metrics import Counters
-from core.payments.stripe.client import StripeGateway
+from core.payments.stripe.client import StripeClient
 from core.pixels.pool import PixelPool
 from core.settings import Settings
 from core.storage.types import Storage
@@ -34,7 +34,7 @@ class WorkerContext:
         fal: FalClient,
         storage: Storage,
         pixels: PixelPool,
-        payments: StripeGateway | None = None,
+        payments: StripeClient | None = None,
     ) -> None:
         self.settings = settings
         self.db = db

@@ -15,7 +15,7 @@ from redis.backoff import NoBackoff
 from core.changes import ChangePublisher
 from core.db import Connection, Database
 from core.generations.providers.fal.client import FalClient
-from core.payments.stripe.client import StripeGateway
+from core.payments.stripe.client import StripeClient
 from core.pixels.pool import PixelPool
 from core.settings import Settings, SettingsError
 from core.storage.supabase import SupabaseStorage
@@ -57,7 +57,7 @@ async def open_context(settings: Settings) -> AsyncIterator[WorkerContext]:
         stack.push_async_callback(queue.close)
         pixels = PixelPool(settings.worker_pixel_processes)
         stack.push_async_callback(pixels.close)
-        payments = None if settings.stripe_secret_key is None else StripeGateway(settings)
+        payments = None if settings.stripe_secret_key is None else StripeClient(settings)
         if payments is not None:
             stack.push_async_callback(payments.close)
         yield WorkerContext(

@@ -42,7 +42,7 @@ REGISTRY: dict[str, Job] = {
     "payments.sync_unsettled": payment_jobs.sync_unsettled,
     "provider_call.cancel": generation_jobs.cancel_call,
     "provider_call.collect": generation_jobs.collect,
-    "refund.create": payment_jobs.create_refund,
+    "refund.create": payment_jobs.make_return,
     "stripe_event.handle": payment_jobs.handle_event,
     "upload.erase": upload_jobs.erase,
     "upload.normalise": upload_jobs.normalise,

@@ -10,14 +10,14 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody
 
 from api.http.params import IdempotencyKey, Prefer
-from api.http.wait import buyer_of, cashier_of, parse_prefer_wait, wait_until
+from api.http.wait import parse_prefer_wait, wait_until
 from api.identity import CurrentUser, User
 from api.openapi import BEARER
 from api.problems import raises
 from api.resources import AppResources, Resources
 from api.schemas.payments import CreateCheckout, PaymentView, payment_view
 from core import idempotency
-from core.db import Connection, Scope
+from core.db import Connection, Database, Scope
 from core.errors import (
     ConflictError,
     IdempotencyMismatchError,
@@ -30,7 +30,9 @@ from core.errors import (
 )
 from core.ids import new_id
 from core.payments import checkout, service
-from core.payments.types import UNSETTLED, Order, OrderState
+from core.payments.checkout import Checkout
+from core.payments.context import Buyer
+from core.payments.types import UNSETTLED, Order
 from core.people import service as accounts
 from core.ratelimit import Limit
 from core.tasks.outbox import DueTask
@@ -41,7 +43,7 @@ AnyRequest = Request[Any, Any, Any]
 # accounts by the dozen, and an office shares one IP.
 IP_LIMIT = Limit("checkout-ip", 60, 3600)
 RETRY_AFTER_SECONDS = 2
-LOOK_AGAIN_SECONDS = 3.0
+SYNC_AGAIN_SECONDS = 3.0
 _LOCATION = ResponseHeader(name="Location", description="Where to look.", documentation_only=True)
 
 
@@ -83,39 +85,42 @@ async def create_checkout(
     *,
     idempotency_key: IdempotencyKey = None,
 ) -> Response[PaymentView]:
-    cashier = cashier_of(resources)
+    context = resources.checkout_context()
     await resources.limits.check_ip(IP_LIMIT, user.client_ip)
     repeated = idempotency.request_of("create_checkout", idempotency_key, await request.body())
-    order_id, status = await _start(resources, user, data.pack, repeated)
-    order = await checkout.get_order(resources.db, user.scope, order_id)
-    if order.state in {OrderState.CREATED, OrderState.OPEN}:
-        order = await checkout.open_session(cashier, buyer_of(user), order_id)
+    started, status = await _start(resources, user, data.pack, repeated)
+    order = await checkout.open_session(context, buyer_of(user), started)
     return Response(
         payment_view(order),
         status_code=status,
-        headers={"Location": f"/v1/checkout/{order_id}"},
+        headers={"Location": f"/v1/checkout/{order.id}"},
     )
+
+
+def buyer_of(user: User) -> Buyer:
+    return Buyer(user.claims.user_id, user.claims.email, user.scope)
 
 
 async def _start(
     resources: Resources, user: User, pack: str, repeated: idempotency.IdempotentRequest | None
-) -> tuple[uuid.UUID, int]:
-    """The order and the status of the answer. What is stored with the key is the order's id: the
+) -> tuple[Checkout, int]:
+    """The checkout and the status of the answer. What is stored with the key is the order's id: the
     page is opened after this transaction, and a repetition goes on where the first one stopped."""
     minted = new_id()
 
-    async def work(conn: Connection) -> tuple[uuid.UUID, int]:
+    async def work(conn: Connection) -> tuple[Checkout, int]:
         await accounts.get_or_open_account(conn, user.client_network)
         if repeated is not None:
             stored = await idempotency.begin(conn, repeated)
             if stored is not None:
-                return uuid.UUID(stored.response["order_id"]), stored.status
-        order_id = await checkout.start_order(conn, minted, pack)
-        status = 201 if order_id == minted else 200
+                order_id = uuid.UUID(stored.response["order_id"])
+                return await checkout.find_started(conn, order_id), stored.status
+        started = await checkout.start(conn, minted, pack)
+        status = 201 if started.order.id == minted else 200
         if repeated is not None:
-            response = {"order_id": str(order_id)}
+            response = {"order_id": str(started.order.id)}
             await idempotency.store(conn, repeated, status=status, response=response)
-        return order_id, status
+        return started, status
 
     return await resources.db.run(work, scope=user.scope)
 
@@ -125,7 +130,7 @@ async def _start(
     operation_id="get_checkout",
     summary="What became of a checkout",
     description="For the page that the buyer comes back to; the buyer's own orders only. Each call"
-    " of an unsettled order makes a worker look at Stripe; opening this grants nothing by itself."
+    " of an unsettled order makes a worker ask Stripe; opening this grants nothing by itself."
     " With `Prefer: wait=n` the answer comes when the state is no longer `created`, `open` or"
     " `processing`, or after n seconds. `processing` means pending: with a slow method, such as a"
     " bank debit, the credits come by themselves within some days, so stop asking after half a"
@@ -135,7 +140,7 @@ async def _start(
     response_headers=[
         ResponseHeader(
             name="Retry-After",
-            description="Seconds until another look is worth it, while unsettled.",
+            description="Seconds until asking again is worth it, while unsettled.",
             documentation_only=True,
         )
     ],
@@ -158,25 +163,25 @@ async def get_checkout(
 async def _wait(
     resources: Resources, scope: Scope, order_id: uuid.UUID, *, seconds: float
 ) -> Order:
-    """The order once it is settled, or as it is after `seconds`. The first look may be too early:
+    """The order once it is settled, or as it is after `seconds`. The first sync may be too early:
     Stripe's page sends the buyer back before its own books say paid."""
     until = time.monotonic() + seconds
     while True:
-        order = await _want_look(resources, scope, order_id)
+        order = await _request_sync(resources, scope, order_id)
         left = until - time.monotonic()
         if _is_settled(order) or left <= 0:
             return order
         order = await wait_until(
             _is_settled,
-            lambda: checkout.get_order(resources.db, scope, order_id),
-            seconds=min(left, LOOK_AGAIN_SECONDS),
+            lambda: read_order(resources.db, scope, order_id),
+            seconds=min(left, SYNC_AGAIN_SECONDS),
         )
         if _is_settled(order):
             return order
 
 
-async def _want_look(resources: Resources, scope: Scope, order_id: uuid.UUID) -> Order:
-    """The order as it stands; a worker is asked to look at Stripe."""
+async def _request_sync(resources: Resources, scope: Scope, order_id: uuid.UUID) -> Order:
+    """The order as it stands; a worker is asked to sync it."""
 
     async def work(conn: Connection) -> tuple[Order, uuid.UUID | None]:
         task_id = await service.request_sync(conn, order_id)
@@ -186,6 +191,11 @@ async def _want_look(resources: Resources, scope: Scope, order_id: uuid.UUID) ->
     if task_id is not None:
         resources.queue.enqueue_soon(DueTask(id=task_id, queue="interactive", attempts=0))
     return order
+
+
+async def read_order(db: Database, scope: Scope, order_id: uuid.UUID) -> Order:
+    """Raises: NotFoundError, also for another's order."""
+    return await db.run(lambda conn: service.get_order(conn, order_id), scope=scope)
 
 
 def _is_settled(order: Order) -> bool:

@@ -9,12 +9,11 @@ from litestar.datastructures import ResponseHeader
 from litestar.params import FromPath, QueryParameter
 
 from api.http.params import Cursor, PageSize
-from api.http.wait import buyer_of, cashier_of
 from api.identity import CurrentUser
 from api.openapi import BEARER
 from api.problems import raises
 from api.resources import AppResources, Db
-from api.routes.checkout import IP_LIMIT
+from api.routes.checkout import IP_LIMIT, buyer_of, read_order
 from api.schemas.common import Page, decode_cursor, page_of
 from api.schemas.payments import (
     InvoiceView,
@@ -25,8 +24,8 @@ from api.schemas.payments import (
 )
 from core.db import Connection
 from core.errors import ConflictError, InvalidInputError, NotFoundError, NotSetUpError
-from core.payments import checkout, service
-from core.payments.types import Order, OrderState
+from core.payments import checkout, customers, service
+from core.payments.types import Order, OrderFilters, OrderState
 
 States = Annotated[
     list[OrderState] | None,
@@ -55,7 +54,7 @@ async def list_payments(
     async def work(conn: Connection) -> list[Order]:
         return await service.list_orders(
             conn,
-            states=tuple(states or ()),
+            OrderFilters(states=tuple(states or ())),
             before=(before[0], before[1]) if before else None,
             limit=limit + 1,
         )
@@ -73,7 +72,7 @@ async def list_payments(
     responses=raises(NotFoundError),
 )
 async def get_payment(user: CurrentUser, db: Db, payment_id: FromPath[uuid.UUID]) -> PaymentView:
-    return payment_view(await checkout.get_order(db, user.scope, payment_id))
+    return payment_view(await read_order(db, user.scope, payment_id))
 
 
 @post(
@@ -94,9 +93,9 @@ async def get_payment(user: CurrentUser, db: Db, payment_id: FromPath[uuid.UUID]
 async def retry_payment(
     user: CurrentUser, resources: AppResources, payment_id: FromPath[uuid.UUID]
 ) -> Response[PaymentView]:
-    cashier = cashier_of(resources)
+    context = resources.checkout_context()
     await resources.limits.check_ip(IP_LIMIT, user.client_ip)
-    order = await checkout.retry_order(cashier, buyer_of(user), payment_id)
+    order = await checkout.retry(context, buyer_of(user), payment_id)
     return Response(payment_view(order), headers={"Location": f"/v1/checkout/{payment_id}"})
 
 
@@ -117,7 +116,7 @@ async def list_invoices(
     async def work(conn: Connection) -> list[Order]:
         return await service.list_orders(
             conn,
-            with_invoice=True,
+            OrderFilters(with_invoice=True),
             before=(before[0], before[1]) if before else None,
             limit=limit + 1,
         )
@@ -137,7 +136,9 @@ async def list_invoices(
     responses=raises(NotFoundError, NotSetUpError),
 )
 async def create_portal(user: CurrentUser, resources: AppResources) -> PortalView:
-    return PortalView(await checkout.portal_url(cashier_of(resources), buyer_of(user)))
+    return PortalView(
+        await customers.create_portal_url(resources.checkout_context(), buyer_of(user))
+    )
 
 
 router = Router(

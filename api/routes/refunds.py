@@ -1,4 +1,4 @@
-"""Refunds: unused credits given back for money."""
+"""Refunds, as a return of money is called on the wire: unused credits given back for money."""
 
 import uuid
 from datetime import datetime
@@ -10,7 +10,7 @@ from litestar.datastructures import ResponseHeader
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from api.http.params import Cursor, IdempotencyKey, PageSize, Prefer
-from api.http.wait import gateway_of, parse_prefer_wait, wait_until
+from api.http.wait import parse_prefer_wait, wait_until
 from api.identity import CurrentUser
 from api.openapi import BEARER
 from api.problems import raises
@@ -28,8 +28,8 @@ from core.errors import (
     RequestInProgressError,
 )
 from core.ids import new_id
-from core.payments import refunds, service
-from core.payments.types import Refund, RefundState
+from core.payments import returns
+from core.payments.types import Return, ReturnState
 from core.tasks import outbox
 from core.tasks.outbox import DueTask
 
@@ -52,7 +52,7 @@ RETRY_AFTER_SECONDS = 2
         ResponseHeader(name="Location", description="Where to look.", documentation_only=True),
         ResponseHeader(
             name="Retry-After",
-            description="Seconds until a look is worth it.",
+            description="Seconds until asking is worth it.",
             documentation_only=True,
         ),
     ],
@@ -75,7 +75,7 @@ async def create_refund(
     idempotency_key: IdempotencyKey = None,
     prefer: Prefer = None,
 ) -> Response[RefundView]:
-    gateway_of(resources)
+    resources.require_payments()
     repeated = idempotency.request_of("create_refund", idempotency_key, await request.body())
     view = await _start(resources, user.scope, data, repeated)
     headers = {"Location": f"/v1/refunds/{view.id}", "Retry-After": str(RETRY_AFTER_SECONDS)}
@@ -83,7 +83,7 @@ async def create_refund(
     if wait:
         headers["Preference-Applied"] = f"wait={wait}"
         found = await wait_until(
-            lambda refund: refund.state is not RefundState.REQUESTED,
+            lambda asked: asked.state is not ReturnState.REQUESTED,
             lambda: _read(resources.db, user.scope, view.id),
             seconds=wait,
         )
@@ -106,7 +106,7 @@ async def _start(
             if stored is not None:
                 return msgspec.convert(stored.response, RefundView), []
         view = refund_view(
-            await refunds.request_refund(
+            await returns.request_return(
                 conn, refund_id, data.order_id, credits_=data.credits, reason=data.reason
             )
         )
@@ -119,9 +119,9 @@ async def _start(
     return view
 
 
-async def _read(db: Database, scope: Scope, refund_id: uuid.UUID) -> Refund:
-    async def work(conn: Connection) -> Refund:
-        return await refunds.get_refund(conn, refund_id)
+async def _read(db: Database, scope: Scope, refund_id: uuid.UUID) -> Return:
+    async def work(conn: Connection) -> Return:
+        return await returns.get_return(conn, refund_id)
 
     return await db.run(work, scope=scope)
 
@@ -145,8 +145,8 @@ async def list_refunds(
 ) -> Page[RefundView]:
     before = decode_cursor(cursor, datetime, uuid.UUID) if cursor else None
 
-    async def work(conn: Connection) -> list[Refund]:
-        return await service.list_refunds(
+    async def work(conn: Connection) -> list[Return]:
+        return await returns.list_returns(
             conn,
             order_id=order_id,
             before=(before[0], before[1]) if before else None,

@@ -105,7 +105,7 @@ def payment_view(order: Order) -> PaymentView:
         refunded_credits=order.credits_reversed,
         unit_amount=order.unit_amount,
         amount_total=order.amount_total,
-        amount_refunded=order.amount_gone,
+        amount_refunded=order.amount_returned,
         currency=order.currency,
         state=order.state,
         state_in_words=say(f"order_state.{order.state}"),

@@ -1,4 +1,6 @@
-"""Refunds as the buyer sees them. Money is in the currency's smallest unit."""
+"""Returns of money as the buyer sees them: on the wire they are called refunds. Money is in the
+currency's smallest unit.
+"""
 
 import uuid
 from datetime import datetime
@@ -7,7 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from core.payments.types import Refund, RefundOrigin, RefundState
+from core.payments.types import Return, ReturnOrigin, ReturnState
 
 REASON_LENGTH_MAX = 500
 # Larger than any pack or payment, and within a bigint.
@@ -42,18 +44,18 @@ class RefundView(msgspec.Struct, frozen=True, kw_only=True):
     amount: Annotated[int, Meta(examples=[796])]
     currency: Annotated[str, Meta(examples=["eur"])]
     state: Annotated[
-        RefundState,
+        ReturnState,
         Meta(
             description="`requested`: not yet at Stripe. `pending`, `requires_action`: on its way."
             " `failed`, `canceled`, `refused`: the money stays, and the credits are back."
         ),
     ]
-    origin: Annotated[RefundOrigin, Meta(description="Who asked for it.")]
+    origin: Annotated[ReturnOrigin, Meta(description="Who asked for it.")]
     reason: str | None
     failure_reason: Annotated[str | None, Meta(description="A stable word.")]
     created_at: datetime
     updated_at: datetime
 
 
-def refund_view(refund: Refund) -> RefundView:
-    return msgspec.convert(refund, RefundView, from_attributes=True)
+def refund_view(asked: Return) -> RefundView:
+    return msgspec.convert(asked, RefundView, from_attributes=True)

@@ -1,49 +1,87 @@
-"""SQL of packs, orders, refunds and events. Row level security decides whose rows are seen."""
+"""SQL of packs, orders and returns: structs in, structs out. Row level security decides whose rows
+are seen.
+"""
 
 import uuid
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import date, datetime
 from typing import Any, Final
 
+import msgspec
 from psycopg.types.json import Jsonb
 
 from core.db import Connection, fetch_all, fetch_one
+from core.payments.fetch import FetchedState, OrderSnapshot
+from core.payments.types import (
+    DayDifference,
+    Order,
+    OrderFilters,
+    Pack,
+    PaidSession,
+    Return,
+    Synced,
+)
 
-_ORDER: Final = """
+ORDER: Final = """
 select orders.id, orders.user_id, orders.pack_slug, orders.pack_version, packs.lookup_key,
   orders.credits, orders.unit_amount, orders.currency, orders.state, orders.version,
-  orders.attempt, orders.attempted_at, orders.expires_at, orders.amount_gone,
+  orders.attempt, orders.attempted_at, orders.expires_at, orders.amount_gone as amount_returned,
   orders.credits_reversed, orders.created_at, orders.session_id, orders.session_url,
-  orders.price_id, orders.customer_id, orders.payment_intent, orders.amount_total,
-  orders.failure_reason, orders.review_reason, orders.invoice_id, orders.invoice_url,
-  orders.invoice_pdf_url, orders.receipt_url, orders.paid_at
+  orders.price_id, orders.customer_id, orders.payment_intent as provider_payment_id,
+  orders.amount_total, orders.failure_reason, orders.review_reason, orders.invoice_id,
+  orders.invoice_url, orders.invoice_pdf_url, orders.receipt_url, orders.paid_at
 from app.orders
 join app.packs on packs.slug = orders.pack_slug and packs.version = orders.pack_version
 """
-_REFUND: Final = """
+_RETURN: Final = """
 select id, order_id, user_id, amount, currency, origin, reason, state, attempt, failure_reason,
   created_at, updated_at
 from app.payment_refunds
 """
-_EVENT: Final = """
-select id, type, object_id, created, source, received_at, handled_at, outcome, order_id, replays
-"""
 
 
-def _page(before: tuple[datetime, object] | None, limit: int) -> dict[str, Any]:
+def _page(before: tuple[datetime, uuid.UUID] | None, limit: int) -> dict[str, Any]:
     at, row_id = before or (None, None)
     return {"before": at, "before_id": row_id, "limit": limit}
 
 
-async def list_packs(conn: Connection) -> list[dict[str, Any]]:
-    return await fetch_all(
+# --- packs and customers ----------------------------------------------------------------------
+
+
+async def list_packs(conn: Connection) -> list[Pack]:
+    rows = await fetch_all(
         conn,
         "select slug, version, title, credits, unit_amount, currency, lookup_key"
         " from app.packs where is_active order by credits",
     )
+    return msgspec.convert(rows, list[Pack])
 
 
-async def find_order(conn: Connection, order_id: uuid.UUID) -> dict[str, Any] | None:
-    return await fetch_one(conn, f"{_ORDER} where orders.id = %s", (order_id,))
+async def find_customer(conn: Connection, user_id: uuid.UUID) -> str | None:
+    row = await fetch_one(
+        conn, "select customer_id from app.stripe_customers where user_id = %s", (user_id,)
+    )
+    return row["customer_id"] if row else None
+
+
+async def record_customer(
+    conn: Connection, user_id: uuid.UUID, customer_id: str, *, replaces: str | None
+) -> str:
+    row = await fetch_one(
+        conn,
+        "select app.record_customer(%s, %s, %s) as customer_id",
+        (user_id, customer_id, replaces),
+    )
+    assert row is not None
+    return str(row["customer_id"])
+
+
+# --- orders -----------------------------------------------------------------------------------
+
+
+async def find_order(conn: Connection, order_id: uuid.UUID) -> Order | None:
+    row = await fetch_one(conn, f"{ORDER} where orders.id = %s", (order_id,))
+    return msgspec.convert(row, Order) if row else None
 
 
 async def find_order_by_session(conn: Connection, session_id: str) -> uuid.UUID | None:
@@ -53,63 +91,23 @@ async def find_order_by_session(conn: Connection, session_id: str) -> uuid.UUID 
     return row["order_id"] if row else None
 
 
-async def find_order_by_payment_intent(conn: Connection, payment_intent: str) -> uuid.UUID | None:
+async def find_order_by_payment(conn: Connection, provider_payment_id: str) -> uuid.UUID | None:
     row = await fetch_one(
-        conn, "select id from app.orders where payment_intent = %s", (payment_intent,)
+        conn, "select id from app.orders where payment_intent = %s", (provider_payment_id,)
     )
     return row["id"] if row else None
 
 
-async def begin_look(
-    conn: Connection, order_id: uuid.UUID
-) -> tuple[dict[str, Any] | None, list[dict[str, Any]], datetime]:
-    """The order, its sessions with their attempts, and the database's time before the look."""
-    clock = await fetch_one(conn, "select app.clock_now() as now")
-    assert clock is not None
-    order = await find_order(conn, order_id)
-    sessions = await fetch_all(
-        conn,
-        "select session_id, attempt from app.order_sessions where order_id = %s"
-        " order by attempt, created_at",
-        (order_id,),
-    )
-    return order, sessions, clock["now"]
-
-
-async def write_sync(
-    conn: Connection,
-    order_id: uuid.UUID,
-    *,
-    version: int,
-    asked_at: datetime,
-    facts: dict[str, Any],
-    event_id: str | None,
-    lease_token: uuid.UUID | None,
-) -> dict[str, Any]:
-    row = await fetch_one(
-        conn,
-        "select app.sync_order(%s, %s, %s, %s, %s, %s) as result",
-        (order_id, version, asked_at, Jsonb(facts), event_id, lease_token),
-    )
-    assert row is not None
-    result: dict[str, Any] = row["result"]
-    return result
-
-
 async def list_orders(
     conn: Connection,
+    filters: OrderFilters,
     *,
-    states: list[str],
-    user_id: uuid.UUID | None,
-    in_review: bool,
-    with_invoice: bool,
     before: tuple[datetime, uuid.UUID] | None,
     limit: int,
-) -> list[dict[str, Any]]:
-    """Newest first; what the caller may see of it is up to row level security."""
-    return await fetch_all(
+) -> list[Order]:
+    rows = await fetch_all(
         conn,
-        f"""{_ORDER}
+        f"""{ORDER}
         where (%(states)s::text[] = '{{}}' or orders.state = any (%(states)s))
           and (%(user_id)s::uuid is null or orders.user_id = %(user_id)s)
           and (not %(in_review)s or orders.review_reason is not null)
@@ -119,19 +117,101 @@ async def list_orders(
         order by orders.created_at desc, orders.id desc
         limit %(limit)s""",
         {
-            "states": states,
-            "user_id": user_id,
-            "in_review": in_review,
-            "with_invoice": with_invoice,
+            "states": [state.value for state in filters.states],
+            "user_id": filters.user_id,
+            "in_review": filters.in_review,
+            "with_invoice": filters.with_invoice,
             **_page(before, limit),
         },
     )
+    return msgspec.convert(rows, list[Order])
+
+
+async def start_order(conn: Connection, order_id: uuid.UUID, pack: str) -> uuid.UUID:
+    row = await fetch_one(conn, "select app.start_order(%s, %s) as started", (order_id, pack))
+    assert row is not None
+    return uuid.UUID(row["started"]["order_id"])
+
+
+async def record_session(
+    conn: Connection,
+    order: Order,
+    *,
+    session_id: str,
+    url: str | None,
+    price_id: str,
+    customer_id: str,
+) -> None:
+    await conn.execute(
+        "select app.record_session(%s, %s, %s, %s, %s, %s)",
+        (order.id, order.attempt, session_id, url, price_id, customer_id),
+    )
+
+
+async def next_attempt(conn: Connection, order: Order) -> None:
+    await conn.execute("select app.next_attempt(%s, %s)", (order.id, order.attempt))
+
+
+async def retry_order(conn: Connection, order: Order) -> None:
+    await conn.execute("select app.retry_order(%s, %s)", (order.id, order.attempt))
+
+
+async def request_sync(conn: Connection, order_id: uuid.UUID) -> uuid.UUID | None:
+    row = await fetch_one(conn, "select app.request_order_sync(%s) as task_id", (order_id,))
+    assert row is not None
+    task_id: uuid.UUID | None = row["task_id"]
+    return task_id
+
+
+# --- what the provider says of an order --------------------------------------------------------
+
+
+async def find_snapshot(conn: Connection, order_id: uuid.UUID) -> OrderSnapshot | None:
+    """The order, its sessions with their attempts, and the database's time before the fetch."""
+    clock = await fetch_one(conn, "select app.clock_now() as now")
+    assert clock is not None
+    order = await find_order(conn, order_id)
+    if order is None:
+        return None
+    sessions = await fetch_all(
+        conn,
+        "select session_id, attempt from app.order_sessions where order_id = %s"
+        " order by attempt, created_at",
+        (order_id,),
+    )
+    attempts = {row["session_id"]: row["attempt"] for row in sessions}
+    return OrderSnapshot(order, attempts, clock["now"])
+
+
+async def write_state(
+    conn: Connection,
+    snapshot: OrderSnapshot,
+    fetched: FetchedState,
+    *,
+    event_id: str | None,
+    lease_token: uuid.UUID | None,
+) -> Synced | None:
+    """What was changed, or None: the order has moved on since the snapshot."""
+    row = await fetch_one(
+        conn,
+        "select app.sync_order(%s, %s, %s, %s, %s, %s) as result",
+        (
+            snapshot.order.id,
+            snapshot.order.version,
+            snapshot.asked_at,
+            Jsonb(msgspec.to_builtins(fetched)),
+            event_id,
+            lease_token,
+        ),
+    )
+    assert row is not None
+    return None if row["result"]["stale"] else msgspec.convert(row["result"], Synced)
 
 
 async def list_unsettled(
     conn: Connection, *, older_than_seconds: float, limit: int
 ) -> list[uuid.UUID]:
-    """Orders that wait for Stripe: those longest not looked at first."""
+    """Orders that wait for the provider: those that were synced longest ago first."""
     rows = await fetch_all(
         conn,
         "select id from app.orders where state in ('created', 'open', 'processing')"
@@ -142,10 +222,78 @@ async def list_unsettled(
     return [row["id"] for row in rows]
 
 
-async def list_forgotten_refunds(
+# --- returns ----------------------------------------------------------------------------------
+
+
+async def find_return(conn: Connection, return_id: uuid.UUID) -> Return | None:
+    row = await fetch_one(conn, f"{_RETURN} where id = %s", (return_id,))
+    return msgspec.convert(row, Return) if row else None
+
+
+async def list_returns(
+    conn: Connection,
+    *,
+    order_id: uuid.UUID | None,
+    before: tuple[datetime, uuid.UUID] | None,
+    limit: int,
+) -> list[Return]:
+    rows = await fetch_all(
+        conn,
+        f"""{_RETURN}
+        where (%(order_id)s::uuid is null or order_id = %(order_id)s)
+          and (%(before)s::timestamptz is null
+            or (created_at, id) < (%(before)s, %(before_id)s))
+        order by created_at desc, id desc
+        limit %(limit)s""",
+        {"order_id": order_id, **_page(before, limit)},
+    )
+    return msgspec.convert(rows, list[Return])
+
+
+async def request_return(
+    conn: Connection,
+    return_id: uuid.UUID,
+    order_id: uuid.UUID,
+    *,
+    credits_: int | None,
+    reason: str | None,
+) -> None:
+    await conn.execute(
+        "select app.request_refund(%s, %s, %s, %s)", (return_id, order_id, credits_, reason)
+    )
+
+
+async def admin_return(
+    conn: Connection,
+    return_id: uuid.UUID,
+    order_id: uuid.UUID,
+    *,
+    amount: int | None,
+    reason: str,
+    key: str,
+) -> uuid.UUID:
+    row = await fetch_one(
+        conn,
+        "select app.admin_refund(%s, %s, %s, %s, %s) as id",
+        (return_id, order_id, amount, reason, key),
+    )
+    assert row is not None
+    found: uuid.UUID = row["id"]
+    return found
+
+
+async def refuse_return(conn: Connection, return_id: uuid.UUID, reason: str) -> None:
+    await conn.execute("select app.refuse_refund(%s, %s, null)", (return_id, reason))
+
+
+async def next_return_attempt(conn: Connection, asked: Return) -> None:
+    await conn.execute("select app.next_refund_attempt(%s, %s)", (asked.id, asked.attempt))
+
+
+async def list_stranded_returns(
     conn: Connection, *, older_than_seconds: float, limit: int
 ) -> list[uuid.UUID]:
-    """Asked for and not at Stripe, with no task left that would see to it."""
+    """Asked for and not at the provider, with no task left that would see to it."""
     rows = await fetch_all(
         conn,
         "select id from app.payment_refunds where state = 'requested'"
@@ -158,133 +306,48 @@ async def list_forgotten_refunds(
     return [row["id"] for row in rows]
 
 
-async def list_paid_by_session(conn: Connection, session_ids: list[str]) -> list[dict[str, Any]]:
-    """Of these sessions, those whose order was paid by them: (session_id, amount_total)."""
-    return await fetch_all(
+# --- the books of a day -------------------------------------------------------------------------
+
+
+async def list_paid_by_session(conn: Connection, session_ids: list[str]) -> list[PaidSession]:
+    """Of these sessions, those whose order was paid by them."""
+    rows = await fetch_all(
         conn,
         "select session_id, amount_total from app.orders"
         " where paid_at is not null and session_id = any (%s)",
         (session_ids,),
     )
+    return msgspec.convert(rows, list[PaidSession])
 
 
-async def list_paid_between(
-    conn: Connection, start: datetime, end: datetime
-) -> list[dict[str, Any]]:
-    """Orders whose paid session was made in the range: (session_id, amount_total)."""
-    return await fetch_all(
-        conn,
-        "select orders.session_id, orders.amount_total from app.orders"
-        " where orders.paid_at is not null and orders.attempted_at >= %s"
-        " and orders.attempted_at < %s",
-        (start, end),
-    )
-
-
-async def list_forgotten_events(
-    conn: Connection, *, older_than_seconds: float, limit: int
-) -> list[str]:
-    """Kept and not handled, with no task left that would see to it."""
+async def list_paid_between(conn: Connection, start: datetime, end: datetime) -> list[PaidSession]:
+    """Orders whose paid session was made in the range."""
     rows = await fetch_all(
         conn,
-        "select id from app.stripe_events where handled_at is null"
-        " and received_at < app.now() - make_interval(secs => %s)"
-        " and not exists (select from app.outbox where job = 'stripe_event.handle'"
-        "   and dedupe_key = stripe_events.id)"
-        " order by received_at limit %s",
-        (older_than_seconds, limit),
+        "select session_id, amount_total from app.orders"
+        " where paid_at is not null and attempted_at >= %s and attempted_at < %s",
+        (start, end),
     )
-    return [row["id"] for row in rows]
+    return msgspec.convert(rows, list[PaidSession])
 
 
-async def find_refund(conn: Connection, refund_id: uuid.UUID) -> dict[str, Any] | None:
-    return await fetch_one(conn, f"{_REFUND} where id = %s", (refund_id,))
-
-
-async def list_refunds(
+async def record_day(
     conn: Connection,
+    day: date,
     *,
-    order_id: uuid.UUID | None,
-    before: tuple[datetime, uuid.UUID] | None,
-    limit: int,
-) -> list[dict[str, Any]]:
-    return await fetch_all(
-        conn,
-        f"""{_REFUND}
-        where (%(order_id)s::uuid is null or order_id = %(order_id)s)
-          and (%(before)s::timestamptz is null
-            or (created_at, id) < (%(before)s, %(before_id)s))
-        order by created_at desc, id desc
-        limit %(limit)s""",
-        {
-            "order_id": order_id,
-            **_page(before, limit),
-        },
-    )
-
-
-async def find_customer(conn: Connection, user_id: uuid.UUID) -> str | None:
-    row = await fetch_one(
-        conn, "select customer_id from app.stripe_customers where user_id = %s", (user_id,)
-    )
-    return row["customer_id"] if row else None
-
-
-async def find_event(conn: Connection, event_id: str) -> dict[str, Any] | None:
-    return await fetch_one(
-        conn, f"{_EVENT}, payload from app.stripe_events where id = %s", (event_id,)
-    )
-
-
-async def list_events(
-    conn: Connection,
-    *,
-    types: list[str],
-    waiting_only: bool,
-    order_id: uuid.UUID | None,
-    before: tuple[datetime, str] | None,
-    limit: int,
-) -> list[dict[str, Any]]:
-    return await fetch_all(
-        conn,
-        f"""{_EVENT}
-        from app.stripe_events
-        where (%(types)s::text[] = '{{}}' or type = any (%(types)s))
-          and (not %(waiting_only)s or handled_at is null)
-          and (%(order_id)s::uuid is null or order_id = %(order_id)s)
-          and (%(before)s::timestamptz is null
-            or (received_at, id) < (%(before)s, %(before_id)s))
-        order by received_at desc, id desc
-        limit %(limit)s""",
-        {
-            "types": types,
-            "waiting_only": waiting_only,
-            "order_id": order_id,
-            **_page(before, limit),
-        },
-    )
-
-
-async def receive_event(conn: Connection, event: dict[str, Any], source: str) -> uuid.UUID | None:
-    """The task that handles it, or None: we have this event already."""
-    found = event.get("data", {}).get("object", {})
-    row = await fetch_one(
-        conn,
-        "select app.receive_stripe_event(%s, %s, %s, %s, %s, %s) as task_id",
-        (event["id"], event["type"], found.get("id"), event["created"], Jsonb(event), source),
-    )
-    assert row is not None
-    task_id: uuid.UUID | None = row["task_id"]
-    return task_id
-
-
-async def finish_event(
-    conn: Connection,
-    event_id: str,
-    outcome: str,
-    order_id: uuid.UUID | None,
-    lease: uuid.UUID | None,
+    theirs: Sequence[int],
+    ours: Sequence[int],
+    differing: list[DayDifference],
 ) -> None:
+    """`theirs` and `ours` are the totals of the sessions that are paid on either side."""
     await conn.execute(
-        "select app.finish_stripe_event(%s, %s, %s, %s)", (event_id, outcome, order_id, lease)
+        "select app.record_payment_day(%s, %s, %s, %s, %s, %s)",
+        (
+            day,
+            len(theirs),
+            sum(theirs),
+            len(ours),
+            sum(ours),
+            Jsonb(msgspec.to_builtins(differing)),
+        ),
     )

@@ -1,4 +1,4 @@
-"""Packs, orders and refunds as the routes see them, and Stripe's objects as far as we read them.
+"""Packs, orders and returns of money as the rest of the product sees them.
 
 Amounts of money are in the currency's smallest unit; credits are whole.
 """
@@ -6,7 +6,7 @@ Amounts of money are in the currency's smallest unit; credits are whole.
 import uuid
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -26,9 +26,11 @@ class OrderState(StrEnum):
 
 
 UNSETTLED: Final = frozenset({OrderState.CREATED, OrderState.OPEN, OrderState.PROCESSING})
+PAYABLE: Final = frozenset({OrderState.CREATED, OrderState.OPEN})
+RETRYABLE: Final = frozenset({OrderState.FAILED, OrderState.EXPIRED})
 
 
-class RefundState(StrEnum):
+class ReturnState(StrEnum):
     REQUESTED = "requested"
     PENDING = "pending"
     REQUIRES_ACTION = "requires_action"
@@ -38,10 +40,10 @@ class RefundState(StrEnum):
     REFUSED = "refused"
 
 
-class RefundOrigin(StrEnum):
+class ReturnOrigin(StrEnum):
     BUYER = "buyer"
     ADMIN = "admin"
-    STRIPE = "stripe"
+    STRIPE = "stripe"  # made in the provider's dashboard
 
 
 class Pack(msgspec.Struct, frozen=True):
@@ -68,14 +70,14 @@ class Order(msgspec.Struct, frozen=True):
     attempt: int
     attempted_at: datetime
     expires_at: datetime
-    amount_gone: int
+    amount_returned: int
     credits_reversed: int
     created_at: datetime
     session_id: str | None
     session_url: str | None
     price_id: str | None
     customer_id: str | None
-    payment_intent: str | None
+    provider_payment_id: str | None
     amount_total: int | None
     failure_reason: str | None
     review_reason: str | None
@@ -86,119 +88,51 @@ class Order(msgspec.Struct, frozen=True):
     paid_at: datetime | None
 
 
-class Refund(msgspec.Struct, frozen=True):
+class OrderFilters(msgspec.Struct, frozen=True, kw_only=True):
+    """`in_review` also finds orders that are paid and still want somebody to look."""
+
+    states: tuple[OrderState, ...] = ()
+    user_id: uuid.UUID | None = None
+    in_review: bool = False
+    with_invoice: bool = False
+
+
+class Return(msgspec.Struct, frozen=True):
+    """Money of an order that goes back to its buyer."""
+
     id: uuid.UUID
     order_id: uuid.UUID
     user_id: uuid.UUID
     amount: int
     currency: str
-    origin: RefundOrigin
+    origin: ReturnOrigin
     reason: str | None
-    state: RefundState
+    state: ReturnState
     attempt: int
     failure_reason: str | None
     created_at: datetime
     updated_at: datetime
 
 
-class StripeEvent(msgspec.Struct, frozen=True):
-    """A line of the log; `outcome` says what it led to once it was handled."""
+class PaidSession(msgspec.Struct, frozen=True):
+    """The session that an order was paid by."""
 
-    id: str
-    type: str
-    object_id: str | None
-    created: datetime
-    source: str
-    received_at: datetime
-    handled_at: datetime | None
-    outcome: str | None
-    order_id: uuid.UUID | None
-    replays: int
-    payload: dict[str, Any] | None = None
+    session_id: str
+    amount_total: int
 
 
-class StripeRefund(msgspec.Struct, frozen=True):
-    id: str
-    amount: int
-    status: str
-    reason: str | None = None
-    failure_reason: str | None = None
-    metadata: dict[str, str] = msgspec.field(default_factory=dict)
+class DayDifference(msgspec.Struct, frozen=True):
+    """A session that is paid on one side only, or with another total."""
+
+    session_id: str
+    theirs: int | None
+    ours: int | None
 
 
-class StripeDispute(msgspec.Struct, frozen=True):
-    id: str
-    amount: int
-    status: str
-    reason: str | None = None
+class Synced(msgspec.Struct, frozen=True):
+    """What one sync changed. `credits_reversed` is the difference, negative when restored."""
 
-
-class LinePrice(msgspec.Struct, frozen=True):
-    id: str
-    unit_amount: int | None = None
-    currency: str | None = None
-
-
-class LineItem(msgspec.Struct, frozen=True):
-    quantity: int | None = None
-    price: LinePrice | None = None
-
-
-class LineItems(msgspec.Struct, frozen=True):
-    data: list[LineItem] = []
-
-
-class Session(msgspec.Struct, frozen=True):
-    """A Checkout Session. https://docs.stripe.com/api/checkout/sessions/object"""
-
-    id: str
-    status: str | None = None
-    payment_status: str | None = None
-    mode: str | None = None
-    url: str | None = None
-    client_reference_id: str | None = None
-    customer: str | None = None
-    payment_intent: str | None = None
-    invoice: str | None = None
-    currency: str | None = None
-    amount_subtotal: int | None = None
-    amount_total: int | None = None
-    created: int = 0
-    metadata: dict[str, str] = msgspec.field(default_factory=dict)
-    line_items: LineItems | None = None
-
-    @property
-    def is_paid(self) -> bool:
-        return self.status == "complete" and self.payment_status in {"paid", "no_payment_required"}
-
-
-class Charge(msgspec.Struct, frozen=True):
-    id: str
-    receipt_url: str | None = None
-
-
-class LastError(msgspec.Struct, frozen=True):
-    code: str | None = None
-    decline_code: str | None = None
-
-
-class PaymentIntent(msgspec.Struct, frozen=True):
-    id: str
-    status: str | None = None
-    latest_charge: str | None = None
-    last_payment_error: LastError | None = None
-    metadata: dict[str, str] = msgspec.field(default_factory=dict)
-
-
-class Invoice(msgspec.Struct, frozen=True):
-    id: str
-    hosted_invoice_url: str | None = None
-    invoice_pdf: str | None = None
-
-
-class Price(msgspec.Struct, frozen=True):
-    id: str
-    unit_amount: int | None = None
-    currency: str | None = None
-    lookup_key: str | None = None
-    product: str | None = None
+    state: OrderState
+    was: OrderState
+    granted: bool
+    credits_reversed: int

@@ -20,6 +20,7 @@ GET    /__control/health
 Those of events and webhooks are in `webhook_routes`.
 """
 
+import copy
 from typing import Any
 
 import msgspec
@@ -218,14 +219,18 @@ async def show_object(request: AnyRequest, kind: FromPath[str], id_: FromPath[st
 
 @patch("/__control/objects/{kind:str}/{id_:str}")
 async def tamper(request: AnyRequest, kind: FromPath[str], id_: FromPath[str]) -> Reply:
-    """`line_items` of a session are reached as well: what was bought may be falsified too."""
+    """`line_items` of a session are reached as well: what was bought may be falsified too. Those
+    that are told take the place of the old ones; a new one begins as a copy of the first."""
     change = await told(request, dict[str, Any])
     box = sandbox_of(request)
     obj = get_object(box, kind, id_)
     if "line_items" in change and PRIVATE in obj:
-        lines = zip(obj[PRIVATE]["line_items"], change.pop("line_items"), strict=True)
-        for line, part in lines:
+        known = obj[PRIVATE]["line_items"]
+        told_lines = change.pop("line_items")
+        lines = [copy.deepcopy(known[i if i < len(known) else 0]) for i in range(len(told_lines))]
+        for line, part in zip(lines, told_lines, strict=True):
             _merge(line, part)
+        obj[PRIVATE]["line_items"] = lines
     _merge(obj, change)
     box.store.save(obj)
     return answer(request, public(obj))

@@ -27,9 +27,10 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from core.payments.queries import receive_event
 from core.payments.service import list_packs
-from core.payments.stripe.client import StripeGateway
+from core.payments.stripe import events
+from core.payments.stripe.client import StripeClient
+from core.payments.stripe.types import received_event
 from core.payments.sync import sync_order
 from core.pixels.pool import PixelPool
 from sandbox.stack import EmbeddedValkey
@@ -117,21 +118,21 @@ class House:
     async def _buy(self, ada: PhotoOwner) -> dict[str, str]:
         """A payment with a refund, and an event that waits."""
         pipeline = self._pipeline
-        gateway: StripeGateway = pipeline.api.state.resources.payments
+        provider: StripeClient = pipeline.api.state.resources.payments
         sandbox = create_stripe(StripeSandboxConfig(base_url=STRIPE_URL))
         wire = InProcessTransport(sandbox)
         pipeline.router.connect(STRIPE_ORIGIN, wire)
         with contextlib.redirect_stdout(None):
             packs = await pipeline.ctx.db.run(list_packs)
-            await set_up(pipeline.ctx.settings, gateway, packs, endpoint=False)
+            await set_up(pipeline.ctx.settings, provider, packs, endpoint=False)
         order = (await ada.post("/v1/checkout", {"pack": "credits_100"})).json()
         row = pipeline.database.row("select session_id from app.orders")
         async with httpx.AsyncClient(transport=wire, base_url=STRIPE_URL) as stripe:
             await stripe.post(f"/__control/sessions/{row['session_id']}/pay", json={})
-            events = (await stripe.get("/__control/events")).json()["events"]
-        event = next(each for each in events if each["type"] == "checkout.session.completed")
-        await pipeline.ctx.db.run(lambda conn: receive_event(conn, event, "reconcile"))
-        await sync_order(pipeline.ctx.db, gateway, uuid.UUID(order["id"]))
+            told = (await stripe.get("/__control/events")).json()["events"]
+        event = next(each for each in told if each["type"] == "checkout.session.completed")
+        await pipeline.ctx.db.run(lambda conn: events.receive(conn, received_event(event)))
+        await sync_order(pipeline.ctx.db, provider, uuid.UUID(order["id"]))
         refund = await ada.post("/v1/refunds", {"order_id": order["id"], "credits": 10})
         return {
             "order_id": order["id"],

@@ -15,12 +15,15 @@ from core.changes import ChangePublisher
 from core.db import Connection, Database, Scope, user_scope
 from core.generations.providers.fal.client import FalClient
 from core.ids import new_id
-from core.payments import checkout, refunds, service
-from core.payments.checkout import Buyer, Cashier
+from core.payments import checkout, queries, returns, service
+from core.payments.checkout import Checkout
+from core.payments.context import Buyer, CheckoutContext
 from core.payments.stripe import events
-from core.payments.stripe.client import StripeGateway
-from core.payments.sync import Synced, sync_order
-from core.payments.types import Order, Refund
+from core.payments.stripe.client import StripeClient
+from core.payments.stripe.types import received_event
+from core.payments.stripe.wire import call
+from core.payments.sync import sync_order
+from core.payments.types import Order, Return, Synced
 from core.pixels.pool import PixelPool
 from core.settings import Settings
 from core.storage.supabase import SupabaseStorage
@@ -65,11 +68,11 @@ class DirectBuyer:
     async def order(self, pack: str = "credits_50") -> Order:
         """An order with an open session."""
 
-        async def work(conn: Connection) -> uuid.UUID:
-            return await checkout.start_order(conn, new_id(), pack)
+        async def work(conn: Connection) -> Checkout:
+            return await checkout.start(conn, new_id(), pack)
 
-        order_id = await self.payments.api_db.run(work, scope=self.scope)
-        return await checkout.open_session(self.payments.cashier, self.buyer, order_id)
+        started = await self.payments.api_db.run(work, scope=self.scope)
+        return await checkout.open_session(self.payments.context, self.buyer, started)
 
     async def buy(self, pack: str = "credits_50") -> Order:
         """A paid order whose credits have arrived."""
@@ -79,19 +82,19 @@ class DirectBuyer:
         return self.payments.find(order)
 
     async def retry(self, order: Order) -> Order:
-        return await checkout.retry_order(self.payments.cashier, self.buyer, order.id)
+        return await checkout.retry(self.payments.context, self.buyer, order.id)
 
     async def give_back(
-        self, order: Order, credits_: int | None = None, *, refund_id: uuid.UUID | None = None
-    ) -> Refund:
-        async def work(conn: Connection) -> Refund:
-            return await refunds.request_refund(
-                conn, refund_id or new_id(), order.id, credits_=credits_, reason=None
+        self, order: Order, credits_: int | None = None, *, return_id: uuid.UUID | None = None
+    ) -> Return:
+        async def work(conn: Connection) -> Return:
+            return await returns.request_return(
+                conn, return_id or new_id(), order.id, credits_=credits_, reason=None
             )
 
         return await self.payments.api_db.run(work, scope=self.scope)
 
-    async def look(self, order: Order) -> uuid.UUID | None:
+    async def request_sync(self, order: Order) -> uuid.UUID | None:
         """What the landing page asks for."""
 
         async def work(conn: Connection) -> uuid.UUID | None:
@@ -124,20 +127,20 @@ class PaymentsHarness:
         database: TestDatabase,
         api_db: Database,
         ctx: WorkerContext,
-        gateway: StripeGateway,
+        provider: StripeClient,
         stripe: httpx.AsyncClient,
         sandbox: Litestar,
     ) -> None:
         self.database = database
         self.api_db = api_db
         self.ctx = ctx
-        self.gateway = gateway
+        self.provider = provider
         self.stripe = stripe
         self.sandbox = sandbox
 
     @property
-    def cashier(self) -> Cashier:
-        return Cashier(self.api_db, self.gateway, self.ctx.settings)
+    def context(self) -> CheckoutContext:
+        return CheckoutContext(self.api_db, self.provider, self.ctx.settings.landing_url)
 
     def buyer(self, credits_: int = 0) -> DirectBuyer:
         user_id = uuid.uuid4()
@@ -170,16 +173,18 @@ class PaymentsHarness:
         """Somebody tampered with an object at Stripe; no event tells."""
         await self.control(f"objects/{kind}/{id_}", changes, "PATCH")
 
-    async def refund_at_stripe(self, order: Order, amount: int | None = None) -> str:
-        """As somebody does it in the Dashboard; the refund's id."""
-        params: dict[str, Any] = {"payment_intent": order.payment_intent}
+    async def refund_at_stripe(self, payment_id: str | None, amount: int | None = None) -> str:
+        """As somebody does it in the Dashboard; the id of Stripe's refund."""
+        params: dict[str, Any] = {"payment_intent": payment_id}
         if amount is not None:
             params["amount"] = amount
-        made = await self.gateway.create_refund(params, key=str(uuid.uuid4()))
-        return made.id
+        made = await call(self.provider.v1.refunds.create_async, params)
+        return str(made["id"])
 
     async def dispute(self, order: Order, **terms: Any) -> str:
-        opened = await self.control("disputes", {"payment_intent": order.payment_intent, **terms})
+        opened = await self.control(
+            "disputes", {"payment_intent": order.provider_payment_id, **terms}
+        )
         return str(opened["id"])
 
     async def close_dispute(self, dispute_id: str, status: str) -> None:
@@ -197,12 +202,13 @@ class PaymentsHarness:
 
     async def sync(self, order: Order | uuid.UUID) -> Synced:
         order_id = order.id if isinstance(order, Order) else order
-        return await sync_order(self.ctx.db, self.gateway, order_id)
+        return await sync_order(self.ctx.db, self.provider, order_id)
 
     async def receive(self, *received: dict[str, Any]) -> None:
         """Verified events arrive; nothing is handled yet."""
         for event in received:
-            await self.api_db.run(lambda conn, event=event: events.receive(conn, event))  # type: ignore[misc]  # bound at once
+            told = received_event(event)
+            await self.api_db.run(lambda conn, told=told: events.receive(conn, told))  # type: ignore[misc]  # bound at once
 
     async def run_tasks(self) -> list[str]:
         """Every task that nobody holds, once each, in the order of their ids: any order will do."""
@@ -218,15 +224,11 @@ class PaymentsHarness:
 
     def find(self, order: Order | uuid.UUID) -> Order:
         order_id = order.id if isinstance(order, Order) else order
-        row = self.database.row(
-            "select orders.*, packs.lookup_key from app.orders join app.packs"
-            " on packs.slug = orders.pack_slug and packs.version = orders.pack_version"
-            " where orders.id = %s",
-            (order_id,),
+        return msgspec.convert(
+            self.database.row(f"{queries.ORDER} where orders.id = %s", (order_id,)), Order
         )
-        return msgspec.convert({name: row[name] for name in Order.__struct_fields__}, Order)
 
-    def refunds_of(self, order: Order) -> list[tuple[str, str, int]]:
+    def returns_of(self, order: Order) -> list[tuple[str, str, int]]:
         rows = self.database.rows(
             "select origin, state, amount from app.payment_refunds where order_id = %s"
             " order by created_at, id",
@@ -257,8 +259,8 @@ async def set_up_payments(
         stack.push_async_callback(db.close)
         sandbox = create_app(StripeSandboxConfig(base_url=STRIPE_URL))
         stack.push_async_callback(sandbox.state.sandbox.aclose)
-        gateway = StripeGateway(settings, transport=InProcessTransport(sandbox))
-        stack.push_async_callback(gateway.close)
+        provider = StripeClient(settings, transport=InProcessTransport(sandbox))
+        stack.push_async_callback(provider.close)
         stripe = await stack.enter_async_context(
             httpx.AsyncClient(transport=InProcessTransport(sandbox), base_url=STRIPE_URL)
         )
@@ -276,16 +278,16 @@ async def set_up_payments(
             fal=FalClient(settings, http),
             storage=SupabaseStorage(settings, http),
             pixels=pixels,
-            payments=gateway,
+            payments=provider,
         )
         packs = await api_db.run(service.list_packs)
         with contextlib.redirect_stdout(None):
-            await set_up(settings, gateway, packs, endpoint=False)
+            await set_up(settings, provider, packs, endpoint=False)
         yield PaymentsHarness(
             database=database,
             api_db=api_db,
             ctx=ctx,
-            gateway=gateway,
+            provider=provider,
             stripe=stripe,
             sandbox=sandbox,
         )

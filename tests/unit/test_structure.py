@@ -16,7 +16,7 @@ from api.schemas.generations import LaneName
 from core import errors
 from core.credits.types import EntryKind, Purpose, Source
 from core.generations.types import FINISHED_STATES, CallState, GenerationState, Role
-from core.payments.types import OrderState, RefundOrigin, RefundState
+from core.payments.types import OrderState, ReturnOrigin, ReturnState
 from core.tasks import outbox
 from core.uploads.types import UploadState
 from worker.tasks import REGISTRY
@@ -248,8 +248,8 @@ def allowed_by(constraint: str) -> set[str]:
         (Source, "credit_lots_source"),
         (Purpose, "reservations_purpose"),
         (OrderState, "orders_state"),
-        (RefundState, "payment_refunds_state"),
-        (RefundOrigin, "payment_refunds_origin"),
+        (ReturnState, "payment_refunds_state"),
+        (ReturnOrigin, "payment_refunds_origin"),
     ],
 )
 def test_words_of_python_and_sql_are_the_same(words: type[StrEnum], constraint: str) -> None:

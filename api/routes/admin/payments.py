@@ -1,4 +1,4 @@
-"""For admins: Stripe's events and their replay, orders, and refunds of any amount."""
+"""For admins: Stripe's events and their replay, orders, and returns of any amount of money."""
 
 import uuid
 from datetime import datetime
@@ -9,7 +9,6 @@ from litestar.datastructures import ResponseHeader
 from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
 
 from api.http.params import Cursor, PageSize
-from api.http.wait import gateway_of
 from api.identity import CurrentAdmin
 from api.openapi import ADMIN
 from api.problems import raises
@@ -40,9 +39,10 @@ from core.errors import (
     NotSetUpError,
 )
 from core.ids import new_id
-from core.payments import refunds, service
+from core.payments import returns, service
 from core.payments.stripe import events
-from core.payments.types import Order, Refund, StripeEvent
+from core.payments.stripe.types import StripeEvent
+from core.payments.types import Order, OrderFilters, Return
 from core.tasks import outbox
 from core.tasks.outbox import DueTask
 
@@ -59,7 +59,7 @@ Types = Annotated[
     list[Annotated[str, QueryParameter(max_length=255)]] | None,
     QueryParameter(name="type", description="Only these types; may be repeated."),
 ]
-_REFUNDS_SHOWN = 100
+_RETURNS_SHOWN = 100
 
 
 @get(
@@ -84,7 +84,7 @@ async def list_events(
     before = decode_cursor(cursor, datetime, str) if cursor else None
 
     async def work(conn: Connection) -> list[StripeEvent]:
-        return await service.list_events(
+        return await events.list_events(
             conn,
             types=tuple(types or ()),
             waiting_only=waiting_only,
@@ -107,7 +107,7 @@ async def list_events(
 )
 async def get_event(admin: CurrentAdmin, db: Db, event_id: FromPath[str]) -> EventDetailView:
     async def work(conn: Connection) -> StripeEvent:
-        return await service.get_event(conn, event_id)
+        return await events.get_event(conn, event_id)
 
     return event_detail_view(await db.run(work, scope=admin.scope))
 
@@ -116,7 +116,7 @@ async def get_event(admin: CurrentAdmin, db: Db, event_id: FromPath[str]) -> Eve
     "/v1/admin/webhooks/{event_id:str}/replay",
     operation_id="admin_replay_stripe_event",
     summary="Handle one event again",
-    description="Audited. Its order is looked at again; nothing is granted or taken twice.",
+    description="Audited. Its order is synced again; nothing is granted or taken twice.",
     tags=["Admin"],
     security=ADMIN,
     status_code=202,
@@ -124,9 +124,9 @@ async def get_event(admin: CurrentAdmin, db: Db, event_id: FromPath[str]) -> Eve
 )
 async def replay_event(admin: CurrentAdmin, db: Db, event_id: FromPath[str]) -> EventView:
     async def work(conn: Connection) -> StripeEvent:
-        await service.get_event(conn, event_id)
+        await events.get_event(conn, event_id)
         await events.replay(conn, ids=[event_id], limit=1)
-        return await service.get_event(conn, event_id)
+        return await events.get_event(conn, event_id)
 
     return event_view(await db.run(work, scope=admin.scope))
 
@@ -166,7 +166,7 @@ async def replay_events(
     operation_id="admin_list_orders",
     summary="Orders, newest first",
     description="`review_reason` says what of a payment differs from its order: nothing is granted"
-    " for it until a refund or a look ends the review.",
+    " for it until a refund or a change at Stripe ends the review.",
     tags=["Admin"],
     security=ADMIN,
     responses=raises(NotAllowedError, InvalidInputError),
@@ -188,9 +188,7 @@ async def list_orders(
     async def work(conn: Connection) -> list[Order]:
         return await service.list_orders(
             conn,
-            states=tuple(states or ()),
-            user_id=user_id,
-            in_review=in_review,
+            OrderFilters(states=tuple(states or ()), user_id=user_id, in_review=in_review),
             before=(before[0], before[1]) if before else None,
             limit=limit + 1,
         )
@@ -210,10 +208,10 @@ async def list_orders(
 async def get_order(
     admin: CurrentAdmin, db: Db, order_id: FromPath[uuid.UUID]
 ) -> AdminOrderDetailView:
-    async def work(conn: Connection) -> tuple[Order, list[Refund]]:
+    async def work(conn: Connection) -> tuple[Order, list[Return]]:
         order = await service.get_order(conn, order_id)
-        return order, await service.list_refunds(
-            conn, order_id=order_id, before=None, limit=_REFUNDS_SHOWN
+        return order, await returns.list_returns(
+            conn, order_id=order_id, before=None, limit=_RETURNS_SHOWN
         )
 
     return order_detail_view(*await db.run(work, scope=admin.scope))
@@ -247,11 +245,11 @@ async def create_refund(
     data: JSONBody[CreateAdminRefund],
     idempotency_key: RefundKey,
 ) -> Response[RefundView]:
-    gateway_of(resources)
+    resources.require_payments()
     minted = new_id()
 
-    async def work(conn: Connection) -> tuple[Refund, list[DueTask]]:
-        refund = await refunds.admin_refund(
+    async def work(conn: Connection) -> tuple[Return, list[DueTask]]:
+        made = await returns.admin_return(
             conn,
             minted,
             data.order_id,
@@ -259,14 +257,14 @@ async def create_refund(
             reason=data.reason,
             key=idempotency_key,
         )
-        return refund, await outbox.noted(conn)
+        return made, await outbox.noted(conn)
 
-    refund, tasks = await resources.db.run(work, scope=admin.scope)
+    made, tasks = await resources.db.run(work, scope=admin.scope)
     resources.queue.enqueue_soon(*tasks)
     return Response(
-        refund_view(refund),
+        refund_view(made),
         status_code=202,
-        headers={"Location": f"/v1/admin/orders/{refund.order_id}"},
+        headers={"Location": f"/v1/admin/orders/{made.order_id}"},
     )
 
 

@@ -13,7 +13,7 @@ from api.routes.webhooks.fal import BODY_BYTES_MAX
 from api.schemas.payments import Received
 from core.db import Connection
 from core.errors import InvalidInputError, NotAllowedError, NotSetUpError, WebhookRefusedError
-from core.payments.stripe import events
+from core.payments.stripe import events, webhook
 from core.tasks.outbox import DueTask
 
 log = structlog.get_logger()
@@ -27,7 +27,7 @@ SIGNATURE_HEADER = "stripe-signature"
     summary="Stripe says that something happened",
     description="Signed in `Stripe-Signature`; any of the server's secrets will do. Types that we"
     " do not know are taken and ignored. Duplicates, late and reordered deliveries are harmless:"
-    " an event only makes a worker look at Stripe.",
+    " an event only makes a worker ask Stripe.",
     tags=["Webhooks"],
     security=PUBLIC,
     status_code=200,
@@ -42,7 +42,9 @@ async def receive_stripe_webhook(
     if not settings.stripe_webhook_secrets:
         raise NotSetUpError(what="Stripe's webhooks")
     try:
-        event = events.verify(settings, request.headers.get(SIGNATURE_HEADER), await request.body())
+        event = webhook.verify(
+            settings, request.headers.get(SIGNATURE_HEADER), await request.body()
+        )
     except (NotAllowedError, InvalidInputError) as error:
         log.warning("webhook.refused", provider="stripe", reason=error.reason)
         raise WebhookRefusedError(reason=error.reason) from error

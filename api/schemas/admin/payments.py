@@ -1,4 +1,4 @@
-"""Orders, refunds and Stripe's events, as admins see them."""
+"""Orders, returns of money and Stripe's events, as admins see them."""
 
 import uuid
 from datetime import datetime
@@ -9,7 +9,8 @@ from msgspec import Meta
 
 from api.schemas.payments import PaymentView, payment_view
 from api.schemas.refunds import AMOUNT_MAX, REASON_LENGTH_MAX, RefundView, refund_view
-from core.payments.types import Order, Refund, StripeEvent
+from core.payments.stripe.types import StripeEvent
+from core.payments.types import Order, Return
 
 REPLAYED_MAX = 1000
 
@@ -75,7 +76,7 @@ class AdminOrderView(PaymentView, frozen=True, kw_only=True):
 
     user_id: uuid.UUID
     pack_version: int
-    version: Annotated[int, Meta(description="Rises with each look at Stripe.")]
+    version: Annotated[int, Meta(description="Rises with each sync.")]
     attempt: Annotated[int, Meta(description="Sessions that were wanted for it.")]
     review_reason: Annotated[
         str | None, Meta(description="What differs from the order.", examples=["amount_subtotal"])
@@ -123,14 +124,14 @@ def order_view(order: Order) -> AdminOrderView:
         attempt=order.attempt,
         review_reason=order.review_reason,
         session_id=order.session_id,
-        payment_intent=order.payment_intent,
+        payment_intent=order.provider_payment_id,
         customer_id=order.customer_id,
         price_id=order.price_id,
     )
 
 
-def order_detail_view(order: Order, refunds: list[Refund]) -> AdminOrderDetailView:
+def order_detail_view(order: Order, returns: list[Return]) -> AdminOrderDetailView:
     return AdminOrderDetailView(
         **msgspec.structs.asdict(order_view(order)),
-        refunds=[refund_view(refund) for refund in refunds],
+        refunds=[refund_view(each) for each in returns],
     )

@@ -1,161 +1,81 @@
-"""Stripe on the wire: the official client over our own transport, and its errors as ours.
+"""Stripe as the product's PaymentProvider: its words in, ours out.
 
-Plain structs go out of here; StripeObject is no dict and does not leave this module. Nothing here
-knows the database, and nobody calls it inside a transaction.
+Nothing here knows the database, and nobody calls it inside a transaction.
 """
 
-import asyncio
-import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, Final, TypeVar
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
 
 import httpx
-import msgspec
-import stripe
-import structlog
 
-from core.payments.types import (
-    Charge,
+from core.payments.provider import (
+    CheckoutSession,
+    Dispute,
     Invoice,
-    PaymentIntent,
     Price,
-    Session,
-    StripeDispute,
-    StripeRefund,
+    ProviderPayment,
+    ProviderReturn,
+    ReturnRequest,
+    SessionItem,
+    SessionRequest,
+    SessionState,
 )
+from core.payments.stripe import types as theirs
+from core.payments.stripe.types import as_struct
+from core.payments.stripe.wire import call, library_client, pages
+from core.payments.types import ReturnState
 from core.settings import Settings
 
-log = structlog.get_logger()
-
-API_VERSION: Final = "2026-10-28.endive"
-"""Pinned here and at the webhook endpoint: an upgrade of the client is a new endpoint."""
-_RATE_LIMIT_ATTEMPTS: Final = 4
-_PAGE: Final = 100
-
-T = TypeVar("T")
-Struct = TypeVar("Struct", bound=msgspec.Struct)
+_ENDED_UNPAID: Final = frozenset({"requires_payment_method", "canceled"})
+"""States of a payment whose session is complete: with a slow method it may still fail."""
+_RETURN_STATES: Final = frozenset({"pending", "requires_action", "succeeded", "failed", "canceled"})
+_SESSION_STATES: Final = {state.value: state for state in SessionState}
+_RETURN_ID: Final = "return_id"
 
 
-class StripeError(Exception):
-    """Base. `reason` is a stable word of ours, never the vendor's text."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-class StripeUnreachableError(StripeError):
-    """No answer, too many requests or a broken one: the outcome may be unknown. Same key again."""
-
-
-class StripeServerError(StripeUnreachableError):
-    """A 5xx answer: Stripe may have stored it with its key, so the next call takes a new key."""
-
-
-class StripeRefusedError(StripeError):
-    """Stripe understood and says no; `reason` is its code, `param` the parameter it names."""
-
-    def __init__(self, reason: str, param: str | None = None) -> None:
-        super().__init__(reason)
-        self.param = param
-
-    @property
-    def is_missing(self) -> bool:
-        return self.reason == "resource_missing"
-
-
-class StripeKeyReusedError(StripeError):
-    """The idempotency key was used with other parameters."""
-
-
-class StripeCredentialsError(StripeError):
-    """The key is wrong or may not do this: a matter for the operator."""
-
-
-class _Transport(stripe.HTTPClient):
-    """The client's own httpx transport trips over newer httpx; this is all that it needs."""
-
-    name = "httpx"
-
-    def __init__(self, http: httpx.AsyncClient) -> None:
-        super().__init__()
-        self._http = http
-
-    async def request_async(
-        self, method: str, url: str, headers: Mapping[str, str], post_data: Any = None
-    ) -> tuple[bytes, int, Mapping[str, str]]:
-        try:
-            answer = await self._http.request(method, url, headers=dict(headers), content=post_data)
-        except httpx.HTTPError as error:
-            raise _no_answer(type(error).__name__) from error
-        return answer.content, answer.status_code, answer.headers
-
-    def sleep_async(self, secs: float) -> Awaitable[None]:
-        return asyncio.sleep(secs)
-
-    async def close_async(self) -> None:
-        await self._http.aclose()
-
-
-def _no_answer(reason: str) -> stripe.APIConnectionError:
-    error: stripe.APIConnectionError = stripe.APIConnectionError(reason, should_retry=True)  # type: ignore[no-untyped-call]  # theirs is not annotated
-    return error
-
-
-class StripeGateway:
-    """One a process and event loop. Every call raises a StripeError."""
+class StripeClient:
+    """One a process and event loop. Every call raises a PaymentProviderError."""
 
     def __init__(
         self, settings: Settings, *, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
-        assert settings.stripe_secret_key is not None
-        stripe.enable_telemetry = False
+        self._settings = settings
         self._http = httpx.AsyncClient(
             transport=transport, timeout=httpx.Timeout(20, connect=5), follow_redirects=False
         )
-        options: dict[str, Any] = {}
-        if settings.stripe_api_url is not None:
-            options["base_addresses"] = {"api": settings.stripe_api_url}
-        client = stripe.StripeClient(
-            settings.stripe_secret_key.get_secret_value(),
-            stripe_version=API_VERSION,
-            max_network_retries=2,
-            http_client=_Transport(self._http),
-            **options,
-        )
-        self.v1 = client.v1
+        self.v1 = library_client(settings, self._http).v1
         self._prices: dict[str, Price] = {}
 
     async def close(self) -> None:
         await self._http.aclose()
 
     async def find_price(self, lookup_key: str) -> Price | None:
-        """The active price of a pack; remembered until `forget_prices`."""
         if lookup_key not in self._prices:
             params: Any = {"lookup_keys": [lookup_key], "active": True, "limit": 1}
-            found = await call(self.v1.prices.list_async, params)
-            for price in found["data"]:
-                self._prices[lookup_key] = _as(price, Price)
+            for found in (await call(self.v1.prices.list_async, params))["data"]:
+                price = as_struct(found, theirs.Price)
+                self._prices[lookup_key] = Price(price.id, price.unit_amount, price.currency)
         return self._prices.get(lookup_key)
 
-    def forget_prices(self) -> None:
+    def discard_prices(self) -> None:
         self._prices.clear()
 
-    async def create_customer(self, params: Mapping[str, Any], *, key: str) -> str:
-        made = await call(self.v1.customers.create_async, dict(params), {"idempotency_key": key})
+    async def create_customer(self, user_id: uuid.UUID, email: str | None, *, key: str) -> str:
+        params: dict[str, Any] = {"metadata": {"user_id": str(user_id)}}
+        if email is not None:
+            params["email"] = email
+        made = await call(self.v1.customers.create_async, params, {"idempotency_key": key})
         customer_id: str = made["id"]
         return customer_id
 
-    async def create_session(self, params: Mapping[str, Any], *, key: str) -> Session:
-        return _as(
-            await call(
-                self.v1.checkout.sessions.create_async, dict(params), {"idempotency_key": key}
-            ),
-            Session,
-        )
+    async def create_session(self, request: SessionRequest, *, key: str) -> CheckoutSession:
+        params = _session_params(self._settings, request)
+        made = await call(self.v1.checkout.sessions.create_async, params, {"idempotency_key": key})
+        return _session(made)
 
-    async def get_session(self, session_id: str) -> Session:
-        """With its line items."""
+    async def get_session(self, session_id: str) -> CheckoutSession:
         found = await call(
             self.v1.checkout.sessions.retrieve_async, session_id, {"expand": ["line_items"]}
         )
@@ -163,117 +83,155 @@ class StripeGateway:
             found["line_items"] = await call(
                 self.v1.checkout.sessions.line_items.list_async, session_id, {"limit": 10}
             )
-        return _as(found, Session)
+        return _session(found)
 
-    async def expire_session(self, session_id: str) -> Session:
-        return _as(await call(self.v1.checkout.sessions.expire_async, session_id), Session)
+    async def expire_session(self, session_id: str) -> CheckoutSession:
+        return _session(await call(self.v1.checkout.sessions.expire_async, session_id))
 
-    async def list_sessions(self, params: Mapping[str, Any]) -> AsyncIterator[Session]:
+    async def list_sessions(
+        self, *, since: datetime, until: datetime | None = None, is_complete: bool = False
+    ) -> AsyncIterator[CheckoutSession]:
+        created = {"gte": int(since.timestamp())}
+        if until is not None:
+            created["lt"] = int(until.timestamp())
+        params: dict[str, Any] = {"created": created}
+        if is_complete:
+            params["status"] = "complete"
         async for found in pages(self.v1.checkout.sessions.list_async, params):
-            yield _as(found, Session)
+            yield _session(found)
 
-    async def get_payment_intent(self, payment_intent: str) -> PaymentIntent:
-        return _as(
-            await call(self.v1.payment_intents.retrieve_async, payment_intent), PaymentIntent
+    async def get_payment(self, payment_id: str) -> ProviderPayment:
+        intent = await self._get_intent(payment_id)
+        error = intent.last_payment_error
+        word = (error and (error.decline_code or error.code)) or "payment_failed"
+        return ProviderPayment(
+            intent.id,
+            order_reference=intent.metadata.get("order_id"),
+            failure_reason=word if intent.status in _ENDED_UNPAID else None,
         )
 
-    async def get_charge(self, charge_id: str) -> Charge:
-        return _as(await call(self.v1.charges.retrieve_async, charge_id), Charge)
+    async def find_receipt_url(self, payment_id: str) -> str | None:
+        intent = await self._get_intent(payment_id)
+        if intent.latest_charge is None:
+            return None
+        found = await call(self.v1.charges.retrieve_async, intent.latest_charge)
+        return as_struct(found, theirs.Charge).receipt_url
 
     async def get_invoice(self, invoice_id: str) -> Invoice:
-        return _as(await call(self.v1.invoices.retrieve_async, invoice_id), Invoice)
+        found = as_struct(await call(self.v1.invoices.retrieve_async, invoice_id), theirs.Invoice)
+        return Invoice(found.id, url=found.hosted_invoice_url, pdf_url=found.invoice_pdf)
 
-    async def list_refunds(self, payment_intent: str) -> list[StripeRefund]:
-        params = {"payment_intent": payment_intent}
-        return [_as(each, StripeRefund) async for each in pages(self.v1.refunds.list_async, params)]
+    async def list_returns(self, payment_id: str) -> list[ProviderReturn]:
+        params = {"payment_intent": payment_id}
+        return [_return(found) async for found in pages(self.v1.refunds.list_async, params)]
 
-    async def list_disputes(self, payment_intent: str) -> list[StripeDispute]:
-        params = {"payment_intent": payment_intent}
+    async def list_disputes(self, payment_id: str) -> list[Dispute]:
+        params = {"payment_intent": payment_id}
         return [
-            _as(each, StripeDispute) async for each in pages(self.v1.disputes.list_async, params)
+            as_struct(found, Dispute) async for found in pages(self.v1.disputes.list_async, params)
         ]
 
-    async def create_refund(self, params: Mapping[str, Any], *, key: str) -> StripeRefund:
-        made = await call(self.v1.refunds.create_async, dict(params), {"idempotency_key": key})
-        return _as(made, StripeRefund)
+    async def create_return(self, request: ReturnRequest, *, key: str) -> ProviderReturn:
+        params = {
+            "payment_intent": request.payment_id,
+            "amount": request.amount,
+            "reason": "requested_by_customer",
+            "metadata": {_RETURN_ID: str(request.return_id), "order_id": str(request.order_id)},
+        }
+        return _return(await call(self.v1.refunds.create_async, params, {"idempotency_key": key}))
 
     async def create_portal_url(self, customer_id: str, *, return_url: str) -> str:
         params: Any = {"customer": customer_id, "return_url": return_url}
         url: str = (await call(self.v1.billing_portal.sessions.create_async, params))["url"]
         return url
 
-    async def list_events(self, params: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    async def list_events(
+        self, types: Sequence[str], *, since: datetime
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Stripe's own log, which reaches back 30 days; newest first."""
+        params = {"types": list(types), "created": {"gte": int(since.timestamp())}}
         async for event in pages(self.v1.events.list_async, params):
             yield event
 
-
-async def pages(
-    function: Callable[..., Awaitable[Any]], params: Mapping[str, Any]
-) -> AsyncIterator[dict[str, Any]]:
-    """All of a list, newest first, page by page."""
-    after: dict[str, Any] = {}
-    while True:
-        page = await call(function, {"limit": _PAGE, **params, **after})
-        for item in page["data"]:
-            yield item
-        if not page.get("has_more") or not page["data"]:
-            return
-        after = {"starting_after": page["data"][-1]["id"]}
+    async def _get_intent(self, payment_id: str) -> theirs.PaymentIntent:
+        found = await call(self.v1.payment_intents.retrieve_async, payment_id)
+        return as_struct(found, theirs.PaymentIntent)
 
 
-async def call(function: Callable[..., Awaitable[Any]], *args: Any) -> dict[str, Any]:
-    """One call; 429 is tried again with growing pauses, which the client does not do itself."""
-    for attempt in range(1, _RATE_LIMIT_ATTEMPTS + 1):
-        try:
-            answer = await function(*args)
-        except stripe.RateLimitError as error:
-            if attempt == _RATE_LIMIT_ATTEMPTS:
-                raise StripeUnreachableError("rate_limited") from error
-            await asyncio.sleep(0.2 * 2**attempt * random.uniform(0.5, 1))  # noqa: S311  jitter only
-        except stripe.StripeError as error:
-            raise _translated(error) from error
-        else:
-            found: dict[str, Any] = answer.to_dict(for_json=True)
-            return found
-    raise AssertionError
-
-
-def _translated(error: stripe.StripeError) -> StripeError:
-    log.warning(
-        "stripe.error",
-        error=type(error).__name__,
-        code=error.code,
-        http_status=error.http_status,
-        stripe_request=error.request_id,
-    )
-    ours: StripeError = StripeServerError("server_error")
-    if isinstance(error, stripe.APIConnectionError):
-        ours = StripeUnreachableError("no_answer")
-    elif error.http_status == httpx.codes.CONFLICT:
-        ours = StripeUnreachableError("busy")
-    elif isinstance(error, stripe.AuthenticationError | stripe.PermissionError):
-        ours = StripeCredentialsError("credentials")
-    elif isinstance(error, stripe.IdempotencyError):
-        ours = StripeKeyReusedError("key_reused")
-    elif isinstance(error, stripe.InvalidRequestError | stripe.CardError):
-        ours = StripeRefusedError(error.code or "invalid_request", getattr(error, "param", None))
-    return ours
-
-
-def _as(value: Mapping[str, Any], cls: type[Struct]) -> Struct:
-    """The fields we read. An expanded object is reduced to its id where we want the id."""
-    flat = {
-        name: field["id"]
-        if name in _REFERENCES and isinstance(field, dict) and "id" in field
-        else field
-        for name, field in value.items()
-        if name in cls.__struct_fields__
+def _session_params(settings: Settings, request: SessionRequest) -> dict[str, Any]:
+    metadata = {
+        "order_id": str(request.order_id),
+        "user_id": str(request.user_id),
+        "pack": request.pack_slug,
     }
-    defaults = {name for name, field in flat.items() if field is None and name in _MAPPINGS}
-    return msgspec.convert({k: v for k, v in flat.items() if k not in defaults}, cls)
+    params: dict[str, Any] = {
+        "mode": "payment",
+        "customer": request.customer_id,
+        "client_reference_id": str(request.order_id),
+        "line_items": [{"price": request.price_id, "quantity": 1}],
+        "metadata": metadata,
+        # A session's metadata does not reach its payment, by which refunds and disputes are told.
+        "payment_intent_data": {
+            "metadata": metadata,
+            "description": f"{request.credits} credits",
+        },
+        "adaptive_pricing": {"enabled": False},
+        "expires_at": int(request.expires_at.timestamp()),
+        "success_url": request.success_url,
+        "cancel_url": request.cancel_url,
+    }
+    if settings.stripe_promotion_codes:
+        params["allow_promotion_codes"] = True
+    if settings.stripe_invoices:
+        params["invoice_creation"] = {"enabled": True, "invoice_data": {"metadata": metadata}}
+    if settings.stripe_tax:
+        params |= {
+            "automatic_tax": {"enabled": True},
+            "customer_update": {"address": "auto", "name": "auto"},
+            "tax_id_collection": {"enabled": True},
+        }
+    return params
 
 
-_REFERENCES: Final = frozenset(
-    {"payment_intent", "customer", "invoice", "latest_charge", "product"}
-)
-_MAPPINGS: Final = frozenset({"metadata", "line_items"})
+def _session(found: Mapping[str, Any]) -> CheckoutSession:
+    session = as_struct(found, theirs.Session)
+    return CheckoutSession(
+        id=session.id,
+        state=_SESSION_STATES.get(session.status or "", SessionState.EXPIRED),
+        is_paid=session.is_paid,
+        is_one_time=session.mode == "payment",
+        url=session.url,
+        order_reference=session.client_reference_id,
+        metadata=session.metadata,
+        customer_id=session.customer,
+        payment_id=session.payment_intent,
+        invoice_id=session.invoice,
+        currency=session.currency,
+        amount_subtotal=session.amount_subtotal,
+        amount_total=session.amount_total,
+        created_at=datetime.fromtimestamp(session.created, UTC),
+        items=tuple(
+            SessionItem(item.price.id if item.price else None, item.quantity)
+            for item in (session.line_items.data if session.line_items else [])
+        ),
+    )
+
+
+def _return(found: Mapping[str, Any]) -> ProviderReturn:
+    refund = as_struct(found, theirs.StripeRefund)
+    return ProviderReturn(
+        refund.id,
+        amount=refund.amount,
+        # A word that Stripe may add later still means that money is on its way back.
+        state=ReturnState(refund.status if refund.status in _RETURN_STATES else "pending"),
+        reason=refund.reason,
+        failure_reason=refund.failure_reason,
+        return_id=_uuid_or_none(refund.metadata.get(_RETURN_ID)),
+    )
+
+
+def _uuid_or_none(text: str | None) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(text) if text else None
+    except ValueError:
+        return None

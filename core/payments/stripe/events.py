@@ -1,28 +1,20 @@
-"""Stripe's events: verified on their raw bytes, kept, and handled by a look at the order.
+"""The log of Stripe's events: what was received, whether it was handled, and what came of it.
 
-An event only says that there is something to look at. What is done follows from Stripe's present
-state, so duplicates, disorder and replays are harmless.
+An event only says that an order has to be synced. What is done follows from Stripe's present
+state, so duplicates, disorder and replays are harmless. `handle.py` does it.
 """
 
 import uuid
-from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-import stripe
-import structlog
-from pydantic import SecretStr
+from psycopg.types.json import Jsonb
 
-from core.db import Connection, Database, fetch_one
-from core.errors import InvalidInputError, NotAllowedError
-from core.payments import queries
-from core.payments.stripe.client import StripeGateway, StripeRefusedError
-from core.payments.sync import sync_order
-from core.settings import Settings
+from core.db import Connection, fetch_all, fetch_one
+from core.errors import NotFoundError
+from core.payments.stripe.types import ReceivedEvent, StripeEvent
 
-log = structlog.get_logger()
-
-TOLERANCE_SECONDS: Final = 300
 KEPT_DAYS: Final = 30
 """A handled event holds a name and an address; Stripe itself lists events for as long."""
 SESSION_TYPES: Final = frozenset(
@@ -49,94 +41,106 @@ NOTED_TYPES: Final = frozenset(
 )
 KNOWN_TYPES: Final = SESSION_TYPES | NOTED_TYPES | frozenset(REVERSAL_TYPES)
 
-
-class _Data(msgspec.Struct, frozen=True):
-    object: dict[str, Any]
-
-
-class _Envelope(msgspec.Struct, frozen=True):
-    id: str
-    object: str
-    type: str
-    created: float
-    livemode: bool
-    data: _Data
+_EVENT: Final = """
+select id, type, object_id, created, source, received_at, handled_at, outcome, order_id, replays
+"""
 
 
-def verify(settings: Settings, signature: str | None, body: bytes) -> dict[str, Any]:
-    """The event in a signed body; any of the secrets will do.
+async def receive(conn: Connection, event: ReceivedEvent) -> uuid.UUID | None:
+    """Keep a verified event and want it handled; the task, or None when there is nothing to do."""
+    if event.type not in KNOWN_TYPES:
+        return None
+    return await record(conn, event, source="webhook")
 
-    Raises: NotAllowedError for a signature that is none of ours, InvalidInputError for a signed
-    body that is no event or belongs to the other mode (test or live).
-    """
-    if not _is_signed(settings.stripe_webhook_secrets, signature, body):
-        raise NotAllowedError(reason="webhook_signature")
-    try:
-        envelope = msgspec.json.decode(body, type=_Envelope)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise InvalidInputError(field="body", reason="not an event of Stripe") from error
-    if envelope.object != "event":
-        raise InvalidInputError(field="object", reason="not an event of Stripe")
-    if envelope.livemode != settings.stripe_is_live:
-        raise InvalidInputError(field="livemode", reason="an event of the other mode")
-    event: dict[str, Any] = msgspec.json.decode(body)
+
+async def record(conn: Connection, event: ReceivedEvent, *, source: str) -> uuid.UUID | None:
+    """The task that handles it, or None: we have this event already."""
+    row = await fetch_one(
+        conn,
+        "select app.receive_stripe_event(%s, %s, %s, %s, %s, %s) as task_id",
+        (event.id, event.type, event.object_id, event.created, Jsonb(event.payload), source),
+    )
+    assert row is not None
+    task_id: uuid.UUID | None = row["task_id"]
+    return task_id
+
+
+async def find_event(conn: Connection, event_id: str) -> StripeEvent | None:
+    """With its payload."""
+    row = await fetch_one(
+        conn, f"{_EVENT}, payload from app.stripe_events where id = %s", (event_id,)
+    )
+    return msgspec.convert(row, StripeEvent) if row else None
+
+
+async def get_event(conn: Connection, event_id: str) -> StripeEvent:
+    """With its payload. Raises: NotFoundError."""
+    event = await find_event(conn, event_id)
+    if event is None:
+        raise NotFoundError(kind="stripe_event")
     return event
 
 
-def _is_signed(secrets: Sequence[SecretStr], signature: str | None, body: bytes) -> bool:
-    # Every secret is tried: during a rotation two are valid, and a second endpoint has its own.
-    for secret in secrets:
-        try:
-            stripe.WebhookSignature.verify_header(
-                body.decode(), signature or "", secret.get_secret_value(), TOLERANCE_SECONDS
-            )
-        except (stripe.SignatureVerificationError, ValueError):
-            continue
-        return True
-    return False
+async def list_events(
+    conn: Connection,
+    *,
+    types: tuple[str, ...] = (),
+    waiting_only: bool = False,
+    order_id: uuid.UUID | None = None,
+    before: tuple[datetime, str] | None,
+    limit: int,
+) -> list[StripeEvent]:
+    """Newest first, without their payloads."""
+    at, event_id = before or (None, None)
+    rows = await fetch_all(
+        conn,
+        f"""{_EVENT}
+        from app.stripe_events
+        where (%(types)s::text[] = '{{}}' or type = any (%(types)s))
+          and (not %(waiting_only)s or handled_at is null)
+          and (%(order_id)s::uuid is null or order_id = %(order_id)s)
+          and (%(before)s::timestamptz is null
+            or (received_at, id) < (%(before)s, %(before_id)s))
+        order by received_at desc, id desc
+        limit %(limit)s""",
+        {
+            "types": list(types),
+            "waiting_only": waiting_only,
+            "order_id": order_id,
+            "before": at,
+            "before_id": event_id,
+            "limit": limit,
+        },
+    )
+    return msgspec.convert(rows, list[StripeEvent])
 
 
-async def receive(conn: Connection, event: dict[str, Any]) -> uuid.UUID | None:
-    """Keep a verified event and want it handled; the task, or None when there is nothing to do."""
-    if event["type"] not in KNOWN_TYPES:
-        return None
-    return await queries.receive_event(conn, event, "webhook")
+async def list_stranded(conn: Connection, *, older_than_seconds: float, limit: int) -> list[str]:
+    """Kept and not handled, with no task left that would handle them."""
+    rows = await fetch_all(
+        conn,
+        "select id from app.stripe_events where handled_at is null"
+        " and received_at < app.now() - make_interval(secs => %s)"
+        " and not exists (select from app.outbox where job = 'stripe_event.handle'"
+        "   and dedupe_key = stripe_events.id)"
+        " order by received_at limit %s",
+        (older_than_seconds, limit),
+    )
+    return [row["id"] for row in rows]
 
 
-async def handle(
-    db: Database, gateway: StripeGateway, event_id: str, *, lease_token: uuid.UUID | None = None
+async def finish(
+    conn: Connection,
+    event_id: str,
+    outcome: str,
+    *,
+    order_id: uuid.UUID | None,
+    lease_token: uuid.UUID | None,
 ) -> None:
-    """What an event is about is looked at; the event is marked in the transaction of the effect.
-
-    Raises: StripeError, RetryableError, LeaseLostError.
-    """
-    found = await db.run(lambda conn: queries.find_event(conn, event_id))
-    if found is None or found["handled_at"] is not None:
-        await db.run(
-            lambda conn: queries.finish_event(
-                conn, event_id, found["outcome"] if found else "gone", None, lease_token
-            )
-        )
-        return
-    kind: str = found["type"]
-    subject: dict[str, Any] = found["payload"]["data"]["object"]
-    order_id = await _order_of(db, gateway, kind, subject)
-    if kind == "charge.dispute.created":
-        log.error("payment.disputed", order_id=str(order_id), dispute_id=subject.get("id"))
-    if order_id is None or kind in NOTED_TYPES:
-        outcome = "noted" if order_id is not None else "ignored: no order of ours"
-        log.info("stripe_event.passed_over", event_id=event_id, type=kind, outcome=outcome)
-        await db.run(
-            lambda conn: queries.finish_event(conn, event_id, outcome, order_id, lease_token)
-        )
-        return
-    await sync_order(
-        db,
-        gateway,
-        order_id,
-        session_id=subject["id"] if kind in SESSION_TYPES else None,
-        event_id=event_id,
-        lease_token=lease_token,
+    """Mark an event that changes no order and complete its task. Raises: LeaseLostError."""
+    await conn.execute(
+        "select app.finish_stripe_event(%s, %s, %s, %s)",
+        (event_id, outcome, order_id, lease_token),
     )
 
 
@@ -153,11 +157,12 @@ async def replay(
 
     Raises: NotAllowedError.
     """
-    cursor = await conn.execute(
+    rows = await fetch_all(
+        conn,
         "select app.replay_stripe_events(%s, %s, %s, %s, %s) as id",
         (ids, received_from, received_to, types, limit),
     )
-    return [row["id"] for row in await cursor.fetchall()]
+    return [row["id"] for row in rows]
 
 
 async def prune(conn: Connection, *, lease_token: uuid.UUID) -> int:
@@ -167,34 +172,3 @@ async def prune(conn: Connection, *, lease_token: uuid.UUID) -> int:
     )
     assert row is not None
     return int(row["pruned"])
-
-
-async def _order_of(
-    db: Database, gateway: StripeGateway, kind: str, subject: Mapping[str, Any]
-) -> uuid.UUID | None:
-    """Ours by the ids that we stored; the reference in Stripe's own object is the fallback."""
-    if kind in SESSION_TYPES:
-        session_id = str(subject.get("id"))
-        known = await db.run(lambda conn: queries.find_order_by_session(conn, session_id))
-        return known or await find_existing(db, subject.get("client_reference_id"))
-    payment_intent = subject.get("id") if kind.startswith("payment_intent.") else None
-    payment_intent = payment_intent or subject.get("payment_intent")
-    if not isinstance(payment_intent, str):
-        return None
-    known = await db.run(lambda conn: queries.find_order_by_payment_intent(conn, payment_intent))
-    if known is not None:
-        return known
-    try:
-        intent = await gateway.get_payment_intent(payment_intent)
-    except StripeRefusedError:
-        return None
-    return await find_existing(db, intent.metadata.get("order_id"))
-
-
-async def find_existing(db: Database, reference: object) -> uuid.UUID | None:
-    try:
-        order_id = uuid.UUID(str(reference))
-    except ValueError:
-        return None
-    row = await db.run(lambda conn: queries.find_order(conn, order_id))
-    return None if row is None else order_id

@@ -7,9 +7,11 @@ import pytest
 
 from core.errors import ConflictError, NotAllowedError, NotFoundError, QuotaError
 from core.errors import TemporarilyUnavailableError as Unavailable
-from core.payments import catch_up as reconcile
-from core.payments.types import OrderState
+from core.payments import catch_up
+from core.payments.types import DayDifference, OrderState
 from tests.harness.payments import DirectBuyer, PaymentsHarness
+
+EVER = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 async def test_a_pack_arrives_by_webhook(payments: PaymentsHarness, ada: DirectBuyer) -> None:
@@ -44,7 +46,7 @@ async def test_nothing_is_granted_because_a_page_was_opened(
     payments: PaymentsHarness, ada: DirectBuyer
 ) -> None:
     order = await ada.order()
-    assert await ada.look(order) is not None
+    assert await ada.request_sync(order) is not None
     await payments.run_tasks()
     assert (payments.find(order).state, payments.lots()) == (OrderState.OPEN, [])
 
@@ -54,10 +56,10 @@ async def test_the_landing_page_brings_what_the_webhook_did_not(
 ) -> None:
     order = await ada.order()
     await payments.pay(order)
-    assert await ada.look(order) is not None
+    assert await ada.request_sync(order) is not None
     await payments.run_tasks()
     assert ada.balance() == (50, 0, 0)
-    assert await ada.look(order) is None, "a paid order wants no look"
+    assert await ada.request_sync(order) is None, "a paid order wants no sync"
 
 
 async def test_a_lost_webhook_is_healed_by_the_schedule(
@@ -66,11 +68,11 @@ async def test_a_lost_webhook_is_healed_by_the_schedule(
     order = await ada.order()
     await payments.pay(order)
     assert (
-        await reconcile.sync_unsettled(payments.ctx.db, payments.gateway, older_than_seconds=0) == 1
+        await catch_up.sync_unsettled(payments.ctx.db, payments.provider, older_than_seconds=0) == 1
     )
     assert ada.balance() == (50, 0, 0)
     assert (
-        await reconcile.sync_unsettled(payments.ctx.db, payments.gateway, older_than_seconds=0) == 0
+        await catch_up.sync_unsettled(payments.ctx.db, payments.provider, older_than_seconds=0) == 0
     )
 
 
@@ -80,8 +82,8 @@ async def test_an_expired_order_that_was_paid_is_found_by_list(
     order = await ada.order()
     await payments.pay(order)
     payments.database.rows("update app.orders set state = 'expired'")
-    assert await reconcile.sync_completed(payments.ctx.db, payments.gateway) == 1
-    assert await reconcile.sync_completed(payments.ctx.db, payments.gateway) == 0
+    assert await catch_up.sync_completed(payments.ctx.db, payments.provider) == 1
+    assert await catch_up.sync_completed(payments.ctx.db, payments.provider) == 0
     assert ada.balance() == (50, 0, 0)
 
 
@@ -95,7 +97,7 @@ async def test_the_lost_answer_of_a_create(
         await ada.order()
     (row,) = payments.database.rows("select id, state, session_id from app.orders")
     assert (row["state"], row["session_id"]) == ("created", None)
-    (session,) = [each async for each in payments.gateway.list_sessions({})]
+    (session,) = [each async for each in payments.provider.list_sessions(since=EVER)]
     await payments.control(f"sessions/{session.id}/pay")
     if is_told:
         await payments.deliver("checkout.session.completed")
@@ -112,7 +114,7 @@ async def test_after_a_lost_answer_the_same_order_goes_on(
     with pytest.raises(Unavailable):
         await ada.order()
     order = await ada.order()
-    sessions = [each async for each in payments.gateway.list_sessions({})]
+    sessions = [each async for each in payments.provider.list_sessions(since=EVER)]
     assert [each.id for each in sessions] == [order.session_id], "the same key, the same session"
     assert len(payments.database.rows("select id from app.orders")) == 1
 
@@ -148,7 +150,7 @@ async def test_two_clicks_buy_once(payments: PaymentsHarness, ada: DirectBuyer) 
     orders = await asyncio.gather(*(ada.order() for _ in range(8)))
     assert len({order.id for order in orders}) == 1
     assert len({order.session_url for order in orders}) == 1
-    assert len([each async for each in payments.gateway.list_sessions({})]) == 1
+    assert len([each async for each in payments.provider.list_sessions(since=EVER)]) == 1
     assert (await ada.order("credits_10")).id != orders[0].id, "another pack is another order"
 
 
@@ -175,7 +177,7 @@ async def test_a_price_that_differs_is_not_sold(
     payments.database.rows("update app.packs set unit_amount = 1 where slug = 'credits_50'")
     with pytest.raises(Unavailable):
         await ada.order("credits_50")
-    assert [each async for each in payments.gateway.list_sessions({})] == []
+    assert [each async for each in payments.provider.list_sessions(since=EVER)] == []
     payments.database.rows("update app.packs set unit_amount = 1990 where slug = 'credits_50'")
     payments.database.rows("update app.orders set unit_amount = 1990")
 
@@ -201,7 +203,11 @@ async def test_a_promotion_code_pays_all_of_it(payments: PaymentsHarness, ada: D
     await payments.pay(order, promotion_code="FREE")
     await payments.deliver()
     found = payments.find(order)
-    assert (found.state, found.amount_total, found.payment_intent) == (OrderState.PAID, 0, None)
+    assert (found.state, found.amount_total, found.provider_payment_id) == (
+        OrderState.PAID,
+        0,
+        None,
+    )
     assert ada.balance() == (50, 0, 0)
 
 
@@ -338,14 +344,14 @@ async def test_a_days_books_agree_or_say_what_differs(
 ) -> None:
     order = await ada.buy()
     today = datetime.now(UTC).date()
-    assert await reconcile.compare_day(payments.ctx.db, payments.gateway, today) == []
+    assert await catch_up.compare_day(payments.ctx.db, payments.provider, today) == []
     late = await ada.order("credits_10")
     await payments.pay(late)
-    assert await reconcile.compare_day(payments.ctx.db, payments.gateway, today) == [
-        {"session_id": late.session_id, "stripe": 490, "ours": None}
+    assert await catch_up.compare_day(payments.ctx.db, payments.provider, today) == [
+        DayDifference(late.session_id or "", theirs=490, ours=None)
     ]
     payments.database.rows("update app.orders set amount_total = 1 where id = %s", (order.id,))
-    assert len(await reconcile.compare_day(payments.ctx.db, payments.gateway, today)) == 2
+    assert len(await catch_up.compare_day(payments.ctx.db, payments.provider, today)) == 2
     health = payments.database.row("select app.payments_health() as found")["found"]
     assert health["days_differing"] == 1
 

@@ -3,31 +3,35 @@
 import asyncio
 import uuid
 
+import httpx
 import pytest
 
 from core.errors import ConflictError, InvalidInputError, NotFoundError, RetryableError
-from core.payments import catch_up as reconcile
-from core.payments import sync
-from core.payments.refunds import create_refund
+from core.payments import catch_up
+from core.payments.returns import create_return
+from core.payments.stripe import handle
+from core.payments.stripe.client import StripeClient
+from core.payments.sync import sync_order
 from core.payments.types import OrderState
+from sandbox.stripe.in_process import InProcessTransport
 from tests.harness.payments import DirectBuyer, PaymentsHarness
 from tests.integration.payments.conftest import OpenPayments
 
 
 async def test_a_full_refund_takes_all_credits(payments: PaymentsHarness, ada: DirectBuyer) -> None:
     order = await ada.buy()
-    await payments.refund_at_stripe(order)
+    await payments.refund_at_stripe(order.provider_payment_id)
     await payments.deliver()
     assert payments.find(order).state is OrderState.REFUNDED
     assert ada.balance() == (0, 0, 0)
-    assert payments.refunds_of(order) == [("stripe", "succeeded", 1990)]
+    assert payments.returns_of(order) == [("stripe", "succeeded", 1990)]
 
 
 async def test_a_part_takes_its_share_rounded_down(
     payments: PaymentsHarness, ada: DirectBuyer
 ) -> None:
     order = await ada.buy()
-    await payments.refund_at_stripe(order, 700)
+    await payments.refund_at_stripe(order.provider_payment_id, 700)
     await payments.deliver()
     found = payments.find(order)
     assert (found.state, found.credits_reversed) == (OrderState.PARTIALLY_REFUNDED, 17)
@@ -39,7 +43,7 @@ async def test_spent_credits_become_debt_that_the_next_purchase_pays(
 ) -> None:
     order = await ada.buy()
     ada.spend(45)
-    await payments.refund_at_stripe(order)
+    await payments.refund_at_stripe(order.provider_payment_id)
     await payments.deliver()
     assert ada.balance() == (0, 0, 45)
     await ada.buy("credits_100")
@@ -49,7 +53,7 @@ async def test_spent_credits_become_debt_that_the_next_purchase_pays(
 async def test_its_own_credits_go_first(payments: PaymentsHarness) -> None:
     ada = payments.buyer(credits_=7)
     order = await ada.buy()
-    await payments.refund_at_stripe(order)
+    await payments.refund_at_stripe(order.provider_payment_id)
     await payments.deliver()
     assert payments.database.row("select remaining from app.credit_lots where source = 'gift'") == {
         "remaining": 7
@@ -60,8 +64,8 @@ async def test_partial_full_and_failed_refunds_converge(
     payments: PaymentsHarness, ada: DirectBuyer
 ) -> None:
     order = await ada.buy()
-    await payments.refund_at_stripe(order, 500)
-    rest = await payments.refund_at_stripe(order, 1490)
+    await payments.refund_at_stripe(order.provider_payment_id, 500)
+    rest = await payments.refund_at_stripe(order.provider_payment_id, 1490)
     await payments.deliver()
     assert ada.balance() == (0, 0, 0)
     await payments.control(f"refunds/{rest}", {"status": "failed"})
@@ -80,8 +84,8 @@ async def test_a_refund_before_the_grant_nets_to_nothing(
 ) -> None:
     order = await ada.order()
     await payments.pay(order)
-    paid = await payments.gateway.get_session(order.session_id or "")
-    await payments.gateway.create_refund({"payment_intent": paid.payment_intent}, key="early")
+    paid = await payments.provider.get_session(order.session_id or "")
+    await payments.refund_at_stripe(paid.payment_id)
     for kind in ("refund.created", "charge.refunded", "checkout.session.completed"):
         await payments.deliver(kind)
     assert (payments.find(order).state, ada.balance()) == (OrderState.REFUNDED, (0, 0, 0))
@@ -130,7 +134,7 @@ async def test_a_part_that_is_disputed_holds_its_share(
 
 async def test_a_dispute_won_after_a_refund(payments: PaymentsHarness, ada: DirectBuyer) -> None:
     order = await ada.buy()
-    await payments.refund_at_stripe(order, 995)
+    await payments.refund_at_stripe(order.provider_payment_id, 995)
     dispute = await payments.dispute(order, amount=995)
     await payments.deliver()
     assert ada.balance() == (0, 0, 0)
@@ -143,53 +147,60 @@ async def test_a_dispute_won_after_a_refund(payments: PaymentsHarness, ada: Dire
 
 async def test_lost_events_are_fetched(payments: PaymentsHarness, ada: DirectBuyer) -> None:
     order = await ada.buy()
-    await payments.refund_at_stripe(order)
-    assert await reconcile.fetch_events(payments.ctx.db, payments.gateway) > 0
+    await payments.refund_at_stripe(order.provider_payment_id)
+    assert await handle.fetch_missed(payments.ctx.db, payments.provider) > 0
     await payments.run_tasks()
     assert payments.find(order).state is OrderState.REFUNDED
-    assert await reconcile.fetch_events(payments.ctx.db, payments.gateway) == 0
+    assert await handle.fetch_missed(payments.ctx.db, payments.provider) == 0
 
 
 async def test_an_event_whose_task_died_is_handled_by_the_schedule(
     payments: PaymentsHarness, ada: DirectBuyer
 ) -> None:
     order = await ada.buy()
-    await payments.refund_at_stripe(order)
+    await payments.refund_at_stripe(order.provider_payment_id)
     await payments.receive(*await payments.events("charge.refunded"))
     payments.database.rows("delete from app.outbox")
     payments.database.rows("update app.stripe_events set received_at = now() - interval '1 hour'")
     health = payments.database.row("select app.payments_health() as found")["found"]
     assert health["events_waiting"] == 1
-    await reconcile.sync_unsettled(payments.ctx.db, payments.gateway)
+    assert await handle.handle_stranded(payments.ctx.db, payments.provider) == 1
     assert payments.find(order).state is OrderState.REFUNDED
 
 
-async def test_an_old_look_does_not_overwrite_a_newer_one(
-    payments: PaymentsHarness, ada: DirectBuyer, monkeypatch: pytest.MonkeyPatch
+class _Stalling(httpx.AsyncBaseTransport):
+    """The wire to Stripe, on which the last answer of the first sync is late."""
+
+    def __init__(self, wire: httpx.AsyncBaseTransport) -> None:
+        self._wire = wire
+        self.stalled, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        answer = await self._wire.handle_async_request(request)
+        if request.url.path == "/v1/disputes" and not self.stalled.is_set():
+            self.stalled.set()
+            await self.go_on.wait()
+        return answer
+
+
+async def test_an_old_state_does_not_overwrite_a_newer_one(
+    payments: PaymentsHarness, ada: DirectBuyer
 ) -> None:
     """A worker stalls between Stripe's answer and its write, and the refund fails in between."""
     order = await ada.buy()
-    refund = await payments.refund_at_stripe(order, 995)
-    seen, go_on = asyncio.Event(), asyncio.Event()
-    look = sync.look
-
-    async def stalled(*args: object) -> object:
-        facts = await look(*args)  # type: ignore[arg-type]  # passed on as it came
-        if not seen.is_set():
-            seen.set()
-            await go_on.wait()
-        return facts
-
-    monkeypatch.setattr(sync, "look", stalled)
-    slow = asyncio.create_task(payments.sync(order))
-    await seen.wait()
+    refund = await payments.refund_at_stripe(order.provider_payment_id, 995)
+    wire = _Stalling(InProcessTransport(payments.sandbox))
+    provider = StripeClient(payments.ctx.settings, transport=wire)
+    slow = asyncio.create_task(sync_order(payments.ctx.db, provider, order.id))
+    await wire.stalled.wait()
     await payments.sync(order)
     assert ada.balance() == (25, 0, 0)
     await payments.control(f"refunds/{refund}", {"status": "failed"})
     await payments.sync(order)
     assert ada.balance() == (50, 0, 0)
-    go_on.set()
+    wire.go_on.set()
     await slow
+    await provider.close()
     assert ada.balance() == (50, 0, 0)
     assert payments.find(order).credits_reversed == 0
 
@@ -202,9 +213,9 @@ async def test_the_unused_part_goes_back(payments: PaymentsHarness, ada: DirectB
     ada.spend(20)
     await ada.give_back(order)
     assert ada.balance() == (0, 0, 0), "they cannot be spent while Stripe works"
-    assert payments.refunds_of(order) == [("buyer", "requested", 1194)]
+    assert payments.returns_of(order) == [("buyer", "requested", 1194)]
     await payments.run_tasks()
-    assert payments.refunds_of(order) == [("buyer", "succeeded", 1194)]
+    assert payments.returns_of(order) == [("buyer", "succeeded", 1194)]
     assert ada.balance() == (0, 0, 0)
     await payments.deliver()
     assert ada.balance() == (0, 0, 0)
@@ -221,7 +232,7 @@ async def test_some_of_the_credits_go_back(payments: PaymentsHarness, ada: Direc
     await ada.give_back(order)
     await payments.run_tasks()
     assert payments.find(order).state is OrderState.REFUNDED
-    assert sum(amount for _, _, amount in payments.refunds_of(order)) == 1990
+    assert sum(amount for _, _, amount in payments.returns_of(order)) == 1990
 
 
 async def test_what_cannot_go_back(payments: PaymentsHarness, ada: DirectBuyer) -> None:
@@ -250,7 +261,7 @@ async def test_ten_at_once_give_back_once(payments: PaymentsHarness, ada: Direct
     done = await asyncio.gather(*(ada.give_back(order) for _ in range(10)), return_exceptions=True)
     assert sum(not isinstance(each, BaseException) for each in done) == 1
     await payments.run_tasks()
-    made = await payments.gateway.list_refunds(order.payment_intent or "")
+    made = await payments.provider.list_returns(order.provider_payment_id or "")
     assert [refund.amount for refund in made] == [1990]
 
 
@@ -259,10 +270,10 @@ async def test_the_lost_answer_of_a_refund(payments: PaymentsHarness, ada: Direc
     await payments.fault("drop_after", "refunds", times=3)
     refund = await ada.give_back(order)
     assert await payments.run_tasks() == ["retry"]
-    assert (await ada.give_back(order, refund_id=refund.id)).id == refund.id
+    assert (await ada.give_back(order, return_id=refund.id)).id == refund.id
     payments.database.rows("update app.outbox set due_at = now()")
     assert await payments.run_tasks() == ["done"]
-    assert payments.refunds_of(order) == [("buyer", "succeeded", 1990)]
+    assert payments.returns_of(order) == [("buyer", "succeeded", 1990)]
 
 
 async def test_a_stored_server_error_does_not_stop_a_refund(
@@ -272,9 +283,9 @@ async def test_a_stored_server_error_does_not_stop_a_refund(
     await payments.fault("error_before", "refunds", times=3, status=500, stored=True)
     refund = await ada.give_back(order)
     with pytest.raises(RetryableError):
-        await create_refund(payments.ctx.db, payments.gateway, refund.id)
-    await create_refund(payments.ctx.db, payments.gateway, refund.id)
-    assert payments.refunds_of(order) == [("buyer", "succeeded", 1990)]
+        await create_return(payments.ctx.db, payments.provider, refund.id)
+    await create_return(payments.ctx.db, payments.provider, refund.id)
+    assert payments.returns_of(order) == [("buyer", "succeeded", 1990)]
 
 
 async def test_a_refund_that_was_made_behind_a_server_error_is_not_made_again(
@@ -284,10 +295,10 @@ async def test_a_refund_that_was_made_behind_a_server_error_is_not_made_again(
     await payments.fault("error_after", "refunds", times=3, status=500, stored=True)
     refund = await ada.give_back(order, 10)
     with pytest.raises(RetryableError):
-        await create_refund(payments.ctx.db, payments.gateway, refund.id)
-    await create_refund(payments.ctx.db, payments.gateway, refund.id)
-    assert payments.refunds_of(order) == [("buyer", "succeeded", 398)]
-    assert len(await payments.gateway.list_refunds(order.payment_intent or "")) == 1
+        await create_return(payments.ctx.db, payments.provider, refund.id)
+    await create_return(payments.ctx.db, payments.provider, refund.id)
+    assert payments.returns_of(order) == [("buyer", "succeeded", 398)]
+    assert len(await payments.provider.list_returns(order.provider_payment_id or "")) == 1
 
 
 async def test_a_refund_that_stripe_refuses_gives_the_credits_back(
@@ -300,7 +311,7 @@ async def test_a_refund_that_stripe_refuses_gives_the_credits_back(
     await payments.close_dispute(dispute, "warning_needs_response")
     await payments.close_dispute(dispute, "needs_response")
     await payments.run_tasks()
-    assert payments.refunds_of(order) == [("buyer", "refused", 1990)]
+    assert payments.returns_of(order) == [("buyer", "refused", 1990)]
     assert payments.find(order).state is OrderState.DISPUTED
     await payments.close_dispute(dispute, "won")
     await payments.deliver()
@@ -316,11 +327,13 @@ async def test_a_refund_that_fails_later_gives_the_credits_back(
         await ada.give_back(order, 10)
         await payments.run_tasks()
         assert ada.balance() == (40, 0, 0)
-        (refund,) = await payments.gateway.list_refunds(payments.find(order).payment_intent or "")
+        (refund,) = await payments.provider.list_returns(
+            payments.find(order).provider_payment_id or ""
+        )
         await payments.control(f"refunds/{refund.id}", {"status": "failed"})
         await payments.deliver("refund.failed")
         assert ada.balance() == (50, 0, 0)
-        assert payments.refunds_of(order) == [("buyer", "failed", 398)]
+        assert payments.returns_of(order) == [("buyer", "failed", 398)]
 
 
 async def test_a_forgotten_refund_is_made_by_the_schedule(
@@ -329,8 +342,8 @@ async def test_a_forgotten_refund_is_made_by_the_schedule(
     order = await ada.buy()
     await ada.give_back(order)
     payments.database.rows("delete from app.outbox")
-    await reconcile.sync_unsettled(payments.ctx.db, payments.gateway, older_than_seconds=0)
-    assert payments.refunds_of(order) == [("buyer", "succeeded", 1990)]
+    await catch_up.sync_unsettled(payments.ctx.db, payments.provider, older_than_seconds=0)
+    assert payments.returns_of(order) == [("buyer", "succeeded", 1990)]
 
 
 async def test_what_cost_less_than_its_credits_never_makes_debt(
@@ -349,4 +362,4 @@ async def test_what_cost_less_than_its_credits_never_makes_debt(
 
 async def test_a_refund_of_nobody(payments: PaymentsHarness) -> None:
     with pytest.raises(NotFoundError):
-        await create_refund(payments.ctx.db, payments.gateway, uuid.uuid4())
+        await create_return(payments.ctx.db, payments.provider, uuid.uuid4())

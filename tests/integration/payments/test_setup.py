@@ -3,29 +3,31 @@
 import pytest
 
 from core.payments import service
-from core.payments.stripe.client import API_VERSION, call, pages
 from core.payments.stripe.events import KNOWN_TYPES
+from core.payments.stripe.wire import API_VERSION, call, pages
 from scripts.stripe_setup import set_up
 from tests.harness.payments import DirectBuyer, PaymentsHarness
 
 
 async def test_twice_is_once(payments: PaymentsHarness, capsys: pytest.CaptureFixture[str]) -> None:
     packs = await payments.api_db.run(service.list_packs)
-    prices = {pack.slug: await payments.gateway.find_price(pack.lookup_key) for pack in packs}
+    prices = {pack.slug: await payments.provider.find_price(pack.lookup_key) for pack in packs}
     assert None not in prices.values()
-    secret = await set_up(payments.ctx.settings, payments.gateway, packs)
+    secret = await set_up(payments.ctx.settings, payments.provider, packs)
     assert secret is not None
     assert secret.startswith("whsec_")
-    assert await set_up(payments.ctx.settings, payments.gateway, packs) is None
+    assert await set_up(payments.ctx.settings, payments.provider, packs) is None
     assert "made" not in capsys.readouterr().out.splitlines()[-1]
-    endpoints = [each async for each in pages(payments.gateway.v1.webhook_endpoints.list_async, {})]
+    endpoints = [
+        each async for each in pages(payments.provider.v1.webhook_endpoints.list_async, {})
+    ]
     (endpoint,) = endpoints
     assert endpoint["api_version"] == API_VERSION
     assert set(endpoint["enabled_events"]) == KNOWN_TYPES
-    products = [each async for each in pages(payments.gateway.v1.products.list_async, {})]
+    products = [each async for each in pages(payments.provider.v1.products.list_async, {})]
     assert len(products) == len(packs)
-    payments.gateway.forget_prices()
-    again = {pack.slug: await payments.gateway.find_price(pack.lookup_key) for pack in packs}
+    payments.provider.discard_prices()
+    again = {pack.slug: await payments.provider.find_price(pack.lookup_key) for pack in packs}
     assert again == prices
 
 
@@ -41,14 +43,14 @@ async def test_a_new_price_takes_the_lookup_key_over(
     )
     await set_up(
         payments.ctx.settings,
-        payments.gateway,
+        payments.provider,
         await payments.api_db.run(service.list_packs),
         endpoint=False,
     )
     newer = await ada.order("credits_50")
     assert newer.id != order.id
     assert newer.price_id != order.price_id
-    old = await call(payments.gateway.v1.prices.retrieve_async, order.price_id)
+    old = await call(payments.provider.v1.prices.retrieve_async, order.price_id)
     assert old["active"] is False
     for each, amount in ((order, 1990), (newer, 2190)):
         await payments.pay(each)
@@ -58,18 +60,18 @@ async def test_a_new_price_takes_the_lookup_key_over(
 
 
 async def test_an_endpoint_that_was_changed_is_set_right(payments: PaymentsHarness) -> None:
-    await set_up(payments.ctx.settings, payments.gateway, [])
+    await set_up(payments.ctx.settings, payments.provider, [])
     (endpoint,) = [
-        each async for each in pages(payments.gateway.v1.webhook_endpoints.list_async, {})
+        each async for each in pages(payments.provider.v1.webhook_endpoints.list_async, {})
     ]
     await call(
-        payments.gateway.v1.webhook_endpoints.update_async,
+        payments.provider.v1.webhook_endpoints.update_async,
         endpoint["id"],
         {"enabled_events": ["charge.refunded"], "disabled": True},
     )
-    assert await set_up(payments.ctx.settings, payments.gateway, []) is None
+    assert await set_up(payments.ctx.settings, payments.provider, []) is None
     (endpoint,) = [
-        each async for each in pages(payments.gateway.v1.webhook_endpoints.list_async, {})
+        each async for each in pages(payments.provider.v1.webhook_endpoints.list_async, {})
     ]
     assert set(endpoint["enabled_events"]) == KNOWN_TYPES
     assert endpoint["status"] == "enabled"

@@ -1,0 +1,202 @@
+"""Whoever takes the money, in the product's own words: what is asked of them, what they answer.
+
+`core/payments/stripe` implements `PaymentProvider`. Everything else in core/payments knows only
+what stands here. Nobody calls a provider inside a transaction.
+
+Amounts of money are in the currency's smallest unit.
+"""
+
+import uuid
+from collections.abc import AsyncIterator
+from datetime import datetime
+from enum import StrEnum
+from typing import ClassVar, Protocol
+
+import msgspec
+
+from core.errors import FailureKind
+from core.payments.types import ReturnState
+
+# --- errors ----------------------------------------------------------------------------------
+
+
+class PaymentProviderError(Exception):
+    """Base. `reason` is a stable word, never the provider's text."""
+
+    failure_kind: ClassVar[FailureKind] = FailureKind.ERROR
+    """What it is counted as where it makes a task run again."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class ProviderUnavailableError(PaymentProviderError):
+    """No answer, too many requests or a broken one: the outcome may be unknown. Same key again."""
+
+    failure_kind = FailureKind.ABSENT
+
+
+class ProviderServerError(ProviderUnavailableError):
+    """Their failure, which they may have stored with its key: the next call takes a new key."""
+
+
+class Missing(StrEnum):
+    """What a refused call named and the provider does not know."""
+
+    CUSTOMER = "customer"
+    PRICE = "price"
+    SUBJECT = "subject"  # what the call was about
+
+
+class ProviderRefusedError(PaymentProviderError):
+    """The provider understood and says no; `missing` says what it does not know."""
+
+    def __init__(self, reason: str, missing: Missing | None = None) -> None:
+        super().__init__(reason)
+        self.missing = missing
+
+
+class ProviderKeyReusedError(PaymentProviderError):
+    """The idempotency key was used with other parameters."""
+
+
+class ProviderCredentialsError(PaymentProviderError):
+    """Our key is wrong or may not do this: a matter for the operator."""
+
+    failure_kind = FailureKind.ABSENT
+
+
+# --- what they tell ---------------------------------------------------------------------------
+
+
+class Price(msgspec.Struct, frozen=True):
+    id: str
+    unit_amount: int | None
+    currency: str | None
+
+
+class SessionState(StrEnum):
+    OPEN = "open"
+    COMPLETE = "complete"
+    EXPIRED = "expired"
+
+
+class SessionItem(msgspec.Struct, frozen=True):
+    price_id: str | None
+    quantity: int | None
+
+
+class CheckoutSession(msgspec.Struct, frozen=True, kw_only=True):
+    """The provider's page for one attempt at an order. `order_reference` and `metadata` are what
+    it was created with, if it is one of ours."""
+
+    id: str
+    state: SessionState
+    is_paid: bool
+    is_one_time: bool
+    url: str | None = None
+    order_reference: str | None = None
+    metadata: dict[str, str] = {}
+    customer_id: str | None = None
+    payment_id: str | None = None
+    invoice_id: str | None = None
+    currency: str | None = None
+    amount_subtotal: int | None = None
+    amount_total: int | None = None
+    created_at: datetime
+    items: tuple[SessionItem, ...] = ()
+
+
+class ProviderPayment(msgspec.Struct, frozen=True):
+    """What became of a session's money. `failure_reason` is a word once it did not go through."""
+
+    id: str
+    order_reference: str | None
+    failure_reason: str | None
+
+
+class Invoice(msgspec.Struct, frozen=True):
+    id: str
+    url: str | None
+    pdf_url: str | None
+
+
+class ProviderReturn(msgspec.Struct, frozen=True):
+    """Money on its way back. `return_id` names our own return, if it was made for one."""
+
+    id: str
+    amount: int
+    state: ReturnState = msgspec.field(name="status")
+    reason: str | None
+    failure_reason: str | None
+    return_id: uuid.UUID | None = msgspec.field(name="request_id")
+
+
+class Dispute(msgspec.Struct, frozen=True):
+    id: str
+    amount: int
+    status: str
+    reason: str | None
+
+
+# --- what they are asked ----------------------------------------------------------------------
+
+
+class SessionRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """All of it follows from the order's row: the same attempt always sends the same."""
+
+    order_id: uuid.UUID
+    user_id: uuid.UUID
+    pack_slug: str
+    credits: int
+    price_id: str
+    customer_id: str
+    expires_at: datetime
+    success_url: str
+    cancel_url: str
+
+
+class ReturnRequest(msgspec.Struct, frozen=True, kw_only=True):
+    return_id: uuid.UUID
+    order_id: uuid.UUID
+    payment_id: str
+    amount: int
+
+
+class PaymentProvider(Protocol):
+    """Each call raises a PaymentProviderError. `key` makes a repeated call find the first one."""
+
+    async def find_price(self, lookup_key: str) -> Price | None:
+        """The active price of a pack; remembered until `discard_prices`."""
+
+    def discard_prices(self) -> None: ...
+
+    async def create_customer(self, user_id: uuid.UUID, email: str | None, *, key: str) -> str: ...
+
+    async def create_session(self, request: SessionRequest, *, key: str) -> CheckoutSession: ...
+
+    async def get_session(self, session_id: str) -> CheckoutSession:
+        """With its items, which no other call tells."""
+
+    async def expire_session(self, session_id: str) -> CheckoutSession: ...
+
+    def list_sessions(
+        self, *, since: datetime, until: datetime | None = None, is_complete: bool = False
+    ) -> AsyncIterator[CheckoutSession]:
+        """Those created from `since` on and before `until`, newest first."""
+
+    async def get_payment(self, payment_id: str) -> ProviderPayment: ...
+
+    async def find_receipt_url(self, payment_id: str) -> str | None: ...
+
+    async def get_invoice(self, invoice_id: str) -> Invoice: ...
+
+    async def list_returns(self, payment_id: str) -> list[ProviderReturn]: ...
+
+    async def list_disputes(self, payment_id: str) -> list[Dispute]: ...
+
+    async def create_return(self, request: ReturnRequest, *, key: str) -> ProviderReturn: ...
+
+    async def create_portal_url(self, customer_id: str, *, return_url: str) -> str:
+        """A short-lived page where a buyer sees payments, receipts and cards."""

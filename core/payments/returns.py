@@ -1,0 +1,124 @@
+"""Returns of money: our row and its credits first, then the provider, then a sync of the order.
+
+On the wire and in what buyers read a return of money is called a refund. In this code a refund is
+credits that come back to a reservation's owner.
+"""
+
+import uuid
+from datetime import datetime
+
+import structlog
+
+from core.db import Connection, Database
+from core.errors import NotFoundError, RetryableError
+from core.payments import queries, service
+from core.payments.provider import (
+    PaymentProvider,
+    ProviderKeyReusedError,
+    ProviderRefusedError,
+    ProviderServerError,
+    ReturnRequest,
+)
+from core.payments.sync import sync_order
+from core.payments.types import Order, Return, ReturnState
+
+log = structlog.get_logger()
+
+
+async def request_return(
+    conn: Connection,
+    return_id: uuid.UUID,
+    order_id: uuid.UUID,
+    *,
+    credits_: int | None,
+    reason: str | None,
+) -> Return:
+    """The buyer gives unused credits back, by default all of the order's. Runs as the user.
+
+    Raises: NotFoundError, ConflictError, InvalidInputError, NoIdentityError.
+    """
+    await queries.request_return(conn, return_id, order_id, credits_=credits_, reason=reason)
+    return await get_return(conn, return_id)
+
+
+async def admin_return(
+    conn: Connection,
+    return_id: uuid.UUID,
+    order_id: uuid.UUID,
+    *,
+    amount: int | None,
+    reason: str,
+    key: str,
+) -> Return:
+    """An admin gives back any amount, by default all that is left; audited. Runs as the admin.
+
+    Raises: NotAllowedError, NotFoundError, ConflictError, InvalidInputError,
+    IdempotencyMismatchError. Replay: the same key and terms find the same return.
+    """
+    known_id = await queries.admin_return(
+        conn, return_id, order_id, amount=amount, reason=reason, key=key
+    )
+    return await get_return(conn, known_id)
+
+
+async def get_return(conn: Connection, return_id: uuid.UUID) -> Return:
+    """Raises: NotFoundError, also for another's return."""
+    found = await queries.find_return(conn, return_id)
+    if found is None:
+        raise NotFoundError(kind="refund")
+    return found
+
+
+async def list_returns(
+    conn: Connection,
+    *,
+    order_id: uuid.UUID | None = None,
+    before: tuple[datetime, uuid.UUID] | None,
+    limit: int,
+) -> list[Return]:
+    """Newest first."""
+    return await queries.list_returns(conn, order_id=order_id, before=before, limit=limit)
+
+
+async def create_return(
+    db: Database,
+    provider: PaymentProvider,
+    return_id: uuid.UUID,
+    *,
+    lease_token: uuid.UUID | None = None,
+) -> None:
+    """Make a requested return at the provider, at most once, and sync its order. For the worker.
+
+    Raises: NotFoundError, PaymentProviderError, RetryableError, LeaseLostError.
+    Replay: a return that the provider has is found by our id and not made again.
+    """
+
+    async def load(conn: Connection) -> tuple[Return, Order]:
+        asked = await get_return(conn, return_id)
+        return asked, await service.get_order(conn, asked.order_id)
+
+    asked, order = await db.run(load)
+    if asked.state is ReturnState.REQUESTED and order.provider_payment_id is not None:
+        try:
+            await _ensure_made(db, provider, asked, order.provider_payment_id)
+        except ProviderRefusedError as error:
+            reason = error.reason
+            log.warning("payment.return_refused", return_id=str(return_id), reason=reason)
+            await db.run(lambda conn: queries.refuse_return(conn, return_id, reason))
+    await sync_order(db, provider, order.id, lease_token=lease_token)
+
+
+async def _ensure_made(
+    db: Database, provider: PaymentProvider, asked: Return, payment_id: str
+) -> None:
+    made = await provider.list_returns(payment_id)
+    if any(each.return_id == asked.id for each in made):
+        return
+    request = ReturnRequest(
+        return_id=asked.id, order_id=asked.order_id, payment_id=payment_id, amount=asked.amount
+    )
+    try:
+        await provider.create_return(request, key=f"return:{asked.id}:{asked.attempt}")
+    except (ProviderServerError, ProviderKeyReusedError) as error:
+        await db.run(lambda conn: queries.next_return_attempt(conn, asked))
+        raise RetryableError("return_not_answered", kind=error.failure_kind) from error

@@ -1,0 +1,135 @@
+"""Handles Stripe's events: finds the order that one is about, and syncs it."""
+
+import uuid
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from core.db import Connection, Database
+from core.payments import queries, service
+from core.payments.catch_up import AT_ONCE, STRANDED_AFTER_SECONDS, log_and_continue
+from core.payments.provider import PaymentProvider, ProviderRefusedError
+from core.payments.stripe import events
+from core.payments.stripe.client import StripeClient
+from core.payments.stripe.types import StripeEvent, Subject, received_event
+from core.payments.sync import sync_order
+
+log = structlog.get_logger()
+
+EVENTS_BACK: Final = timedelta(hours=72)
+EVENTS_BACK_WEEKLY: Final = timedelta(days=30)
+_MONDAY: Final = 0
+
+
+class _Found(msgspec.Struct, frozen=True):
+    event: StripeEvent
+    subject: Subject
+    payment_id: str | None
+    order_id: uuid.UUID | None
+
+
+async def handle_event(
+    db: Database,
+    provider: PaymentProvider,
+    event_id: str,
+    *,
+    lease_token: uuid.UUID | None = None,
+) -> None:
+    """Sync the order that an event is about; the event is marked in the transaction of the effect.
+
+    Raises: PaymentProviderError, RetryableError, LeaseLostError.
+    """
+    found = await db.run(lambda conn: _load(conn, event_id, lease_token))
+    if found is None:
+        return
+    event, order_id = found.event, found.order_id
+    if order_id is None and found.payment_id is not None:
+        order_id = await _order_of_payment(db, provider, found.payment_id)
+    if event.type == "charge.dispute.created":
+        log.error("payment.disputed", order_id=str(order_id), dispute_id=found.subject.id)
+    if order_id is None or event.type in events.NOTED_TYPES:
+        outcome = "noted" if order_id is not None else "ignored: no order of ours"
+        log.info("stripe_event.passed_over", event_id=event_id, type=event.type, outcome=outcome)
+        await db.run(
+            lambda conn: events.finish(
+                conn, event_id, outcome, order_id=order_id, lease_token=lease_token
+            )
+        )
+        return
+    await sync_order(
+        db,
+        provider,
+        order_id,
+        claimed_session_id=found.subject.id if event.type in events.SESSION_TYPES else None,
+        event_id=event_id,
+        lease_token=lease_token,
+    )
+
+
+async def handle_stranded(
+    db: Database, provider: PaymentProvider, *, older_than_seconds: float = STRANDED_AFTER_SECONDS
+) -> int:
+    """Events that wait and have no task left; how many there were."""
+    stranded = await db.run(
+        lambda conn: events.list_stranded(
+            conn, older_than_seconds=older_than_seconds, limit=AT_ONCE
+        )
+    )
+    for event_id in stranded:
+        await log_and_continue(handle_event(db, provider, event_id), event_id)
+    return len(stranded)
+
+
+async def fetch_missed(db: Database, client: StripeClient, *, today: date | None = None) -> int:
+    """Events of refunds and disputes that no webhook brought; how many were new."""
+    now = datetime.now(UTC)
+    day = today or now.date()
+    back = EVENTS_BACK_WEEKLY if day.weekday() == _MONDAY else EVENTS_BACK
+    new = 0
+    async for payload in client.list_events(events.REVERSAL_TYPES, since=now - back):
+        event = received_event(payload)
+        task_id = await db.run(
+            lambda conn, event=event: events.record(conn, event, source="reconcile")  # type: ignore[misc]
+        )
+        new += task_id is not None
+    return new
+
+
+async def _load(conn: Connection, event_id: str, lease_token: uuid.UUID | None) -> _Found | None:
+    """The event and the order that our rows know it by; None once it is handled or gone."""
+    event = await events.find_event(conn, event_id)
+    if event is None or event.handled_at is not None:
+        outcome = (event and event.outcome) or "gone"
+        await events.finish(conn, event_id, outcome, order_id=None, lease_token=lease_token)
+        return None
+    assert event.payload is not None
+    subject = _subject_of(event.payload["data"]["object"])
+    if event.type in events.SESSION_TYPES:
+        order_id = await queries.find_order_by_session(conn, str(subject.id))
+        order_id = order_id or await service.find_order_id(conn, subject.client_reference_id)
+        return _Found(event, subject, None, order_id)
+    is_payment = event.type.startswith("payment_intent.")
+    payment_id = subject.id if is_payment else subject.payment_intent
+    if payment_id is None:
+        return _Found(event, subject, None, None)
+    order_id = await queries.find_order_by_payment(conn, payment_id)
+    return _Found(event, subject, payment_id, order_id)
+
+
+def _subject_of(described: dict[str, Any]) -> Subject:
+    # Whoever writes other things than ids there is no order of ours.
+    ids = {name: described.get(name) for name in Subject.__struct_fields__}
+    return Subject(**{name: value for name, value in ids.items() if isinstance(value, str)})
+
+
+async def _order_of_payment(
+    db: Database, provider: PaymentProvider, payment_id: str
+) -> uuid.UUID | None:
+    """Not known by its payment: what the payment was created with is the fallback."""
+    try:
+        payment = await provider.get_payment(payment_id)
+    except ProviderRefusedError:
+        return None
+    return await db.run(lambda conn: service.find_order_id(conn, payment.order_reference))
