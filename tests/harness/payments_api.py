@@ -146,7 +146,7 @@ class PaymentsApiHarness:
         ]
 
     async def landed(self, buyer: Buyer, order_id: str) -> Json:
-        """The landing page asks, a worker looks, the page asks again; no pause between looks."""
+        """The landing page asks, a worker syncs, the page asks again; without the pause."""
         self.database.rows("update app.orders set asked_at = null where id = %s", (order_id,))
         await buyer.look(f"/v1/checkout/{order_id}")
         await self.payments.run_tasks()

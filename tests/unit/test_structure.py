@@ -42,6 +42,11 @@ FOREIGN = {
 # The one exception: the client that puts ids on RQ's queues.
 MAY_IMPORT_RQ = {"core.tasks.outbox"}
 
+# folder of a vendor's code | the vendor's library, and who else in core may import that folder
+CUPBOARDS = {
+    "core.payments.stripe": ("stripe", {"core.payments.noun"}),
+}
+
 # Errors of the driver are the edge's to see; everything else of SQL is core's.
 _SQL_TEXT = re.compile(r"\b(?:from|join|into|update|select) app\.\w")
 _ENDS_TRANSACTION = re.compile(r"\.(commit|rollback)\(|\.transaction\(|\bautocommit\b")
@@ -155,6 +160,22 @@ def test_each_part_has_its_own_libraries(package: str) -> None:
         if top(found) in FOREIGN[package]
         and not (top(found) == "rq" and name in MAY_IMPORT_RQ)
         and not (top(found) == "psycopg_pool" and name == "core.db")
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("cupboard", CUPBOARDS)
+def test_a_vendor_is_known_in_its_cupboard_only(cupboard: str) -> None:
+    library, also = CUPBOARDS[cupboard]
+    wrong = [
+        f"{name} imports {found}"
+        for name, path in sources("core", "api", "worker", "scripts")
+        for found in imports_in(tree_of(path))
+        if not f"{name}.".startswith(f"{cupboard}.")
+        and (
+            top(found) == library
+            or (f"{found}.".startswith(f"{cupboard}.") and top(name) == "core" and name not in also)
+        )
     ]
     assert wrong == []
 

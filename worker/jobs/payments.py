@@ -22,7 +22,7 @@ from worker.context import WorkerContext
 
 log = structlog.get_logger()
 
-# Without a key nothing can be looked at; the tasks wait for a process that has one.
+# Without a key nobody can be asked; the tasks wait for a process that has one.
 _NO_KEY_RETRY_SECONDS = 60
 
 
