@@ -15,6 +15,8 @@ from litestar.openapi.spec import Example
 
 from api.schemas.problems import FieldError, ProblemDetails
 from core import errors
+from core.pixels.errors import Found, PayloadTooLargeError, PhotoReason, UnsupportedMediaError
+from core.words.say import SENTENCES, figures_of, say
 
 MEDIA_TYPE = "application/problem+json"
 _RESERVED = frozenset({"type", "title", "status", "instance", "request_id", "errors"})
@@ -91,7 +93,11 @@ PAYLOAD_TOO_LARGE = ProblemKind(
     detail="The body or the image is larger than this path takes.",
     meaning="The request's body or the image in it is over the stated limit.",
     what_to_do="Send a smaller file or body; the limit is in the document where it is known.",
-    members={"reason": "too_many_bytes", "limit_bytes": 25_000_000},
+    members={
+        "reason": PhotoReason.TOO_MANY_BYTES,
+        "size_bytes": 31_400_000,
+        "limit_bytes": 25_000_000,
+    },
 )
 UNSUPPORTED_MEDIA = ProblemKind(
     status=415,
@@ -100,7 +106,7 @@ UNSUPPORTED_MEDIA = ProblemKind(
     detail="This kind of content is not taken here.",
     meaning="The Content-Type, or what the bytes of a file really are, is not one we take.",
     what_to_do="Send JSON, or a JPEG, PNG, WebP, HEIC or TIFF photo, as the route documents.",
-    members={"reason": "unknown_type", "detail": "This kind of content is not taken here."},
+    members={"reason": PhotoReason.UNKNOWN_TYPE, "found": Found.GIF},
 )
 RATE_LIMITED = ProblemKind(
     status=429,
@@ -271,8 +277,8 @@ BY_ERROR: dict[type[errors.DomainError], ProblemKind] = {
         members={"reason": "invalid_credentials"},
     ),
     errors.RateLimitedError: RATE_LIMITED,
-    errors.UnsupportedMediaError: UNSUPPORTED_MEDIA,
-    errors.PayloadTooLargeError: PAYLOAD_TOO_LARGE,
+    UnsupportedMediaError: UNSUPPORTED_MEDIA,
+    PayloadTooLargeError: PAYLOAD_TOO_LARGE,
 }
 
 BY_STATUS: dict[int, ProblemKind] = {
@@ -336,14 +342,11 @@ def document(
     """The problem document. `fields` of a domain error become members of their own names."""
     given = dict(fields or {})
     listed = given.pop("errors", None) or field_errors
-    detail = given.pop("detail", None)
-    if not isinstance(detail, str):
-        detail = string.Formatter().vformat(kind.detail, (), _Fields(given))
     body: dict[str, Any] = {
         "type": type_uri(base_url, kind),
         "title": kind.title,
         "status": kind.status,
-        "detail": detail,
+        "detail": _detail(kind, given),
         "instance": instance,
         "request_id": request_id,
     }
@@ -351,6 +354,14 @@ def document(
         body["errors"] = listed
     body.update({name: value for name, value in given.items() if name not in _RESERVED})
     return body
+
+
+def _detail(kind: ProblemKind, given: Mapping[str, Any]) -> str:
+    """The reason's sentence, or else the kind's."""
+    key = f"reason.{given.get('reason')}"
+    if key in SENTENCES and figures_of(key) <= set(given):
+        return say(key, **given)
+    return string.Formatter().vformat(kind.detail, (), _Fields(given))
 
 
 def raises(

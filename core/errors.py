@@ -86,7 +86,7 @@ class DomainError(Exception):
         )
 
     def __hash__(self) -> int:
-        return hash((type(self), self.values))
+        return hash(type(self))  # a field may hold what has no hash
 
     def __str__(self) -> str:
         return ", ".join(f"{name}={value!r}" for name, value in self.fields.items())
@@ -102,6 +102,19 @@ class DomainError(Exception):
 
 def _rebuild(cls: Callable[..., DomainError], fields: dict[str, Any]) -> DomainError:
     return cls(**fields)
+
+
+class Reason(StrEnum):
+    """Base of the words that a field `reason` may hold; each noun has its own.
+
+    A word stands in one of them only. Its sentence is `reason.<word>` of core/words.
+    """
+
+
+def find_reason(word: str) -> Reason | None:
+    """The word, of whichever noun's reasons it is."""
+    nouns = (noun._value2member_map_.get(word) for noun in Reason.__subclasses__())
+    return next((found for found in nouns if isinstance(found, Reason)), None)
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -164,7 +177,6 @@ class ConflictError(DomainError):
     generation_id: uuid.UUID | None = None
     batch_id: uuid.UUID | None = None
     refund_days: int | None = None
-    detail: str | None = None
 
 
 class GoneError(DomainError):
@@ -185,8 +197,6 @@ class InvalidInputError(DomainError):
     field: str
     reason: str
     reasons: tuple[str, ...] = ()
-    detail: str | None = None
-    upload_id: uuid.UUID | None = None
     errors: tuple[Fault, ...] = ()
 
 
@@ -297,24 +307,6 @@ class RateLimitedError(DomainError):
 
     retry_after_seconds: float
     policy: str
-
-
-class UnsupportedMediaError(DomainError):
-    """A file that is not an image we take."""
-
-    in_jobs = InJobs.NEVER
-
-    reason: str
-    detail: str
-
-
-class PayloadTooLargeError(DomainError):
-    in_jobs = InJobs.NEVER
-
-    reason: str
-    limit_bytes: int | None = None
-    limit_pixels: int | None = None
-    detail: str | None = None
 
 
 class RetryableError(Exception):

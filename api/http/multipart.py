@@ -17,8 +17,8 @@ from multipart import (  # type: ignore[import-untyped]  # it has no stubs
     PushMultipartParser,
 )
 
-from core.errors import UnsupportedMediaError
 from core.pixels import sniff
+from core.pixels.errors import PhotoReason, UnsupportedMediaError
 from core.pixels.limits import BYTES_MAX
 from core.uploads.types import SentFile
 
@@ -75,8 +75,8 @@ async def read_file(request: Request[Any, Any, Any]) -> SentFile:
     media_type, options = request.content_type
     if media_type != "multipart/form-data":
         raise UnsupportedMediaError(
-            reason="not_multipart",
-            detail=f"Send multipart/form-data with the photo in the field `{FIELD}`.",
+            reason=PhotoReason.NOT_MULTIPART,
+            form_field=FIELD,
         )
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > BODY_BYTES_MAX:

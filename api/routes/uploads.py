@@ -31,12 +31,13 @@ from core.errors import (
     InvalidInputError,
     NotAllowedError,
     NotFoundError,
-    PayloadTooLargeError,
     QuotaError,
     RequestInProgressError,
-    UnsupportedMediaError,
+    find_reason,
 )
+from core.pixels.errors import PayloadTooLargeError, UnsupportedMediaError
 from core.uploads import service
+from core.uploads.errors import PhotoRejectedError, UploadReason
 from core.uploads.service import Owner, UploadTools
 from core.uploads.types import Upload, UploadId, UploadState
 
@@ -261,12 +262,8 @@ async def _answer(
     if wait:
         headers["Preference-Applied"] = f"wait={wait}"
     if upload.state is UploadState.REJECTED and upload.problem is not None:
-        raise InvalidInputError(
-            field="file",
-            reason=upload.problem.code,
-            detail=upload.problem.detail,
-            upload_id=upload.id,
-        )
+        reason = find_reason(upload.problem.code) or UploadReason.NOT_USABLE
+        raise PhotoRejectedError(reason=reason, upload_id=upload.id, figures=upload.problem.figures)
     if upload.state is not UploadState.READY:
         headers["Retry-After"] = str(_RETRY_AFTER_SECONDS)
         return Response(view_of(upload, {}), status_code=202, headers=headers)

@@ -8,7 +8,14 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from core.uploads.types import DirectUpload, Upload, UploadProblem, UploadState
+from core.uploads.types import DirectUpload, Upload, UploadState
+
+
+class UploadProblem(msgspec.Struct, frozen=True):
+    """Why a photo was rejected: a stable word, and a sentence for its owner."""
+
+    code: str
+    detail: str
 
 
 class UploadView(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,12 +96,18 @@ def view_of(upload: Upload, urls: Mapping[str, str]) -> UploadView:
         width=upload.width,
         height=upload.height,
         notes=upload.notes,
-        problem=upload.problem,
+        problem=_problem_of(upload),
         thumbnail_url=urls.get(upload.thumbnail_key or ""),
         photo_url=urls.get(upload.normal_key or ""),
         created_at=upload.created_at,
         settled_at=upload.settled_at,
     )
+
+
+def _problem_of(upload: Upload) -> UploadProblem | None:
+    if upload.problem is None:
+        return None
+    return UploadProblem(code=upload.problem.code, detail=upload.problem.in_words("reason"))
 
 
 def direct_view_of(direct: DirectUpload) -> DirectUploadView:

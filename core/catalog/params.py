@@ -11,12 +11,11 @@ import msgspec
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
+from core.catalog.errors import CatalogReason
 from core.errors import Fault, InvalidInputError
 from core.words.say import say
 
 ERRORS_MAX = 20
-REASON = "params_do_not_fit"
-_DETAIL = "The parameters do not fit this operation; `errors` says what to change."
 # The keywords of JSON Schema that have a sentence of their own, which shows their `limit`.
 LIMITS = frozenset(
     {
@@ -49,7 +48,9 @@ def check(schema: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any
     faults = [*_unprintable(given), *_faults(validator, given)]
     if faults:
         raise InvalidInputError(
-            field="params", reason=REASON, detail=_DETAIL, errors=tuple(faults[:ERRORS_MAX])
+            field="params",
+            reason=CatalogReason.PARAMS_DO_NOT_FIT,
+            errors=tuple(faults[:ERRORS_MAX]),
         )
     return _complete(schema, given)
 

@@ -39,7 +39,7 @@ def normalise(data: bytes) -> NormalisedImage:
     trailer = sniff.judge(data, layout)
     image = raster.decode(data[: layout.end], layout.format)
     if image.size not in {(layout.width, layout.height), (layout.height, layout.width)}:
-        raise corrupt("its header and its pixels differ in size")
+        raise corrupt("size")
     notes = _privacy_notes(layout, trailer)
     if isinstance(layout, jpeg.JpegLayout):
         stripped = _stripped_if_whole(data, layout, image)

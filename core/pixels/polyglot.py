@@ -7,9 +7,9 @@ is refused, and so are scripts, pages, archives and PDF wherever another program
 
 import re
 
-from core.errors import UnsupportedMediaError
+from core.pixels.errors import Carried, PhotoReason, UnsupportedMediaError
 from core.pixels.formats import jpeg
-from core.pixels.formats.base import ImageFormat, Layout, refuse
+from core.pixels.formats.base import ImageFormat, Layout
 
 # PDF readers look for the header in the first 1,024 bytes (ISO 32000-1, annex H.3, note 13).
 _PDF_REACH = 1_024
@@ -31,16 +31,16 @@ _PADDING = b"\x00\xff \t\r\n"
 def check(data: bytes, layout: Layout) -> str | None:
     """The kind of harmless trailer, if there is one. Raises: UnsupportedMediaError."""
     if b"%PDF-" in data[:_PDF_REACH]:
-        raise _foreign("a PDF document")
+        raise _carries(Carried.PDF)
     if _ZIP_END in data[-_ZIP_REACH:]:
-        raise _foreign("a zip archive")
+        raise _carries(Carried.ZIP)
     texts = [data[start:end] for start, end in layout.metadata]
     for text in texts:
         if _PAGE_OR_SCRIPT.search(text):
-            raise _foreign("a web page or a script in its description")
+            raise _carries(Carried.PAGE_IN_DESCRIPTION)
     # A script that starts with the image's own magic bytes needs a comment to hide the rest.
     if data[4:6] == b"/*" and any(b"*/" in text for text in texts):
-        raise _foreign("a script")
+        raise _carries(Carried.SCRIPT)
     return _check_trailer(data, layout)
 
 
@@ -49,9 +49,9 @@ def _check_trailer(data: bytes, layout: Layout) -> str | None:
     if not rest.strip(_PADDING):
         return None
     if rest.startswith(_FOREIGN_START):
-        raise _foreign("another file")
+        raise _carries(Carried.FILE)
     if _PAGE_OR_SCRIPT.search(rest):
-        raise _foreign("a web page, a script or a document")
+        raise _carries(Carried.PAGE)
     kind = None
     if layout.format is ImageFormat.JPEG:
         kind, rest = _skip_pictures(rest)
@@ -61,7 +61,7 @@ def _check_trailer(data: bytes, layout: Layout) -> str | None:
         return "motion photo"
     if rest.rstrip(_PADDING).endswith(b"SEFT"):
         return "phone maker's data"
-    raise _foreign("data that is not part of the picture")
+    raise _carries(Carried.UNKNOWN)
 
 
 def _skip_pictures(rest: bytes) -> tuple[str | None, bytes]:
@@ -79,9 +79,5 @@ def _skip_pictures(rest: bytes) -> tuple[str | None, bytes]:
     return kind, rest
 
 
-def _foreign(what: str) -> UnsupportedMediaError:
-    return refuse(
-        "polyglot",
-        f"The file is a picture but also carries {what}. Open it in a photo program, export the "
-        "picture alone and send that.",
-    )
+def _carries(what: Carried) -> UnsupportedMediaError:
+    return UnsupportedMediaError(reason=PhotoReason.POLYGLOT, carried=what)

@@ -35,7 +35,7 @@ pillow_heif.options.DECODE_THREADS = 1
 
 def decode(data: bytes, kind: ImageFormat) -> Image.Image:
     """All pixels. Raises: UnsupportedMediaError (truncated, corrupt, too_complex)."""
-    with codec_errors("its pixels cannot be decoded"):
+    with codec_errors("pixels"):
         image = _open(data, kind)
         image.load()
     return image
@@ -141,7 +141,7 @@ def flatten_modes(image: Image.Image) -> Image.Image:
         return image.convert("RGBA")
     if image.mode in {"1", "L", "P", "RGBX", "YCbCr"}:
         return image.convert("RGB")
-    raise corrupt(f"pixels of kind {image.mode}")
+    raise corrupt("pixel_kind")
 
 
 def drop_opaque_alpha(image: Image.Image) -> tuple[Image.Image, bool]:

@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 from PIL import Image
 
-from core.errors import UnsupportedMediaError
 from core.pixels import colour, raster, sniff
+from core.pixels.errors import UnsupportedMediaError
 from core.pixels.formats.base import Colour, ImageFormat, Layout
 from core.pixels.limits import OUTPUT_BYTES_MAX, OUTPUT_PIXELS_MAX, SIDE_MAX, SIDE_MIN
 

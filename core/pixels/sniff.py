@@ -8,10 +8,15 @@ from collections.abc import Callable
 from pathlib import PurePath
 from typing import Final
 
-from core.errors import PayloadTooLargeError
 from core.pixels import polyglot
+from core.pixels.errors import (
+    Found,
+    PayloadTooLargeError,
+    PhotoReason,
+    UnsupportedMediaError,
+)
 from core.pixels.formats import jpeg, png, webp
-from core.pixels.formats.base import Colour, ImageFormat, Layout, refuse
+from core.pixels.formats.base import Colour, ImageFormat, Layout
 from core.pixels.limits import (
     BOMB_PIXELS_MIN,
     BOMB_RATIO,
@@ -30,13 +35,6 @@ CONTENT_TYPES: Final = {
     ImageFormat.TIFF: "image/tiff",
 }
 
-_NAMES: Final = {
-    ImageFormat.JPEG: "JPEG",
-    ImageFormat.PNG: "PNG",
-    ImageFormat.WEBP: "WebP",
-    ImageFormat.HEIC: "HEIC",
-    ImageFormat.TIFF: "TIFF",
-}
 _EXTENSIONS: Final = {
     ImageFormat.JPEG: ("jpg", "jpeg", "jpe", "jfif"),
     ImageFormat.PNG: ("png",),
@@ -73,19 +71,19 @@ _UNDECLARED: Final = frozenset(
     }
 )
 _FOREIGN_MAGIC: Final = (
-    (b"GIF8", "a GIF"),
-    (b"BM", "a Windows bitmap"),
-    (b"%PDF-", "a PDF document"),
-    (b"PK\x03\x04", "a zip archive or office document"),
-    (b"8BPS", "a Photoshop document"),
-    (b"\xff\x0a", "a JPEG XL picture"),
-    (b"\x00\x00\x00\x0cJXL ", "a JPEG XL picture"),
-    (b"\x00\x00\x00\x0cjP  ", "a JPEG 2000 picture"),
-    (b"\x00\x00\x01\x00", "an icon"),
-    (b"II+\x00", "a BigTIFF"),
-    (b"MM\x00+", "a BigTIFF"),
-    (b"II*\x00\x10\x00\x00\x00CR", "a camera's raw file"),
-    (b"FUJIFILMCCD-RAW", "a camera's raw file"),
+    (b"GIF8", Found.GIF),
+    (b"BM", Found.BMP),
+    (b"%PDF-", Found.PDF),
+    (b"PK\x03\x04", Found.ZIP),
+    (b"8BPS", Found.PHOTOSHOP),
+    (b"\xff\x0a", Found.JPEG_XL),
+    (b"\x00\x00\x00\x0cJXL ", Found.JPEG_XL),
+    (b"\x00\x00\x00\x0cjP  ", Found.JPEG_2000),
+    (b"\x00\x00\x01\x00", Found.ICON),
+    (b"II+\x00", Found.BIGTIFF),
+    (b"MM\x00+", Found.BIGTIFF),
+    (b"II*\x00\x10\x00\x00\x00CR", Found.CAMERA_RAW),
+    (b"FUJIFILMCCD-RAW", Found.CAMERA_RAW),
 )
 _READERS: Final[dict[ImageFormat, Callable[[bytes], Layout]]] = {
     ImageFormat.JPEG: jpeg.parse,
@@ -93,7 +91,6 @@ _READERS: Final[dict[ImageFormat, Callable[[bytes], Layout]]] = {
     ImageFormat.WEBP: webp.parse,
 }
 _HDR_TRANSFERS: Final = frozenset({16, 18})  # PQ and HLG, ITU-T H.273 table 3
-_SEND = "Send a JPEG, PNG, WebP, HEIC or TIFF photo."
 
 
 def inspect(
@@ -105,11 +102,12 @@ def inspect(
     bytes: their headers are read where they are decoded, see `headers`.
 
     A name or declared type that promises another kind of file is refused
-    (`extension_mismatch`): a buyer who renames a file should hear it here, not from a shop that
-    rejects the result. No name, no extension, or application/octet-stream promises nothing.
+    (`extension_mismatch`, `type_mismatch`): a buyer who renames a file should hear it here, not
+    from a shop that rejects the result. No name, no extension, or application/octet-stream
+    promises nothing.
 
-    Raises: UnsupportedMediaError (reason: empty_file, unknown_type, extension_mismatch, and as
-    `judge`), PayloadTooLargeError (reason: too_many_bytes, and as `judge`).
+    Raises: UnsupportedMediaError (reason: empty_file, unknown_type, extension_mismatch,
+    type_mismatch, and as `judge`), PayloadTooLargeError (reason: too_many_bytes, and as `judge`).
     """
     check_size(len(data))
     kind = detect(data)
@@ -134,13 +132,10 @@ def judge(data: bytes, layout: Layout) -> str | None:
 def check_size(size_bytes: int) -> None:
     """Also for a declared length, before the body is read."""
     if size_bytes == 0:
-        raise refuse("empty_file", f"The file is empty. {_SEND}")
+        raise UnsupportedMediaError(reason=PhotoReason.EMPTY_FILE)
     if size_bytes > BYTES_MAX:
         raise PayloadTooLargeError(
-            reason="too_many_bytes",
-            limit_bytes=BYTES_MAX,
-            detail=f"The file has {size_bytes / 1e6:.1f} MB; at most {BYTES_MAX // 1_000_000} MB "
-            "are taken. Save it as JPEG with a quality of about 90.",
+            reason=PhotoReason.TOO_MANY_BYTES, size_bytes=size_bytes, limit_bytes=BYTES_MAX
         )
 
 
@@ -158,9 +153,12 @@ def detect(data: bytes) -> ImageFormat:
     if foreign is None and data[4:8] == b"ftyp":
         return _detect_heif(data)
     if foreign is None and data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<":
-        foreign = "an SVG drawing" if b"<svg" in data[:4096].lower() else "a web page"
-    what = f"This is {foreign}." if foreign else "The file is not a kind of picture we know."
-    raise refuse("unknown_type", f"{what} {_SEND}")
+        foreign = Found.SVG if b"<svg" in data[:4096].lower() else Found.WEB_PAGE
+    raise _unknown(foreign or Found.UNKNOWN)
+
+
+def _unknown(found: Found) -> UnsupportedMediaError:
+    return UnsupportedMediaError(reason=PhotoReason.UNKNOWN_TYPE, found=found)
 
 
 def parse(data: bytes, kind: ImageFormat) -> Layout:
@@ -172,44 +170,45 @@ def _detect_heif(data: bytes) -> ImageFormat:
     size = int.from_bytes(data[:4], "big")
     brands = {data[at : at + 4] for at in range(8, min(size, len(data), 256), 4) if at != 12}
     if brands & {b"avif", b"avis"} and not brands & {b"heic", b"heix"}:
-        raise refuse("unknown_type", f"This is an AVIF picture. {_SEND}")
+        raise _unknown(Found.AVIF)
     if brands & {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}:
         return ImageFormat.HEIC
-    raise refuse("unknown_type", f"This is a film or a kind of picture we do not know. {_SEND}")
+    raise _unknown(Found.FILM)
 
 
 def _check_promise(kind: ImageFormat, filename: str | None, declared: str | None) -> None:
     extension = PurePath(filename or "").suffix.lower().removeprefix(".")
     claimed = next((known for known, names in _EXTENSIONS.items() if extension in names), None)
     if extension in _OTHER_EXTENSIONS or claimed not in {None, kind}:
-        raise refuse(
-            "extension_mismatch",
-            f"The file's name ends in .{extension}, but it is a {_NAMES[kind]}. Rename it to "
-            f".{_EXTENSIONS[kind][0]} or export it again, then send it.",
+        raise UnsupportedMediaError(
+            reason=PhotoReason.EXTENSION_MISMATCH,
+            format=kind,
+            extension=extension,
+            right_extension=_EXTENSIONS[kind][0],
         )
     media_type = (declared or "").partition(";")[0].strip().lower()
     if media_type not in _UNDECLARED and media_type not in _TYPE_ALIASES[kind]:
-        raise refuse(
-            "extension_mismatch",
-            f"The file was sent as {media_type[:80]}, but it is a {_NAMES[kind]}. Send it as "
-            f"{CONTENT_TYPES[kind]} or as application/octet-stream.",
+        raise UnsupportedMediaError(
+            reason=PhotoReason.TYPE_MISMATCH,
+            format=kind,
+            media_type=media_type[:80],
+            right_media_type=CONTENT_TYPES[kind],
         )
 
 
 def _check_dimensions(layout: Layout, size_bytes: int) -> None:
     width, height = layout.width, layout.height
     if min(width, height) < SIDE_MIN:
-        raise refuse(
-            "too_small",
-            f"The picture is {width} x {height} pixels; each side needs at least {SIDE_MIN}. "
-            "Send the original photo, not its preview.",
+        raise UnsupportedMediaError(
+            reason=PhotoReason.TOO_SMALL, width=width, height=height, side_min=SIDE_MIN
         )
     if width * height > PIXELS_MAX or max(width, height) > SIDE_MAX:
         raise PayloadTooLargeError(
-            reason="too_many_pixels",
+            reason=PhotoReason.TOO_MANY_PIXELS,
+            width=width,
+            height=height,
             limit_pixels=PIXELS_MAX,
-            detail=f"The picture is {width} x {height} pixels; at most {PIXELS_MAX // 1_000_000} "
-            f"megapixels and {SIDE_MAX} pixels a side are taken. Make it smaller.",
+            side_max=SIDE_MAX,
         )
     channels = (1 if layout.colour in {Colour.GRAY, Colour.PALETTE} else 3) + layout.has_alpha
     decoded = width * height * channels * max(1, layout.bit_depth // 8)
@@ -217,35 +216,19 @@ def _check_dimensions(layout: Layout, size_bytes: int) -> None:
     ratio = BOMB_RATIO_MODERN if modern else BOMB_RATIO
     if width * height > BOMB_PIXELS_MIN and decoded > size_bytes * ratio:
         raise PayloadTooLargeError(
-            reason="decompression_bomb",
-            limit_pixels=PIXELS_MAX,
-            detail=f"{size_bytes} bytes that unpack to {decoded} are no photo. "
-            "Send the photo as your camera saved it.",
+            reason=PhotoReason.DECOMPRESSION_BOMB, size_bytes=size_bytes, decoded_bytes=decoded
         )
 
 
 def _check_kind(layout: Layout) -> None:
     if layout.frames > 1:
-        raise refuse(
-            "animated",
-            "The file holds several pictures or an animation. Send one still photo per file.",
-        )
+        raise UnsupportedMediaError(reason=PhotoReason.ANIMATED)
     if layout.colour is Colour.CMYK:
-        raise refuse(
-            "cmyk",
-            "The picture is in CMYK, the colours of print. Convert it to sRGB and send it again.",
-        )
+        raise UnsupportedMediaError(reason=PhotoReason.CMYK)
     if layout.colour is Colour.LAB:
-        raise refuse("lab", "The picture is in Lab colours. Convert it to sRGB and send it again.")
+        raise UnsupportedMediaError(reason=PhotoReason.LAB)
     # HEIC of 10 and 12 bits is what phones and cameras deliver; the worker reduces it to 8.
     if layout.bit_depth > (12 if layout.format is ImageFormat.HEIC else 8):
-        raise refuse(
-            "sixteen_bit",
-            f"The picture has {layout.bit_depth} bits per channel. Save it with 8 bits per "
-            "channel (in Photoshop: Image, Mode, 8 Bits/Channel) and send it again.",
-        )
+        raise UnsupportedMediaError(reason=PhotoReason.SIXTEEN_BIT, bits=layout.bit_depth)
     if layout.cicp is not None and layout.cicp[1] in _HDR_TRANSFERS:
-        raise refuse(
-            "hdr",
-            "The picture is an HDR photo (HLG or PQ). Export it as a normal photo and send that.",
-        )
+        raise UnsupportedMediaError(reason=PhotoReason.HDR)

@@ -16,12 +16,8 @@ from storage3.exceptions import StorageApiError
 from storage3.types import CreateSignedUploadUrlOptions, URLOptions
 from storage3.utils import StorageException
 
-from core.errors import (
-    ConflictError,
-    NotFoundError,
-    PayloadTooLargeError,
-    PermanentError,
-)
+from core.errors import ConflictError, NotFoundError, PermanentError
+from core.pixels.errors import PayloadTooLargeError, PhotoReason
 from core.retries import retrying
 from core.settings import Settings
 from core.storage.types import SignedUpload, StorageUnavailableError
@@ -162,7 +158,7 @@ def _translate(operation: str, error: StorageApiError) -> Exception:
         case 409:
             return ConflictError(reason="object_exists")
         case 413:
-            return PayloadTooLargeError(reason="too_many_bytes")
+            return PayloadTooLargeError(reason=PhotoReason.NOT_KEPT)
         case 400 | 415 | 422:
             log.error("storage.refused", operation=operation, status=status, code=error.code)
             return PermanentError(f"storage refused {operation} with {status}")

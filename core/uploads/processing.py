@@ -11,29 +11,25 @@ import msgspec
 import structlog
 
 from core.db import Connection, Database
-from core.errors import (
-    LeaseLostError,
-    NotFoundError,
-    PayloadTooLargeError,
-    UnsupportedMediaError,
-)
+from core.errors import LeaseLostError, NotFoundError
+from core.pixels.errors import PayloadTooLargeError, UnsupportedMediaError
 from core.pixels.normalise import NormalisedImage
 from core.pixels.normalise import normalise as normalise_pixels
 from core.pixels.pool import PixelPool
 from core.storage.types import Storage
 from core.tasks import outbox
 from core.uploads import queries
+from core.uploads.errors import UploadReason
 from core.uploads.types import (
     Upload,
     UploadId,
-    UploadProblem,
     UploadState,
     every_key,
     normal_key,
     original_keys,
-    problem_of,
     thumbnail_key,
 )
+from core.words.problem import Problem
 
 log = structlog.get_logger()
 
@@ -42,10 +38,7 @@ PENDING_SECONDS_MAX: Final = 24 * 3600
 _EXPIRE_BATCH: Final = 200
 _WANTED: Final = frozenset({UploadState.PENDING, UploadState.STORED, UploadState.READY})
 _THUMBNAIL_EXTENSIONS: Final = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp"}
-_MISSING: Final = UploadProblem(
-    code="original_missing",
-    detail="The file did not arrive completely. Send it again.",
-)
+_MISSING: Final = Problem(UploadReason.ORIGINAL_MISSING)
 
 
 class ProcessingTools(msgspec.Struct, frozen=True):
@@ -101,10 +94,15 @@ async def _judge(tools: ProcessingTools, upload: Upload) -> Verdict:
     except NotFoundError:
         return _rejected(_MISSING)
     except (UnsupportedMediaError, PayloadTooLargeError) as error:
-        return _rejected(problem_of(error.fields))
+        return _rejected(_problem_of(error))
 
 
-def _rejected(problem: UploadProblem) -> Verdict:
+def _problem_of(error: UnsupportedMediaError | PayloadTooLargeError) -> Problem:
+    figures = dict(error.fields)
+    return Problem(figures.pop("reason"), figures)
+
+
+def _rejected(problem: Problem) -> Verdict:
     return Verdict(UploadState.REJECTED, {"problem": msgspec.to_builtins(problem)})
 
 

@@ -16,21 +16,17 @@ import structlog
 
 from core import idempotency
 from core.db import Connection, Database, Scope
-from core.errors import (
-    ConflictError,
-    DomainError,
-    NotFoundError,
-    PayloadTooLargeError,
-    UnsupportedMediaError,
-)
+from core.errors import ConflictError, DomainError, NotFoundError
 from core.idempotency import IdempotentRequest
 from core.ids import new_id
 from core.people.service import get_or_open_account
 from core.pixels import sniff
+from core.pixels.errors import PayloadTooLargeError, UnsupportedMediaError
 from core.pixels.formats.base import ImageFormat
 from core.storage.types import Storage, StorageUnavailableError
 from core.tasks.outbox import DueTask, TaskQueue
 from core.uploads import queries
+from core.uploads.errors import UploadReason
 from core.uploads.types import (
     EXTENSIONS,
     DirectUpload,
@@ -217,7 +213,7 @@ async def complete_direct(tools: UploadTools, owner: Owner, upload_id: UploadId)
     """
     upload = await get(tools.db, owner.scope, upload_id)
     if upload.state is UploadState.EXPIRED:
-        raise ConflictError(reason="upload_expired", state=upload.state.value)
+        raise ConflictError(reason=UploadReason.UPLOAD_EXPIRED, state=upload.state.value)
     if upload.state is not UploadState.PENDING:
         return upload
     try:
@@ -244,11 +240,7 @@ async def _fetch_and_check(tools: UploadTools, upload: Upload) -> Checked:
         sniff.check_size(await tools.storage.size(tools.bucket, upload.storage_key))
         data = await tools.storage.get(tools.bucket, upload.storage_key)
     except NotFoundError as error:
-        raise ConflictError(
-            reason="not_uploaded",
-            state=upload.state.value,
-            detail="Nothing has arrived at the upload URL. Send the file there first.",
-        ) from error
+        raise ConflictError(reason=UploadReason.NOT_UPLOADED, state=upload.state.value) from error
     return await check_file(SentFile(upload.file_name, _declared_type(upload.storage_key), data))
 
 

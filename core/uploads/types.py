@@ -3,12 +3,13 @@
 import datetime as dt
 import uuid
 from enum import StrEnum
-from typing import Any, Final, NewType
+from typing import Final, NewType
 
 import msgspec
 
-from core.errors import UnsupportedMediaError
+from core.pixels.errors import PhotoReason, UnsupportedMediaError
 from core.pixels.formats.base import ImageFormat
+from core.words.problem import Problem
 
 UploadId = NewType("UploadId", uuid.UUID)
 
@@ -50,13 +51,6 @@ class UploadState(StrEnum):
         return self not in {UploadState.PENDING, UploadState.STORED}
 
 
-class UploadProblem(msgspec.Struct, frozen=True):
-    """Why a photo was rejected: a stable word, and a sentence for its owner."""
-
-    code: str
-    detail: str
-
-
 class Upload(msgspec.Struct, frozen=True, kw_only=True):
     """Width and height are those of the normalised photo."""
 
@@ -74,7 +68,7 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
     height: int | None
     pixel_sha256: str | None
     notes: list[str]
-    problem: UploadProblem | None
+    problem: Problem | None
     created_at: dt.datetime
     settled_at: dt.datetime | None
 
@@ -128,8 +122,8 @@ def declared_extension(content_type: str) -> str:
     extension = DECLARABLE.get(content_type.partition(";")[0].strip().lower())
     if extension is None:
         raise UnsupportedMediaError(
-            reason="unknown_type",
-            detail=f"{', '.join(DECLARABLE)} are taken; this was announced as another type.",
+            reason=PhotoReason.TYPE_NOT_TAKEN,
+            media_types=tuple(DECLARABLE),
         )
     return extension
 
@@ -144,9 +138,3 @@ def clean_file_name(name: str | None) -> str | None:
         extension = printable.rpartition(".")[2][:10]
         printable = f"{printable[: FILE_NAME_LENGTH_MAX - 11]}.{extension}"
     return printable or None
-
-
-def problem_of(fields: dict[str, Any]) -> UploadProblem:
-    """From the fields of UnsupportedMediaError or PayloadTooLargeError."""
-    detail = fields.get("detail") or "The photo cannot be used."
-    return UploadProblem(code=str(fields.get("reason") or "not_usable"), detail=str(detail))

@@ -9,10 +9,14 @@ import pytest
 from core.catalog import params
 from core.catalog.types import Lane
 from core.credits.types import EntryKind, Source
+from core.errors import Reason
 from core.generations.explanation import Outcome
 from core.generations.types import CallState, GenerationState
 from core.payments.types import OrderState
 from core.people.events import EventKind
+from core.pixels.errors import Carried, Found
+from core.pixels.formats.base import ImageFormat
+from core.uploads import errors as _upload_errors  # noqa: F401
 from core.words.say import SENTENCES, figures_of, say
 
 # Of each table: the words that need a sentence, and further keys that code asks for by name.
@@ -33,6 +37,9 @@ TABLES: dict[str, tuple[Iterable[str], set[str]]] = {
             ),
         },
     ),
+    "carried": (Carried, set()),
+    "found": (Found, set()),
+    "image_format": (ImageFormat, set()),
     "json_type": (
         ("string", "integer", "number", "boolean", "array", "object", "null"),
         set(),
@@ -43,6 +50,7 @@ TABLES: dict[str, tuple[Iterable[str], set[str]]] = {
         (*params.LIMITS, *params.BRANCHES),
         {"required", "unknown", "unknown_all", "control_characters", "type", "enum", "other"},
     ),
+    "reason": ([word for noun in Reason.__subclasses__() for word in noun], {"other"}),
     "run.call": (
         (),
         {

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 import msgspec
 
-from core.errors import UnsupportedMediaError
+from core.pixels.errors import PhotoReason, UnsupportedMediaError
 
 
 class ImageFormat(StrEnum):
@@ -49,28 +49,16 @@ class Layout(msgspec.Struct, kw_only=True):
     """Regions in which pages and scripts are looked for."""
 
 
-def refuse(reason: str, detail: str) -> UnsupportedMediaError:
-    return UnsupportedMediaError(reason=reason, detail=detail)
-
-
 def truncated() -> UnsupportedMediaError:
-    return refuse(
-        "truncated",
-        "The file ends before the picture does. The transfer was probably interrupted: "
-        "send the original file again.",
-    )
+    return UnsupportedMediaError(reason=PhotoReason.TRUNCATED)
 
 
-def corrupt(what: str) -> UnsupportedMediaError:
-    return refuse(
-        "corrupt",
-        f"The file is damaged ({what}). Open it in a photo program, save it again as JPEG "
-        "and send that.",
-    )
+def corrupt(part: str) -> UnsupportedMediaError:
+    return UnsupportedMediaError(reason=PhotoReason.CORRUPT, part=part)
 
 
 @contextlib.contextmanager
-def codec_errors(what: str) -> Iterator[None]:
+def codec_errors(part: str) -> Iterator[None]:
     """Around calls of codec libraries, which raise anything at all on hostile bytes.
 
     Raises: UnsupportedMediaError (truncated, corrupt, too_complex).
@@ -82,13 +70,11 @@ def codec_errors(what: str) -> Iterator[None]:
         except UnsupportedMediaError:
             raise
         except MemoryError as error:
-            raise refuse(
-                "too_complex", "The picture needs too much memory. Save it again as a normal JPEG."
-            ) from error
+            raise UnsupportedMediaError(reason=PhotoReason.TOO_COMPLEX) from error
         except Exception as error:
             if isinstance(error, EOFError) or "truncated" in str(error).lower():
                 raise truncated() from error
-            raise corrupt(what) from error
+            raise corrupt(part) from error
 
 
 def take(data: bytes, offset: int, size: int) -> bytes:

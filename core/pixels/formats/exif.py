@@ -2,7 +2,7 @@
 
 import msgspec
 
-from core.errors import UnsupportedMediaError
+from core.pixels.errors import UnsupportedMediaError
 from core.pixels.formats.base import corrupt, take, unpack
 
 ORIENTATION = 0x0112
@@ -42,14 +42,14 @@ def byte_order(data: bytes) -> str:
     """`<` or `>` for struct. Raises: UnsupportedMediaError."""
     order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(data[:4])
     if order is None:
-        raise corrupt("no TIFF byte order")
+        raise corrupt("byte_order")
     return order
 
 
 def read_ifd(data: bytes, order: str, offset: int) -> Ifd:
     (count,) = unpack(order + "H", data, offset)
     if count > _ENTRIES_MAX:
-        raise corrupt("a directory with too many entries")
+        raise corrupt("too_many_entries")
     fields: dict[int, Field] = {}
     end = offset + 6 + count * 12
     for at in range(offset + 2, offset + 2 + count * 12, 12):

@@ -46,7 +46,7 @@ Box = tuple[bytes, int, int]
 def parse(data: bytes) -> Layout:
     """Width and height are those of the upright picture: libheif turns, mirrors and crops it."""
     boxes, end = _boxes(data)
-    with codec_errors("its description cannot be read"):
+    with codec_errors("description"):
         file = pillow_heif.open_heif(data[:end])
         image = file[file.primary_index]
         info: dict[str, Any] = image.info
@@ -83,11 +83,11 @@ def _boxes(data: bytes) -> tuple[list[Box], int]:
         elif size == 0:
             size = len(data) - at
         if size < 8:
-            raise corrupt("a box without size")
+            raise corrupt("box_size")
         if at + size > len(data):
             raise truncated()
         boxes.append((data[at + 4 : at + 8], at, at + size))
         at += size
         if len(boxes) > _BOXES_MAX:
-            raise corrupt("too many boxes")
+            raise corrupt("too_many_boxes")
     return boxes, at

@@ -4,13 +4,13 @@ import re
 
 import msgspec
 
+from core.pixels.errors import PhotoReason, UnsupportedMediaError
 from core.pixels.formats.base import (
     Colour,
     ImageFormat,
     Layout,
     be16,
     corrupt,
-    refuse,
     take,
     truncated,
     u8,
@@ -55,20 +55,17 @@ def parse(data: bytes, start: int = 0) -> JpegLayout:
     segments = _walk(data, start)
     frames = [segment for segment in segments if segment.marker in _SOF]
     if len(frames) != 1:
-        raise corrupt("it has no frame, or several")
+        raise corrupt("frames")
     frame = frames[0]
     if frame.marker not in _DECODABLE_SOF:
-        raise corrupt("a kind of JPEG that no viewer opens")
+        raise corrupt("frame_kind")
     if sum(segment.marker == _SOS for segment in segments) > SCANS_MAX:
-        raise refuse(
-            "too_complex",
-            f"The JPEG is stored in more than {SCANS_MAX} scans. Save it again as a normal JPEG.",
-        )
+        raise UnsupportedMediaError(reason=PhotoReason.TOO_COMPLEX)
     body = frame.start + 4
     components = u8(data, body + 5)
     colour = {1: Colour.GRAY, 3: Colour.RGB, 4: Colour.CMYK}.get(components)
     if colour is None:
-        raise corrupt(f"{components} colour components")
+        raise corrupt("colour_components")
     layout = JpegLayout(
         format=ImageFormat.JPEG,
         width=be16(data, body + 3),
@@ -127,7 +124,7 @@ def _walk(data: bytes, start: int) -> list[Segment]:
     at = start + 2
     while True:
         if len(segments) > PARTS_MAX:
-            raise corrupt("too many segments")
+            raise corrupt("too_many_segments")
         found = _MARKER.search(data, at)
         if found is None:
             raise truncated()
@@ -138,12 +135,12 @@ def _walk(data: bytes, start: int) -> list[Segment]:
             segments.append(Segment(marker, begin, begin + 2))
             return segments
         if marker == _SOI:
-            raise corrupt("a picture inside the picture")
+            raise corrupt("nested_picture")
         at = begin + 2
         if marker != _TEM:
             length = be16(data, at)
             if length < 2:
-                raise corrupt("a segment without length")
+                raise corrupt("segment_length")
             at += length
             if at > len(data):
                 raise truncated()

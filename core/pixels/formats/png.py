@@ -22,10 +22,10 @@ class PngLayout(Layout, kw_only=True):
 
 def parse(data: bytes) -> PngLayout:
     if take(data, 12, 4) != b"IHDR" or be32(data, 8) != 13:
-        raise corrupt("the header is missing")
+        raise corrupt("header")
     depth, kind = u8(data, 24), u8(data, 25)
     if depth not in _DEPTHS.get(kind, ()):
-        raise corrupt("an impossible bit depth")
+        raise corrupt("bit_depth")
     layout = PngLayout(
         format=ImageFormat.PNG,
         width=be32(data, 16),
@@ -44,7 +44,7 @@ def parse(data: bytes) -> PngLayout:
             raise truncated()
         layout.chunks.append((name, at, stop))
         if len(layout.chunks) > PARTS_MAX:
-            raise corrupt("too many chunks")
+            raise corrupt("too_many_chunks")
         _note(data, layout, name, at + 8, length)
         at = stop
         if name == b"IEND":

@@ -6,7 +6,8 @@ from typing import Final
 from PIL import ExifTags, TiffImagePlugin
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from core.pixels.formats.base import Colour, ImageFormat, Layout, codec_errors, corrupt, refuse
+from core.pixels.errors import Found, PhotoReason, UnsupportedMediaError
+from core.pixels.formats.base import Colour, ImageFormat, Layout, codec_errors, corrupt
 
 _DNG_VERSION: Final = 50706
 _PAGES_MAX: Final = 8
@@ -27,19 +28,13 @@ _WHOLE_NUMBERS: Final = frozenset({1, 4})  # 6.0, section 19: unsigned, and unde
 
 
 def parse(data: bytes) -> Layout:
-    with codec_errors("its directory cannot be read"):
+    with codec_errors("directory"):
         first, pages = _directories(data)
         colour = _COLOURS.get(_number(first, TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 2))
         if colour is None or _DNG_VERSION in first:
-            raise refuse(
-                "unknown_type",
-                "This is a camera's raw file. Export it as JPEG or as an 8-bit TIFF and send that.",
-            )
+            raise UnsupportedMediaError(reason=PhotoReason.UNKNOWN_TYPE, found=Found.CAMERA_RAW)
         if _number(first, TiffImagePlugin.SAMPLEFORMAT, 1) not in _WHOLE_NUMBERS:
-            raise refuse(
-                "sixteen_bit",
-                "The TIFF stores floating point numbers. Save it with 8 bits per channel.",
-            )
+            raise UnsupportedMediaError(reason=PhotoReason.FLOATING_POINT)
         plain = {Colour.RGB: 3, Colour.CMYK: 4, Colour.LAB: 3}.get(colour, 1)
         samples = _number(first, TiffImagePlugin.SAMPLESPERPIXEL, 1)
         return Layout(
@@ -71,7 +66,7 @@ def _directories(data: bytes) -> tuple[ImageFileDirectory_v2, int]:
     # One that lacks its own end says the file's first directory is next: that is the last one, too.
     while directory.next and directory.next not in seen:
         if len(seen) >= _PAGES_MAX:
-            raise corrupt("too many directories")
+            raise corrupt("too_many_directories")
         seen.add(directory.next)
         file.seek(directory.next)
         directory = ImageFileDirectory_v2(data[:8])
@@ -79,7 +74,7 @@ def _directories(data: bytes) -> tuple[ImageFileDirectory_v2, int]:
         first = directory if first is None else first
         pages += not _number(directory, ExifTags.Base.NewSubfileType, 0) & 1
     if first is None:
-        raise corrupt("no picture inside")
+        raise corrupt("no_picture")
     return first, pages
 
 

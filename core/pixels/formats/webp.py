@@ -45,7 +45,7 @@ def parse(data: bytes) -> WebpLayout:
     _read_picture(data, layout, by_name)
     _read_metadata(data, layout)
     if layout.width == 0:
-        raise corrupt("no picture inside")
+        raise corrupt("no_picture")
     return layout
 
 
@@ -59,7 +59,7 @@ def _walk(data: bytes, end: int) -> list[tuple[bytes, int, int]]:
         stop = min(at + 8 + length + length % 2, end)
         chunks.append((data[at : at + 4], at, stop))
         if len(chunks) > PARTS_MAX:
-            raise corrupt("too many chunks")
+            raise corrupt("too_many_chunks")
         at = stop
     return chunks
 
@@ -68,14 +68,14 @@ def _read_picture(data: bytes, layout: WebpLayout, by_name: dict[bytes, int]) ->
     if b"VP8L" in by_name:
         body = by_name[b"VP8L"]
         if u8(data, body) != 0x2F:
-            raise corrupt("the lossless header")
+            raise corrupt("lossless_header")
         bits = le32(data, body + 1)
         layout.width, layout.height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
         layout.has_alpha, layout.lossless = bool(bits >> 28 & 1), True
     elif b"VP8 " in by_name:
         body = by_name[b"VP8 "]
         if take(data, body + 3, 3) != b"\x9d\x01\x2a":
-            raise corrupt("the key frame")
+            raise corrupt("key_frame")
         size = le32(data, body + 6)
         layout.width, layout.height = size & 0x3FFF, size >> 16 & 0x3FFF
     if b"VP8X" in by_name:
@@ -86,7 +86,7 @@ def _read_picture(data: bytes, layout: WebpLayout, by_name: dict[bytes, int]) ->
         if flags & _ANIMATION:
             layout.frames = max(2, sum(name == b"ANMF" for name, _, _ in layout.chunks))
         elif layout.width and canvas != (layout.width, layout.height):
-            raise corrupt("picture and canvas differ in size")
+            raise corrupt("canvas")
         layout.width, layout.height = canvas
 
 

@@ -4,7 +4,8 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from core.errors import ConflictError, NotFoundError, PayloadTooLargeError, PermanentError
+from core.errors import ConflictError, NotFoundError, PermanentError
+from core.pixels.errors import PayloadTooLargeError
 from core.settings import Settings
 from core.storage.supabase import SupabaseStorage
 from core.storage.types import Storage, StorageUnavailableError

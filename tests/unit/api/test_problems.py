@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from api import problems
 from api.schemas.problems import ProblemDetails
 from core import errors
+from core.catalog.errors import CatalogReason
 from core.settings import Settings
 from tests.harness.errors import example, subclasses
 from tests.harness.http import offline_client
@@ -82,18 +83,17 @@ async def test_domain_errors_become_problems(
     assert ("www-authenticate" in response.headers) == (kind.status == 401)
 
 
-async def test_a_domain_error_may_say_its_own_detail_and_errors(settings: Settings) -> None:
+async def test_a_domain_error_may_list_what_is_wrong(settings: Settings) -> None:
     _raised.append(
         errors.InvalidInputError(
             field="params",
-            reason="schema",
-            detail="Two things are wrong.",
+            reason=CatalogReason.PARAMS_DO_NOT_FIT,
             errors=(errors.Fault("#/params/width", "too wide"),),
         )
     )
     async with offline_client(settings, routes=ROUTES) as client:
         body = (await client.get("/broken")).json()
-    assert body["detail"] == "Two things are wrong."
+    assert body["detail"].startswith("The parameters do not fit this operation")
     assert body["errors"] == [{"pointer": "#/params/width", "detail": "too wide"}]
     assert body["status"] == 422
 

@@ -6,8 +6,8 @@ from functools import cache
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.errors import PayloadTooLargeError, UnsupportedMediaError
 from core.pixels import headers, sniff
+from core.pixels.errors import PayloadTooLargeError, UnsupportedMediaError
 from core.pixels.normalise import normalise
 from tests.unit.pixels import images
 

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from core.errors import RetryableError, UnsupportedMediaError
+from core.errors import RetryableError
+from core.pixels.errors import UnsupportedMediaError
 from core.pixels.normalise import normalise
 from core.pixels.outputs import OutputRuleError, verify_output
 from core.pixels.pool import PixelPool
@@ -24,7 +25,7 @@ async def test_results_and_errors_come_back(pool: PixelPool) -> None:
     assert (await pool.run(normalise, data)) == normalise(data)
     with pytest.raises(UnsupportedMediaError) as caught:
         await pool.run(normalise, b"")
-    assert caught.value.fields["reason"] == "empty_file"
+    assert caught.value.reason == "empty_file"
     with pytest.raises(OutputRuleError) as refused:
         await pool.run(verify_output, b"nonsense", max_bytes=100)
     assert refused.value.reason == "wrong_type"

@@ -4,18 +4,20 @@ import struct
 import pytest
 from PIL import Image
 
-from core.errors import PayloadTooLargeError, UnsupportedMediaError
 from core.pixels import sniff
+from core.pixels.errors import PayloadTooLargeError, PhotoReason, UnsupportedMediaError
 from core.pixels.limits import BYTES_MAX
+from core.words.say import say
 from tests.unit.pixels import images
 
 
 def reason_of(data: bytes, filename: str | None = None, declared: str | None = None) -> str:
     with pytest.raises((UnsupportedMediaError, PayloadTooLargeError)) as caught:
         sniff.inspect(data, filename=filename, declared_content_type=declared)
-    assert caught.value.fields["detail"].endswith(".")
-    reason: str = caught.value.fields["reason"]
-    return reason
+    error = caught.value
+    assert isinstance(error, UnsupportedMediaError | PayloadTooLargeError)
+    assert say(f"reason.{error.reason}", **error.fields).endswith(".")
+    return error.reason
 
 
 @pytest.mark.parametrize("kind", images.FORMATS)
@@ -51,8 +53,8 @@ def test_empty_and_tiny() -> None:
 def test_other_types_are_named(data: bytes, said: str) -> None:
     with pytest.raises(UnsupportedMediaError) as caught:
         sniff.inspect(data)
-    assert caught.value.fields["reason"] == "unknown_type"
-    assert said in caught.value.fields["detail"]
+    assert caught.value.reason == "unknown_type"
+    assert said in say("reason.unknown_type", **caught.value.fields)
 
 
 def test_name_and_type_must_not_lie() -> None:
@@ -61,8 +63,8 @@ def test_name_and_type_must_not_lie() -> None:
     assert reason_of(jpeg, "ring.HEIC") == "extension_mismatch"
     assert reason_of(jpeg, "ring.pdf") == "extension_mismatch"
     assert reason_of(jpeg, "ring.jpg.exe") == "extension_mismatch"
-    assert reason_of(jpeg, "ring.jpg", "image/png") == "extension_mismatch"
-    assert reason_of(jpeg, None, "text/html") == "extension_mismatch"
+    assert reason_of(jpeg, "ring.jpg", "image/png") == "type_mismatch"
+    assert reason_of(jpeg, None, "text/html") == "type_mismatch"
 
 
 @pytest.mark.parametrize(
@@ -87,8 +89,8 @@ def test_too_many_bytes() -> None:
     sniff.inspect(padded)
     with pytest.raises(PayloadTooLargeError) as caught:
         sniff.inspect(padded + b"\x00")
-    assert caught.value.fields["reason"] == "too_many_bytes"
-    assert caught.value.fields["limit_bytes"] == BYTES_MAX
+    assert caught.value.reason == "too_many_bytes"
+    assert caught.value.limit_bytes == BYTES_MAX
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "webp"])
@@ -194,5 +196,5 @@ def test_bare_xmp_is_no_script() -> None:
 
 
 def test_refusals_cross_processes() -> None:
-    error = UnsupportedMediaError(reason="cmyk", detail="Text.")
+    error = UnsupportedMediaError(reason=PhotoReason.CMYK)
     assert pickle.loads(pickle.dumps(error)) == error

@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 
-from core.errors import UnsupportedMediaError
+from core.pixels.errors import UnsupportedMediaError
 from core.pixels.formats.base import ImageFormat
 from core.pixels.sniff import CONTENT_TYPES
 from core.uploads.types import (
@@ -15,7 +15,6 @@ from core.uploads.types import (
     every_key,
     normal_key,
     original_key,
-    problem_of,
     thumbnail_key,
 )
 
@@ -63,8 +62,3 @@ def test_a_long_name_keeps_its_ending() -> None:
     assert kept is not None
     assert len(kept) <= 255
     assert kept.endswith(".jpeg")
-
-
-def test_a_problem_always_has_words() -> None:
-    assert problem_of({}).detail
-    assert problem_of({"reason": "cmyk", "detail": "It is in CMYK."}).code == "cmyk"

@@ -1,0 +1,121 @@
+"""What is wrong with a picture: with a photo that was sent, or with a provider's result."""
+
+from enum import StrEnum
+
+from core.errors import DomainError, InJobs, Reason
+
+
+class PhotoReason(Reason):
+    """Why a file is not taken as a photo."""
+
+    ANIMATED = "animated"
+    CMYK = "cmyk"
+    CORRUPT = "corrupt"
+    DECOMPRESSION_BOMB = "decompression_bomb"
+    EMPTY_FILE = "empty_file"
+    EXTENSION_MISMATCH = "extension_mismatch"
+    FLOATING_POINT = "floating_point"
+    HDR = "hdr"
+    LAB = "lab"
+    NOT_KEPT = "not_kept"
+    NOT_MULTIPART = "not_multipart"
+    POLYGLOT = "polyglot"
+    SIXTEEN_BIT = "sixteen_bit"
+    TOO_COMPLEX = "too_complex"
+    TOO_MANY_BYTES = "too_many_bytes"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    TOO_SMALL = "too_small"
+    TRUNCATED = "truncated"
+    TYPE_MISMATCH = "type_mismatch"
+    TYPE_NOT_TAKEN = "type_not_taken"
+    UNKNOWN_TYPE = "unknown_type"
+
+
+class Found(StrEnum):
+    """What a file of an unknown type is."""
+
+    AVIF = "avif"
+    BIGTIFF = "bigtiff"
+    BMP = "bmp"
+    CAMERA_RAW = "camera_raw"
+    FILM = "film"
+    GIF = "gif"
+    ICON = "icon"
+    JPEG_2000 = "jpeg_2000"
+    JPEG_XL = "jpeg_xl"
+    PDF = "pdf"
+    PHOTOSHOP = "photoshop"
+    SVG = "svg"
+    UNKNOWN = "unknown"
+    WEB_PAGE = "web_page"
+    ZIP = "zip"
+
+
+class Carried(StrEnum):
+    """What a picture's file carries besides the picture."""
+
+    FILE = "file"
+    PAGE = "page"
+    PAGE_IN_DESCRIPTION = "page_in_description"
+    PDF = "pdf"
+    SCRIPT = "script"
+    UNKNOWN = "unknown"
+    ZIP = "zip"
+
+
+class UnsupportedMediaError(DomainError):
+    """A file that is not an image we take. Which figures there are depends on the reason.
+
+    `part` names the broken part of a corrupt file, for whoever looks into it.
+    """
+
+    in_jobs = InJobs.NEVER
+
+    reason: PhotoReason
+    found: Found | None = None
+    carried: Carried | None = None
+    part: str | None = None
+    format: str | None = None
+    extension: str | None = None
+    right_extension: str | None = None
+    media_type: str | None = None
+    right_media_type: str | None = None
+    media_types: tuple[str, ...] = ()
+    form_field: str | None = None
+    width: int | None = None
+    height: int | None = None
+    side_min: int | None = None
+    bits: int | None = None
+
+
+class PayloadTooLargeError(DomainError):
+    """Which figures there are depends on the reason. Units: bytes, pixels."""
+
+    in_jobs = InJobs.NEVER
+
+    reason: PhotoReason
+    size_bytes: int | None = None
+    decoded_bytes: int | None = None
+    limit_bytes: int | None = None
+    width: int | None = None
+    height: int | None = None
+    limit_pixels: int | None = None
+    side_max: int | None = None
+
+
+class OutputReason(StrEnum):
+    """Why a provider's result is not what was ordered."""
+
+    ABSURD_SIZE = "absurd_size"
+    ASPECT_CHANGED = "aspect_changed"
+    BACKGROUND_NOT_FOUND = "background_not_found"
+    BAD_PARAMETERS = "bad_parameters"
+    BLANK = "blank"
+    EMPTY_OUTPUT = "empty_output"
+    NO_ALPHA = "no_alpha"
+    NOT_ENLARGED = "not_enlarged"
+    NOTHING_FOUND = "nothing_found"
+    SIZE_MISMATCH = "size_mismatch"
+    TOO_MANY_BYTES = "too_many_bytes"
+    UNDECODABLE = "undecodable"
+    WRONG_TYPE = "wrong_type"
