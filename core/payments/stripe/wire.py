@@ -4,7 +4,6 @@ Plain dictionaries come out of here; StripeObject is no dict and does not leave 
 """
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -21,13 +20,14 @@ from core.payments.provider import (
     ProviderServerError,
     ProviderUnavailableError,
 )
+from core.retries import retrying
 from core.settings import Settings
 
 log = structlog.get_logger()
 
 API_VERSION: Final = "2026-10-28.endive"
 """Pinned here and at the webhook endpoint: an upgrade of the library is a new endpoint."""
-_RATE_LIMIT_ATTEMPTS: Final = 4
+_PATIENTLY: Final = retrying(attempts=4, total_seconds=15, first_pause_seconds=0.3)
 _PAGE_SIZE: Final = 100
 
 
@@ -78,23 +78,19 @@ def library_client(settings: Settings, http: httpx.AsyncClient) -> stripe.Stripe
 
 
 async def call(function: Callable[..., Awaitable[Any]], *args: Any) -> dict[str, Any]:
-    """One call; 429 is tried again with growing pauses, which the library does not do itself.
+    """One call. The library repeats what got no answer or a 5xx, with the same key; 429 is repeated
+    here, which the library does not do.
 
     Raises: PaymentProviderError.
     """
-    for attempt in range(1, _RATE_LIMIT_ATTEMPTS + 1):
-        try:
-            answer = await function(*args)
-        except stripe.RateLimitError as error:
-            if attempt == _RATE_LIMIT_ATTEMPTS:
-                raise ProviderUnavailableError("rate_limited") from error
-            await asyncio.sleep(0.2 * 2**attempt * random.uniform(0.5, 1))  # noqa: S311  jitter only
-        except stripe.StripeError as error:
-            raise _translated(error) from error
-        else:
-            found: dict[str, Any] = answer.to_dict(for_json=True)
-            return found
-    raise AssertionError
+    try:
+        answer = await _PATIENTLY(stripe.RateLimitError, function, *args)
+    except stripe.RateLimitError as error:
+        raise ProviderUnavailableError("rate_limited") from error
+    except stripe.StripeError as error:
+        raise _translated(error) from error
+    found: dict[str, Any] = answer.to_dict(for_json=True)
+    return found
 
 
 async def pages(
