@@ -1,7 +1,6 @@
 """The fal sandbox as one ASGI application: queue, storage, webhook keys, control."""
 
 from litestar import Litestar
-from litestar.datastructures import State
 
 from sandbox.fal.config import FalSandboxConfig
 from sandbox.fal.control_routes import CONTROL_ROUTES, warm_prerendered
@@ -18,18 +17,29 @@ def create_app(config: FalSandboxConfig | None = None) -> Litestar:
     It needs no start, only an event loop; whoever does not run the ASGI lifespan closes it with
     `await app.state.engine.aclose()`.
     """
-    engine = Engine(config or FalSandboxConfig())
-
-    async def warm() -> None:
-        if engine.tuning.prerendered:
-            await warm_prerendered()
-
-    return Litestar(
+    app = Litestar(
         route_handlers=[*CONTROL_ROUTES, *FILE_ROUTES, submit, look, cancel],
-        state=State({"engine": engine}),
-        on_startup=[warm],
-        on_shutdown=[engine.aclose],
+        on_startup=[_warm],
+        on_shutdown=[_close],
         openapi_config=None,
         logging_config=None,
         request_max_body_size=BODY_BYTES_MAX,
     )
+    configure(app, config or FalSandboxConfig())
+    return app
+
+
+def configure(app: Litestar, config: FalSandboxConfig) -> None:
+    """A sandbox that has seen nothing yet, behind routes that are built once."""
+    app.state.engine = Engine(config)
+
+
+async def _warm(app: Litestar) -> None:
+    engine: Engine = app.state.engine
+    if engine.tuning.prerendered:
+        await warm_prerendered()
+
+
+async def _close(app: Litestar) -> None:
+    engine: Engine = app.state.engine
+    await engine.aclose()

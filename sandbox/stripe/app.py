@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 
 import msgspec
 from litestar import Litestar
-from litestar.datastructures import State
 
 from sandbox.stripe import checkout
 from sandbox.stripe.api_routes import api
@@ -26,30 +25,37 @@ def create_app(config: StripeSandboxConfig | None = None) -> Litestar:
     It needs no start, only an event loop: sessions then expire with the next request. Whoever
     does not run the ASGI lifespan closes it with `await app.state.sandbox.aclose()`.
     """
-    sandbox = Sandbox(config or StripeSandboxConfig())
-
-    async def sweep_for_ever() -> None:
-        while True:
-            await asyncio.sleep(SWEEP_SECONDS)
-            checkout.sweep(sandbox, sandbox.config.base_url or "")
-            sandbox.store.flush()
-
-    @contextlib.asynccontextmanager
-    async def running(_: Litestar) -> AsyncIterator[None]:
-        sandbox.webhooks.resume()
-        sweeper = asyncio.get_running_loop().create_task(sweep_for_ever())
-        try:
-            yield
-        finally:
-            sweeper.cancel()
-            await asyncio.gather(sweeper, return_exceptions=True)
-            await sandbox.aclose()
-
-    return Litestar(
+    app = Litestar(
         route_handlers=[*CONTROL_ROUTES, *PAGE_ROUTES, api],
-        state=State({"sandbox": sandbox}),
-        lifespan=[running],
+        lifespan=[_running],
         exception_handlers={ApiError: refused, msgspec.DecodeError: misunderstood},
         openapi_config=None,
         logging_config=None,
     )
+    configure(app, config or StripeSandboxConfig())
+    return app
+
+
+def configure(app: Litestar, config: StripeSandboxConfig) -> None:
+    """A sandbox with what `config.state_dir` remembers, behind routes that are built once."""
+    app.state.sandbox = Sandbox(config)
+
+
+@contextlib.asynccontextmanager
+async def _running(app: Litestar) -> AsyncIterator[None]:
+    sandbox: Sandbox = app.state.sandbox
+    sandbox.webhooks.resume()
+    sweeper = asyncio.get_running_loop().create_task(_sweep_for_ever(sandbox))
+    try:
+        yield
+    finally:
+        sweeper.cancel()
+        await asyncio.gather(sweeper, return_exceptions=True)
+        await sandbox.aclose()
+
+
+async def _sweep_for_ever(sandbox: Sandbox) -> None:
+    while True:
+        await asyncio.sleep(SWEEP_SECONDS)
+        checkout.sweep(sandbox, sandbox.config.base_url or "")
+        sandbox.store.flush()

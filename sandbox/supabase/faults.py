@@ -2,14 +2,15 @@
 
 import asyncio
 import random
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 import msgspec
 from litestar import Router, delete, get, post
-from litestar.di import NamedDependency, Provide
 from litestar.enums import ScopeType
-from litestar.params import JSONBody, SkipValidation
+from litestar.params import JSONBody
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from sandbox.kit.requests import AnyRequest
 
 
 class Fault(msgspec.Struct, kw_only=True):
@@ -57,25 +58,30 @@ class Faults:
             return fault
         return None
 
-    def middleware(self, app: ASGIApp) -> ASGIApp:
-        async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] != ScopeType.HTTP:
-                await app(scope, receive, send)
-                return
-            path = scope["raw_path"].decode("latin-1")  # `path` lacks what a mount cuts off
-            fault = None if path.startswith("/__") else self.take(scope["method"], path)
-            if fault is None:
-                await app(scope, receive, send)
-                return
-            await asyncio.sleep(fault.delay_seconds)
-            if fault.status is None:
-                await app(scope, receive, send)
-                return
-            if fault.when == "after":
-                await app(scope, receive, _swallow)
-            await _answer(fault, fault.status, send)
 
-        return guarded
+class FaultsMiddleware:
+    """In front of every route: a request that a fault is armed for meets it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != ScopeType.HTTP:
+            await self._app(scope, receive, send)
+            return
+        faults: Faults = scope["litestar_app"].state.faults
+        path = scope["raw_path"].decode("latin-1")  # `path` lacks what a mount cuts off
+        fault = None if path.startswith("/__") else faults.take(scope["method"], path)
+        if fault is None:
+            await self._app(scope, receive, send)
+            return
+        await asyncio.sleep(fault.delay_seconds)
+        if fault.status is None:
+            await self._app(scope, receive, send)
+            return
+        if fault.when == "after":
+            await self._app(scope, receive, _swallow)
+        await _answer(fault, fault.status, send)
 
 
 async def _swallow(_message: Message) -> None:
@@ -92,28 +98,26 @@ async def _answer(fault: Fault, status: int, send: Send) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-TheFaults: TypeAlias = NamedDependency[SkipValidation[Faults]]  # parameter `faults`
+def _faults_of(request: AnyRequest) -> Faults:
+    faults: Faults = request.app.state.faults
+    return faults
 
 
 @post("/__control/faults", sync_to_thread=False)
-def arm_fault(faults: TheFaults, data: JSONBody[Fault]) -> dict[str, Any]:
+def arm_fault(request: AnyRequest, data: JSONBody[Fault]) -> dict[str, Any]:
+    faults = _faults_of(request)
     faults.arm(data)
     return {"armed": len(faults.list_armed())}
 
 
 @get("/__control/faults", sync_to_thread=False)
-def list_faults(faults: TheFaults) -> list[Fault]:
-    return faults.list_armed()
+def list_faults(request: AnyRequest) -> list[Fault]:
+    return _faults_of(request).list_armed()
 
 
 @delete("/__control/faults", sync_to_thread=False)
-def clear_faults(faults: TheFaults) -> None:
-    faults.clear()
+def clear_faults(request: AnyRequest) -> None:
+    _faults_of(request).clear()
 
 
-def faults_router(faults: Faults) -> Router:
-    return Router(
-        path="/",
-        route_handlers=[arm_fault, list_faults, clear_faults],
-        dependencies={"faults": Provide(lambda: faults, sync_to_thread=False)},
-    )
+FAULTS_ROUTER = Router(path="/", route_handlers=[arm_fault, list_faults, clear_faults])

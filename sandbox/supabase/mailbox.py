@@ -5,13 +5,14 @@
 
 from collections import deque
 from datetime import UTC, datetime
-from typing import Any, TypeAlias
+from typing import Any
 from uuid import uuid4
 
 import msgspec
 from litestar import Router, delete, get
-from litestar.di import NamedDependency, Provide
-from litestar.params import FromQuery, SkipValidation
+from litestar.params import FromQuery
+
+from sandbox.kit.requests import AnyRequest
 
 MAILS_MAX = 10_000
 
@@ -64,25 +65,22 @@ def _matches(mail: Mail, to: str | None, kind: str | None) -> bool:
     return kind is None or mail.kind == kind
 
 
-TheMailbox: TypeAlias = NamedDependency[SkipValidation[Mailbox]]  # parameter `mailbox`
+def _mailbox_of(request: AnyRequest) -> Mailbox:
+    mailbox: Mailbox = request.app.state.mailbox
+    return mailbox
 
 
 @get("/__mail", sync_to_thread=False)
 def list_mail(
-    mailbox: TheMailbox, to: FromQuery[str | None] = None, kind: FromQuery[str | None] = None
+    request: AnyRequest, to: FromQuery[str | None] = None, kind: FromQuery[str | None] = None
 ) -> list[Mail]:
-    return mailbox.list_mails(to=to, kind=kind)
+    return _mailbox_of(request).list_mails(to=to, kind=kind)
 
 
 @delete("/__mail", sync_to_thread=False)
-def clear_mail(mailbox: TheMailbox, to: FromQuery[str | None] = None) -> None:
-    mailbox.clear(to=to)
+def clear_mail(request: AnyRequest, to: FromQuery[str | None] = None) -> None:
+    _mailbox_of(request).clear(to=to)
 
 
-def mailbox_router(mailbox: Mailbox) -> Router:
-    """The two routes, for any sandbox app to register."""
-    return Router(
-        path="/",
-        route_handlers=[list_mail, clear_mail],
-        dependencies={"mailbox": Provide(lambda: mailbox, sync_to_thread=False)},
-    )
+# For any sandbox app whose state has a `mailbox`.
+MAILBOX_ROUTER = Router(path="/", route_handlers=[list_mail, clear_mail])

@@ -17,8 +17,9 @@ import pytest
 import stripe
 from pytest_socket import socket_allow_hosts
 
-from sandbox.stripe.app import create_app
+from sandbox.stripe.config import StripeSandboxConfig
 from sandbox.stripe.in_process import InProcessTransport
+from tests.harness.applications import opened_stripe
 from tests.integration.sandbox_stripe.support import BASE, KEY, SdkTransport
 
 KEY_VARIABLE = "STRIPE_CONTRACT_KEY"
@@ -76,10 +77,11 @@ async def contract(
         async with httpx.AsyncClient(timeout=30) as http:
             yield _contract(os.environ[KEY_VARIABLE], http, {}, run)
         return
-    app = create_app()
-    async with httpx.AsyncClient(transport=InProcessTransport(app)) as http:
+    async with (
+        opened_stripe(StripeSandboxConfig()) as app,
+        httpx.AsyncClient(transport=InProcessTransport(app)) as http,
+    ):
         yield _contract(KEY, http, {"api": BASE}, run)
-    await app.state.sandbox.aclose()
 
 
 def _contract(key: str, http: httpx.AsyncClient, addresses: Any, run: str) -> Contract:

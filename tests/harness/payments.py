@@ -28,10 +28,10 @@ from core.pixels.pool import PixelPool
 from core.settings import Settings
 from core.storage.supabase import SupabaseStorage
 from core.tasks.outbox import TaskQueue
-from sandbox.stripe.app import create_app
 from sandbox.stripe.config import StripeSandboxConfig
 from sandbox.stripe.in_process import InProcessTransport
 from scripts.stripe_setup import set_up
+from tests.harness.applications import opened_stripe
 from tests.harness.database import TestDatabase
 from tests.harness.ledger import user_claims
 from worker import tasks
@@ -257,8 +257,9 @@ async def set_up_payments(
         db = Database(settings.worker_database_url.get_secret_value(), pool_size=8, name="worker")
         await db.open()
         stack.push_async_callback(db.close)
-        sandbox = create_app(StripeSandboxConfig(base_url=STRIPE_URL))
-        stack.push_async_callback(sandbox.state.sandbox.aclose)
+        sandbox = await stack.enter_async_context(
+            opened_stripe(StripeSandboxConfig(base_url=STRIPE_URL))
+        )
         provider = StripeClient(settings, transport=InProcessTransport(sandbox))
         stack.push_async_callback(provider.close)
         stripe = await stack.enter_async_context(

@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import httpx
 import redis.asyncio
-from litestar import Litestar
 from psycopg.types.json import Jsonb
 from pydantic import SecretStr
 
@@ -18,11 +17,10 @@ from core.pixels.pool import PixelPool
 from core.settings import FalKey, Settings
 from core.storage.supabase import SupabaseStorage
 from core.tasks.outbox import TaskQueue
-from sandbox.fal.app import create_app as create_fal
 from sandbox.fal.config import FalSandboxConfig
-from sandbox.supabase.app import create_app as create_supabase
 from sandbox.supabase.config import SupabaseConfig
 from scripts.seed import ensure_buckets
+from tests.harness.applications import opened_fal, opened_supabase
 from tests.harness.database import TestDatabase
 from tests.harness.http import opened_app
 from tests.harness.pipeline import API_URL, FAL_URL, SUPABASE_URL, PipelineHarness
@@ -83,16 +81,14 @@ class _SupabaseWire(httpx.AsyncBaseTransport):
         return await wire.handle_async_request(request)
 
 
-def _create_provider(settings: Settings, router: HttpRouter, *, prerendered: bool) -> Litestar:
-    return create_fal(
-        FalSandboxConfig(
-            accounts={key.secret.get_secret_value(): key.account for key in settings.fal_keys},
-            account_limit=100,
-            model_seconds=0,
-            prerendered=prerendered,
-            webhook_schedule_seconds=(0.0,),
-            transport=router,
-        )
+def _fal_config(settings: Settings, router: HttpRouter, *, prerendered: bool) -> FalSandboxConfig:
+    return FalSandboxConfig(
+        accounts={key.secret.get_secret_value(): key.account for key in settings.fal_keys},
+        account_limit=100,
+        model_seconds=0,
+        prerendered=prerendered,
+        webhook_schedule_seconds=(0.0,),
+        transport=router,
     )
 
 
@@ -110,11 +106,13 @@ async def set_up_pipeline(
     router = HttpRouter()
     issuer = TokenIssuer(SUPABASE_URL)
     async with contextlib.AsyncExitStack() as stack:
-        sandbox = create_supabase(_supabase_config(database, folder))
-        await stack.enter_async_context(sandbox.lifespan())
+        sandbox = await stack.enter_async_context(
+            opened_supabase(_supabase_config(database, folder))
+        )
         router.connect(SUPABASE_URL, _SupabaseWire(sandbox, issuer))
-        provider = _create_provider(settings, router, prerendered=prerendered)
-        stack.push_async_callback(provider.state.engine.aclose)
+        provider = await stack.enter_async_context(
+            opened_fal(_fal_config(settings, router, prerendered=prerendered))
+        )
         router.connect(FAL_URL, provider)
         app = await stack.enter_async_context(
             opened_app(settings.model_copy(update=api or {}), transport=router)

@@ -127,6 +127,9 @@ class HookSender:
         self._url = config.send_email_hook_url
         self._secret = config.send_email_hook_secret
 
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
     async def send(self, mail: AuthMail) -> None:
         """Raises: AuthError for what the hook refused or did not answer."""
         body = msgspec.json.encode(hook_payload(mail, self._config))

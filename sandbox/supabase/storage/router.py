@@ -6,7 +6,7 @@ from typing import cast
 
 import psycopg
 import structlog
-from litestar.handlers import ASGIRouteHandler, asgi
+from litestar.handlers import asgi
 from litestar.types import HTTPScope, Receive, Scope, Send
 
 from sandbox.supabase.gateway import GatewayError
@@ -105,11 +105,9 @@ async def _answer(storage: Storage, request: StorageRequest) -> Reply:
         return error_reply(failure)
 
 
-def storage_handler(storage: Storage) -> ASGIRouteHandler:
-    @asgi(MOUNT, is_mount=True, copy_scope=True)
-    async def serve_storage(scope: Scope, receive: Receive, send: Send) -> None:
-        request = StorageRequest(cast("HTTPScope", scope), receive)
-        reply = await _answer(storage, request)
-        await reply.send(send, without_body=request.method == "HEAD")
-
-    return serve_storage
+@asgi(MOUNT, is_mount=True, copy_scope=True)
+async def serve_storage(scope: Scope, receive: Receive, send: Send) -> None:
+    storage: Storage = scope["litestar_app"].state.storage
+    request = StorageRequest(cast("HTTPScope", scope), receive)
+    reply = await _answer(storage, request)
+    await reply.send(send, without_body=request.method == "HEAD")

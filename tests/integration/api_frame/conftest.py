@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from core.settings import Settings
-from sandbox.supabase.app import create_app as create_sandbox
 from sandbox.supabase.config import SupabaseConfig
 from sandbox.supabase.mailbox import Mailbox
+from tests.harness.applications import opened_supabase
 from tests.harness.database import TestDatabase
 from tests.harness.http import api_client
 from tests.harness.settings import NOWHERE
@@ -84,11 +84,10 @@ def open_auth(
             storage_pool_size=1,
             **sandbox,
         )
-        mailbox = Mailbox()
-        app = create_sandbox(config, mailbox=mailbox)
-        transport = httpx.ASGITransport(cast("Any", app))
-        async with app.lifespan(), api_client(ours, transport=transport) as client:
-            yield AuthHarness(client, mailbox, app)
+        async with opened_supabase(config) as app:
+            transport = httpx.ASGITransport(cast("Any", app))
+            async with api_client(ours, transport=transport) as client:
+                yield AuthHarness(client, app.state.mailbox, app)
 
     return start
 

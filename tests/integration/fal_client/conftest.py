@@ -3,8 +3,8 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from sandbox.fal.app import create_app
 from sandbox.fal.config import FalSandboxConfig
+from tests.harness.applications import opened_fal
 from tests.integration.fal_client.support import SECRET, Fal
 
 
@@ -14,9 +14,10 @@ async def fal() -> AsyncIterator[Fal]:
     config = FalSandboxConfig(
         accounts={SECRET: "main"}, account_limit=10, model_seconds=0.01, prerendered=True
     )
-    made = Fal(create_app(config))
-    yield made
-    await made.aclose()
+    async with opened_fal(config) as app:
+        made = Fal(app)
+        yield made
+        await made.aclose()
 
 
 @pytest.fixture

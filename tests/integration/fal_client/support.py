@@ -72,7 +72,6 @@ class Fal:
     async def aclose(self) -> None:
         await self.http.aclose()
         await self.control.aclose()
-        await self.app.state.engine.aclose()
 
     async def fault(self, kind: str, **args: Any) -> None:
         answer = await self.control.post("/__control/faults", json={"kind": kind, "args": args})

@@ -9,9 +9,9 @@ import anyio
 import httpx
 import pytest
 
-from sandbox.fal.app import create_app
 from sandbox.fal.config import FalSandboxConfig
 from sandbox.kit.connections import drop_connection
+from tests.harness.applications import opened_fal
 from tests.integration.sandbox_fal.support import EDIT, edit_body
 
 
@@ -36,21 +36,21 @@ async def inbox() -> Inbox:
 
 @pytest.fixture
 async def client(inbox: Inbox) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(
-        FalSandboxConfig(
-            prerendered=True,
-            model_seconds=0.01,
-            transport=httpx.ASGITransport(app=inbox),
-            extra_hosts=frozenset({"api.test"}),
-        )
+    config = FalSandboxConfig(
+        prerendered=True,
+        model_seconds=0.01,
+        transport=httpx.ASGITransport(app=inbox),
+        extra_hosts=frozenset({"api.test"}),
     )
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(app=app),  # type: ignore[arg-type]  # Litestar's own types
-        base_url="http://fal.test",
-        headers={"authorization": "Key any:key"},
-    ) as made:
+    async with (
+        opened_fal(config) as app,
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app=app),  # type: ignore[arg-type]  # Litestar's types
+            base_url="http://fal.test",
+            headers={"authorization": "Key any:key"},
+        ) as made,
+    ):
         yield made
-    await app.state.engine.aclose()
 
 
 async def test_whole_life_of_a_request(client: httpx.AsyncClient, inbox: Inbox) -> None:

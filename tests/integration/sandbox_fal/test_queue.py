@@ -54,7 +54,7 @@ def test_status_is_202_until_completed_and_always_has_logs(fal: Fal) -> None:
     assert waiting.json()["queue_position"] == 0
     done = fal.wait_completed(first)
     assert done["logs"] is None
-    assert done["metrics"]["inference_time"] >= 0.4
+    assert round(done["metrics"]["inference_time"], 2) >= 0.4, "a timer may ring early by a tick"
     assert {"request_id", "response_url", "status_url", "cancel_url"} <= done.keys()
     with_logs = fal.http.get(first["status_url"], params={"logs": "1"}).json()
     assert {"message", "timestamp", "level", "source"} == with_logs["logs"][0].keys()

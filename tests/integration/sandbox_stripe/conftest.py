@@ -6,8 +6,8 @@ import httpx
 import pytest
 import stripe
 
-from sandbox.stripe.app import create_app
 from sandbox.stripe.config import Endpoint, StripeSandboxConfig
+from tests.harness.applications import opened_stripe
 from tests.integration.sandbox_stripe.support import HOOK, SECRET, Inbox, Stripe
 
 MakeStripe = Callable[..., Awaitable[Stripe]]
@@ -31,7 +31,8 @@ async def make_stripe() -> AsyncIterator[MakeStripe]:
                 "extra_hosts": frozenset({"api.test"}),
                 "transport": httpx.ASGITransport(app=inbox),
             }
-            made = Stripe(create_app(StripeSandboxConfig(**{**fields, **overrides})), inbox)
+            config = StripeSandboxConfig(**{**fields, **overrides})
+            made = Stripe(await stack.enter_async_context(opened_stripe(config)), inbox)
             stack.push_async_callback(made.aclose)
             return made
 

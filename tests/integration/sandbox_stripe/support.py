@@ -141,7 +141,6 @@ class Stripe:
 
     async def aclose(self) -> None:
         await self.http.aclose()
-        await self.box.aclose()
 
     # -- control ------------------------------------------------------------------------------
 

@@ -18,9 +18,9 @@ from supabase_auth.types import (
     VerifyTokenHashParams,
 )
 
-from sandbox.supabase.app import create_app
 from sandbox.supabase.config import SupabaseConfig
 from sandbox.supabase.mailbox import Mailbox
+from tests.harness.applications import opened_supabase
 from tests.harness.database import TestDatabase
 
 BASE_URL = "http://127.0.0.1:54321"
@@ -107,10 +107,8 @@ def start_sandbox(sandbox_config: SupabaseConfig) -> Starter:
     @contextlib.asynccontextmanager
     async def start(**changes: Any) -> AsyncIterator[Sandbox]:
         config = msgspec.structs.replace(sandbox_config, **changes)
-        mailbox = Mailbox()
-        app = create_app(config, mailbox=mailbox)
-        async with app.lifespan():
-            yield Sandbox(app, config, mailbox)
+        async with opened_supabase(config) as app:
+            yield Sandbox(app, config, app.state.mailbox)
 
     return start
 

@@ -18,9 +18,9 @@ from core.pixels.pool import PixelPool
 from core.settings import Settings
 from core.storage.supabase import SupabaseStorage
 from core.tasks.outbox import TaskQueue
-from sandbox.supabase.app import create_app
 from sandbox.supabase.config import SupabaseConfig
 from scripts.seed import ensure_buckets
+from tests.harness.applications import opened_supabase
 from tests.harness.database import TestDatabase
 from tests.harness.http import api_client
 from worker import tasks
@@ -207,10 +207,9 @@ async def uploads(
     make_settings: Callable[..., Settings],
     pixels: PixelPool,
 ) -> AsyncIterator[UploadsHarness]:
-    app = create_app(supabase_config)
     settings = make_settings(supabase_url=BASE_URL, rate_limits_enabled=False)
     async with contextlib.AsyncExitStack() as stack:
-        await stack.enter_async_context(app.lifespan())
+        app = await stack.enter_async_context(opened_supabase(supabase_config))
         wire = httpx.ASGITransport(cast("Any", app))
         client = await stack.enter_async_context(api_client(settings, transport=wire))
         http = await stack.enter_async_context(httpx.AsyncClient(transport=wire, base_url=BASE_URL))
