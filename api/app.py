@@ -16,6 +16,7 @@ from litestar.types import ControllerRouterHandler
 
 from api import identity, resources
 from api.exception_handlers import HANDLERS
+from api.http import pages
 from api.middleware.clients import ClientAddress
 from api.middleware.cors import Cors
 from api.middleware.drain import Drain
@@ -39,7 +40,7 @@ def create_app(
     """The whole application, ready to be opened. `transport` and `extra_routes` are for tests."""
     app = Litestar(
         route_handlers=[docs_router(), *ROUTERS, *extra_routes],
-        dependencies=identity.DEPENDENCIES | resources.DEPENDENCIES,
+        dependencies=resources.DEPENDENCIES | identity.DEPENDENCIES | pages.DEPENDENCIES,
         middleware=[Gate],
         exception_handlers=HANDLERS,
         openapi_config=openapi_config(settings),

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from litestar.params import HeaderParameter, QueryParameter
+from litestar.params import HeaderParameter
 
 IdempotencyKey = Annotated[
     str | None,
@@ -17,9 +17,4 @@ Prefer = Annotated[
     HeaderParameter(
         name="Prefer", description="`wait=n`: answer after at most n ≤ 25 s (RFC 7240)."
     ),
-]
-PageSize = Annotated[int, QueryParameter(ge=1, le=100, description="Rows a page.")]
-Cursor = Annotated[
-    str | None,
-    QueryParameter(description="`next_cursor` of the page before.", max_length=500),
 ]

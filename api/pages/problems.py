@@ -7,6 +7,7 @@ from litestar import Request, Response, Router, get
 from litestar.params import FromPath
 
 from api import pages, problems
+from api.http.pages import Page
 from api.openapi import PUBLIC
 from api.problems import KINDS, ProblemKind, raises, type_uri
 from api.resources import AppSettings
@@ -41,7 +42,7 @@ def _wants_html(request: Request[Any, Any, Any]) -> bool:
 )
 async def list_problem_types(
     request: Request[Any, Any, Any], settings: AppSettings
-) -> Response[list[ProblemType]]:
+) -> Response[Page[ProblemType]]:
     kinds = sorted(KINDS.values(), key=lambda kind: (kind.status, kind.slug))
     if _wants_html(request):
         items = "".join(
@@ -50,7 +51,7 @@ async def list_problem_types(
             for kind in kinds
         )
         return pages.render("problems.html", title="Problem types", items_html=items)  # type: ignore[return-value]  # a page for people
-    return Response([_view(kind, settings) for kind in kinds])
+    return Response(Page([_view(kind, settings) for kind in kinds]))
 
 
 @get(

@@ -23,8 +23,9 @@ from api.routes import (
 )
 from api.routes.admin import codes as admin_codes
 from api.routes.admin import credits as admin_credits
+from api.routes.admin import dead_letters as admin_dead_letters
 from api.routes.admin import payments as admin_payments
-from api.routes.admin import work as admin_work
+from api.routes.admin import provider_accounts as admin_provider_accounts
 from api.routes.webhooks import fal as fal_webhook
 from api.routes.webhooks import stripe as stripe_webhook
 
@@ -32,8 +33,9 @@ ROUTERS: list[Router] = [
     account_events.router,
     admin_codes.router,
     admin_credits.router,
+    admin_dead_letters.router,
     admin_payments.router,
-    admin_work.router,
+    admin_provider_accounts.router,
     assets.router,
     auth.router,
     checkout.router,

@@ -2,17 +2,17 @@
 
 from litestar import Router, get
 
-from api.http.params import Cursor, PageSize
+from api.http.pages import AskedPage, Keyset, Page, read_page
 from api.identity import CurrentUser
 from api.openapi import BEARER
 from api.problems import raises
 from api.resources import Db
 from api.schemas.account_events import AccountEventView
-from api.schemas.common import Page, decode_cursor, encode_cursor
-from core.db import Connection
 from core.errors import InvalidInputError
 from core.people import events
 from core.people.events import AccountEvent
+
+_NEWEST_FIRST: Keyset[AccountEvent, int] = Keyset(int, lambda event: event.id)
 
 
 @get(
@@ -26,24 +26,20 @@ from core.people.events import AccountEvent
     security=BEARER,
     responses=raises(InvalidInputError),
 )
-async def list_account_events(
-    user: CurrentUser, db: Db, *, cursor: Cursor = None, limit: PageSize = 20
-) -> Page[AccountEventView]:
-    before_id = decode_cursor(cursor, int)[0] if cursor else None
-
-    async def work(conn: Connection) -> list[AccountEvent]:
-        return await events.list_events(
-            conn, user.claims.user_id, before_id=before_id, limit=limit + 1
+async def list_account_events(user: CurrentUser, db: Db, page: AskedPage) -> Page[AccountEventView]:
+    found = await read_page(
+        db,
+        user.scope,
+        page,
+        _NEWEST_FIRST,
+        lambda conn, before_id, limit: events.list_events(
+            conn, user.claims.user_id, before_id=before_id, limit=limit
+        ),
+    )
+    return found.show(
+        lambda event: AccountEventView(
+            event.id, event.kind, event.text, event.detail, event.created_at
         )
-
-    found = await db.run(work, scope=user.scope)
-    page = found[:limit]
-    return Page(
-        items=[
-            AccountEventView(event.id, event.kind, event.text, event.detail, event.created_at)
-            for event in page
-        ],
-        next_cursor=encode_cursor(page[-1].id) if len(found) > limit else None,
     )
 
 

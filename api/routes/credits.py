@@ -6,31 +6,28 @@ from typing import Annotated
 from litestar import Router, get
 from litestar.params import FromPath, FromQuery, QueryParameter
 
-from api.http.params import Cursor, PageSize
+from api.http.pages import AskedPage, Keyset, Page, read_page
 from api.identity import CurrentUser
 from api.openapi import BEARER
 from api.problems import raises
 from api.resources import Db
-from api.schemas.common import Page, decode_cursor, encode_cursor
 from api.schemas.credits import (
-    CURSOR_TYPES,
     CreditsView,
     EntryView,
     ExplanationView,
     credits_view,
-    cursor_values,
     entry_view,
     explanation_view,
-    position_of,
 )
 from core.credits import service
-from core.credits.types import EntryFilters, EntryKind, EntryPage, Overview
+from core.credits.types import Entry, EntryFilters, EntryKind, Overview, Position
 from core.db import Connection
 from core.errors import InvalidInputError, NotAllowedError, NotFoundError
 from core.generations.explain import explain
 from core.generations.explanation import Explanation
 from core.people import service as accounts
 
+NEWEST_ENTRY_FIRST: Keyset[Entry, Position] = Keyset(Position, lambda entry: entry.position)
 Kinds = Annotated[
     list[EntryKind] | None, QueryParameter(description="Only these kinds; may be repeated.")
 ]
@@ -66,26 +63,22 @@ async def get_credits(user: CurrentUser, db: Db) -> CreditsView:
 async def list_ledger_entries(
     user: CurrentUser,
     db: Db,
+    page: AskedPage,
     *,
     kind: Kinds = None,
     generation_id: FromQuery[uuid.UUID | None] = None,
-    cursor: Cursor = None,
-    limit: PageSize = 20,
 ) -> Page[EntryView]:
     filters = EntryFilters(kinds=tuple(kind or ()), generation_id=generation_id)
-    after = position_of(decode_cursor(cursor, *CURSOR_TYPES)) if cursor else None
-
-    async def work(conn: Connection) -> EntryPage:
-        return await service.list_entries(
+    found = await read_page(
+        db,
+        user.scope,
+        page,
+        NEWEST_ENTRY_FIRST,
+        lambda conn, after, limit: service.list_entries(
             conn, user.claims.user_id, filters=filters, after=after, limit=limit
-        )
-
-    page = await db.run(work, scope=user.scope)
-    position = cursor_values(page)
-    return Page(
-        items=[entry_view(entry) for entry in page.entries],
-        next_cursor=encode_cursor(*position) if position else None,
+        ),
     )
+    return found.show(entry_view)
 
 
 @get(

@@ -1,7 +1,6 @@
 """Generations: create, list, look, cancel, try again, fetch the image."""
 
 import uuid
-from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -9,14 +8,14 @@ from litestar import Request, Response, Router, get, post
 from litestar.datastructures import ResponseHeader
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
-from api.http.params import Cursor, IdempotencyKey, PageSize, Prefer
+from api.http.pages import NEWEST_FIRST, AskedPage, Page, read_page
+from api.http.params import IdempotencyKey, Prefer
 from api.http.wait import parse_prefer_wait
 from api.identity import CurrentUser
 from api.openapi import BEARER
 from api.problems import raises
 from api.resources import AppResources, Db, Resources
 from api.routes import generation_events
-from api.schemas.common import Page, decode_cursor, page_of
 from api.schemas.generations import (
     CreateGeneration,
     GenerationView,
@@ -141,23 +140,23 @@ async def _answer(
 async def list_generations(
     user: CurrentUser,
     db: Db,
+    page: AskedPage,
     *,
     operation: FromQuery[str | None] = None,
     upload_id: FromQuery[uuid.UUID | None] = None,
     generation_state: Annotated[GenerationState | None, QueryParameter(name="state")] = None,
-    cursor: Cursor = None,
-    limit: PageSize = 20,
 ) -> Page[GenerationView]:
-    before = decode_cursor(cursor, datetime, uuid.UUID) if cursor else None
     filters = Filters(state=generation_state, operation=operation, upload_id=upload_id)
-
-    async def work(conn: Connection) -> list[Generation]:
-        return await service.list_generations(
-            conn, filters, before=(before[0], before[1]) if before else None, limit=limit + 1
-        )
-
-    found = await db.run(work, scope=user.scope)
-    return page_of(found, limit, view_of, lambda row: (row.created_at, row.id))
+    found = await read_page(
+        db,
+        user.scope,
+        page,
+        NEWEST_FIRST,
+        lambda conn, before, limit: service.list_generations(
+            conn, filters, before=before, limit=limit
+        ),
+    )
+    return found.show(view_of)
 
 
 @get(

@@ -3,10 +3,10 @@
 from litestar import Router, get
 from litestar.params import FromPath
 
+from api.http.pages import Page
 from api.openapi import PUBLIC
 from api.problems import raises
 from api.resources import Db
-from api.schemas.common import Page
 from api.schemas.operations import OperationView, view_of
 from core.catalog import service
 from core.catalog.types import Operation

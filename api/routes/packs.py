@@ -2,6 +2,7 @@
 
 from litestar import Router, get
 
+from api.http.pages import Page
 from api.openapi import PUBLIC
 from api.problems import raises
 from api.resources import Db
@@ -19,8 +20,9 @@ from core.payments import service
     security=PUBLIC,
     responses=raises(public=True),
 )
-async def list_packs(db: Db) -> list[PackView]:
-    return [pack_view(pack) for pack in await db.run(service.list_packs, scope=ANONYMOUS)]
+async def list_packs(db: Db) -> Page[PackView]:
+    packs = await db.run(service.list_packs, scope=ANONYMOUS)
+    return Page([pack_view(pack) for pack in packs])
 
 
 router = Router("/", route_handlers=[list_packs])

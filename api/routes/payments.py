@@ -1,20 +1,18 @@
 """Payments: the history, invoices, another try, and Stripe's portal."""
 
 import uuid
-from datetime import datetime
 from typing import Annotated
 
 from litestar import Response, Router, get, post
 from litestar.datastructures import ResponseHeader
 from litestar.params import FromPath, QueryParameter
 
-from api.http.params import Cursor, PageSize
+from api.http.pages import NEWEST_FIRST, AskedPage, Page, read_page
 from api.identity import CurrentUser
 from api.openapi import BEARER
 from api.problems import raises
 from api.resources import AppResources, Db
 from api.routes.checkout import IP_LIMIT, buyer_of, read_order
-from api.schemas.common import Page, decode_cursor, page_of
 from api.schemas.payments import (
     InvoiceView,
     PaymentView,
@@ -22,10 +20,9 @@ from api.schemas.payments import (
     invoice_view,
     payment_view,
 )
-from core.db import Connection
 from core.errors import ConflictError, InvalidInputError, NotFoundError, NotSetUpError
 from core.payments import checkout, customers, service
-from core.payments.types import Order, OrderFilters, OrderState
+from core.payments.types import OrderFilters, OrderState
 
 States = Annotated[
     list[OrderState] | None,
@@ -44,23 +41,20 @@ States = Annotated[
 async def list_payments(
     user: CurrentUser,
     db: Db,
+    page: AskedPage,
     *,
     states: States = None,
-    cursor: Cursor = None,
-    limit: PageSize = 20,
 ) -> Page[PaymentView]:
-    before = decode_cursor(cursor, datetime, uuid.UUID) if cursor else None
-
-    async def work(conn: Connection) -> list[Order]:
-        return await service.list_orders(
-            conn,
-            OrderFilters(states=tuple(states or ())),
-            before=(before[0], before[1]) if before else None,
-            limit=limit + 1,
-        )
-
-    found = await db.run(work, scope=user.scope)
-    return page_of(found, limit, payment_view, lambda row: (row.created_at, row.id))
+    found = await read_page(
+        db,
+        user.scope,
+        page,
+        NEWEST_FIRST,
+        lambda conn, before, limit: service.list_orders(
+            conn, OrderFilters(states=tuple(states or ())), before=before, limit=limit
+        ),
+    )
+    return found.show(payment_view)
 
 
 @get(
@@ -108,21 +102,17 @@ async def retry_payment(
     security=BEARER,
     responses=raises(InvalidInputError),
 )
-async def list_invoices(
-    user: CurrentUser, db: Db, *, cursor: Cursor = None, limit: PageSize = 20
-) -> Page[InvoiceView]:
-    before = decode_cursor(cursor, datetime, uuid.UUID) if cursor else None
-
-    async def work(conn: Connection) -> list[Order]:
-        return await service.list_orders(
-            conn,
-            OrderFilters(with_invoice=True),
-            before=(before[0], before[1]) if before else None,
-            limit=limit + 1,
-        )
-
-    found = await db.run(work, scope=user.scope)
-    return page_of(found, limit, invoice_view, lambda row: (row.created_at, row.id))
+async def list_invoices(user: CurrentUser, db: Db, page: AskedPage) -> Page[InvoiceView]:
+    found = await read_page(
+        db,
+        user.scope,
+        page,
+        NEWEST_FIRST,
+        lambda conn, before, limit: service.list_orders(
+            conn, OrderFilters(with_invoice=True), before=before, limit=limit
+        ),
+    )
+    return found.show(invoice_view)
 
 
 @post(

@@ -1,7 +1,6 @@
 """Refunds, as a return of money is called on the wire: unused credits given back for money."""
 
 import uuid
-from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -9,13 +8,13 @@ from litestar import Request, Response, Router, get, post
 from litestar.datastructures import ResponseHeader
 from litestar.params import FromPath, FromQuery, JSONBody
 
-from api.http.params import Cursor, IdempotencyKey, PageSize, Prefer
+from api.http.pages import NEWEST_FIRST, AskedPage, Page, read_page
+from api.http.params import IdempotencyKey, Prefer
 from api.http.wait import parse_prefer_wait, wait_until
 from api.identity import CurrentUser
 from api.openapi import BEARER
 from api.problems import raises
 from api.resources import AppResources, Db, Resources
-from api.schemas.common import Page, decode_cursor, page_of
 from api.schemas.refunds import CreateRefund, RefundView, refund_view
 from core import idempotency
 from core.db import Connection, Database, Scope
@@ -138,23 +137,20 @@ async def _read(db: Database, scope: Scope, refund_id: uuid.UUID) -> Return:
 async def list_refunds(
     user: CurrentUser,
     db: Db,
+    page: AskedPage,
     *,
     order_id: FromQuery[uuid.UUID | None] = None,
-    cursor: Cursor = None,
-    limit: PageSize = 20,
 ) -> Page[RefundView]:
-    before = decode_cursor(cursor, datetime, uuid.UUID) if cursor else None
-
-    async def work(conn: Connection) -> list[Return]:
-        return await returns.list_returns(
-            conn,
-            order_id=order_id,
-            before=(before[0], before[1]) if before else None,
-            limit=limit + 1,
-        )
-
-    found = await db.run(work, scope=user.scope)
-    return page_of(found, limit, refund_view, lambda row: (row.created_at, row.id))
+    found = await read_page(
+        db,
+        user.scope,
+        page,
+        NEWEST_FIRST,
+        lambda conn, before, limit: returns.list_returns(
+            conn, order_id=order_id, before=before, limit=limit
+        ),
+    )
+    return found.show(refund_view)
 
 
 @get(

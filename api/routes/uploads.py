@@ -1,7 +1,7 @@
 """Uploads: send a photo through us or straight to storage, list, look, delete."""
 
-import datetime as dt
 import uuid
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from litestar import Request, Response, Router, delete, get, post
@@ -10,13 +10,13 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from api.http import multipart
-from api.http.params import Cursor, IdempotencyKey, PageSize, Prefer
+from api.http.pages import NEWEST_FIRST, AskedPage, Page, read_page
+from api.http.params import IdempotencyKey, Prefer
 from api.http.wait import parse_prefer_wait
 from api.identity import CurrentUser, User
 from api.openapi import BEARER
 from api.problems import raises
 from api.resources import AppResources, Resources
-from api.schemas.common import Page, decode_cursor, encode_cursor
 from api.schemas.uploads import (
     DirectUploadView,
     StartDirectUpload,
@@ -184,23 +184,20 @@ async def complete_upload(
 async def list_uploads(
     user: CurrentUser,
     resources: AppResources,
+    page: AskedPage,
     upload_state: Annotated[UploadState | None, QueryParameter(name="state")] = None,
-    cursor: Cursor = None,
-    limit: PageSize = 20,
 ) -> Page[UploadView]:
-    before = decode_cursor(cursor, dt.datetime, uuid.UUID) if cursor else None
-    uploads, more = await service.list_page(
+    found = await read_page(
         resources.db,
         user.scope,
-        limit=limit,
-        state=upload_state,
-        before=(before[0], before[1]) if before else None,
+        page,
+        NEWEST_FIRST,
+        lambda conn, before, limit: service.list_uploads(
+            conn, state=upload_state, before=before, limit=limit
+        ),
     )
-    urls = await _sign(resources, uploads)
-    return Page(
-        items=[view_of(upload, urls) for upload in uploads],
-        next_cursor=encode_cursor(uploads[-1].created_at, uploads[-1].id) if more else None,
-    )
+    urls = await _sign(resources, found.rows)
+    return found.show(lambda upload: view_of(upload, urls))
 
 
 @get(
@@ -243,7 +240,7 @@ def _owner(user: User) -> Owner:
     return Owner(user.claims.user_id, user.scope, user.client_network)
 
 
-async def _sign(resources: Resources, uploads: list[Upload]) -> dict[str, str]:
+async def _sign(resources: Resources, uploads: Sequence[Upload]) -> dict[str, str]:
     settings = resources.settings
     return await service.sign_pictures(
         resources.storage,

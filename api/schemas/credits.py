@@ -12,9 +12,7 @@ from core.credits.types import (
     Balance,
     Entry,
     EntryKind,
-    EntryPage,
     Overview,
-    Position,
     Source,
 )
 from core.generations.explanation import Explanation, LineKind, Outcome
@@ -168,24 +166,3 @@ def entry_view(entry: Entry) -> EntryView:
 
 def explanation_view(explanation: Explanation) -> ExplanationView:
     return msgspec.convert(explanation, ExplanationView, from_attributes=True)
-
-
-# A cursor is (entry id, available, reserved, debt): the running balance travels in it, so that
-# no page has to add up the ones before it. The figures are null in a filtered list.
-CURSOR_TYPES = (int, int | None, int | None, int | None)
-
-
-def position_of(values: tuple[int, int | None, int | None, int | None]) -> Position:
-    entry_id, available, reserved, debt = values
-    if available is None or reserved is None or debt is None:
-        return Position(entry_id, None)
-    return Position(entry_id, Balance(available, reserved, debt))
-
-
-def cursor_values(page: EntryPage) -> tuple[int, int | None, int | None, int | None] | None:
-    if page.next is None:
-        return None
-    balance = page.next.balance
-    if balance is None:
-        return (page.next.entry_id, None, None, None)
-    return (page.next.entry_id, balance.available, balance.reserved, balance.debt)

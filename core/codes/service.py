@@ -100,6 +100,7 @@ async def list_redemptions(
     before: tuple[datetime, uuid.UUID] | None,
     limit: int,
 ) -> list[RedemptionRow]:
-    """Who redeemed it, newest first."""
+    """Who redeemed it, newest first.  Raises: NotFoundError."""
+    await get_code(conn, code_id)
     rows = await queries.list_redemptions(conn, code_id, before=before, limit=limit)
     return msgspec.convert(rows, list[RedemptionRow])

@@ -15,7 +15,6 @@ from core.credits.types import (
     Change,
     Entry,
     EntryFilters,
-    EntryPage,
     Lot,
     Overview,
     Position,
@@ -52,25 +51,26 @@ async def list_entries(
     filters: EntryFilters,
     after: Position | None,
     limit: int,
-) -> EntryPage:
-    """The ledger of a user, newest first; `after` is the `next` of the page before."""
+) -> list[Entry]:
+    """The ledger of a user, newest first; `after` is the position of the last entry before.
+
+    `balance_after` of an entry is known in an unfiltered list only.
+    """
     rows = await queries.list_entries(
         conn,
         user_id,
         before_id=after.entry_id if after else None,
-        limit=limit + 1,
+        limit=limit,
         kinds=[kind.value for kind in filters.kinds],
         subject_id=filters.generation_id,
     )
     balance = _starting_balance(rows, filters, after)
     entries = []
-    for row in rows[:limit]:
+    for row in rows:
         entry = _entry(row, balance)
         entries.append(entry)
-        balance = _balance_before(entry)
-    if len(rows) <= limit:
-        return EntryPage(entries, None)
-    return EntryPage(entries, Position(entries[-1].id, balance))
+        balance = entry.position.balance
+    return entries
 
 
 async def grant_credits(
@@ -175,14 +175,3 @@ def _change(row: dict[str, Any]) -> Change:
         return sign * int(row["amount"])
 
     return Change(moved("available"), moved("reserved"), -moved("debt"))
-
-
-def _balance_before(entry: Entry) -> Balance | None:
-    balance, change = entry.balance_after, entry.change
-    if balance is None:
-        return None
-    return Balance(
-        balance.available - change.available,
-        balance.reserved - change.reserved,
-        balance.debt - change.debt,
-    )

@@ -89,19 +89,29 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     balance_after: Balance | None = None
 
+    @property
+    def position(self) -> "Position":
+        balance, change = self.balance_after, self.change
+        if balance is None:
+            return Position(self.id, None)
+        return Position(
+            self.id,
+            Balance(
+                balance.available - change.available,
+                balance.reserved - change.reserved,
+                balance.debt - change.debt,
+            ),
+        )
+
 
 class Position(msgspec.Struct, frozen=True):
-    """Where a list goes on: below this entry, whose balance before it was `balance`."""
+    """Where a list goes on: below this entry, before which the balance was `balance`.
+
+    The running balance travels with it, so that no page has to add up the ones before it.
+    """
 
     entry_id: int
     balance: Balance | None
-
-
-class EntryPage(msgspec.Struct, frozen=True):
-    """Newest first. `balance_after` of an entry is known in an unfiltered list only."""
-
-    entries: list[Entry]
-    next: Position | None
 
 
 class EntryFilters(msgspec.Struct, frozen=True):

@@ -9,6 +9,7 @@ import datetime as dt
 import hashlib
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -259,20 +260,15 @@ async def get(db: Database, scope: Scope, upload_id: uuid.UUID) -> Upload:
     return upload
 
 
-async def list_page(
-    db: Database,
-    scope: Scope,
+async def list_uploads(
+    conn: Connection,
     *,
+    state: UploadState | None,
+    before: tuple[dt.datetime, uuid.UUID] | None,
     limit: int,
-    state: UploadState | None = None,
-    before: tuple[dt.datetime, uuid.UUID] | None = None,
-) -> tuple[list[Upload], bool]:
-    """Newest first, and whether there are more."""
-    found = await db.run(
-        lambda conn: queries.list_own(conn, limit=limit + 1, state=state, before=before),
-        scope=scope,
-    )
-    return found[:limit], len(found) > limit
+) -> list[Upload]:
+    """One's own, newest first."""
+    return await queries.list_own(conn, limit=limit, state=state, before=before)
 
 
 async def wait_until_settled(
@@ -296,7 +292,7 @@ async def delete(db: Database, scope: Scope, upload_id: UploadId) -> None:
 
 
 async def sign_pictures(
-    storage: Storage, bucket: str, uploads: list[Upload], *, seconds: int
+    storage: Storage, bucket: str, uploads: Sequence[Upload], *, seconds: int
 ) -> dict[str, str]:
     """Signed URLs by key, of all ready photos and thumbnails, in one request.
 

@@ -40,9 +40,14 @@ class CodesHarness:
             "/v1/codes/redeem", json={"code": code}, headers=self.of(user_id)
         )
 
-    async def look(self, code_id: str, **params: Any) -> dict[str, Any]:
+    async def look(self, code_id: str) -> dict[str, Any]:
+        answer = await self._client.get(f"/v1/admin/codes/{code_id}", headers=self.admin)
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    async def redemptions(self, code_id: str, **params: Any) -> dict[str, Any]:
         answer = await self._client.get(
-            f"/v1/admin/codes/{code_id}", headers=self.admin, params=params
+            f"/v1/admin/codes/{code_id}/redemptions", headers=self.admin, params=params
         )
         assert answer.status_code == 200, answer.text
         return dict(answer.json())

@@ -8,13 +8,12 @@ import msgspec
 from litestar import Router, get, post
 from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
 
-from api.http.params import Cursor, PageSize
+from api.http.pages import AskedPage, Keyset, Page, read_page
 from api.identity import CurrentAdmin
 from api.openapi import ADMIN
 from api.problems import raises
 from api.resources import Db
 from api.schemas.admin.codes import (
-    CodeDetailView,
     CodeRedemptionView,
     CodeView,
     CreateCodes,
@@ -22,7 +21,6 @@ from api.schemas.admin.codes import (
     NewCodesView,
     NewCodeView,
 )
-from api.schemas.common import Page, decode_cursor, encode_cursor, page_of
 from core.codes import service
 from core.codes.types import (
     Code,
@@ -51,6 +49,11 @@ Prefix = Annotated[
     QueryParameter(description="The beginning of a code, such as JSG-7K3M.", max_length=20),
 ]
 Campaign = Annotated[str | None, QueryParameter(max_length=100)]
+
+_NEWEST_CODE_FIRST: Keyset[Code, uuid.UUID] = Keyset(uuid.UUID, lambda code: code.id)
+_NEWEST_REDEMPTION_FIRST: Keyset[RedemptionRow, tuple[datetime, uuid.UUID]] = Keyset(
+    tuple[datetime, uuid.UUID], lambda row: (row.redeemed_at, row.user_id)
+)
 
 
 @post(
@@ -94,14 +97,13 @@ async def create_codes(
 async def list_codes(
     admin: CurrentAdmin,
     db: Db,
+    page: AskedPage,
     *,
     kind: FromQuery[CodeKind | None] = None,
     status: FromQuery[CodeStatus | None] = None,
     campaign: Campaign = None,
     batch_id: FromQuery[uuid.UUID | None] = None,
     prefix: Prefix = None,
-    cursor: Cursor = None,
-    limit: PageSize = 20,
 ) -> Page[CodeView]:
     stored_prefix = prefix_of(prefix) if prefix is not None else None
     if prefix is not None and stored_prefix is None:
@@ -109,48 +111,52 @@ async def list_codes(
     filters = CodeFilters(
         kind=kind, status=status, campaign=campaign, batch_id=batch_id, prefix=stored_prefix
     )
-    before = decode_cursor(cursor, uuid.UUID)[0] if cursor else None
-
-    async def work(conn: Connection) -> list[Code]:
-        return await service.list_codes(conn, filters, before=before, limit=limit + 1)
-
-    found = await db.run(work, scope=admin.scope)
-    return page_of(found, limit, _code_view, lambda row: (row.id,))
+    found = await read_page(
+        db,
+        admin.scope,
+        page,
+        _NEWEST_CODE_FIRST,
+        lambda conn, before, limit: service.list_codes(conn, filters, before=before, limit=limit),
+    )
+    return found.show(_code_view)
 
 
 @get(
     "/v1/admin/codes/{code_id:uuid}",
     operation_id="admin_get_code",
-    summary="One code, and who redeemed it",
+    summary="One code",
+    tags=["Admin"],
+    security=ADMIN,
+    responses=raises(NotAllowedError, NotFoundError),
+)
+async def get_code(admin: CurrentAdmin, db: Db, code_id: FromPath[uuid.UUID]) -> CodeView:
+    async def work(conn: Connection) -> Code:
+        return await service.get_code(conn, code_id)
+
+    return _code_view(await db.run(work, scope=admin.scope))
+
+
+@get(
+    "/v1/admin/codes/{code_id:uuid}/redemptions",
+    operation_id="admin_list_redemptions",
+    summary="Who redeemed a code, newest first",
     tags=["Admin"],
     security=ADMIN,
     responses=raises(NotAllowedError, NotFoundError, InvalidInputError),
 )
-async def get_code(
-    admin: CurrentAdmin,
-    db: Db,
-    code_id: FromPath[uuid.UUID],
-    *,
-    cursor: Cursor = None,
-    limit: PageSize = 20,
-) -> CodeDetailView:
-    position = decode_cursor(cursor, datetime, uuid.UUID) if cursor else None
-    before = (position[0], position[1]) if position else None
-
-    async def work(conn: Connection) -> tuple[Code, list[RedemptionRow]]:
-        code = await service.get_code(conn, code_id)
-        return code, await service.list_redemptions(conn, code_id, before=before, limit=limit + 1)
-
-    code, found = await db.run(work, scope=admin.scope)
-    page = found[:limit]
-    last = page[-1] if len(found) > limit else None
-    return CodeDetailView(
-        **msgspec.structs.asdict(_code_view(code)),
-        redemptions=[
-            msgspec.convert(row, CodeRedemptionView, from_attributes=True) for row in page
-        ],
-        next_cursor=encode_cursor(last.redeemed_at, last.user_id) if last else None,
+async def list_redemptions(
+    admin: CurrentAdmin, db: Db, page: AskedPage, code_id: FromPath[uuid.UUID]
+) -> Page[CodeRedemptionView]:
+    found = await read_page(
+        db,
+        admin.scope,
+        page,
+        _NEWEST_REDEMPTION_FIRST,
+        lambda conn, before, limit: service.list_redemptions(
+            conn, code_id, before=before, limit=limit
+        ),
     )
+    return found.show(lambda row: msgspec.convert(row, CodeRedemptionView, from_attributes=True))
 
 
 @post(
@@ -195,5 +201,12 @@ def _code_view(code: Code) -> CodeView:
 
 router = Router(
     "/",
-    route_handlers=[create_codes, list_codes, get_code, disable_code, disable_code_batch],
+    route_handlers=[
+        create_codes,
+        list_codes,
+        get_code,
+        list_redemptions,
+        disable_code,
+        disable_code_batch,
+    ],
 )

@@ -8,12 +8,12 @@ import msgspec
 from litestar import Router, get, post
 from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
 
-from api.http.params import Cursor, PageSize
+from api.http.pages import AskedPage, Keyset, Page, read_page
 from api.identity import CurrentAdmin
 from api.openapi import ADMIN
 from api.problems import raises
 from api.resources import Db
-from api.routes.credits import Kinds
+from api.routes.credits import NEWEST_ENTRY_FIRST, Kinds
 from api.schemas.admin.credits import (
     AdjustmentView,
     AdminEntryView,
@@ -22,13 +22,12 @@ from api.schemas.admin.credits import (
     UserCreditsView,
     UserView,
 )
-from api.schemas.common import Page, decode_cursor, encode_cursor
-from api.schemas.credits import CURSOR_TYPES, balance_view, credits_view, cursor_values, position_of
+from api.schemas.credits import balance_view, credits_view
 from api.schemas.me import BalanceView
 from core.admin import service as admin_service
 from core.admin.service import AuditFilters, AuditRow, UserRow
 from core.credits import service
-from core.credits.types import Balance, EntryFilters, EntryPage, Overview
+from core.credits.types import Balance, Entry, EntryFilters, Overview, Position
 from core.db import Connection
 from core.errors import (
     IdempotencyMismatchError,
@@ -51,6 +50,8 @@ IdPrefix = Annotated[
     QueryParameter(name="id", description="A user's id, or the beginning of one.", max_length=36),
 ]
 AuditWord = Annotated[str | None, QueryParameter(max_length=255)]
+_BY_ID: Keyset[UserRow, uuid.UUID] = Keyset(uuid.UUID, lambda row: row.id)
+_NEWEST_AUDIT_FIRST: Keyset[AuditRow, int] = Keyset(int, lambda row: row.id)
 _HEX = re.compile(r"[0-9a-f]{0,32}")
 
 
@@ -65,27 +66,26 @@ _HEX = re.compile(r"[0-9a-f]{0,32}")
 async def list_users(
     admin: CurrentAdmin,
     db: Db,
+    page: AskedPage,
     *,
     user_id: IdPrefix = None,
-    cursor: Cursor = None,
-    limit: PageSize = 20,
 ) -> Page[UserView]:
     prefix = (user_id or "").lower().replace("-", "")
     if not _HEX.fullmatch(prefix):
         raise InvalidInputError(field="id", reason="not_the_beginning_of_an_id")
-    after = decode_cursor(cursor, uuid.UUID)[0] if cursor else None
-
-    async def work(conn: Connection) -> list[UserRow]:
-        return await admin_service.list_users(conn, id_prefix=prefix, after=after, limit=limit + 1)
-
-    found = await db.run(work, scope=admin.scope)
-    page = found[:limit]
-    return Page(
-        items=[
-            UserView(row.id, row.created_at, BalanceView(row.available, row.reserved, row.debt))
-            for row in page
-        ],
-        next_cursor=encode_cursor(page[-1].id) if len(found) > limit else None,
+    found = await read_page(
+        db,
+        admin.scope,
+        page,
+        _BY_ID,
+        lambda conn, after, limit: admin_service.list_users(
+            conn, id_prefix=prefix, after=after, limit=limit
+        ),
+    )
+    return found.show(
+        lambda row: UserView(
+            row.id, row.created_at, BalanceView(row.available, row.reserved, row.debt)
+        )
     )
 
 
@@ -119,27 +119,19 @@ async def list_user_ledger(
     admin: CurrentAdmin,
     db: Db,
     user_id: FromPath[uuid.UUID],
+    page: AskedPage,
     *,
     kind: Kinds = None,
     generation_id: FromQuery[uuid.UUID | None] = None,
-    cursor: Cursor = None,
-    limit: PageSize = 20,
 ) -> Page[AdminEntryView]:
     filters = EntryFilters(kinds=tuple(kind or ()), generation_id=generation_id)
-    after = position_of(decode_cursor(cursor, *CURSOR_TYPES)) if cursor else None
 
-    async def work(conn: Connection) -> EntryPage:
-        await service.get_balance(conn, user_id)
+    async def rows(conn: Connection, after: Position | None, limit: int) -> list[Entry]:
+        await service.get_balance(conn, user_id)  # says that nobody is there
         return await service.list_entries(conn, user_id, filters=filters, after=after, limit=limit)
 
-    page = await db.run(work, scope=admin.scope)
-    position = cursor_values(page)
-    return Page(
-        items=[
-            msgspec.convert(entry, AdminEntryView, from_attributes=True) for entry in page.entries
-        ],
-        next_cursor=encode_cursor(*position) if position else None,
-    )
+    found = await read_page(db, admin.scope, page, NEWEST_ENTRY_FIRST, rows)
+    return found.show(lambda entry: msgspec.convert(entry, AdminEntryView, from_attributes=True))
 
 
 @post(
@@ -182,25 +174,23 @@ async def adjust_credits(
 async def list_audit(
     admin: CurrentAdmin,
     db: Db,
+    page: AskedPage,
     *,
     target: AuditWord = None,
     action: AuditWord = None,
     actor: AuditWord = None,
-    cursor: Cursor = None,
-    limit: PageSize = 20,
 ) -> Page[AuditView]:
     filters = AuditFilters(target=target, action=action, actor=actor)
-    before = decode_cursor(cursor, int)[0] if cursor else None
-
-    async def work(conn: Connection) -> list[AuditRow]:
-        return await admin_service.list_audit(conn, filters, before=before, limit=limit + 1)
-
-    found = await db.run(work, scope=admin.scope)
-    page = found[:limit]
-    return Page(
-        items=[msgspec.convert(row, AuditView, from_attributes=True) for row in page],
-        next_cursor=encode_cursor(page[-1].id) if len(found) > limit else None,
+    found = await read_page(
+        db,
+        admin.scope,
+        page,
+        _NEWEST_AUDIT_FIRST,
+        lambda conn, before, limit: admin_service.list_audit(
+            conn, filters, before=before, limit=limit
+        ),
     )
+    return found.show(lambda row: msgspec.convert(row, AuditView, from_attributes=True))
 
 
 router = Router(

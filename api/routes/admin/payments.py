@@ -8,7 +8,7 @@ from litestar import Response, Router, get, post
 from litestar.datastructures import ResponseHeader
 from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
 
-from api.http.params import Cursor, PageSize
+from api.http.pages import NEWEST_FIRST, AskedPage, Keyset, Page, read_page
 from api.identity import CurrentAdmin
 from api.openapi import ADMIN
 from api.problems import raises
@@ -27,7 +27,6 @@ from api.schemas.admin.payments import (
     order_detail_view,
     order_view,
 )
-from api.schemas.common import Page, decode_cursor, page_of
 from api.schemas.refunds import RefundView, refund_view
 from core.db import Connection
 from core.errors import (
@@ -59,6 +58,9 @@ Types = Annotated[
     list[Annotated[str, QueryParameter(max_length=255)]] | None,
     QueryParameter(name="type", description="Only these types; may be repeated."),
 ]
+_NEWEST_EVENT_FIRST: Keyset[StripeEvent, tuple[datetime, str]] = Keyset(
+    tuple[datetime, str], lambda event: (event.received_at, event.id)
+)
 _RETURNS_SHOWN = 100
 
 
@@ -74,27 +76,27 @@ _RETURNS_SHOWN = 100
 async def list_events(
     admin: CurrentAdmin,
     db: Db,
+    page: AskedPage,
     *,
     types: Types = None,
     waiting_only: Annotated[bool, QueryParameter(description="Leave out handled ones.")] = False,
     order_id: FromQuery[uuid.UUID | None] = None,
-    cursor: Cursor = None,
-    limit: PageSize = 20,
 ) -> Page[EventView]:
-    before = decode_cursor(cursor, datetime, str) if cursor else None
-
-    async def work(conn: Connection) -> list[StripeEvent]:
-        return await events.list_events(
+    found = await read_page(
+        db,
+        admin.scope,
+        page,
+        _NEWEST_EVENT_FIRST,
+        lambda conn, before, limit: events.list_events(
             conn,
             types=tuple(types or ()),
             waiting_only=waiting_only,
             order_id=order_id,
-            before=(before[0], before[1]) if before else None,
-            limit=limit + 1,
-        )
-
-    found = await db.run(work, scope=admin.scope)
-    return page_of(found, limit, event_view, lambda row: (row.received_at, row.id))
+            before=before,
+            limit=limit,
+        ),
+    )
+    return found.show(event_view)
 
 
 @get(
@@ -174,27 +176,27 @@ async def replay_events(
 async def list_orders(
     admin: CurrentAdmin,
     db: Db,
+    page: AskedPage,
     *,
     states: States = None,
     user_id: FromQuery[uuid.UUID | None] = None,
     in_review: Annotated[
         bool, QueryParameter(description="Only those that want somebody to look.")
     ] = False,
-    cursor: Cursor = None,
-    limit: PageSize = 20,
 ) -> Page[AdminOrderView]:
-    before = decode_cursor(cursor, datetime, uuid.UUID) if cursor else None
-
-    async def work(conn: Connection) -> list[Order]:
-        return await service.list_orders(
+    found = await read_page(
+        db,
+        admin.scope,
+        page,
+        NEWEST_FIRST,
+        lambda conn, before, limit: service.list_orders(
             conn,
             OrderFilters(states=tuple(states or ()), user_id=user_id, in_review=in_review),
-            before=(before[0], before[1]) if before else None,
-            limit=limit + 1,
-        )
-
-    found = await db.run(work, scope=admin.scope)
-    return page_of(found, limit, order_view, lambda row: (row.created_at, row.id))
+            before=before,
+            limit=limit,
+        ),
+    )
+    return found.show(order_view)
 
 
 @get(

@@ -111,15 +111,6 @@ class CodeRedemptionView(msgspec.Struct, frozen=True, kw_only=True):
     redeemed_at: datetime
 
 
-class CodeDetailView(CodeView, frozen=True, kw_only=True):
-    """A code and a page of those who redeemed it, newest first."""
-
-    redemptions: list[CodeRedemptionView]
-    next_cursor: Annotated[
-        str | None, Meta(description="Ask again with it for earlier redemptions.")
-    ]
-
-
 class DisabledBatchView(msgspec.Struct, frozen=True):
     batch_id: uuid.UUID
     disabled: Annotated[int, Meta(description="Codes that were not disabled before.")]

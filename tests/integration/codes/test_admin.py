@@ -146,16 +146,17 @@ async def test_one_code_with_those_who_redeemed_it(codes: CodesHarness, ledger: 
     people = [ledger.user() for _ in range(3)]
     for person in people:
         await codes.redeem(person, code["code"])
-    first = await codes.look(code["id"], limit=2)
-    assert (first["status"], first["uses"], first["prefix"]) == ("used_up", 3, code["prefix"])
-    rest = await codes.look(code["id"], limit=2, cursor=first["next_cursor"])
-    rows = first["redemptions"] + rest["redemptions"]
+    shown = await codes.look(code["id"])
+    assert (shown["status"], shown["uses"], shown["prefix"]) == ("used_up", 3, code["prefix"])
+    assert "code" not in shown
+    first = await codes.redemptions(code["id"], limit=2)
+    rest = await codes.redemptions(code["id"], limit=2, cursor=first["next_cursor"])
+    rows = first["items"] + rest["items"]
     assert [row["user_id"] for row in rows] == [str(person) for person in reversed(people)]
     assert {(row["credits"], row["paid_debt"], row["credits_expire_at"]) for row in rows} == {
         (25, 0, None)
     }
     assert rest["next_cursor"] is None
-    assert "code" not in first
 
 
 async def test_disabling_is_audited_once(codes: CodesHarness, database: TestDatabase) -> None:
@@ -173,11 +174,13 @@ async def test_what_is_not_there_is_404(codes: CodesHarness, client: httpx.Async
     unknown = uuid.uuid4()
     answers = [
         await client.get(f"/v1/admin/codes/{unknown}", headers=codes.admin),
+        await client.get(f"/v1/admin/codes/{unknown}/redemptions", headers=codes.admin),
         await codes.disable(f"codes/{unknown}"),
         await codes.disable(f"code-batches/{unknown}"),
     ]
-    assert [problem(answer) for answer in answers] == [(404, "not-found")] * 3
-    assert [answer.json()["kind"] for answer in answers] == ["code", "code", "code_batch"]
+    assert [problem(answer) for answer in answers] == [(404, "not-found")] * 4
+    kinds = [answer.json()["kind"] for answer in answers]
+    assert kinds == ["code", "code", "code", "code_batch"]
 
 
 async def test_wrong_terms_say_so(codes: CodesHarness, database: TestDatabase) -> None:

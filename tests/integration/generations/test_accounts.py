@@ -234,7 +234,7 @@ async def test_admins_see_the_accounts(pipeline: PipelineHarness, ada: PhotoOwne
     await ada.start()
     await pipeline.dispatch()
     path = "/v1/admin/provider-accounts"
-    (account,) = (await pipeline.client.get(path, headers=pipeline.admin())).json()
+    (account,) = (await pipeline.client.get(path, headers=pipeline.admin())).json()["items"]
     assert (account["name"], account["breaker_state"], account["slots_held"]) == ("main", "open", 0)
     (key,) = account["keys"]
     assert (key["name"], key["last_used_at"] is not None) == ("FAL_AI_KEY_1", True)

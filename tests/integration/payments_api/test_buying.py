@@ -12,7 +12,7 @@ from tests.harness.payments_api import STRIPE_ORIGIN, Buyer, PaymentsApiHarness
 
 async def test_packs_are_public_and_need_no_key(payments_api: PaymentsApiHarness) -> None:
     async with payments_api.other_api(stripe_secret_key=None) as client:
-        packs = (await client.get("/v1/packs")).json()
+        packs = (await client.get("/v1/packs")).json()["items"]
     assert [pack["slug"] for pack in packs] == [
         "credits_10",
         "credits_50",

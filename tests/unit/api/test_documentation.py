@@ -1,6 +1,7 @@
 """The OpenAPI document is complete, and the pages load nothing from elsewhere."""
 
 import re
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
 
 from api import problems
-from api.schemas.common import decode_cursor, encode_cursor
+from api.http.pages import Keyset
 from api.schemas.problems import ProblemDetails
 from core.errors import InvalidInputError
 from core.ids import new_id
@@ -19,6 +20,8 @@ from core.settings import Settings
 from tests.harness.http import borrowed_app, offline_client
 
 METHODS = {"get", "post", "put", "patch", "delete"}
+# Short, and never cut.
+WHOLE_LISTS = {"/problems", "/v1/operations", "/v1/packs", "/v1/admin/provider-accounts"}
 NOT_PROBLEMS = {("/readyz", "503")}  # answers its checks in any state
 
 
@@ -142,9 +145,37 @@ async def test_pages_load_nothing_from_elsewhere(settings: Settings) -> None:
 
 
 def test_cursors_come_back_as_they_went() -> None:
-    position = (new_id(), 17, "text ü")
-    cursor = encode_cursor(*position)
-    assert decode_cursor(cursor, type(position[0]), int, str) == position
-    for wrong in ("", "%%%", "bm9wZQ", cursor[:-3], "é", encode_cursor("x")):
+    place = (new_id(), 17, "text ü")
+    order: Keyset[Any, tuple[uuid.UUID, int, str]] = Keyset(
+        tuple[uuid.UUID, int, str], lambda row: row
+    )
+    cursor = order.cursor_after(place)
+    assert order.place_in(cursor) == place
+    assert order.place_in(None) is None
+    other = Keyset(str, str).cursor_after("x")
+    for wrong in ("", "%%%", "bm9wZQ", cursor[:-3], "é", other):
         with pytest.raises(InvalidInputError):
-            decode_cursor(wrong, type(position[0]), int, str)
+            order.place_in(wrong)
+
+
+def test_every_list_is_a_page(document: dict[str, Any]) -> None:
+    """`list_…` answers `{items, next_cursor}`; what can be long takes `cursor` and `limit`."""
+    lists = 0
+    for path, _, operation in _operations(document):
+        if "list_" not in operation["operationId"]:
+            continue
+        lists += 1
+        content = operation["responses"]["200"]["content"]["application/json"]["schema"]
+        name = content["$ref"].rpartition("/")[2]
+        fields = document["components"]["schemas"][name]["properties"]
+        assert set(fields) == {"items", "next_cursor"}, path
+        asked = {parameter["name"] for parameter in operation.get("parameters", ())}
+        assert {"cursor", "limit"} <= asked or path in WHOLE_LISTS, path
+    assert lists >= 14
+
+
+def test_no_route_answers_a_bare_array(document: dict[str, Any]) -> None:
+    for path, _, operation in _operations(document):
+        for answer in operation["responses"].values():
+            for content in answer.get("content", {}).values():
+                assert content["schema"].get("type") != "array", path

@@ -1,0 +1,28 @@
+"""For admins: the accounts at image providers, with their slots, breakers and keys."""
+
+from litestar import Router, get
+
+from api.http.pages import Page
+from api.identity import CurrentAdmin
+from api.openapi import ADMIN
+from api.problems import raises
+from api.resources import Db
+from core.errors import NotAllowedError
+from core.tasks import dead_letters as admin_work
+from core.tasks.dead_letters import ProviderAccount
+
+
+@get(
+    "/v1/admin/provider-accounts",
+    operation_id="list_provider_accounts",
+    summary="Provider accounts: slots, breaker, cooldown, keys",
+    description="A key is shown by the name of its variable and its fingerprint.",
+    tags=["Admin"],
+    security=ADMIN,
+    responses=raises(NotAllowedError),
+)
+async def list_provider_accounts(admin: CurrentAdmin, db: Db) -> Page[ProviderAccount]:
+    return Page(await db.run(admin_work.list_provider_accounts, scope=admin.scope))
+
+
+router = Router("/", route_handlers=[list_provider_accounts])
