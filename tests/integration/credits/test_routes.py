@@ -143,7 +143,8 @@ async def test_nobody_reads_another_ledger(
     [
         ({"cursor": "nonsense"}, 422),
         ({"cursor": "WzFd"}, 422),
-        ({"cursor": "WzEwMDAwMDAwMDAwMDAwMDAwMDAwMDAsMCwwLDBd"}, 400),
+        ({"cursor": "WzEwMDAwMDAwMDAwMDAwMDAwMDAwMDAsMCwwLDBd"}, 422),
+        ({"cursor": "eyJlbnRyeV9pZCI6MTAwMDAwMDAwMDAwMDAwMDAwMDAwMDAsImJhbGFuY2UiOm51bGx9"}, 400),
         ({"limit": 0}, 400),
         ({"limit": 101}, 400),
         ({"kind": "gift"}, 400),

@@ -49,7 +49,7 @@ async def test_a_user_brings_their_scope(settings: Settings, issuer: TokenIssuer
     user_id = uuid.uuid4()
     async with offline_client(settings, transport=issuer.transport(), routes=ROUTES) as client:
         answer = (await client.get("/who", headers=issuer.headers(user_id))).json()
-        assert answer == {"role": "authenticated", "sub": str(user_id), "ip": "203.0.113.7"}
+        assert answer == {"role": "jewelshot_user", "sub": str(user_id), "ip": "203.0.113.7"}
         nobody = await client.get("/who")
         assert (nobody.status_code, nobody.json()["reason"]) == (401, "no_token")
         assert nobody.json()["type"].endswith("/unauthenticated")

@@ -44,8 +44,8 @@ async def sloppy() -> None:
 
 
 @post("/form")
-async def take_form(data: JSONBody[_Form], page: FromQuery[int]) -> None:
-    del data, page
+async def take_form(data: JSONBody[_Form], size: FromQuery[int]) -> None:
+    del data, size
 
 
 ROUTES = [broken, sloppy, take_form]
@@ -100,18 +100,18 @@ async def test_a_domain_error_may_list_what_is_wrong(settings: Settings) -> None
 
 async def test_validation_errors_point_at_the_place(settings: Settings) -> None:
     async with offline_client(settings, routes=ROUTES) as client:
-        response = await client.post("/form?page=x", json={"email": 1, "size": 2})
+        response = await client.post("/form?size=x", json={"email": 1, "size": 2})
         assert response.status_code == 400
         assert {fault["pointer"] for fault in response.json()["errors"]} == {
             "#/email",
-            "query/page",
+            "query/size",
         }
-        response = await client.post("/form?page=1", json={"email": 1, "size": 2})
+        response = await client.post("/form?size=1", json={"email": 1, "size": 2})
         assert response.json()["errors"] == [
             {"pointer": "#/email", "detail": "Expected `str`, got `int`"}
         ]
         response = await client.post(
-            "/form?page=1", content=b'{"email": ', headers={"content-type": "application/json"}
+            "/form?size=1", content=b'{"email": ', headers={"content-type": "application/json"}
         )
         assert response.status_code == 400
         assert response.json()["type"].endswith("/invalid-request")
@@ -124,9 +124,9 @@ async def test_bodies_over_the_limit_are_refused(settings: Settings) -> None:
 
     async with offline_client(settings, routes=ROUTES) as client:
         headers = {"content-type": "application/json"}
-        response = await client.post("/form?page=1", content=b" " * 300_000, headers=headers)
+        response = await client.post("/form?size=1", content=b" " * 300_000, headers=headers)
         assert (response.status_code, response.json()["status"]) == (413, 413)
-        response = await client.post("/form?page=1", content=chunks(), headers=headers)  # type: ignore[arg-type]  # without a length
+        response = await client.post("/form?size=1", content=chunks(), headers=headers)  # type: ignore[arg-type]  # without a length
         assert response.status_code == 413
 
 
