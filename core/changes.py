@@ -8,8 +8,7 @@ import asyncio
 import contextlib
 import uuid
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import msgspec
 import redis.asyncio
@@ -21,8 +20,14 @@ from core.settings import Settings
 log = structlog.get_logger()
 
 
-class _Heard(msgspec.Struct, frozen=True):
-    generation_id: str
+class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A generation as it is after a change. `late`: it had ended before, and an image came."""
+
+    generation_id: uuid.UUID
+    user_id: uuid.UUID
+    state: str
+    version: int
+    late: bool = False
 
 
 def channel(settings: Settings) -> str:
@@ -30,14 +35,14 @@ def channel(settings: Settings) -> str:
 
 
 class ChangePublisher:
-    """Publishes what `app.generation_change` returned. Raises nothing."""
+    """Publishes changes after their commit. Raises nothing."""
 
     def __init__(self, settings: Settings, connection: redis.asyncio.Redis) -> None:
         self._channel = channel(settings)
         self._connection = connection
 
-    async def publish(self, *changes: Mapping[str, Any] | None) -> None:
-        """Changes are {generation_id, user_id, state, version}; None is nothing changed."""
+    async def publish(self, *changes: Change | None) -> None:
+        """None: nothing changed."""
         for change in changes:
             if change is None:
                 continue
@@ -51,26 +56,26 @@ class ChangePublisher:
 class ChangeHub:
     """One subscription a process; whoever waits for a generation is woken by its id.
 
-    While Redis is away nobody is woken and every waiter looks for itself, each
-    `look_seconds`: slower, never wrong. A message may also be lost while it is there, so every
-    waiter looks now and then.
+    While Redis is away nobody is woken and every waiter reads the row itself, each
+    `recheck_seconds`: slower, never wrong. A message may also be lost while it is there, so every
+    waiter reads now and then.
     """
 
-    _LOOK_SECONDS = 1.0
-    _LOOK_SECONDS_CONNECTED = 5.0
+    _RECHECK_SECONDS = 1.0
+    _RECHECK_SECONDS_CONNECTED = 5.0
     _RECONNECT_SECONDS = 1.0
 
     def __init__(self, settings: Settings, connection: redis.asyncio.Redis) -> None:
         self._channel = channel(settings)
         self._connection = connection
-        self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._waiting: defaultdict[uuid.UUID, set[asyncio.Event]] = defaultdict(set)
         self._reader: asyncio.Task[None] | None = None
         self._is_connected = False
 
     @property
-    def look_seconds(self) -> float:
-        """How long a waiter may wait for a wake-up before it looks for itself."""
-        return self._LOOK_SECONDS_CONNECTED if self._is_connected else self._LOOK_SECONDS
+    def recheck_seconds(self) -> float:
+        """How long a waiter may wait for a wake-up before it reads the row itself."""
+        return self._RECHECK_SECONDS_CONNECTED if self._is_connected else self._RECHECK_SECONDS
 
     async def open(self) -> None:
         self._reader = asyncio.create_task(self._read(), name="change hub")
@@ -85,14 +90,14 @@ class ChangeHub:
     @contextlib.contextmanager
     def watch(self, generation_id: uuid.UUID) -> Iterator[asyncio.Event]:
         """An event that is set whenever the generation changes; the waiter clears it."""
-        key, changed = str(generation_id), asyncio.Event()
-        self._waiting[key].add(changed)
+        changed = asyncio.Event()
+        self._waiting[generation_id].add(changed)
         try:
             yield changed
         finally:
-            self._waiting[key].discard(changed)
-            if not self._waiting[key]:
-                del self._waiting[key]
+            self._waiting[generation_id].discard(changed)
+            if not self._waiting[generation_id]:
+                del self._waiting[generation_id]
 
     async def _read(self) -> None:
         while True:
@@ -108,15 +113,15 @@ class ChangeHub:
             except (RedisError, OSError) as error:
                 log.info("changes.subscription_lost", error=type(error).__name__)
             self._is_connected = False
-            self._wake_all()  # from now on they look for themselves
+            self._wake_all()  # from now on they read for themselves
             await asyncio.sleep(self._RECONNECT_SECONDS)
 
     def _wake(self, data: bytes) -> None:
         try:
-            heard = msgspec.json.decode(data, type=_Heard)
+            change = msgspec.json.decode(data, type=Change)
         except msgspec.MsgspecError:
             return
-        for changed in self._waiting.get(heard.generation_id, ()):
+        for changed in self._waiting.get(change.generation_id, ()):
             changed.set()
 
     def _wake_all(self) -> None:

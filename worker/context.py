@@ -1,7 +1,7 @@
 """What a job is given: the tools of its process. Built once by worker/process.py."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 import httpx
@@ -9,7 +9,7 @@ import structlog
 
 from core.changes import ChangePublisher
 from core.db import Database
-from core.generations.providers.fal.client import FalClient
+from core.generations.providers.base import ImageProvider
 from core.metrics import Counters
 from core.payments.stripe.client import StripeClient
 from core.pixels.pool import PixelPool
@@ -31,7 +31,7 @@ class WorkerContext:
         queue: TaskQueue,
         changes: ChangePublisher,
         http: httpx.AsyncClient,
-        fal: FalClient,
+        providers: Mapping[str, ImageProvider],
         storage: Storage,
         pixels: PixelPool,
         payments: StripeClient | None = None,
@@ -41,7 +41,7 @@ class WorkerContext:
         self.queue = queue
         self.changes = changes
         self.http = http
-        self.fal = fal
+        self.providers = providers
         self.storage = storage
         self.pixels = pixels
         self.payments = payments

@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator
 import httpx
 import redis.asyncio
 import structlog
-from psycopg.types.json import Jsonb
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from core.changes import ChangePublisher
-from core.db import Connection, Database
-from core.generations.providers.fal.client import FalClient
+from core.db import Database
+from core.generations.providers import accounts
+from core.generations.providers.registry import open_providers
 from core.payments.stripe.client import StripeClient
 from core.pixels.pool import PixelPool
 from core.settings import Settings, SettingsError
@@ -66,7 +66,7 @@ async def open_context(settings: Settings) -> AsyncIterator[WorkerContext]:
             queue=queue,
             changes=ChangePublisher(settings, connection),
             http=http,
-            fal=FalClient(settings, http),
+            providers=open_providers(settings, http),
             storage=SupabaseStorage(settings, http),
             pixels=pixels,
             payments=payments,
@@ -83,19 +83,12 @@ def open_redis(settings: Settings) -> redis.asyncio.Redis:
 
 
 async def _register_keys(ctx: WorkerContext) -> None:
-    """Only keys of this environment get tickets here; a process without keys runs other jobs."""
-    document = ctx.fal.keys_document()
-    if not document:
+    """Only keys of this environment open calls here; a process without keys runs other jobs."""
+    if not accounts.fingerprints_of(ctx.providers):
         log.warning("provider.no_keys", hint="set FAL_AI_KEY_1; generations will wait")
         return
-
-    async def work(conn: Connection) -> None:
-        await conn.execute(
-            "select app.sync_provider_keys(%s, %s)",
-            (Jsonb(document), ctx.settings.provider_account_slots),
-        )
-
-    await ctx.db.run(work)
+    slots = ctx.settings.provider_account_slots
+    await ctx.db.run(lambda conn: accounts.register_keys(conn, ctx.providers, slots=slots))
 
 
 async def run_process(settings: Settings) -> None:
@@ -116,7 +109,11 @@ async def run_process(settings: Settings) -> None:
             heartbeat=heartbeat,
             ensure_threads=threads.ensure_running,
         )
-        log.info("worker.started", threads=settings.worker_threads, keys=len(ctx.fal.fingerprints))
+        log.info(
+            "worker.started",
+            threads=settings.worker_threads,
+            keys=len(accounts.fingerprints_of(ctx.providers)),
+        )
         await stop.wait()
         log.info("worker.stopping")
         await _shut_down(ctx, threads, running, heartbeat)

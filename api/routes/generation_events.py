@@ -66,7 +66,7 @@ async def wait_until_finished(
             left = until - time.monotonic()
             if generation.is_finished or left <= 0:
                 return generation
-            await _wait(changed, min(left, resources.hub.look_seconds))
+            await _wait(changed, min(left, resources.hub.recheck_seconds))
 
 
 @get(
@@ -154,7 +154,7 @@ async def _events(
                 yield ServerSentEventMessage(data=None, comment="heartbeat")
             if generation.is_finished:
                 return
-            await _wait(changed, min(resources.hub.look_seconds, heartbeat_seconds))
+            await _wait(changed, min(resources.hub.recheck_seconds, heartbeat_seconds))
             generation = await _read(resources, user.scope, first.id)
 
 

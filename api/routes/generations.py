@@ -23,6 +23,7 @@ from api.schemas.generations import (
     view_of,
 )
 from core import idempotency
+from core.changes import Change
 from core.db import Connection, Database, Scope
 from core.errors import (
     ConflictError,
@@ -201,7 +202,7 @@ async def _full_view(db: Database, scope: Scope, generation_id: uuid.UUID) -> Ge
 async def cancel_generation(
     user: CurrentUser, resources: AppResources, generation_id: FromPath[uuid.UUID]
 ) -> GenerationView:
-    async def work(conn: Connection) -> dict[str, Any]:
+    async def work(conn: Connection) -> Change:
         return await service.cancel(conn, generation_id)
 
     change = await resources.db.run(work, scope=user.scope)

@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from core.generations.endings import Ending, ending_in_words
 from core.generations.types import (
     FINISHED_STATES,
     Generation,
     GenerationState,
     LateImage,
     Priority,
-    Problem,
     StateChange,
 )
 from core.words.say import say
@@ -66,6 +66,13 @@ class ImageView(msgspec.Struct, frozen=True):
     ]
 
 
+class ProblemView(msgspec.Struct, frozen=True):
+    """Why there is no image: a stable code, and words that say what to do."""
+
+    code: Ending
+    detail: str
+
+
 class StateAt(msgspec.Struct, frozen=True):
     state: GenerationState
     at: datetime
@@ -105,7 +112,7 @@ class GenerationView(msgspec.Struct, frozen=True):
     is_cancel_requested: bool
     retry_of: uuid.UUID | None
     image: ImageView | None
-    problem: Problem | None
+    problem: Annotated[ProblemView | None, Meta(description="Why there is no image.")]
     timeline: Annotated[
         list[StateAt] | None, Meta(description="Only on the single generation.")
     ] = None
@@ -161,10 +168,14 @@ def view_of(
         is_cancel_requested=generation.cancel_requested_at is not None,
         retry_of=generation.retry_of,
         image=_image_of(generation),
-        problem=generation.problem,
+        problem=_problem_of(generation.ending),
         timeline=[StateAt(change.state, change.at) for change in timeline] if timeline else None,
         late_image=_late_view(late_image),
     )
+
+
+def _problem_of(ending: Ending | None) -> ProblemView | None:
+    return None if ending is None else ProblemView(ending, ending_in_words(ending))
 
 
 def _money(state: GenerationState) -> Literal["reserved", "charged", "refunded"]:

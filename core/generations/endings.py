@@ -1,40 +1,78 @@
-"""Why a generation ended without an image: stable codes, and words that say what to do."""
+"""Every way a generation ends without an image, once: its code, when it is chosen, its words.
 
-from core.generations.types import Problem
+The code is stored and sent; the words are made of it when somebody reads them. SQL knows the
+codes that it writes itself (`generations_ending` lists them all), and no sentence.
+"""
 
-REFUNDED = "Your credits are back."
+from enum import StrEnum
 
-CANCELLED = Problem("cancelled", f"Cancelled before an image was made. {REFUNDED}")
-CONTENT_REFUSED = Problem(
-    "content_refused",
-    f"The provider's content policy refused this request. Change the text or photo. {REFUNDED}",
-)
-INPUT_REFUSED = Problem(
-    "input_refused",
-    f"The provider could not work with this photo or these parameters. {REFUNDED}",
-)
-PROVIDER_FAILED = Problem(
-    "provider_failed", f"The provider failed more than once. Try again later. {REFUNDED}"
-)
-NO_IMAGE = Problem(
-    "no_image", f"The provider answered without an image. Try again with other words. {REFUNDED}"
-)
-OUTPUT_BROKEN = Problem(
-    "output_broken", f"The provider's image was damaged or missing. Try again. {REFUNDED}"
-)
-OUTPUT_FLAGGED = Problem(
-    "output_flagged", f"The provider's safety check flagged the image it made. {REFUNDED}"
-)
-NOT_STARTED_IN_TIME = Problem(
-    "deadline_exceeded", f"The provider did not start in time. {REFUNDED}"
-)
-OUT_OF_TIME = Problem("deadline_exceeded", f"The image was not finished in time. {REFUNDED}")
-PHOTO_MISSING = Problem(
-    "photo_missing", f"The photo is not there any more. Upload it again. {REFUNDED}"
-)
-PARAMS_INVALID = Problem("params_invalid", f"These parameters are not valid. {REFUNDED}")
+from core.generations.providers.types import Failure, FailureCause
+from core.pixels.faults import OutputFault
+from core.words.say import say
 
 
-def output_rule_broken(reason: str, detail: str) -> Problem:
-    """The image broke the operation's output rule, `reason` says which."""
-    return Problem(f"output_{reason}", f"{detail} {REFUNDED}")
+class Ending(StrEnum):
+    CANCELLED = "cancelled"
+    CONTENT_REFUSED = "content_refused"
+    INPUT_REFUSED = "input_refused"
+    PROVIDER_FAILED = "provider_failed"
+    NO_IMAGE = "no_image"
+    NOT_STARTED_IN_TIME = "not_started_in_time"
+    DEADLINE_EXCEEDED = "deadline_exceeded"
+    PHOTO_MISSING = "photo_missing"
+    PARAMS_INVALID = "params_invalid"
+    DELIVERY_FAILED = "delivery_failed"
+    OUTPUT_BROKEN = "output_broken"
+    OUTPUT_FLAGGED = "output_flagged"
+    # The image broke the operation's output rule: one for each OutputFault.
+    OUTPUT_BAD_PARAMETERS = "output_bad_parameters"
+    OUTPUT_EMPTY = "output_empty_output"
+    OUTPUT_TOO_MANY_BYTES = "output_too_many_bytes"
+    OUTPUT_WRONG_TYPE = "output_wrong_type"
+    OUTPUT_UNDECODABLE = "output_undecodable"
+    OUTPUT_ABSURD_SIZE = "output_absurd_size"
+    OUTPUT_BLANK = "output_blank"
+    OUTPUT_ASPECT_CHANGED = "output_aspect_changed"
+    OUTPUT_NOT_ENLARGED = "output_not_enlarged"
+    OUTPUT_NO_ALPHA = "output_no_alpha"
+    OUTPUT_SIZE_MISMATCH = "output_size_mismatch"
+    OUTPUT_NOTHING_FOUND = "output_nothing_found"
+    OUTPUT_BACKGROUND_NOT_FOUND = "output_background_not_found"
+
+
+_OF_CAUSE = {
+    FailureCause.CONTENT: Ending.CONTENT_REFUSED,
+    FailureCause.INPUT: Ending.INPUT_REFUSED,
+    FailureCause.NO_IMAGE: Ending.NO_IMAGE,
+    FailureCause.START_TIMEOUT: Ending.NOT_STARTED_IN_TIME,
+    FailureCause.PROVIDER: Ending.PROVIDER_FAILED,
+}
+
+
+def ending_of_failure(failure: Failure, *, is_cancel_requested: bool, is_given_up: bool) -> Ending:
+    """Of a call that the provider says has failed, with no attempt left.
+
+    `is_given_up`: its time is over, so a cancelled call was cancelled by us for that.
+    """
+    if is_cancel_requested:
+        return Ending.CANCELLED
+    if failure.cause is FailureCause.CANCELLED:
+        return Ending.DEADLINE_EXCEEDED if is_given_up else Ending.PROVIDER_FAILED
+    return _OF_CAUSE[failure.cause]
+
+
+def ending_of_lost_call(*, is_cancel_requested: bool, is_given_up: bool) -> Ending:
+    """Of a call that the provider does not know any more, with no attempt left."""
+    if is_cancel_requested:
+        return Ending.CANCELLED
+    return Ending.DEADLINE_EXCEEDED if is_given_up else Ending.PROVIDER_FAILED
+
+
+def ending_of_output(fault: OutputFault) -> Ending:
+    """Of an image that broke the operation's output rule."""
+    return Ending(f"output_{fault}")
+
+
+def ending_in_words(ending: Ending) -> str:
+    """What happened, what to do, and that it cost nothing."""
+    return say(f"ending.{ending}")

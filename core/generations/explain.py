@@ -12,6 +12,7 @@ from core.credits.words import entry_in_words
 from core.db import Connection
 from core.errors import NotFoundError
 from core.generations import queries
+from core.generations.endings import Ending, ending_in_words
 from core.generations.explanation import (
     CallFacts,
     Explanation,
@@ -111,13 +112,14 @@ def _state_lines(run: RunRows) -> Iterator[tuple[int, Line]]:
         variant = state
         if state == "queued" and number > 0:
             variant = "queued_again"
-        if state == "failed" and generation["problem"]:
-            variant = "failed_because"
+        problem = None
+        if state == "failed" and generation["ending"]:
+            variant, problem = "failed_because", ending_in_words(Ending(generation["ending"]))
         if state in {"succeeded", "failed", "cancelled"}:
             rank = _FINISHED
             # The event is written an instant after the row's own time, which the money shares.
             at = generation["finished_at"] or at
-        text = say(f"run.state.{variant}", problem=generation["problem"])
+        text = say(f"run.state.{variant}", problem=problem)
         yield rank, Line(at=at, kind=LineKind.STATE, text=text, state=state)
     asked_at = generation["cancel_requested_at"]
     if asked_at is not None:

@@ -12,6 +12,7 @@ import msgspec
 from psycopg.types.json import Jsonb
 
 from core.catalog import service as catalog
+from core.changes import Change
 from core.db import Connection, fetch_all, fetch_one
 from core.errors import ConflictError, NotFoundError
 from core.generations.types import (
@@ -27,7 +28,7 @@ from core.generations.types import (
 _COLUMNS = (
     "id, operation, operation_version, lane, state, version, cost_credits, upload_id, params,"
     " priority, retry_of, created_at, deadline_at, finished_at, cancel_requested_at, result,"
-    " problem"
+    " problem ->> 'code' as ending"
 )
 
 
@@ -133,15 +134,14 @@ async def list_generations(
     return [_generation(row) for row in rows]
 
 
-async def cancel(conn: Connection, generation_id: uuid.UUID) -> dict[str, Any]:
-    """Free before it started; afterwards a request to the provider. Returns the change.
+async def cancel(conn: Connection, generation_id: uuid.UUID) -> Change:
+    """Free before it started; afterwards a request to the provider.
 
     Raises: NotFoundError, ConflictError (it has ended). Replay: a cancelled one stays so.
     """
     row = await fetch_one(conn, "select app.cancel_generation(%s) as change", (generation_id,))
     assert row is not None
-    change: dict[str, Any] = row["change"]
-    return change
+    return msgspec.convert(row["change"], Change)
 
 
 async def retry_terms(conn: Connection, generation_id: uuid.UUID) -> NewGeneration:

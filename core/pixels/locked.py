@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageFilter
 
 from core.pixels import raster, rendered, white_jpeg
+from core.pixels.faults import OutputFault
 from core.pixels.fidelity import Fidelity, measure_fidelity
 from core.pixels.formats.base import ImageFormat
 from core.pixels.rendered import OutputRuleError, RenderedOutput
@@ -56,7 +57,7 @@ def cut_out(source: bytes, result: bytes, *, max_bytes: int, max_pixels: int) ->
     matte = _matte(opened.image)
     if abs(matte.width / matte.height * own.height / own.width - 1) > _ASPECT_TOLERANCE:
         raise OutputRuleError(
-            "size_mismatch",
+            OutputFault.SIZE_MISMATCH,
             "The cut-out has another shape than the photo, so it cannot be laid on.",
         )
     resampled = matte.size != own.size
@@ -67,10 +68,10 @@ def cut_out(source: bytes, result: bytes, *, max_bytes: int, max_pixels: int) ->
         alpha = ImageChops.darker(alpha, own.getchannel("A"))
     coverage = _coverage(alpha)
     if coverage < _COVERAGE_MIN:
-        raise OutputRuleError("nothing_found", "No piece was found in the photo.")
+        raise OutputRuleError(OutputFault.NOTHING_FOUND, "No piece was found in the photo.")
     if coverage > _COVERAGE_MAX:
         raise OutputRuleError(
-            "background_not_found", "The piece could not be told from its background."
+            OutputFault.BACKGROUND_NOT_FOUND, "The piece could not be told from its background."
         )
     box = _piece_box(alpha)
     facts = {
@@ -144,7 +145,7 @@ def _matte(image: Image.Image) -> Image.Image:
         return image.convert("RGBA").getchannel("A")
     if image.mode in {"L", "1"}:
         return image.convert("L")
-    raise OutputRuleError("no_alpha", "The cut-out came back without transparency.")
+    raise OutputRuleError(OutputFault.NO_ALPHA, "The cut-out came back without transparency.")
 
 
 def _clean(step: int) -> int:
@@ -167,7 +168,7 @@ def _piece_box(alpha: Image.Image) -> Box:
     columns = np.flatnonzero(visible.sum(axis=0) >= needed)
     rows = np.flatnonzero(visible.sum(axis=1) >= needed)
     if not columns.size or not rows.size:
-        raise OutputRuleError("nothing_found", "No piece was found in the photo.")
+        raise OutputRuleError(OutputFault.NOTHING_FOUND, "No piece was found in the photo.")
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 

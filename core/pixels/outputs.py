@@ -10,6 +10,7 @@ import msgspec
 from PIL import Image
 
 from core.pixels import label, locked, raster, rendered
+from core.pixels.faults import OutputFault
 from core.pixels.fidelity import Fidelity, measure_fidelity
 from core.pixels.formats.base import ImageFormat
 from core.pixels.limits import OUTPUT_BYTES_MAX, OUTPUT_PIXELS_MAX
@@ -80,7 +81,7 @@ def _params(params: dict[str, Any], kind: type[T]) -> T:
     try:
         return msgspec.convert(params, kind)
     except msgspec.ValidationError as error:
-        raise OutputRuleError("bad_parameters", str(error)) from error
+        raise OutputRuleError(OutputFault.BAD_PARAMETERS, str(error)) from error
 
 
 def _as_delivered(
@@ -118,9 +119,11 @@ def _as_delivered(
 
 def _check_enlarged(scale: tuple[float, float], factor: float) -> None:
     if abs(scale[0] / scale[1] - 1) > _ENLARGED_ASPECT_TOLERANCE:
-        raise OutputRuleError("aspect_changed", "The enlarged picture has another shape.")
+        raise OutputRuleError(OutputFault.ASPECT_CHANGED, "The enlarged picture has another shape.")
     if min(scale) < max(1.0, factor * _ENLARGED_SHARE_MIN):
-        raise OutputRuleError("not_enlarged", "The picture came back smaller than ordered.")
+        raise OutputRuleError(
+            OutputFault.NOT_ENLARGED, "The picture came back smaller than ordered."
+        )
 
 
 def _encode(

@@ -7,6 +7,7 @@ from PIL import Image
 
 from core.pixels import colour, raster, sniff
 from core.pixels.errors import UnsupportedMediaError
+from core.pixels.faults import OutputFault
 from core.pixels.formats.base import Colour, ImageFormat, Layout
 from core.pixels.limits import OUTPUT_BYTES_MAX, OUTPUT_PIXELS_MAX, SIDE_MAX, SIDE_MIN
 
@@ -18,10 +19,10 @@ _BLANK_RANGE = 2
 class OutputRuleError(Exception):
     """The provider's result is not what was ordered: the generation fails and is refunded.
 
-    `reason` is stable; `detail` is for people and holds nothing from the provider.
+    `detail` is for our records and holds nothing from the provider.
     """
 
-    def __init__(self, reason: str, detail: str) -> None:
+    def __init__(self, reason: OutputFault, detail: str) -> None:
         super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail
@@ -64,9 +65,11 @@ def open_output(
     """Raises: OutputRuleError (empty_output, too_many_bytes, wrong_type, undecodable,
     absurd_size, blank)."""
     if not data:
-        raise OutputRuleError("empty_output", "The result is empty.")
+        raise OutputRuleError(OutputFault.EMPTY_OUTPUT, "The result is empty.")
     if len(data) > max_bytes:
-        raise OutputRuleError("too_many_bytes", f"The result has more than {max_bytes} bytes.")
+        raise OutputRuleError(
+            OutputFault.TOO_MANY_BYTES, f"The result has more than {max_bytes} bytes."
+        )
     layout = _parse(data)
     width, height = layout.width, layout.height
     if (
@@ -74,13 +77,15 @@ def open_output(
         or max(width, height) > SIDE_MAX
         or width * height > max_pixels
     ):
-        raise OutputRuleError("absurd_size", f"The result is {width} x {height} pixels.")
+        raise OutputRuleError(OutputFault.ABSURD_SIZE, f"The result is {width} x {height} pixels.")
     try:
         image = raster.decode(data[: layout.end], layout.format)
     except UnsupportedMediaError as error:
-        raise OutputRuleError("undecodable", "The result cannot be decoded.") from error
+        raise OutputRuleError(OutputFault.UNDECODABLE, "The result cannot be decoded.") from error
     if image.size != (width, height):
-        raise OutputRuleError("undecodable", "The result's header and pixels differ in size.")
+        raise OutputRuleError(
+            OutputFault.UNDECODABLE, "The result's header and pixels differ in size."
+        )
     _refuse_blank(image)
     info = DecodedInfo(
         format=layout.format,
@@ -148,15 +153,18 @@ def _parse(data: bytes) -> Layout:
             raise _wrong_type()
         layout = sniff.parse(data, kind)
     except UnsupportedMediaError as error:
-        reason = "wrong_type" if error.reason == "unknown_type" else "undecodable"
-        raise OutputRuleError(reason, "The result is not a picture that opens.") from error
+        is_unknown = error.reason == "unknown_type"
+        fault = OutputFault.WRONG_TYPE if is_unknown else OutputFault.UNDECODABLE
+        raise OutputRuleError(fault, "The result is not a picture that opens.") from error
     if layout.colour is Colour.CMYK or layout.frames > 1:
         raise _wrong_type()
     return layout
 
 
 def _wrong_type() -> OutputRuleError:
-    return OutputRuleError("wrong_type", "The result is not a still JPEG, PNG or WebP in RGB.")
+    return OutputRuleError(
+        OutputFault.WRONG_TYPE, "The result is not a still JPEG, PNG or WebP in RGB."
+    )
 
 
 def _flatten(image: Image.Image) -> Image.Image:
@@ -166,11 +174,13 @@ def _flatten(image: Image.Image) -> Image.Image:
     try:
         return raster.flatten_modes(image)
     except UnsupportedMediaError as error:
-        raise OutputRuleError("wrong_type", "The result's pixels are of an odd kind.") from error
+        raise OutputRuleError(
+            OutputFault.WRONG_TYPE, "The result's pixels are of an odd kind."
+        ) from error
 
 
 def _refuse_blank(image: Image.Image) -> None:
     extrema = image.getextrema()
     bands = extrema if isinstance(extrema[0], tuple) else (extrema,)
     if all(high - low <= _BLANK_RANGE for low, high in bands):
-        raise OutputRuleError("blank", "The result is a single colour.")
+        raise OutputRuleError(OutputFault.BLANK, "The result is a single colour.")

@@ -21,6 +21,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from rq.serializers import JSONSerializer
 
+from core.changes import Change
 from core.db import Connection, fetch_all, fetch_one
 from core.settings import Settings
 
@@ -201,10 +202,10 @@ async def noted(conn: Connection) -> list[DueTask]:
     ]
 
 
-async def bury(conn: Connection, lease_token: uuid.UUID, error: str) -> dict[str, Any] | None:
+async def bury(conn: Connection, lease_token: uuid.UUID, error: str) -> Change | None:
     """Makes a dead letter and ends its subject; returns the generation's change, if one ended."""
     row = await fetch_one(conn, "select app.bury_task(%s, %s) as change", (lease_token, error))
-    return row["change"] if row else None
+    return msgspec.convert(row["change"], Change) if row and row["change"] else None
 
 
 _SEND_DUE = """

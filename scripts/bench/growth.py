@@ -152,7 +152,7 @@ def _calls(past: Past, number: int, *, take: bool) -> dict[str, Call]:
         await credits_service.get_balance(conn, user_id)
 
     async def ticket(conn: Connection) -> None:
-        taken = await queries.take_tickets(conn, [_KEY["fingerprint"]], limit=1, lease_seconds=3600)
+        taken = await queries.open_calls(conn, [_KEY["fingerprint"]], limit=1, lease_seconds=3600)
         assert len(taken) == 1
 
     calls: dict[str, Call] = {

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from core.changes import ChangePublisher
 from core.db import Connection, Database, Scope, user_scope
-from core.generations.providers.fal.client import FalClient
+from core.generations.providers.registry import open_providers
 from core.ids import new_id
 from core.payments import checkout, queries, returns, service
 from core.payments.checkout import Checkout
@@ -276,7 +276,7 @@ async def set_up_payments(
             queue=queue,
             changes=ChangePublisher(settings, connection),
             http=http,
-            fal=FalClient(settings, http),
+            providers=open_providers(settings, http),
             storage=SupabaseStorage(settings, http),
             pixels=pixels,
             payments=provider,

@@ -19,8 +19,10 @@ from PIL import Image, ImageDraw
 
 from core.db import Connection, Database
 from core.generations.pipeline import dispatch, poll, queries, sweep
-from core.generations.providers import types as fal_types
-from core.generations.types import Ticket
+from core.generations.pipeline.types import CallIntent
+from core.generations.providers.accounts import fingerprints_of
+from core.generations.providers.base import Submission
+from core.generations.providers.types import Accepted
 from core.tasks import outbox
 from tests.harness.database import TestDatabase
 from tests.harness.ledger import Ledger
@@ -256,35 +258,40 @@ class PipelineHarness:
         await self.ctx.wait_for_background(timeout_seconds=20)
         return changed
 
-    async def take_tickets(self, limit: int = 1) -> list[Ticket]:
+    async def open_calls(self, limit: int = 1) -> list[CallIntent]:
         """Calls are opened and nothing is sent: a worker that dies right then."""
         return await self.ctx.db.run(
-            lambda conn: queries.take_tickets(
-                conn, list(self.ctx.fal.fingerprints), limit=limit, lease_seconds=30
+            lambda conn: queries.open_calls(
+                conn, fingerprints_of(self.ctx.providers), limit=limit, lease_seconds=30
             )
         )
 
-    async def send(self, ticket: Ticket) -> None:
-        """The POST of a ticket that was taken before, and the record of its answer."""
-        await dispatch.submit(self.ctx, ticket)
+    async def send(self, intent: CallIntent) -> None:
+        """The POST of a call that was opened before, and the record of its answer."""
+        await dispatch.submit(self.ctx, intent)
 
-    async def post(self, ticket: Ticket) -> fal_types.Accepted:
-        """The POST of a ticket, whose answer is not recorded."""
-        outcome = await self.ctx.fal.submit(
-            fingerprint=ticket.key_fingerprint,
-            endpoint=ticket.provider_step.endpoint,
-            body={"image_url": "http://127.0.0.1/photo.png"},
-            webhook_url=f"{API_URL}/v1/webhooks/fal/{ticket.call_id}/{ticket.callback_token}",
-            start_timeout_seconds=60,
+    async def post(self, intent: CallIntent) -> Accepted:
+        """The POST of an intent, whose answer is not recorded."""
+        outcome = await self.ctx.providers[intent.provider].submit(
+            Submission(
+                step=intent.provider_step,
+                params=intent.params,
+                presets=intent.presets,
+                image_url="http://127.0.0.1/photo.png",
+                operation=intent.operation,
+                key_fingerprint=intent.key_fingerprint,
+                webhook_url=f"{API_URL}{WEBHOOKS}{intent.call_id}/{intent.callback_token}",
+                start_timeout_seconds=60,
+            )
         )
-        assert isinstance(outcome, fal_types.Accepted), outcome
+        assert isinstance(outcome, Accepted), outcome
         return outcome
 
-    async def record(self, ticket: Ticket, accepted: fal_types.Accepted) -> None:
+    async def record(self, intent: CallIntent, accepted: Accepted) -> None:
         await self.ctx.db.run(
             lambda conn: queries.record_accepted(
                 conn,
-                ticket.call_id,
+                intent.call_id,
                 request_id=accepted.request_id,
                 urls=(accepted.status_url, accepted.response_url, accepted.cancel_url),
                 poll_seconds=4,

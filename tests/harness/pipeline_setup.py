@@ -7,12 +7,12 @@ from typing import Any, cast
 
 import httpx
 import redis.asyncio
-from psycopg.types.json import Jsonb
 from pydantic import SecretStr
 
 from core.changes import ChangePublisher
-from core.db import Connection, Database
-from core.generations.providers.fal.client import FalClient
+from core.db import Database
+from core.generations.providers import accounts
+from core.generations.providers.registry import open_providers
 from core.pixels.pool import PixelPool
 from core.settings import FalKey, Settings
 from core.storage.supabase import SupabaseStorage
@@ -162,17 +162,12 @@ async def _worker_context(
             queue=queue,
             changes=ChangePublisher(settings, connection),
             http=http,
-            fal=FalClient(settings, http),
+            providers=open_providers(settings, http),
             storage=SupabaseStorage(settings, http),
             pixels=pixels,
         )
 
-        async def register(conn: Connection) -> None:
-            await conn.execute(
-                "select app.sync_provider_keys(%s, %s)",
-                (Jsonb(ctx.fal.keys_document()), settings.provider_account_slots),
-            )
-
-        await db.run(register)
+        slots = settings.provider_account_slots
+        await db.run(lambda conn: accounts.register_keys(conn, ctx.providers, slots=slots))
         yield ctx
         await ctx.wait_for_background(timeout_seconds=5)

@@ -15,7 +15,8 @@ import pytest
 from api.schemas.generations import LaneName
 from core import errors
 from core.credits.types import EntryKind, Purpose, Source
-from core.generations.types import FINISHED_STATES, CallState, GenerationState, Role
+from core.generations.pipeline.types import Role
+from core.generations.types import FINISHED_STATES, CallState, GenerationState
 from core.payments.types import OrderState, ReturnOrigin, ReturnState
 from core.tasks import outbox
 from core.uploads.types import UploadState

@@ -10,6 +10,7 @@ from core.catalog import params
 from core.catalog.types import Lane
 from core.credits.types import EntryKind, Source
 from core.errors import Reason
+from core.generations.endings import Ending
 from core.generations.explanation import Outcome
 from core.generations.types import CallState, GenerationState
 from core.payments.types import OrderState
@@ -23,6 +24,7 @@ from core.words.say import SENTENCES, figures_of, say
 OPEN_CALLS = {CallState.SUBMITTING, CallState.ACCEPTED, CallState.AMBIGUOUS}
 TABLES: dict[str, tuple[Iterable[str], set[str]]] = {
     "account_event": (EventKind, set()),
+    "ending": (Ending, set()),
     "entry": (
         (),
         {

@@ -1,8 +1,8 @@
 """Jobs of generations: load by id, call one core function."""
 
+from core.generations.pipeline import cancel, late
 from core.generations.pipeline import collect as collecting
 from core.generations.pipeline import dispatch as dispatching
-from core.generations.pipeline import late
 from core.tasks.outbox import Task
 from worker.context import WorkerContext
 
@@ -16,7 +16,7 @@ async def collect(ctx: WorkerContext, task: Task) -> None:
 
 
 async def cancel_call(ctx: WorkerContext, task: Task) -> None:
-    await collecting.cancel_call(ctx, task)
+    await cancel.cancel_call(ctx, task)
 
 
 async def expire_late_images(ctx: WorkerContext, task: Task) -> None:

@@ -1,15 +1,17 @@
-"""The SQL calls of the pipeline: one function of migrations/*dispatch.sql each."""
+"""The SQL calls of the pipeline: nearly all are one function of the database each."""
 
 import uuid
 from typing import Any
 
 import msgspec
+from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
+from core.changes import Change
 from core.db import Connection, fetch_all, fetch_one
-from core.generations.types import CallEnd, Collection, Problem, ResultImage, Ticket
-
-Change = dict[str, Any]
+from core.generations.endings import Ending, ending_in_words
+from core.generations.pipeline.types import CallEnd, CallIntent, CallResult, ProviderCall
+from core.generations.types import GenerationState, ResultImage
 
 
 def _facts(value: msgspec.Struct) -> Jsonb:
@@ -18,18 +20,28 @@ def _facts(value: msgspec.Struct) -> Jsonb:
 
 async def _change(conn: Connection, query: str, params: Any) -> Change | None:
     row = await fetch_one(conn, query, params)
-    return next(iter(row.values())) if row else None
+    value = next(iter(row.values())) if row else None
+    return None if value is None else msgspec.convert(value, Change)
 
 
-async def take_tickets(
+async def _changes(conn: Connection, query: str, params: Any) -> list[Change]:
+    rows = await fetch_all(conn, query, params)
+    return [msgspec.convert(next(iter(row.values())), Change) for row in rows]
+
+
+# --- submit --------------------------------------------------------------------------------------
+
+
+async def open_calls(
     conn: Connection, fingerprints: list[str], *, limit: int, lease_seconds: float
-) -> list[Ticket]:
+) -> list[CallIntent]:
+    """The next people's generations, each with an open call that nothing has been sent for."""
     rows = await fetch_all(
         conn,
-        "select app.take_tickets(%s, %s, %s) as ticket",
+        "select app.take_tickets(%s, %s, %s) as intent",
         (fingerprints, limit, lease_seconds),
     )
-    return [msgspec.convert(row["ticket"], Ticket) for row in rows]
+    return [msgspec.convert(row["intent"], CallIntent) for row in rows]
 
 
 async def record_accepted(
@@ -66,6 +78,9 @@ async def record_ambiguous(
     )
 
 
+# --- collect -------------------------------------------------------------------------------------
+
+
 async def ensure_collect(conn: Connection, call_id: uuid.UUID) -> uuid.UUID | None:
     """The id of the one collect task of a call that ended at the provider."""
     row = await fetch_one(conn, "select app.ensure_collect(%s) as task_id", (call_id,))
@@ -74,13 +89,13 @@ async def ensure_collect(conn: Connection, call_id: uuid.UUID) -> uuid.UUID | No
 
 async def begin_collect(
     conn: Connection, call_id: uuid.UUID, *, take_over: bool = False
-) -> Collection:
-    row = await fetch_one(conn, "select app.begin_collect(%s, %s) as found", (call_id, take_over))
+) -> CallResult:
+    row = await fetch_one(conn, "select app.begin_collect(%s, %s) as call", (call_id, take_over))
     assert row is not None
-    return msgspec.convert(row["found"], Collection)
+    return msgspec.convert(row["call"], CallResult)
 
 
-async def resume_running(
+async def resume_polling(
     conn: Connection, call_id: uuid.UUID, lease_token: uuid.UUID, *, poll_seconds: float
 ) -> Change | None:
     return await _change(
@@ -119,60 +134,82 @@ async def advance(
     *,
     input_key: str,
     lease_seconds: float,
-) -> Ticket | None:
+) -> CallIntent | None:
     row = await fetch_one(
         conn,
-        "select app.advance_generation(%s, %s, %s, %s, %s) as ticket",
+        "select app.advance_generation(%s, %s, %s, %s, %s) as intent",
         (call_id, lease_token, _facts(end), input_key, lease_seconds),
     )
-    return msgspec.convert(row["ticket"], Ticket) if row and row["ticket"] else None
+    return msgspec.convert(row["intent"], CallIntent) if row and row["intent"] else None
 
 
-async def finish(
+# --- ends ----------------------------------------------------------------------------------------
+
+_FINISH = "select app.finish_generation(%s, %s, %s, %s)"
+
+
+async def deliver(
+    conn: Connection,
+    generation_id: uuid.UUID,
+    lease_token: uuid.UUID,
+    result: ResultImage,
+    *,
+    call_id: uuid.UUID,
+    end: CallEnd,
+) -> Change | None:
+    """The image and the end of the money; `late` in the change: the generation had ended before."""
+    facts = {"result": msgspec.to_builtins(result), **_call_facts(call_id, end)}
+    return await _change(
+        conn,
+        _FINISH,
+        (generation_id, lease_token, GenerationState.SUCCEEDED, Jsonb(facts)),
+    )
+
+
+async def end_without_image(
     conn: Connection,
     generation_id: uuid.UUID,
     lease_token: uuid.UUID | None,
-    outcome: str,
+    ending: Ending,
     *,
-    call_id: uuid.UUID | None = None,
-    end: CallEnd | None = None,
-    result: ResultImage | None = None,
-    problem: Problem | None = None,
+    call_id: uuid.UUID,
+    end: CallEnd,
 ) -> Change | None:
-    """The end of the generation and of its money; `late` in the change: it had ended before.
-
-    None when a call failed that the generation does not wait for: then only the call ended.
-    """
+    """The end and the refund. None when the generation does not wait for this call: then only the
+    call ended."""
+    is_cancelled = ending is Ending.CANCELLED
+    state = GenerationState.CANCELLED if is_cancelled else GenerationState.FAILED
     facts = {
-        "call_id": None if call_id is None else str(call_id),
-        "call": msgspec.to_builtins(end),
-        "result": msgspec.to_builtins(result),
-        "problem": msgspec.to_builtins(problem),
+        "problem": {"code": ending, "detail": ending_in_words(ending)},
+        **_call_facts(call_id, end),
     }
-    return await _change(
-        conn,
-        "select app.finish_generation(%s, %s, %s, %s)",
-        (generation_id, lease_token, outcome, Jsonb(facts)),
-    )
+    return await _change(conn, _FINISH, (generation_id, lease_token, state, Jsonb(facts)))
+
+
+def _call_facts(call_id: uuid.UUID, end: CallEnd) -> dict[str, Any]:
+    return {"call_id": str(call_id), "call": msgspec.to_builtins(end)}
 
 
 async def sweep_calls(
     conn: Connection, *, grace_seconds: float, attempts_max: int, limit: int
 ) -> list[Change]:
-    rows = await fetch_all(
-        conn,
-        "select app.sweep_calls(%s, %s, %s) as change",
-        (grace_seconds, attempts_max, limit),
+    return await _changes(
+        conn, "select app.sweep_calls(%s, %s, %s)", (grace_seconds, attempts_max, limit)
     )
-    return [row["change"] for row in rows]
 
 
 async def sweep_deadlines(conn: Connection, *, limit: int) -> list[Change]:
-    rows = await fetch_all(conn, "select app.sweep_deadlines(%s) as change", (limit,))
-    return [row["change"] for row in rows]
+    return await _changes(conn, "select app.sweep_deadlines(%s)", (limit,))
 
 
-_CLAIM_POLLS = """
+# --- calls ---------------------------------------------------------------------------------------
+
+_CALL_COLUMNS = (
+    "id, generation_id, account_id, key_fingerprint, endpoint, state, polls, request_id,"
+    " status_url, cancel_url"
+)
+
+_CLAIM_POLLS = f"""
 update app.provider_calls
 set polls = polls + 1,
   next_poll_at = case
@@ -192,41 +229,40 @@ where id in (
   limit %(limit)s
   for update skip locked
 )
-returning id, generation_id, account_id, key_fingerprint, endpoint, request_id, status_url,
-  state, polls
-"""
+returning {_CALL_COLUMNS}
+"""  # noqa: S608  own constants
+
+
+def _call(row: DictRow) -> ProviderCall:
+    return msgspec.convert({"provider": "fal", **row}, ProviderCall)
 
 
 async def claim_polls(
     conn: Connection, fingerprints: list[str], *, seconds_max: float, limit: int
-) -> list[dict[str, Any]]:
-    """Calls whose look is due, each already put off to its next one. Given up after a day.
+) -> list[ProviderCall]:
+    """Calls that are due, each already put off to its next poll. Given up after a day.
 
     Not those whose result is wanted already: under load that was half of a worker's work.
     """
-    return await fetch_all(
+    rows = await fetch_all(
         conn,
         _CLAIM_POLLS,
         {"fingerprints": fingerprints, "most": seconds_max, "limit": limit},
     )
+    return [_call(row) for row in rows]
 
 
-async def find_call(conn: Connection, call_id: uuid.UUID) -> dict[str, Any] | None:
-    return await fetch_one(
+async def find_call(
+    conn: Connection, call_id: uuid.UUID, *, lock: bool = False
+) -> ProviderCall | None:
+    """`lock`: nobody else learns more of where the call runs until this transaction ends."""
+    row = await fetch_one(
         conn,
-        "select id, generation_id, account_id, key_fingerprint, endpoint, state, request_id,"
-        " cancel_url from app.provider_calls where id = %s",
+        f"select {_CALL_COLUMNS} from app.provider_calls where id = %s"  # noqa: S608  constants
+        + (" for no key update" if lock else ""),
         (call_id,),
     )
-
-
-async def lock_call(conn: Connection, call_id: uuid.UUID) -> dict[str, Any] | None:
-    """What is known of where the call runs; nobody else learns more until this transaction ends."""
-    return await fetch_one(
-        conn,
-        "select state, request_id from app.provider_calls where id = %s for no key update",
-        (call_id,),
-    )
+    return None if row is None else _call(row)
 
 
 async def poll_now(conn: Connection, call_id: uuid.UUID) -> None:

@@ -1,8 +1,10 @@
 """What nobody else ends: vanished submits, ambiguous calls past their grace, deadlines."""
 
+from core.changes import Change
 from core.db import Connection, fetch_one
 from core.generations.pipeline import queries
 from core.generations.pipeline.tools import PipelineTools
+from core.generations.types import FINISHED_STATES
 
 _ROWS_AT_ONCE = 200
 # One process sweeps at a time; the others skip their turn. Any constant: "sweep" in ASCII.
@@ -16,9 +18,9 @@ async def sweep(tools: PipelineTools) -> int:
         changes = await tools.db.run(lambda conn, part=part: part(tools, conn))  # type: ignore[misc]
         await tools.changes.publish(*changes)
         for change in changes:
-            if change["state"] in {"failed", "cancelled"}:
+            if change.state in FINISHED_STATES:
                 tools.counters.add(
-                    "jewelshot_generations_finished_total", operation="any", state=change["state"]
+                    "jewelshot_generations_finished_total", operation="any", state=change.state
                 )
         changed += len(changes)
     if changed:
@@ -31,7 +33,7 @@ async def _is_sweeper(conn: Connection) -> bool:
     return bool(row and row["mine"])
 
 
-async def _sweep_calls(tools: PipelineTools, conn: Connection) -> list[queries.Change]:
+async def _sweep_calls(tools: PipelineTools, conn: Connection) -> list[Change]:
     if not await _is_sweeper(conn):
         return []
     return await queries.sweep_calls(
@@ -42,7 +44,7 @@ async def _sweep_calls(tools: PipelineTools, conn: Connection) -> list[queries.C
     )
 
 
-async def _sweep_deadlines(_: PipelineTools, conn: Connection) -> list[queries.Change]:
+async def _sweep_deadlines(_: PipelineTools, conn: Connection) -> list[Change]:
     if not await _is_sweeper(conn):
         return []
     return await queries.sweep_deadlines(conn, limit=_ROWS_AT_ONCE)

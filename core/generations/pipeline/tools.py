@@ -1,12 +1,12 @@
 """What the pipeline asks of the process it runs in; `worker/context.py` has it."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any, Protocol
 
 from core.changes import ChangePublisher
 from core.db import Database
-from core.generations.providers.fal.client import FalClient
+from core.generations.providers.base import ImageProvider
 from core.metrics import Counters
 from core.pixels.pool import PixelPool
 from core.settings import Settings
@@ -19,7 +19,7 @@ class PipelineTools(Protocol):
     db: Database
     queue: TaskQueue
     changes: ChangePublisher
-    fal: FalClient
+    providers: Mapping[str, ImageProvider]
     storage: Storage
     pixels: PixelPool
     counters: Counters

@@ -1,19 +1,40 @@
-"""Health of provider accounts: cooldown after a rate limit, breaker after a refusal of the key.
+"""Accounts at providers: their keys, and their health.
 
-Both live on the account's row, so every process sees them; a probe closes the breaker by itself.
+A rate limit cools an account down, a refusal of its key or balance opens its breaker; both live on
+the account's row, so every process sees them. An open breaker lets one probe through after its
+pause (app.take_tickets), which closes it when the provider takes it (app.record_accepted).
 """
 
 import random
 import uuid
+from collections.abc import Mapping
 
+import msgspec
 import structlog
+from psycopg.types.json import Jsonb
 
-from core.db import Connection, fetch_one
-from core.generations.pipeline.tools import PipelineTools
+from core.db import Connection, Database, fetch_one
+from core.generations.providers.base import ImageProvider
 from core.generations.providers.types import AccountEffect, Unreachable
 from core.settings import Settings
 
 log = structlog.get_logger()
+
+
+def fingerprints_of(providers: Mapping[str, ImageProvider]) -> list[str]:
+    """Of every key that this process holds."""
+    return [key.fingerprint for provider in providers.values() for key in provider.keys]
+
+
+async def register_keys(
+    conn: Connection, providers: Mapping[str, ImageProvider], *, slots: int
+) -> None:
+    """Makes the accounts of this process's keys known. Replay: the same rows."""
+    keys = [key for provider in providers.values() for key in provider.keys]
+    await conn.execute(
+        "select app.sync_provider_keys(%s, %s)", (Jsonb(msgspec.to_builtins(keys)), slots)
+    )
+
 
 # The later of two cooldowns wins, so a slow answer cannot shorten a newer one.
 _COOL_DOWN = """
@@ -35,7 +56,7 @@ returning name, breaker_failures
 """
 
 
-async def note_effect(
+async def record_effect(
     conn: Connection,
     account_id: uuid.UUID,
     effect: AccountEffect,
@@ -64,18 +85,18 @@ async def note_effect(
         )
 
 
-async def note_unreachable(
-    tools: PipelineTools, account_id: uuid.UUID, outcome: Unreachable
+async def record_unreachable(
+    db: Database, account_id: uuid.UUID, outcome: Unreachable, *, settings: Settings
 ) -> None:
-    """A look that was refused says as much about the account as a refused submit."""
+    """A poll that was refused says as much about the account as a refused submit."""
     if outcome.account_effect == "none":
         return
-    await tools.db.run(
-        lambda conn: note_effect(
+    await db.run(
+        lambda conn: record_effect(
             conn,
             account_id,
             outcome.account_effect,
-            settings=tools.settings,
+            settings=settings,
             reason=outcome.reason,
             retry_after_seconds=outcome.retry_after_seconds,
         )

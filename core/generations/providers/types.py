@@ -4,7 +4,8 @@
 """
 
 from decimal import Decimal
-from typing import Any, Literal
+from enum import StrEnum
+from typing import Literal
 
 import msgspec
 
@@ -51,7 +52,7 @@ class Ambiguous(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 SubmitOutcome = Accepted | NotAccepted | Ambiguous
 
 
-# --- looking at it -------------------------------------------------------------------------------
+# --- status --------------------------------------------------------------------------------------
 
 
 class Unreachable(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -90,10 +91,23 @@ StatusOutcome = InQueue | InProgress | Completed | Unknown | Unreachable
 # --- result --------------------------------------------------------------------------------------
 
 
-class Output(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """The model's own output. Units: `billable_units` in the endpoint's unit of price."""
+class OutputImage(msgspec.Struct, frozen=True, kw_only=True):
+    """The first image of an output. Everything but `url` is the provider's claim, or None."""
 
-    payload: dict[str, Any]
+    url: str
+    content_type: str | None = None
+    width: int | None = None
+    height: int | None = None
+
+
+class Output(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """What the model made: one image, or none. Units: `billable_units` in the endpoint's unit.
+
+    `is_flagged`: a safety check of the provider objects to it.
+    """
+
+    image: OutputImage | None
+    is_flagged: bool
     billable_units: Decimal | None
     http_status: int = 200
 
@@ -102,21 +116,28 @@ class StillRunning(msgspec.Struct, frozen=True, tag=True):
     """There is no result yet."""
 
 
-class Failure(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """The request ended without output, surely.
+class FailureCause(StrEnum):
+    """Whose fault a failure is, as far as a generation's end depends on it."""
 
-    `is_retryable`: another submit may succeed. `is_refusal`: the input or its content was refused.
-    `is_start_timeout`: our own start deadline passed, so it never ran. `reason` is in our words.
-    """
+    PROVIDER = "provider"
+    INPUT = "input"
+    """The photo or a parameter was refused."""
+    CONTENT = "content"
+    """The provider's content policy refused the request."""
+    NO_IMAGE = "no_image"
+    CANCELLED = "cancelled"
+    START_TIMEOUT = "start_timeout"
+    """Our own start deadline passed, so it never ran."""
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The request ended without output, surely. `is_retryable`: another submit may succeed."""
 
     http_status: int
     error_type: str | None
     detail: str | None
-    reason: str
+    cause: FailureCause
     is_retryable: bool = False
-    is_refusal: bool = False
-    is_cancelled: bool = False
-    is_start_timeout: bool = False
     billable_units: Decimal | None = None
     account_effect: AccountEffect = "none"
 
@@ -128,7 +149,7 @@ ResultOutcome = Output | StillRunning | Failure | Unreachable
 
 
 class CancelAccepted(msgspec.Struct, frozen=True, tag=True):
-    """Heard. It may finish all the same (and bill): look until it is completed."""
+    """Heard. It may finish all the same (and bill): it is polled until it is completed."""
 
 
 class AlreadyCompleted(msgspec.Struct, frozen=True, tag=True):

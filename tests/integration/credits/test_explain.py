@@ -9,6 +9,7 @@ import pytest
 from core.db import Connection, Database, user_scope
 from core.errors import NotFoundError
 from core.generations import explain as explaining
+from core.generations.endings import Ending, ending_in_words
 from core.generations.explanation import Explanation, LineKind, Outcome
 from tests.harness.database import TestDatabase
 from tests.harness.ledger import Ledger, connect, scoped, user_claims
@@ -61,7 +62,7 @@ def fail(ledger: Ledger, call: dict[str, Any]) -> None:
         "select app.finish_generation(%s, null, 'failed', %s::jsonb)",
         call["generation_id"],
         f'{{"call_id": "{call["call_id"]}",'
-        ' "problem": {"code": "refused", "detail": "The model refused this photo."},'
+        ' "problem": {"code": "input_refused"},'
         ' "call": {"state": "failed", "http_status": 422,'
         ' "error_type": "content_policy_violation", "billable_units": "0.2"}}',
     )
@@ -126,7 +127,7 @@ async def test_a_failed_generation_after_two_calls(ledger: Ledger, explain: Expl
         "The provider failed call 2 (HTTP 422, content policy violation); it billed us 0.2 units,"
         " you nothing beyond the price." in said
     )
-    assert said[-2] == "It ended without an image: The model refused this photo."
+    assert said[-2] == "It ended without an image: " + ending_in_words(Ending.INPUT_REFUSED)
     assert said[-1].startswith("1 credit came back to your bought credits. They had expired")
     money = [line.money for line in told.lines if line.money]
     assert money[-1].extended_from is not None

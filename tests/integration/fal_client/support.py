@@ -11,13 +11,11 @@ import httpx
 from litestar import Litestar
 from pydantic import SecretStr
 
-from core.generations.providers.fal.client import (
+from core.generations.providers.fal.client import FalClient, FalResultOutcome, fingerprint
+from core.generations.providers.types import (
     Accepted,
     Completed,
-    FalClient,
-    ResultOutcome,
     SubmitOutcome,
-    fingerprint,
 )
 from core.settings import FalKey, Settings
 from tests.harness.settings import build_settings
@@ -110,10 +108,10 @@ class Fal:
                     return status
                 await asyncio.sleep(0.01)
 
-    async def result(self, call: Accepted) -> ResultOutcome:
+    async def result(self, call: Accepted) -> FalResultOutcome:
         return await self.client.result(fingerprint=FINGERPRINT, response_url=call.response_url)
 
-    async def ended(self, endpoint: str = CUTOUT, **changes: Any) -> ResultOutcome:
+    async def ended(self, endpoint: str = CUTOUT, **changes: Any) -> FalResultOutcome:
         """Submit, wait for the end, fetch the result."""
         call = await self.accepted(endpoint, **changes)
         await self.completed(call)

@@ -6,15 +6,15 @@ import httpx
 import pytest
 
 from core.errors import RetryableError
-from core.generations.providers.fal.client import (
-    FalClient,
-    Output,
+from core.generations.providers.fal.client import FalClient, ModelOutput
+from core.generations.providers.fal.provider import FalProvider
+from core.generations.providers.types import (
     OutputMissingError,
     OutputRefusedError,
     OutputTooLargeError,
     UploadError,
 )
-from core.settings import Environment
+from core.settings import Environment, Settings
 from tests.integration.fal_client.support import (
     CUTOUT,
     FINGERPRINT,
@@ -34,7 +34,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 async def _output_url(fal: Fal) -> str:
     outcome = await fal.ended(CUTOUT)
-    assert isinstance(outcome, Output)
+    assert isinstance(outcome, ModelOutput)
     return str(outcome.payload["image"]["url"])
 
 
@@ -142,15 +142,18 @@ REFUSED = [
 ]
 
 
-def _production_like(http: httpx.AsyncClient) -> FalClient:
-    settings = fal_settings(
+def _production_settings() -> Settings:
+    return fal_settings(
         "https://queue.fal.run",
         fal_rest_url="https://rest.fal.ai",
         fal_jwks_url="https://rest.fal.ai/.well-known/jwks.json",
         supabase_url="https://project.supabase.co",
         app_env=Environment.PRODUCTION,
     )
-    return FalClient(settings, http)
+
+
+def _production_like(http: httpx.AsyncClient) -> FalClient:
+    return FalClient(_production_settings(), http)
 
 
 @pytest.mark.parametrize("url", ALLOWED)
@@ -250,6 +253,6 @@ async def test_storage_that_does_not_take_it(
 async def test_an_upload_is_needed_when_only_our_storage_is_local(
     plain_http: httpx.AsyncClient,
 ) -> None:
-    assert not FalClient(fal_settings(), plain_http).needs_upload
-    assert FalClient(fal_settings("https://queue.fal.run"), plain_http).needs_upload
-    assert not _production_like(plain_http).needs_upload
+    assert not FalProvider(fal_settings(), plain_http).needs_upload
+    assert FalProvider(fal_settings("https://queue.fal.run"), plain_http).needs_upload
+    assert not FalProvider(_production_settings(), plain_http).needs_upload

@@ -8,14 +8,13 @@ from typing import Any
 import httpx
 import pytest
 
-from core.generations.providers.fal.client import (
+from core.generations.providers.fal.client import FalClient, FalResultOutcome, ModelOutput
+from core.generations.providers.types import (
     Completed,
     Failure,
-    FalClient,
+    FailureCause,
     InProgress,
     InQueue,
-    Output,
-    ResultOutcome,
     StillRunning,
     Unreachable,
 )
@@ -49,10 +48,8 @@ RETRYABLE = {
     "downstream_service_error",
     "downstream_service_unavailable",
 }
-CANCELLED = {"client_cancelled", "client_disconnected"}
 REFUSALS = {
     "bad_request",
-    "content_policy_violation",
     "image_load_error",
     "file_download_error",
     "image_too_small",
@@ -64,14 +61,21 @@ REFUSALS = {
     "greater_than_equal",
     "missing",
 }
+CAUSES = {
+    "client_cancelled": FailureCause.CANCELLED,
+    "client_disconnected": FailureCause.CANCELLED,
+    "content_policy_violation": FailureCause.CONTENT,
+    "no_media_generated": FailureCause.NO_IMAGE,
+    **dict.fromkeys(REFUSALS, FailureCause.INPUT),
+}
 ALL_TYPES = {*FLAT_ERRORS, *LISTED_STATUS, *MESSAGES, *REFUSALS}
 
 
 async def test_an_output_with_its_bill(fal: Fal) -> None:
     outcome = await fal.ended(EDIT)
-    assert isinstance(outcome, Output)
+    assert isinstance(outcome, ModelOutput)
     assert outcome.payload["images"][0]["url"].startswith("http://127.0.0.1")
-    assert (outcome.billable_units, outcome.http_status) == (Decimal(1), 200)
+    assert outcome.billable_units == Decimal(1)
 
 
 @pytest.mark.parametrize("error_type", sorted(ALL_TYPES))
@@ -79,15 +83,12 @@ async def test_every_error_type_is_sorted(fal: Fal, error_type: str) -> None:
     await fal.fault("result_error", type=error_type)
     outcome = await fal.ended()
     assert isinstance(outcome, Failure), outcome
-    assert (outcome.error_type, outcome.is_retryable, outcome.is_refusal, outcome.is_cancelled) == (
+    assert (outcome.error_type, outcome.is_retryable, outcome.cause) == (
         error_type,
         error_type in RETRYABLE,
-        error_type in REFUSALS,
-        error_type in CANCELLED,
+        CAUSES.get(error_type, FailureCause.PROVIDER),
     )
-    assert outcome.reason.endswith(".")
     assert outcome.billable_units == 0
-    assert not outcome.is_start_timeout
 
 
 async def test_a_refused_text_or_photo(fal: Fal) -> None:
@@ -95,7 +96,7 @@ async def test_a_refused_text_or_photo(fal: Fal) -> None:
     outcome = await fal.ended(EDIT, body=body)
     assert isinstance(outcome, Failure)
     assert (outcome.http_status, outcome.error_type) == (422, "content_policy_violation")
-    assert outcome.is_refusal
+    assert outcome.cause is FailureCause.CONTENT
     assert outcome.detail is not None
     assert outcome.detail.startswith("body.prompt: ")
 
@@ -103,7 +104,8 @@ async def test_a_refused_text_or_photo(fal: Fal) -> None:
 async def test_input_that_the_model_does_not_take(fal: Fal) -> None:
     outcome = await fal.ended(CUTOUT, body={"model": "none"})
     assert isinstance(outcome, Failure)
-    assert (outcome.http_status, outcome.is_refusal, outcome.is_retryable) == (422, True, False)
+    assert (outcome.http_status, outcome.cause) == (422, FailureCause.INPUT)
+    assert not outcome.is_retryable
 
 
 async def test_not_yet(fal: Fal) -> None:
@@ -125,11 +127,8 @@ async def test_not_started_in_our_time_surely_never_ran(fal: Fal) -> None:
     await fal.completed(call)
     outcome = await fal.result(call)
     assert isinstance(outcome, Failure)
-    assert (outcome.http_status, outcome.is_start_timeout, outcome.is_retryable) == (
-        504,
-        True,
-        False,
-    )
+    assert (outcome.http_status, outcome.cause) == (504, FailureCause.START_TIMEOUT)
+    assert not outcome.is_retryable
 
 
 @pytest.mark.parametrize("is_html", [True, False])
@@ -140,7 +139,7 @@ async def test_the_gateways_own_fault_is_not_the_requests(fal: Fal, is_html: boo
     await fal.completed(call)
     for _ in range(2):
         assert isinstance(await fal.result(call), Unreachable)
-    assert isinstance(await fal.result(call), Output)
+    assert isinstance(await fal.result(call), ModelOutput)
 
 
 async def test_a_request_that_fal_has_lost(fal: Fal) -> None:
@@ -166,10 +165,11 @@ async def test_a_cancelled_request(fal: Fal) -> None:
     await fal.client.cancel(fingerprint=FINGERPRINT, cancel_url=call.cancel_url)
     outcome = await fal.result(call)
     assert isinstance(outcome, Failure)
-    assert (outcome.http_status, outcome.is_cancelled, outcome.is_retryable) == (499, True, False)
+    assert (outcome.http_status, outcome.cause) == (499, FailureCause.CANCELLED)
+    assert not outcome.is_retryable
 
 
-async def _result(http: httpx.AsyncClient, behaviour: Behaviour) -> ResultOutcome:
+async def _result(http: httpx.AsyncClient, behaviour: Behaviour) -> FalResultOutcome:
     async with wire(behaviour) as server:
         client = FalClient(fal_settings(server.base_url), http)
         return await client.result(
@@ -208,7 +208,7 @@ async def test_an_answer_that_says_nothing_of_the_request(
 @pytest.mark.parametrize("behaviour", [resets, stays_silent])
 async def test_no_answer(behaviour: Behaviour) -> None:
     async with wire(behaviour) as server, httpx.AsyncClient() as http:
-        client = FalClient(fal_settings(server.base_url), http, look_seconds=0.2)
+        client = FalClient(fal_settings(server.base_url), http, read_seconds=0.2)
         outcome = await client.result(
             fingerprint=FINGERPRINT, response_url=f"{server.base_url}/a/b/requests/c"
         )

@@ -1,4 +1,4 @@
-"""Looking at a request, and calling it off."""
+"""Asking for a request, and calling it off."""
 
 import json
 from typing import Any
@@ -6,13 +6,12 @@ from typing import Any
 import httpx
 import pytest
 
-from core.generations.providers.fal.client import (
+from core.generations.providers.fal.client import FalClient, ModelOutput
+from core.generations.providers.types import (
     AlreadyCompleted,
     CancelAccepted,
     Completed,
-    FalClient,
     InQueue,
-    Output,
     StatusOutcome,
     Unknown,
     Unreachable,
@@ -118,7 +117,7 @@ async def test_a_cancel_that_was_heard_may_still_deliver(fal: Fal) -> None:
     outcome = await fal.client.cancel(fingerprint=FINGERPRINT, cancel_url=call.cancel_url)
     assert outcome == CancelAccepted()
     await fal.completed(call)
-    assert isinstance(await fal.result(call), Output)
+    assert isinstance(await fal.result(call), ModelOutput)
 
 
 async def test_a_url_of_another_host_is_asked_on_ours(fal: Fal) -> None:

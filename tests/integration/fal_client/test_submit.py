@@ -9,10 +9,12 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from core.generations.providers.fal.client import (
+from core.generations.providers.base import ProviderKey
+from core.generations.providers.fal.client import FalClient
+from core.generations.providers.fal.provider import FalProvider
+from core.generations.providers.types import (
     Accepted,
     Ambiguous,
-    FalClient,
     NotAccepted,
     SubmitOutcome,
 )
@@ -286,8 +288,8 @@ async def test_a_redirect_is_not_followed_with_the_key(plain_http: httpx.AsyncCl
 
 
 async def test_keys_are_known_by_fingerprint_only(fal: Fal) -> None:
-    assert fal.client.fingerprints == (FINGERPRINT,)
     assert hashlib.sha256(SECRET.encode()).hexdigest()[:16] == FINGERPRINT
-    document = fal.client.keys_document()
-    assert document == [{"name": "FAL_AI_KEY_1", "fingerprint": FINGERPRINT, "account": "main"}]
+    assert FalProvider(fal_settings(), fal.http).keys == (
+        ProviderKey(provider="fal", account="main", name="FAL_AI_KEY_1", fingerprint=FINGERPRINT),
+    )
     assert SECRET not in repr(vars(fal.client))

@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 
+from core.generations.providers.accounts import fingerprints_of
 from tests.harness.pipeline import PhotoOwner, PipelineHarness
 from tests.harness.pipeline_setup import fal_key
 from tests.integration.generations.conftest import OpenPipeline
@@ -92,14 +93,14 @@ async def test_a_locked_account_opens_its_breaker(
 async def test_half_open_takes_one_probe(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
     await pipeline.fault("locked_account", times=1)
     ids = [await ada.start() for _ in range(4)]
-    (first,) = await pipeline.take_tickets()
+    (first,) = await pipeline.open_calls()
     await pipeline.send(first)
     assert pipeline.account()["breaker_state"] == "open"
     await pipeline.pass_breaker()
 
-    (probe,) = await pipeline.take_tickets(limit=10)
+    (probe,) = await pipeline.open_calls(limit=10)
     assert pipeline.account()["breaker_state"] == "half_open"
-    assert await pipeline.take_tickets(limit=10) == [], "one probe until it has answered"
+    assert await pipeline.open_calls(limit=10) == [], "one probe until it has answered"
     await pipeline.send(probe)
     assert pipeline.account()["breaker_state"] == "closed"
     assert await pipeline.dispatch() == 3
@@ -112,8 +113,8 @@ async def test_a_call_from_before_the_refusal_is_no_probe(
 ) -> None:
     for _ in range(2):
         await ada.start()
-    (locked,) = await pipeline.take_tickets()
-    (taken,) = await pipeline.take_tickets()
+    (locked,) = await pipeline.open_calls()
+    (taken,) = await pipeline.open_calls()
     await pipeline.fault("locked_account", times=1)
     await pipeline.send(locked)
     await pipeline.send(taken)
@@ -199,9 +200,9 @@ async def test_keys_take_turns(open_pipeline: OpenPipeline) -> None:
         ada = await pipeline.person()
         for _ in range(6):
             await ada.start()
-        tickets = [ticket for _ in range(6) for ticket in await pipeline.take_tickets()]
-        used = [ticket.key_fingerprint for ticket in tickets]
-        assert set(used[:3]) == set(pipeline.ctx.fal.fingerprints)
+        calls = [call for _ in range(6) for call in await pipeline.open_calls()]
+        used = [call.key_fingerprint for call in calls]
+        assert set(used[:3]) == set(fingerprints_of(pipeline.ctx.providers))
         assert used[3:] == used[:3]
 
 

@@ -79,10 +79,10 @@ async def test_a_cancel_that_comes_before_the_submits_answer(
     """The call cannot be named yet; the cancel is asked for as soon as it can."""
     await pipeline.fault("never_finishes")
     generation_id = await ada.start()
-    (ticket,) = await pipeline.take_tickets()
+    (intent,) = await pipeline.open_calls()
     assert (await ada.post(f"/v1/generations/{generation_id}/cancel")).status_code == 200
     await pipeline.run_tasks("provider_call.cancel")
-    await pipeline.send(ticket)
+    await pipeline.send(intent)
     assert pipeline.state(generation_id) == "running"
 
     found = await pipeline.finish(generation_id)
@@ -97,9 +97,9 @@ async def test_a_cancelled_one_is_not_submitted_again(
     """Refused with a passing error after the cancel: no other attempt."""
     await pipeline.fault("submit_html_error", times=1)
     generation_id = await ada.start()
-    (ticket,) = await pipeline.take_tickets()
+    (intent,) = await pipeline.open_calls()
     assert (await ada.post(f"/v1/generations/{generation_id}/cancel")).status_code == 200
-    await pipeline.send(ticket)
+    await pipeline.send(intent)
     await pipeline.hurry()
     await pipeline.sweep()
     await pipeline.dispatch()

@@ -54,10 +54,10 @@ async def test_a_snapshot_then_each_change_then_the_end(
         assert snapshot.data is not None
         assert (snapshot.data["id"], snapshot.data["state"]) == (generation_id, "queued")
 
-        await pipeline.take_tickets()
+        (intent,) = await pipeline.open_calls()
         ticketed = await ada.get(f"/v1/generations/{generation_id}")
         assert ticketed.json()["state"] == "submitting"
-        await pipeline.ctx.changes.publish({"generation_id": generation_id})
+        await pipeline.ctx.changes.publish(intent.change)
         assert (await stream.next(seconds=1)).id == 2
 
         await pipeline.pass_leases()

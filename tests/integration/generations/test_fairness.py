@@ -2,16 +2,16 @@
 
 import asyncio
 
-from core.generations.types import Ticket
+from core.generations.pipeline.types import CallIntent
 from tests.harness.pipeline import PhotoOwner, PipelineHarness
 from tests.integration.generations.conftest import OpenPipeline
 
 
-async def drain(pipeline: PipelineHarness) -> list[Ticket]:
-    """One ticket after the other until nobody waits."""
+async def drain(pipeline: PipelineHarness) -> list[CallIntent]:
+    """One call after the other until nobody waits."""
     served = []
-    while tickets := await pipeline.take_tickets():
-        served += tickets
+    while opened := await pipeline.open_calls():
+        served += opened
     return served
 
 
@@ -23,7 +23,7 @@ async def test_one_user_with_many_does_not_hold_up_the_others(open_pipeline: Ope
         others = [await pipeline.person() for _ in range(5)]
         for other in others:
             await other.start()
-        served = [ticket.user_id for ticket in await drain(pipeline)]
+        served = [call.user_id for call in await drain(pipeline)]
         assert set(served[:6]) == {hog.id, *(other.id for other in others)}
         assert served[6:] == [hog.id] * 19
 
@@ -34,25 +34,25 @@ async def test_users_take_turns(open_pipeline: OpenPipeline) -> None:
         for person in people:
             for _ in range(4):
                 await person.start()
-        served = [ticket.user_id for ticket in await drain(pipeline)]
+        served = [call.user_id for call in await drain(pipeline)]
         for turn in range(4):
             assert set(served[turn * 3 : turn * 3 + 3]) == {person.id for person in people}
         assert served[:3] == served[3:6] == served[6:9], "whoever waited longest"
 
 
-async def test_many_tickets_at_once_are_as_fair(open_pipeline: OpenPipeline) -> None:
+async def test_many_calls_at_once_are_as_fair(open_pipeline: OpenPipeline) -> None:
     async with open_pipeline(provider_account_slots=100) as pipeline:
         hog, other = await pipeline.person(30), await pipeline.person()
         for _ in range(10):
             await hog.start()
         await other.start()
-        served = [ticket.user_id for ticket in await pipeline.take_tickets(limit=4)]
+        served = [call.user_id for call in await pipeline.open_calls(limit=4)]
         assert set(served[:2]) == {hog.id, other.id}
 
 
 async def test_own_work_is_served_in_its_order(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
     made = [await ada.start() for _ in range(3)]
-    assert [str(ticket.generation_id) for ticket in await drain(pipeline)] == made
+    assert [str(call.generation_id) for call in await drain(pipeline)] == made
 
 
 async def test_interactive_work_goes_before_batches(open_pipeline: OpenPipeline) -> None:
@@ -60,7 +60,7 @@ async def test_interactive_work_goes_before_batches(open_pipeline: OpenPipeline)
         ada, bob = await pipeline.person(), await pipeline.person()
         batch = [await bob.start(priority="batch") for _ in range(3)]
         quick = [await ada.start() for _ in range(3)]
-        served = [str(ticket.generation_id) for ticket in await drain(pipeline)]
+        served = [str(call.generation_id) for call in await drain(pipeline)]
         assert served[:3] == quick
         assert set(served[3:]) == set(batch)
 
@@ -71,7 +71,7 @@ async def test_a_ticket_serves_the_fairest_not_its_own(
     bob = await pipeline.person()
     for _ in range(2):
         await bob.start()
-    await pipeline.take_tickets()  # bob has just been served
+    await pipeline.open_calls()  # bob has just been served
     mine = await ada.start()
     bobs_ticket = next(task for task in pipeline.tasks() if str(task["id"]) != mine)
     await pipeline.run_one(bobs_ticket["id"])
@@ -87,7 +87,7 @@ async def test_what_waits_for_another_attempt_holds_up_nobody(
         (waiting,),
     )
     ready = await ada.start()
-    assert [str(ticket.generation_id) for ticket in await drain(pipeline)] == [ready]
+    assert [str(call.generation_id) for call in await drain(pipeline)] == [ready]
 
 
 async def test_two_dispatchers_never_open_two_calls(open_pipeline: OpenPipeline) -> None:
@@ -96,8 +96,8 @@ async def test_two_dispatchers_never_open_two_calls(open_pipeline: OpenPipeline)
         for person in people:
             for _ in range(3):
                 await person.start()
-        taken = await asyncio.gather(*(pipeline.take_tickets(limit=4) for _ in range(6)))
-        ids = [ticket.generation_id for tickets in taken for ticket in tickets]
+        taken = await asyncio.gather(*(pipeline.open_calls(limit=4) for _ in range(6)))
+        ids = [call.generation_id for calls in taken for call in calls]
         assert len(ids) == len(set(ids)) == 6
         open_calls = pipeline.database.rows("select generation_id from app.provider_calls")
         assert sorted(row["generation_id"] for row in open_calls) == sorted(ids)

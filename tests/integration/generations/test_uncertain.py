@@ -54,7 +54,7 @@ async def test_after_the_grace_it_is_sent_once_more_and_counted(
 async def test_a_worker_killed_before_its_post(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
     """The call's row is there, nobody sent anything, nobody can know that."""
     generation_id = await ada.start()
-    await pipeline.take_tickets()
+    await pipeline.open_calls()
     assert await pipeline.sweep() == 0, "its lease has not ended"
     await pipeline.pass_leases()
     assert await pipeline.sweep() == 1
@@ -74,8 +74,8 @@ async def test_a_worker_killed_after_its_post(pipeline: PipelineHarness, ada: Ph
     """The provider has it, the answer was never recorded: its webhook tells."""
     pipeline.router.hold(WEBHOOKS)
     generation_id = await ada.start()
-    (ticket,) = await pipeline.take_tickets()
-    await pipeline.post(ticket)
+    (intent,) = await pipeline.open_calls()
+    await pipeline.post(intent)
     assert pipeline.call(generation_id)["state"] == "submitting"
     await pipeline.router.let_through()
     await pipeline.settle()
@@ -104,12 +104,12 @@ async def test_the_image_may_overtake_the_answer(
 ) -> None:
     """Collected and delivered before the submit's answer is recorded, which changes nothing."""
     generation_id = await ada.start()
-    (ticket,) = await pipeline.take_tickets()
-    accepted = await pipeline.post(ticket)
+    (intent,) = await pipeline.open_calls()
+    accepted = await pipeline.post(intent)
     await pipeline.settle()
     await pipeline.run_tasks("provider_call.collect")
     assert pipeline.state(generation_id) == "succeeded"
-    await pipeline.record(ticket, accepted)
+    await pipeline.record(intent, accepted)
     call = pipeline.call(generation_id)
     assert (pipeline.state(generation_id), call["state"]) == ("succeeded", "succeeded")
     assert call["next_poll_at"] is None

@@ -13,7 +13,7 @@ import redis.asyncio
 
 from core.changes import ChangePublisher
 from core.db import Database
-from core.generations.providers.fal.client import FalClient
+from core.generations.providers.registry import open_providers
 from core.pixels.pool import PixelPool
 from core.settings import Settings
 from core.storage.supabase import SupabaseStorage
@@ -224,7 +224,7 @@ async def uploads(
             queue=queue,
             changes=ChangePublisher(settings, connection),
             http=http,
-            fal=FalClient(settings, http),
+            providers=open_providers(settings, http),
             storage=SupabaseStorage(settings, http),
             pixels=pixels,
         )

@@ -90,7 +90,7 @@ def run(**changes: Any) -> RunRows:
         "cost_credits": 1,
         "retry_of": None,
         "cancel_requested_at": None,
-        "problem": None,
+        "ending": None,
         "created_at": NOON,
         "finished_at": None,
         "steps": 1,

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.generations.providers.fal import answers as fal_errors
+from core.generations.providers.fal import answers
 from core.generations.providers.fal.answers import Fault, Reply, read_json
+from core.generations.providers.types import FailureCause
 
 
 def reply(status: int, body: Any = b"", **headers: str) -> Reply:
@@ -47,15 +48,15 @@ def reply(status: int, body: Any = b"", **headers: str) -> Reply:
     ],
 )
 def test_shapes(body: Any, fault: Fault) -> None:
-    assert fal_errors.read_fault(reply(422, body)) == fault
+    assert answers.read_fault(reply(422, body)) == fault
 
 
 def test_the_header_names_the_type_where_the_body_does_not() -> None:
     headers = {"x_fal_error_type": "runner_disconnected"}
-    assert fal_errors.read_fault(reply(503, {"detail": "x"}, **headers)).error_type == (
+    assert answers.read_fault(reply(503, {"detail": "x"}, **headers)).error_type == (
         "runner_disconnected"
     )
-    assert fal_errors.read_fault(reply(503, b"<html>", **headers)).error_type == (
+    assert answers.read_fault(reply(503, b"<html>", **headers)).error_type == (
         "runner_disconnected"
     )
 
@@ -74,11 +75,11 @@ def test_the_header_names_the_type_where_the_body_does_not() -> None:
     ],
 )
 def test_billable_units(raw: str, units: Decimal | None) -> None:
-    assert fal_errors.billable_units(reply(200, {}, x_fal_billable_units=raw)) == units
+    assert answers.billable_units(reply(200, {}, x_fal_billable_units=raw)) == units
 
 
 def test_no_bill() -> None:
-    assert fal_errors.billable_units(reply(200, {})) is None
+    assert answers.billable_units(reply(200, {})) is None
 
 
 @pytest.mark.parametrize(
@@ -96,12 +97,12 @@ def test_no_bill() -> None:
     ],
 )
 def test_retry_after(raw: str, seconds: float | None) -> None:
-    assert fal_errors.retry_after_seconds(reply(429, b"", retry_after=raw)) == seconds
+    assert answers.retry_after_seconds(reply(429, b"", retry_after=raw)) == seconds
 
 
 def test_retry_after_as_a_date() -> None:
     soon = email.utils.formatdate(time.time() + 60, usegmt=True)
-    seconds = fal_errors.retry_after_seconds(reply(429, b"", retry_after=soon))
+    seconds = answers.retry_after_seconds(reply(429, b"", retry_after=soon))
     assert seconds is not None
     assert 50 < seconds <= 60
 
@@ -126,8 +127,8 @@ def test_retry_after_as_a_date() -> None:
 )
 def test_no_answer_is_too_strange(status: int, content: bytes) -> None:
     answer = reply(status, content)
-    fal_errors.submit_refused(answer)
-    fal_errors.unreachable(answer)
-    fal_errors.speaks_for_itself(answer)
-    failure = fal_errors.failure(answer)
-    assert not (failure.is_retryable and (failure.is_refusal or failure.is_cancelled))
+    answers.submit_refused(answer)
+    answers.unreachable(answer)
+    answers.is_conclusive(answer)
+    failure = answers.failure(answer)
+    assert not (failure.is_retryable and failure.cause is not FailureCause.PROVIDER)

@@ -7,6 +7,7 @@ from PIL import Image
 
 from core.pixels import label
 from core.pixels.colour import Space, icc_of
+from core.pixels.faults import OutputFault
 from core.pixels.normalise import normalise
 from core.pixels.outputs import (
     OutputRuleError,
@@ -73,7 +74,7 @@ def test_verify_refuses(data: bytes, reason: str) -> None:
 
 
 def test_rule_error_crosses_processes() -> None:
-    copy = pickle.loads(pickle.dumps(OutputRuleError("blank", "One colour.")))
+    copy = pickle.loads(pickle.dumps(OutputRuleError(OutputFault.BLANK, "One colour.")))
     assert (copy.reason, copy.detail) == ("blank", "One colour.")
 
 

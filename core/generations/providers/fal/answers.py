@@ -18,6 +18,7 @@ from core.generations.providers.types import (
     AccountEffect,
     Ambiguous,
     Failure,
+    FailureCause,
     NotAccepted,
     Unreachable,
 )
@@ -47,8 +48,8 @@ class Reply(msgspec.Struct, frozen=True):
         return 200 <= self.status < 300
 
     @property
-    def is_own(self) -> bool:
-        """Said by fal about the request, not by something in between."""
+    def is_json(self) -> bool:
+        """True for an answer of fal about the request; what stands in between answers in HTML."""
         return isinstance(self.data, dict)
 
 
@@ -66,40 +67,37 @@ class Fault(msgspec.Struct, frozen=True):
     detail: str | None
 
 
-class _Verdict(msgspec.Struct, frozen=True):
-    reason: str
+class ErrorClass(msgspec.Struct, frozen=True):
+    """What a type of error means for the generation."""
+
+    cause: FailureCause
     is_retryable: bool = False
-    is_refusal: bool = False
 
 
-_PASSING = _Verdict("The provider failed for a moment.", is_retryable=True)
-_BAD_PHOTO = _Verdict("The provider could not read or use this photo.", is_refusal=True)
-_BAD_SIZE = _Verdict("The photo's dimensions do not suit this model.", is_refusal=True)
-_BAD_VALUE = _Verdict("A parameter is outside of what this model takes.", is_refusal=True)
+_PASSING = ErrorClass(FailureCause.PROVIDER, is_retryable=True)
+_LASTING = ErrorClass(FailureCause.PROVIDER)
+_BAD_INPUT = ErrorClass(FailureCause.INPUT)
+_CANCELLED = ErrorClass(FailureCause.CANCELLED)
 
 # The table of section "Error types" on fal's errors page, and of its request errors.
-_VERDICTS = {
+_ERROR_CLASSES = {
     "internal_server_error": _PASSING,
-    "generation_timeout": _Verdict("The model took too long.", is_retryable=True),
+    "generation_timeout": _PASSING,
     "downstream_service_error": _PASSING,
     "downstream_service_unavailable": _PASSING,
-    "content_policy_violation": _Verdict(
-        "The provider's content policy refused the text or the photo.", is_refusal=True
-    ),
-    "no_media_generated": _Verdict("The model made no image of it."),
-    "image_too_small": _BAD_SIZE,
-    "image_too_large": _BAD_SIZE,
-    "image_load_error": _BAD_PHOTO,
-    "file_download_error": _Verdict(
-        "The provider could not fetch the photo from our storage.", is_refusal=True
-    ),
-    "face_detection_error": _BAD_PHOTO,
-    "feature_not_supported": _BAD_VALUE,
-    "file_too_large": _Verdict("The photo's file is too large for this model.", is_refusal=True),
-    "unsupported_image_format": _BAD_PHOTO,
-    "one_of": _BAD_VALUE,
-    "request_timeout": _Verdict("The provider did not start in time.", is_retryable=True),
-    "startup_timeout": _Verdict("The provider did not start in time.", is_retryable=True),
+    "content_policy_violation": ErrorClass(FailureCause.CONTENT),
+    "no_media_generated": ErrorClass(FailureCause.NO_IMAGE),
+    "image_too_small": _BAD_INPUT,
+    "image_too_large": _BAD_INPUT,
+    "image_load_error": _BAD_INPUT,
+    "file_download_error": _BAD_INPUT,
+    "face_detection_error": _BAD_INPUT,
+    "feature_not_supported": _BAD_INPUT,
+    "file_too_large": _BAD_INPUT,
+    "unsupported_image_format": _BAD_INPUT,
+    "one_of": _BAD_INPUT,
+    "request_timeout": _PASSING,
+    "startup_timeout": _PASSING,
     "runner_scheduling_failure": _PASSING,
     "runner_connection_timeout": _PASSING,
     "runner_disconnected": _PASSING,
@@ -108,12 +106,12 @@ _VERDICTS = {
     "runner_incomplete_response": _PASSING,
     "runner_server_error": _PASSING,
     "internal_error": _PASSING,
-    "client_disconnected": _Verdict("The request was cancelled."),
-    "client_cancelled": _Verdict("The request was cancelled."),
+    "client_disconnected": _CANCELLED,
+    "client_cancelled": _CANCELLED,
     "concurrent_requests_limit": _PASSING,
-    "bad_request": _Verdict("The provider refused the request.", is_refusal=True),
-    "not_found": _Verdict("The provider has lost the request.", is_retryable=True),
-    "path_not_found": _Verdict("The provider has no such model."),
+    "bad_request": _BAD_INPUT,
+    "not_found": _PASSING,
+    "path_not_found": _LASTING,
 }
 
 
@@ -245,12 +243,12 @@ def unreachable(reply: Reply) -> Unreachable:
     )
 
 
-def speaks_for_itself(reply: Reply) -> bool:
+def is_conclusive(reply: Reply) -> bool:
     """True if a failed answer of the result URL is the request's own end, without a second source.
 
     Runners put the bill on their answers; the gateway has none for its own.
     """
-    if not reply.is_own:
+    if not reply.is_json:
         return False
     if is_own_start_timeout(reply) or billable_units(reply) is not None:
         return True
@@ -262,7 +260,7 @@ def speaks_for_itself(reply: Reply) -> bool:
 def is_about_path(reply: Reply) -> bool:
     """True for an answer that no model gave: about our key, our rate, or from the ingress."""
     return (
-        not reply.is_own
+        not reply.is_json
         or reply.status in _ACCOUNT_STATUSES
         or reply.status in _TRY_AGAIN_STATUSES
         or reply.status == 429
@@ -275,20 +273,20 @@ def failure(reply: Reply) -> Failure:
     fault = read_fault(reply)
     error_type = fault.error_type
     if reply.status == 404 and error_type is None:
-        gone = reply.data.get("status") == "NOT_FOUND" if reply.is_own else False
+        gone = reply.data.get("status") == "NOT_FOUND" if reply.is_json else False
         error_type = "not_found" if gone else "path_not_found"
-    is_cancelled = reply.status == 499 or error_type in {"client_cancelled", "client_disconnected"}
-    is_start_timeout = is_own_start_timeout(reply)
-    verdict = _VERDICTS.get(error_type or "") or _verdict_of_status(reply.status)
+    error_class = _ERROR_CLASSES.get(error_type or "") or _class_of_status(reply.status)
+    if reply.status == 499:
+        error_class = _CANCELLED
+    elif is_own_start_timeout(reply):
+        error_class = ErrorClass(FailureCause.START_TIMEOUT)
+    is_cancelled = error_class.cause is FailureCause.CANCELLED
     return Failure(
         http_status=reply.status,
         error_type=error_type or ("client_cancelled" if is_cancelled else None),
         detail=fault.detail,
-        reason=verdict.reason,
-        is_retryable=verdict.is_retryable and not is_cancelled and not is_start_timeout,
-        is_refusal=verdict.is_refusal and not is_cancelled,
-        is_cancelled=is_cancelled,
-        is_start_timeout=is_start_timeout,
+        cause=error_class.cause,
+        is_retryable=error_class.is_retryable,
         billable_units=billable_units(reply),
         account_effect="cooldown" if reply.status == 429 else "none",
     )
@@ -302,9 +300,7 @@ def is_own_start_timeout(reply: Reply) -> bool:
     )
 
 
-def _verdict_of_status(status: int) -> _Verdict:
+def _class_of_status(status: int) -> ErrorClass:
     if status >= 500 or status == 429 or status in _TRY_AGAIN_STATUSES:
         return _PASSING
-    if status == 499:
-        return _VERDICTS["client_cancelled"]
-    return _Verdict("The provider refused the request.", is_refusal=True)
+    return _BAD_INPUT

@@ -1,4 +1,4 @@
-"""fal.ai's queue over HTTP: submit once, look, fetch, cancel. Knows no database and no money.
+"""fal.ai's queue over HTTP: submit once, fetch status and result, cancel.
 
 Every method but the file ones answers with a struct that says what is known, and raises nothing
 for what a network or a provider may do. A key goes to the configured hosts only.
@@ -8,18 +8,17 @@ Source: https://docs.fal.ai/model-apis/model-endpoints/queue
 import asyncio
 import hashlib
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 import httpx
 import msgspec
 
-from core.generations.providers.fal import answers as fal_errors
-from core.generations.providers.fal import urls as fal_urls
+from core.generations.providers.fal import answers, urls
 from core.generations.providers.fal.answers import Reply
 from core.generations.providers.fal.files import LIFECYCLE_SECONDS, FalFiles
 from core.generations.providers.types import (
     Accepted,
-    AccountEffect,
     AlreadyCompleted,
     Ambiguous,
     CancelAccepted,
@@ -29,49 +28,16 @@ from core.generations.providers.types import (
     InProgress,
     InQueue,
     NotAccepted,
-    Output,
-    OutputMissingError,
-    OutputRefusedError,
-    OutputTooLargeError,
-    ResultOutcome,
     StatusOutcome,
     StillRunning,
     SubmitOutcome,
     Unknown,
     Unreachable,
-    UploadError,
 )
-from core.settings import FalKey, Settings, is_loopback
-
-__all__ = [
-    "Accepted",
-    "AccountEffect",
-    "AlreadyCompleted",
-    "Ambiguous",
-    "CancelAccepted",
-    "CancelOutcome",
-    "Completed",
-    "Failure",
-    "FalClient",
-    "InProgress",
-    "InQueue",
-    "NotAccepted",
-    "Output",
-    "OutputMissingError",
-    "OutputRefusedError",
-    "OutputTooLargeError",
-    "ResultOutcome",
-    "StatusOutcome",
-    "StillRunning",
-    "SubmitOutcome",
-    "Unknown",
-    "Unreachable",
-    "UploadError",
-    "fingerprint",
-]
+from core.settings import FalKey, Settings
 
 CONNECT_SECONDS = 5.0
-LOOK_SECONDS = 15.0
+READ_SECONDS = 15.0
 # The official clients refuse a start timeout of a second or less.
 START_TIMEOUT_SECONDS_MIN = 1.5
 # An output is some URLs; only a data URI could be larger, and we never ask for one.
@@ -87,6 +53,16 @@ _NEVER_SENT = (
     httpx.UnsupportedProtocol,
     httpx.LocalProtocolError,
 )
+
+
+class ModelOutput(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A model's own output. Units: `billable_units` in the endpoint's unit of price."""
+
+    payload: dict[str, Any]
+    billable_units: Decimal | None
+
+
+FalResultOutcome = ModelOutput | StillRunning | Failure | Unreachable
 
 
 class _AnswerTooLongError(Exception):
@@ -105,36 +81,26 @@ class FalClient:
         http: httpx.AsyncClient,
         *,
         connect_seconds: float = CONNECT_SECONDS,
-        look_seconds: float = LOOK_SECONDS,
+        read_seconds: float = READ_SECONDS,
     ) -> None:
         self._http = http
         self._connect_seconds = connect_seconds
-        self._look_seconds = look_seconds
+        self._read_seconds = read_seconds
         self._queue_url = settings.fal_queue_url
         self._submit_seconds = settings.provider_submit_timeout_seconds
         self._keys: dict[str, FalKey] = {
             fingerprint(key.secret.get_secret_value()): key for key in settings.fal_keys
         }
         self._files = FalFiles(settings, http)
-        # fal cannot fetch from our own machine, unless it is a stand-in on the same one.
-        self.needs_upload = is_loopback(settings.supabase_url) and not is_loopback(
-            settings.fal_queue_url
-        )
 
     @property
-    def fingerprints(self) -> tuple[str, ...]:
-        return tuple(self._keys)
-
-    def keys_document(self) -> list[dict[str, str]]:
-        """For app.sync_provider_keys."""
-        return [
-            {"name": key.name, "fingerprint": known_as, "account": key.account}
-            for known_as, key in self._keys.items()
-        ]
+    def keys(self) -> Mapping[str, FalKey]:
+        """By fingerprint."""
+        return self._keys
 
     def derive_urls(self, endpoint: str, request_id: str) -> tuple[str, str, str]:
         """(status, result, cancel), for a webhook that overtook a lost answer to the submit."""
-        return fal_urls.request_urls(self._queue_url, endpoint, request_id)
+        return urls.request_urls(self._queue_url, endpoint, request_id)
 
     # -- submit -------------------------------------------------------------------------------
 
@@ -173,7 +139,7 @@ class FalClient:
         except (httpx.HTTPError, TimeoutError, _AnswerTooLongError) as error:
             return Ambiguous(error=_words(error))
         if not reply.is_success:
-            return fal_errors.submit_refused(reply)
+            return answers.submit_refused(reply)
         return self._read_accepted(endpoint, reply)
 
     def _read_accepted(self, endpoint: str, reply: Reply) -> SubmitOutcome:
@@ -198,7 +164,7 @@ class FalClient:
 
     def _own_url(self, url: object) -> str | None:
         """`url` if our key may be sent to it."""
-        if not isinstance(url, str) or not fal_urls.same_origin(url, self._queue_url):
+        if not isinstance(url, str) or not urls.same_origin(url, self._queue_url):
             return None
         return url
 
@@ -206,35 +172,33 @@ class FalClient:
 
     async def status(self, *, fingerprint: str, status_url: str) -> StatusOutcome:
         """Where the request stands. COMPLETED is said of failed and cancelled ones too."""
-        reply = await self._look("GET", status_url, fingerprint)
+        reply = await self._ask("GET", status_url, fingerprint)
         if isinstance(reply, Unreachable):
             return reply
-        if reply.status == 404 and reply.is_own:
+        if reply.status == 404 and reply.is_json:
             return Unknown()
-        if not reply.is_success or not reply.is_own:
-            return fal_errors.unreachable(reply)
+        if not reply.is_success or not reply.is_json:
+            return answers.unreachable(reply)
         return _read_status(reply)
 
-    async def result(self, *, fingerprint: str, response_url: str) -> ResultOutcome:
+    async def result(self, *, fingerprint: str, response_url: str) -> FalResultOutcome:
         """The HTTP code of the result is the truth about a request."""
-        reply = await self._look("GET", response_url, fingerprint)
+        reply = await self._ask("GET", response_url, fingerprint)
         if isinstance(reply, Unreachable):
             return reply
-        if reply.status == 200 and reply.is_own:
-            return Output(
-                payload=reply.data,
-                billable_units=fal_errors.billable_units(reply),
-                http_status=reply.status,
-            )
+        if reply.status == 200 and reply.is_json:
+            return ModelOutput(payload=reply.data, billable_units=answers.billable_units(reply))
         if reply.is_success:
-            return StillRunning() if reply.is_own else fal_errors.unreachable(reply)
-        if fal_errors.speaks_for_itself(reply):
-            return fal_errors.failure(reply)
-        if fal_errors.is_about_path(reply):
-            return fal_errors.unreachable(reply)
+            return StillRunning() if reply.is_json else answers.unreachable(reply)
+        if answers.is_conclusive(reply):
+            return answers.failure(reply)
+        if answers.is_about_path(reply):
+            return answers.unreachable(reply)
         return await self._ask_status(fingerprint, response_url, reply)
 
-    async def _ask_status(self, fingerprint: str, response_url: str, reply: Reply) -> ResultOutcome:
+    async def _ask_status(
+        self, fingerprint: str, response_url: str, reply: Reply
+    ) -> FalResultOutcome:
         """A 400 without a type may mean "not yet", and a 5xx may be the gateway's and pass.
 
         The status knows: it names an error only for a request that failed. To take the gateway's
@@ -246,26 +210,26 @@ class FalClient:
             case InQueue() | InProgress():
                 return StillRunning()
             case Completed() if reply.status < 500 or status.error or status.error_type:
-                return fal_errors.failure(reply)
+                return answers.failure(reply)
             case Unreachable():
                 return status
             case _:
-                return fal_errors.unreachable(reply)
+                return answers.unreachable(reply)
 
     async def cancel(self, *, fingerprint: str, cancel_url: str) -> CancelOutcome:
-        reply = await self._look("PUT", cancel_url, fingerprint)
+        reply = await self._ask("PUT", cancel_url, fingerprint)
         if isinstance(reply, Unreachable):
             return reply
         if reply.is_success:
             return CancelAccepted()
-        if reply.status == 400 and reply.is_own:
+        if reply.status == 400 and reply.is_json:
             return AlreadyCompleted()
-        if reply.status == 404 and reply.is_own:
+        if reply.status == 404 and reply.is_json:
             return Unknown()
-        return fal_errors.unreachable(reply)
+        return answers.unreachable(reply)
 
-    async def _look(self, method: str, url: str, fingerprint: str) -> Reply | Unreachable:
-        own_url = fal_urls.on_queue_host(url, self._queue_url)
+    async def _ask(self, method: str, url: str, fingerprint: str) -> Reply | Unreachable:
+        own_url = urls.on_queue_host(url, self._queue_url)
         if own_url is None:
             return Unreachable(reason="not a URL of the provider")
         if fingerprint not in self._keys:
@@ -273,7 +237,7 @@ class FalClient:
         headers = {"Authorization": self._authorization(fingerprint)}
         try:
             return await self._send(
-                method, own_url, headers=headers, read_seconds=self._look_seconds
+                method, own_url, headers=headers, read_seconds=self._read_seconds
             )
         except (httpx.HTTPError, TimeoutError, _AnswerTooLongError) as error:
             return Unreachable(reason=_words(error))
@@ -339,7 +303,7 @@ class FalClient:
                 if len(body) > ANSWER_BYTES_MAX:
                     raise _AnswerTooLongError
         answer = bytes(body)
-        return Reply(response.status_code, response.headers, answer, fal_errors.read_json(answer))
+        return Reply(response.status_code, response.headers, answer, answers.read_json(answer))
 
 
 def _never_sent(error: httpx.HTTPError) -> NotAccepted:
@@ -370,7 +334,7 @@ def _read_status(reply: Reply) -> StatusOutcome:
                 error = error or f"status {word[:40]}"
             return Completed(error=error, error_type=_text(data.get("error_type")))
         case _:
-            return fal_errors.unreachable(reply)
+            return answers.unreachable(reply)
 
 
 def _words(error: BaseException) -> str:

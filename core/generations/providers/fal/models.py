@@ -1,4 +1,4 @@
-"""One adapter per endpoint family: the body an endpoint takes, and the image in its output.
+"""What fal's endpoints take and give: the body of a step, and the image in an output.
 
 fal's endpoints differ in names for the same thing (image_url or image_urls, aspect_ratio or
 image_size, upscale_factor or scale); the catalogue's parameters do not.
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import msgspec
 
 from core.catalog.types import Step
-from core.errors import PermanentError
+from core.generations.providers.types import OutputImage
 
 Body = dict[str, Any]
 Params = Mapping[str, Any]
@@ -23,28 +23,17 @@ _URL_CHARS_MAX = 64 * 1024 * 1024
 _SYNC_BY_DEFAULT = ("pixelcut/",)
 
 
-class ProviderImage(msgspec.Struct, frozen=True, kw_only=True):
-    """The first image of an output. Everything but `url` is the provider's claim, or None."""
+class ReadOutput(msgspec.Struct, frozen=True):
+    """The first image of an output, if it has one."""
 
-    url: str
-    content_type: str | None
-    width: int | None
-    height: int | None
-    flagged: bool
-
-
-class NoImageError(PermanentError):
-    """The output has no image. `flagged`: a safety check of the provider says why."""
-
-    def __init__(self, *, flagged: bool) -> None:
-        super().__init__("the output has no image")
-        self.flagged = flagged
+    image: OutputImage | None
+    is_flagged: bool
 
 
 class Adapter(Protocol):
-    def build_body(self, step: Step, params: Params, presets: Presets, image_url: str) -> Body: ...
+    """One family of endpoints."""
 
-    def read_output(self, step: Step, payload: Mapping[str, Any]) -> ProviderImage: ...
+    def build_body(self, step: Step, params: Params, presets: Presets, image_url: str) -> Body: ...
 
 
 def build_body(*, step: Step, params: Params, presets: Presets, image_url: str) -> Body:
@@ -60,11 +49,6 @@ def build_body(*, step: Step, params: Params, presets: Presets, image_url: str) 
     return body
 
 
-def read_output(step: Step, payload: Mapping[str, Any]) -> ProviderImage:
-    """Raises: NoImageError."""
-    return _adapter_of(step).read_output(step, payload)
-
-
 def _adapter_of(step: Step) -> Adapter:
     assert step.adapter in ADAPTERS, f"the catalogue names an unknown adapter {step.adapter!r}"
     return ADAPTERS[step.adapter]
@@ -73,7 +57,8 @@ def _adapter_of(step: Step) -> Adapter:
 # --- reading -------------------------------------------------------------------------------------
 
 
-def _read_image(payload: Mapping[str, Any]) -> ProviderImage:
+def read_output(payload: Mapping[str, Any]) -> ReadOutput:
+    """Every endpoint gives `image` or `images`, as an object or as a URL alone."""
     flagged = _is_flagged(payload)
     image = payload.get("image")
     many = payload.get("images")
@@ -83,16 +68,16 @@ def _read_image(payload: Mapping[str, Any]) -> ProviderImage:
         image = {"url": image}
     url = image.get("url") if isinstance(image, dict) else None
     if not isinstance(url, str) or not url or len(url) > _URL_CHARS_MAX:
-        raise NoImageError(flagged=flagged)
+        return ReadOutput(None, is_flagged=flagged)
     assert isinstance(image, dict)
     content_type = image.get("content_type")
-    return ProviderImage(
+    found = OutputImage(
         url=url,
         content_type=content_type if isinstance(content_type, str) else None,
         width=_pixels(image.get("width")),
         height=_pixels(image.get("height")),
-        flagged=flagged,
     )
+    return ReadOutput(found, is_flagged=flagged)
 
 
 def _pixels(value: object) -> int | None:
@@ -122,10 +107,6 @@ class BackgroundRemoval:
     def build_body(self, step: Step, params: Params, presets: Presets, image_url: str) -> Body:
         del step, params, presets  # nothing of a cut-out is the user's to choose
         return {"image_url": image_url}
-
-    def read_output(self, step: Step, payload: Mapping[str, Any]) -> ProviderImage:
-        del step
-        return _read_image(payload)
 
 
 # --- instruction edit ----------------------------------------------------------------------------
@@ -188,10 +169,6 @@ class InstructionEdit:
         else:
             body["image_urls"] = [image_url]
         return body
-
-    def read_output(self, step: Step, payload: Mapping[str, Any]) -> ProviderImage:
-        del step
-        return _read_image(payload)
 
 
 def _takes_one_image(endpoint: str) -> bool:
@@ -263,10 +240,6 @@ class Upscale:
         if step.endpoint in _SEEDED_UPSCALERS and params.get("seed") is not None:
             body["seed"] = params["seed"]
         return body
-
-    def read_output(self, step: Step, payload: Mapping[str, Any]) -> ProviderImage:
-        del step
-        return _read_image(payload)
 
 
 ADAPTERS: Mapping[str, Adapter] = {

@@ -1,0 +1,191 @@
+"""From a provider's output to a delivered image: check it, apply the output rule, store it."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from core.changes import Change
+from core.db import Connection
+from core.errors import RetryableError
+from core.generations.endings import Ending, ending_of_output
+from core.generations.pipeline import queries
+from core.generations.pipeline.dispatch import lease_seconds, submit_in_background
+from core.generations.pipeline.fail import announce, units_of
+from core.generations.pipeline.tools import PipelineTools
+from core.generations.pipeline.types import CallEnd, CallResult, Role
+from core.generations.providers.types import Output, OutputRefusedError
+from core.generations.types import CallState, GenerationState, ResultImage
+from core.pixels import outputs
+from core.pixels.limits import OUTPUT_BYTES_MAX
+from core.tasks.outbox import Task
+
+# A file that is missing this often stays missing: a provider's CDN needs seconds, not minutes.
+_DOWNLOAD_ATTEMPTS_MAX = 4
+_THUMBNAIL_EXTENSIONS = {"image/jpeg": "jpg", "image/webp": "webp", "image/png": "png"}
+
+
+class _UndeliverableError(Exception):
+    """The provider was paid, but what it made cannot be delivered."""
+
+    def __init__(self, error_type: str, ending: Ending, detail: str | None = None) -> None:
+        super().__init__(error_type)
+        self.error_type = error_type
+        self.ending = ending
+        self.detail = detail
+
+
+async def deliver(tools: PipelineTools, task: Task, call: CallResult, output: Output) -> None:
+    """An image is in the provider's hands: it is delivered, or handed to the next step."""
+    if call.role is Role.SUPERSEDED:
+        call_id = call.call_id
+        call = await tools.db.run(lambda conn: queries.begin_collect(conn, call_id, take_over=True))
+    end = CallEnd(
+        state=CallState.SUCCEEDED,
+        http_status=output.http_status,
+        billable_units=units_of(output.billable_units),
+    )
+    is_of_use = call.is_last_step and call.state is not GenerationState.SUCCEEDED
+    if call.role is Role.LATE and not is_of_use:
+        await tools.db.run(
+            lambda conn: queries.close_call(conn, call.call_id, task.lease_token, end)
+        )
+        return
+    try:
+        data = await _download(tools, task, call, output)
+        if not call.is_last_step:
+            await _advance(tools, task, call, end, data)
+            return
+        result = await _render_and_store(tools, call, data)
+    except _UndeliverableError as error:
+        await _end_undeliverable(tools, task, call, end, error)
+        return
+    change = await tools.db.run(
+        lambda conn: queries.deliver(
+            conn, call.generation_id, task.lease_token, result, call_id=call.call_id, end=end
+        )
+    )
+    await announce(tools, change, operation=call.operation)
+
+
+async def _end_undeliverable(
+    tools: PipelineTools, task: Task, call: CallResult, end: CallEnd, error: _UndeliverableError
+) -> None:
+    """Failed and refunded; the provider's cost stays on the call."""
+    end = msgspec.structs.replace(end, error_type=error.error_type, error_detail=error.detail)
+
+    async def work(conn: Connection) -> Change | None:
+        if call.role is not Role.CURRENT:
+            await queries.close_call(conn, call.call_id, task.lease_token, end)
+            return None
+        return await queries.end_without_image(
+            conn,
+            call.generation_id,
+            task.lease_token,
+            error.ending,
+            call_id=call.call_id,
+            end=end,
+        )
+
+    await announce(tools, await tools.db.run(work), operation=call.operation)
+
+
+async def _download(tools: PipelineTools, task: Task, call: CallResult, output: Output) -> bytes:
+    if output.is_flagged:
+        raise _UndeliverableError("flagged", Ending.OUTPUT_FLAGGED)
+    if output.image is None:
+        raise _UndeliverableError("no_image", Ending.NO_IMAGE)
+    provider = tools.providers[call.provider]
+    try:
+        return await provider.download(output.image.url, max_bytes=OUTPUT_BYTES_MAX)
+    except OutputRefusedError as error:
+        raise _UndeliverableError(error.reason, Ending.OUTPUT_BROKEN) from error
+    except RetryableError as error:
+        if task.attempts < _DOWNLOAD_ATTEMPTS_MAX:
+            raise
+        raise _UndeliverableError("output_missing", Ending.OUTPUT_BROKEN) from error
+
+
+# --- the next step -------------------------------------------------------------------------------
+
+
+async def _advance(
+    tools: PipelineTools, task: Task, call: CallResult, end: CallEnd, data: bytes
+) -> None:
+    """Keeps the step's image as the next step's input and hands the slot over."""
+    try:
+        info = await tools.pixels.run(outputs.verify_output, data)
+    except outputs.OutputRuleError as error:
+        raise _rule_broken(error) from error
+    extension = info.content_type.rpartition("/")[2].replace("jpeg", "jpg")
+    key = f"{_folder(call)}/step-{call.step}.{extension}"
+    await tools.storage.put(tools.settings.storage_bucket_results, key, data, info.content_type)
+    intent = await tools.db.run(
+        lambda conn: queries.advance(
+            conn,
+            call.call_id,
+            task.lease_token,
+            end,
+            input_key=key,
+            lease_seconds=lease_seconds(tools.settings),
+        )
+    )
+    if intent is not None:
+        submit_in_background(tools, intent, handed_over=True)
+
+
+# --- the image -----------------------------------------------------------------------------------
+
+
+async def _render_and_store(tools: PipelineTools, call: CallResult, data: bytes) -> ResultImage:
+    source: bytes | tuple[int, int] = (call.source_width, call.source_height)
+    if call.output_rule in outputs.RULES_OF_OWN_PIXELS:
+        source = await tools.storage.get(tools.settings.storage_bucket_uploads, call.source_key)
+    try:
+        rendered = await tools.pixels.run(
+            outputs.apply_rule,
+            call.output_rule,
+            source=source,
+            result=data,
+            params=_rule_params(call),
+        )
+    except outputs.OutputRuleError as error:
+        raise _rule_broken(error) from error
+    bucket = tools.settings.storage_bucket_results
+    result = ResultImage(
+        storage_key=f"{_folder(call)}/image.{rendered.extension}",
+        thumbnail_key=(
+            f"{_folder(call)}/thumb.{_THUMBNAIL_EXTENSIONS[rendered.thumbnail_content_type]}"
+        ),
+        content_type=rendered.content_type,
+        width=rendered.width,
+        height=rendered.height,
+        size_bytes=len(rendered.data),
+        pixel_sha256=rendered.pixel_sha256,
+        facts=rendered.facts,
+    )
+    await asyncio.gather(
+        tools.storage.put(bucket, result.storage_key, rendered.data, result.content_type),
+        tools.storage.put(
+            bucket, result.thumbnail_key, rendered.thumbnail, rendered.thumbnail_content_type
+        ),
+    )
+    return result
+
+
+def _rule_params(call: CallResult) -> dict[str, Any]:
+    """The operation's parameters, and the ordered enlargement of the user's own photo."""
+    step = call.provider_step
+    if step.adapter != "upscale" or len(call.steps) > 1:
+        return call.params
+    factor = call.params.get("factor", step.defaults.get("upscale_factor", 2))
+    return {**call.params, "upscale_factor": factor}
+
+
+def _rule_broken(error: outputs.OutputRuleError) -> _UndeliverableError:
+    return _UndeliverableError(error.reason, ending_of_output(error.reason), error.detail)
+
+
+def _folder(call: CallResult) -> str:
+    """One folder a call: the image of a superseded call can never overwrite a delivered one."""
+    return f"{call.user_id}/{call.generation_id}/{call.call_id}"

@@ -1,0 +1,160 @@
+"""What the pipeline reads and writes of calls and their generations: the rows as structs."""
+
+import uuid
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from core.catalog.types import Step
+from core.changes import Change
+from core.generations.providers.base import CallAddress
+from core.generations.types import CallState, GenerationState
+
+OPEN_CALLS = frozenset({CallState.ACCEPTED, CallState.ABANDONED})
+"""Calls whose end is still to be fetched; an abandoned one may bring a late image."""
+
+
+class Role(StrEnum):
+    """What a call is to its generation when its result is fetched (app.begin_collect)."""
+
+    CURRENT = "current"
+    SUPERSEDED = "rival"
+    """The generation was submitted again meanwhile and waits for the newer call."""
+    LATE = "late"
+
+
+class CallIntent(msgspec.Struct, frozen=True, kw_only=True):
+    """The intent of one POST: the call's row exists, nothing has been sent yet."""
+
+    call_id: uuid.UUID
+    callback_token: str
+    generation_id: uuid.UUID
+    user_id: uuid.UUID
+    version: int
+    step: int
+    attempt: int
+    provider: str = "fal"
+    account_id: uuid.UUID
+    account: str
+    account_is_open: bool
+    key_fingerprint: str
+    operation: str
+    steps: list[Step]
+    params_schema: dict[str, Any]
+    presets: list[dict[str, Any]]
+    params: dict[str, Any]
+    input_key: str
+    give_up_at: datetime
+
+    @property
+    def provider_step(self) -> Step:
+        return self.steps[self.step]
+
+    @property
+    def change(self) -> Change:
+        return Change(
+            generation_id=self.generation_id,
+            user_id=self.user_id,
+            state=GenerationState.SUBMITTING,
+            version=self.version,
+        )
+
+
+class CallResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A call whose result is being fetched, and its generation (app.begin_collect)."""
+
+    role: Role
+    generation_id: uuid.UUID
+    user_id: uuid.UUID
+    state: GenerationState
+    version: int
+    attempts: int
+    give_up_at: datetime
+    cancel_requested: bool
+    operation: str
+    output_rule: str
+    steps: list[Step]
+    params: dict[str, Any]
+    source_key: str
+    source_width: int
+    source_height: int
+    call_state: CallState
+    call_id: uuid.UUID
+    call_created_at: datetime
+    step: int
+    endpoint: str
+    provider: str = "fal"
+    account_id: uuid.UUID
+    account: str
+    key_fingerprint: str
+    request_id: str | None
+    response_url: str | None
+
+    @property
+    def provider_step(self) -> Step:
+        return self.steps[self.step]
+
+    @property
+    def address(self) -> CallAddress:
+        return CallAddress(
+            key_fingerprint=self.key_fingerprint,
+            endpoint=self.endpoint,
+            request_id=self.request_id,
+            response_url=self.response_url,
+        )
+
+    @property
+    def is_given_up(self) -> bool:
+        """The sweep has asked the provider to stop, or is about to."""
+        return self.give_up_at <= datetime.now(UTC)
+
+    @property
+    def is_last_step(self) -> bool:
+        return self.step == len(self.steps) - 1
+
+    @property
+    def change(self) -> Change:
+        return Change(
+            generation_id=self.generation_id,
+            user_id=self.user_id,
+            state=self.state,
+            version=self.version,
+        )
+
+
+class ProviderCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A call's row, as far as the provider is asked by it."""
+
+    id: uuid.UUID
+    generation_id: uuid.UUID
+    provider: str = "fal"
+    account_id: uuid.UUID
+    key_fingerprint: str
+    endpoint: str
+    state: CallState
+    polls: int
+    request_id: str | None
+    status_url: str | None
+    cancel_url: str | None
+
+    @property
+    def address(self) -> CallAddress:
+        return CallAddress(
+            key_fingerprint=self.key_fingerprint,
+            endpoint=self.endpoint,
+            request_id=self.request_id,
+            status_url=self.status_url,
+            cancel_url=self.cancel_url,
+        )
+
+
+class CallEnd(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a provider call ended: the facts that app.end_call records."""
+
+    state: CallState
+    http_status: int | None = None
+    error_type: str | None = None
+    error_detail: str | None = None
+    billable_units: str | None = None
