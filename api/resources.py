@@ -30,7 +30,7 @@ from core.ratelimit import RateLimiter
 from core.settings import Settings
 from core.storage.supabase import SupabaseStorage
 from core.storage.types import Storage
-from core.tasks.outbox import TaskQueue
+from core.tasks.wakeups import TaskQueue
 
 REDIS_TIMEOUT_SECONDS = 0.25
 HTTP_TIMEOUT_SECONDS = 10.0
@@ -93,12 +93,14 @@ def build_resources(
         follow_redirects=False,
     )
     redis = _build_redis(settings)
+    queue = TaskQueue(settings)
     return Resources(
         settings=settings,
         db=Database(
             settings.database_url.get_secret_value(),
             pool_size=settings.database_pool_size,
             name="api",
+            wake=queue.wake,
         ),
         redis=redis,
         http=http,
@@ -106,7 +108,7 @@ def build_resources(
         limits=RateLimits(RateLimiter(redis, prefix=settings.redis_prefix), settings),
         auth=SupabaseAuth(settings, http),
         storage=SupabaseStorage(settings, http),
-        queue=TaskQueue(settings),
+        queue=queue,
         changes=ChangePublisher(settings, redis),
         hub=ChangeHub(settings, redis),
         fal_webhooks=WebhookVerifier(settings, http),

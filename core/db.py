@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 import psycopg
 import structlog
+from psycopg import sql
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
@@ -22,10 +23,15 @@ Result = TypeVar("Result")
 
 log = structlog.get_logger()
 
-_SET_SCOPE = (
-    "select set_config('role', %s, true), set_config('request.jwt.claims', %s, true),"
-    " set_config('statement_timeout', %s, true), set_config('app.request_id', %s, true)"
+# One message each: a transaction costs no round trip more than its own statements need.
+_BEGIN = sql.SQL("begin")
+_BEGIN_SNAPSHOT = sql.SQL("begin isolation level repeatable read read only")
+_SCOPE = sql.SQL(
+    "; select set_config('role', {role}, true), set_config('request.jwt.claims', {claims}, true),"
+    " set_config('statement_timeout', {timeout}, true),"
+    " set_config('app.request_id', {request}, true)"
 )
+_COMMIT = "select current_setting('app.wakeups', true) as note; commit"
 
 
 class Scope(msgspec.Struct, frozen=True):
@@ -51,9 +57,15 @@ ANONYMOUS = Scope(role="jewelshot_user", claims={}, statement_timeout="3s")
 
 
 class Database:
-    """One pool of one login role."""
+    """One pool of one login role.
 
-    def __init__(self, url: str, *, pool_size: int, name: str) -> None:
+    `wake` gets what a committed transaction noted of the tasks it added; see core/tasks/wakeups.py.
+    """
+
+    def __init__(
+        self, url: str, *, pool_size: int, name: str, wake: Callable[[str], None] | None = None
+    ) -> None:
+        self._wake = wake
         self._pool: Pool = AsyncConnectionPool(
             url,
             min_size=1,
@@ -77,46 +89,87 @@ class Database:
         await self._pool.close()
 
     async def run(
-        self, work: Callable[[Connection], Awaitable[Result]], *, scope: Scope | None = None
+        self,
+        work: Callable[[Connection], Awaitable[Result]],
+        *,
+        scope: Scope | None = None,
+        snapshot: bool = False,
     ) -> Result:
-        """Run `work` in one transaction and return what it returns.
+        """Run `work` in one transaction, wake the tasks it added, and return what it returns.
 
+        `snapshot`: read-only, and every statement sees the database at one moment.
         Replay: on a connection that breaks, before or in COMMIT, the pool is checked and `work`
         runs once more; it must be safe to repeat, which ids minted by the caller make it.
         Raises: DomainError for what a SQL function raised; psycopg.Error otherwise.
         """
         try:
-            return await self._attempt(work, scope)
+            return await self._attempt(work, scope, snapshot=snapshot)
         except psycopg.OperationalError as error:
             if not _is_broken(error):
                 raise
             log.warning("database.connection_broken", error=type(error).__name__)
             await self._pool.check()
-            return await self._attempt(work, scope)
+            return await self._attempt(work, scope, snapshot=snapshot)
 
     async def _attempt(
-        self, work: Callable[[Connection], Awaitable[Result]], scope: Scope | None
+        self,
+        work: Callable[[Connection], Awaitable[Result]],
+        scope: Scope | None,
+        *,
+        snapshot: bool,
     ) -> Result:
-        async with self.transaction(scope) as conn:
+        async with self.transaction(scope, snapshot=snapshot) as conn:
             return await work(conn)
 
     @contextlib.asynccontextmanager
-    async def transaction(self, scope: Scope | None = None) -> AsyncIterator[Connection]:
+    async def transaction(
+        self, scope: Scope | None = None, *, snapshot: bool = False
+    ) -> AsyncIterator[Connection]:
         """One scoped transaction without the replay of `run`."""
         try:
-            async with self._pool.connection() as conn, conn.transaction():
-                if scope is not None:
-                    claims = msgspec.json.encode(scope.claims).decode()
-                    request_id = structlog.contextvars.get_contextvars().get("request_id", "")
-                    await conn.execute(
-                        _SET_SCOPE, (scope.role, claims, scope.statement_timeout, request_id)
-                    )
+            # The pool's own context takes the transaction back when anything raises.
+            async with self._pool.connection() as conn:
+                await conn.execute(_begin(scope, snapshot=snapshot))
                 yield conn
+                noted = await (await conn.execute(_COMMIT)).fetchone()
         except psycopg.Error as error:
             domain_error = errors.from_database(error)
             if domain_error is None:
                 raise
             raise domain_error from error
+        if self._wake is not None and noted is not None and noted["note"]:
+            self._wake(noted["note"])
+
+
+def _begin(scope: Scope | None, *, snapshot: bool) -> sql.Composed:
+    begin = _BEGIN_SNAPSHOT if snapshot else _BEGIN
+    if scope is None:
+        return sql.Composed([begin])
+    return begin + _SCOPE.format(
+        role=scope.role,
+        claims=msgspec.json.encode(scope.claims).decode(),
+        timeout=scope.statement_timeout,
+        request=structlog.contextvars.get_contextvars().get("request_id", ""),
+    )
+
+
+@contextlib.asynccontextmanager
+async def savepoint(conn: Connection) -> AsyncIterator[None]:
+    """What raises within it takes back what it wrote; the transaction goes on."""
+    async with conn.transaction():
+        yield
+
+
+_CONTENTION = frozenset({"40001", "40P01", "55P03"})  # serialization, deadlock, lock timeout
+
+
+def may_pass(error: BaseException) -> bool:
+    """True where the database is away, full, or chose this transaction in a deadlock."""
+    if isinstance(error, PoolTimeout | TooManyRequests):
+        return True
+    return isinstance(error, psycopg.OperationalError) and (
+        _is_broken(error) or error.sqlstate in _CONTENTION
+    )
 
 
 def _is_broken(error: psycopg.OperationalError) -> bool:

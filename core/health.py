@@ -1,38 +1,16 @@
-"""What is alive and what lags, as the database tells it, and its figures for monitoring."""
+"""What is alive and what lags, noun by noun, as the database tells it; and its figures."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from core.db import Connection, fetch_all, fetch_one
+from core.noun import Check, Noun
+from core.settings import Settings
 
 MIGRATIONS = Path(__file__).resolve().parents[1] / "migrations"
-
-
-class Health(msgspec.Struct, frozen=True):
-    """The answer of app.health(); members that a newer database adds are ignored."""
-
-    workers: int
-    provider_accounts: int
-    provider_accounts_healthy: int
-    outbox_lag_seconds: float
-    queue_age_seconds: float
-    dead_letters_last_hour: int
-
-
-class PaymentsHealth(msgspec.Struct, frozen=True):
-    """The answer of app.payments_health(): what lags or differs. All zeros and false is well."""
-
-    events_waiting: int
-    orders_in_review: int
-    refunds_waiting: int
-    days_differing: int
-    webhooks_silent: bool
-
-    @property
-    def is_well(self) -> bool:
-        return not any(msgspec.structs.astuple(self))
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -46,27 +24,30 @@ def shipped_schema_version(directory: Path = MIGRATIONS) -> str | None:
     return max((path.name.partition("_")[0] for path in directory.glob("*.sql")), default=None)
 
 
-async def get_health(conn: Connection) -> tuple[Health, str | None]:
-    """Health, and the schema's version."""
-    row = await fetch_one(
-        conn, "select app.health() as health, app.schema_version() as schema_version"
-    )
-    assert row is not None
-    return msgspec.convert(row["health"], Health), row["schema_version"]
+async def get_schema_version(conn: Connection) -> str | None:
+    row = await fetch_one(conn, "select app.schema_version() as version")
+    return None if row is None else row["version"]
 
 
-async def get_payments_health(conn: Connection) -> PaymentsHealth:
-    row = await fetch_one(conn, "select app.payments_health() as health")
-    assert row is not None
-    return msgspec.convert(row["health"], PaymentsHealth)
+async def list_checks(
+    conn: Connection, nouns: Sequence[Noun[Any]], settings: Settings
+) -> list[Check]:
+    """What each noun says of itself; one statement a noun."""
+    checks: list[Check] = []
+    for noun in nouns:
+        if noun.health is not None:
+            row = await fetch_one(conn, noun.health.query)
+            assert row is not None
+            checks += noun.health.judge(row, settings)
+    return checks
 
 
-async def list_samples(conn: Connection) -> list[Sample]:
+async def list_samples(conn: Connection, nouns: Sequence[Noun[Any]]) -> list[Sample]:
+    """The figures of every noun, in one statement."""
+    figures = " union all ".join(noun.figures for noun in nouns if noun.figures is not None)
     rows = await fetch_all(
         conn,
-        "select sample.name, sample.labels, sample.value"
-        " from (select * from app.metrics() union all select * from app.payments_metrics())"
-        "   as sample"
-        " order by sample.name, sample.labels::text",
+        f"select name, labels, value from ({figures}) as figure (name, labels, value)"  # noqa: S608  own constants
+        " order by name, labels::text",
     )
     return msgspec.convert(rows, list[Sample])

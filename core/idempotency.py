@@ -59,3 +59,8 @@ async def store(
         "select app.idempotency_store(%s, %s, %s, %s, %s)",
         (request.route, request.key, request.body_sha256, status, Jsonb(response)),
     )
+
+
+async def forget_expired(conn: Connection) -> None:
+    """Answers older than a day. For the worker."""
+    await conn.execute("delete from app.idempotency_keys where expires_at <= app.now()")

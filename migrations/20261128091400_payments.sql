@@ -90,7 +90,7 @@ $$;
 comment on function app.payments_health is
 $$What lags or differs in payments, for /readyz: all zeros and false is well.$$;
 
-create function app.payments_metrics()
+create function app.payments_figures()
   returns table (name text, labels jsonb, value double precision)
   language sql
   stable
@@ -118,7 +118,7 @@ as $$
   from app.orders
   where paid_at > app.now() - interval '1 day'
 $$;
-comment on function app.payments_metrics is
+comment on function app.payments_figures is
 $$The same and the sales as figures for /metrics.$$;
 
 reset role;
@@ -126,11 +126,89 @@ revoke create on schema app from jewelshot_ledger;
 
 grant execute on function
   app.payments_health(),
-  app.payments_metrics()
+  app.payments_figures()
   to jewelshot_api;
 grant execute on function
   app.record_payment_day(date, bigint, bigint, bigint, bigint, jsonb)
   to jewelshot_worker;
+
+create function app.prove_orders()
+  returns table (check_name text, table_name text, row_id text, detail jsonb)
+  language sql
+  stable
+  security definer
+  set search_path = pg_catalog, pg_temp
+  set row_security = off
+as $$
+  with granted as (
+    select substr(idempotency_key, 7) as order_id, user_id, granted
+    from app.credit_lots
+    where source = 'purchase'
+      and idempotency_key like 'order:%'
+  ), reversed as (
+    select reference,
+      sum(case when kind = 'reverse' then amount else -amount end) as amount
+    from app.ledger_transfers
+    where reference like 'order:%'
+      and (kind = 'reverse'
+        or (kind = 'grant' and idempotency_key like 'grant:restore:order:%'))
+    group by reference
+  ), gone as (
+    select orders.id,
+      coalesce((
+        select sum(amount)
+        from app.payment_refunds
+        where order_id = orders.id
+          and state in ('requested', 'pending', 'requires_action', 'succeeded')), 0)
+      + coalesce((
+        select sum(amount)
+        from app.payment_disputes
+        where order_id = orders.id
+          and status not in ('won', 'prevented')
+          and status not like 'warning\_%'), 0) as amount
+    from app.orders
+    where paid_at is not null
+  )
+  select 'order_granted', 'orders', coalesce(orders.id::text, granted.order_id),
+    jsonb_build_object('state', orders.state, 'credits', orders.credits,
+      'granted', granted.granted)
+  from (select * from app.orders where paid_at is not null) as orders
+  full join granted on granted.order_id = orders.id::text
+  where orders.id is null
+    or granted.granted is distinct from orders.credits
+    or granted.user_id is distinct from orders.user_id
+  union all
+  select 'order_reversed', 'orders', orders.id::text, jsonb_build_object(
+    'credits_reversed', orders.credits_reversed, 'posted', coalesce(reversed.amount, 0))
+  from app.orders
+  left join reversed on reversed.reference = 'order:' || orders.id
+  where orders.credits_reversed <> coalesce(reversed.amount, 0)
+  union all
+  select 'order_gone', 'orders', orders.id::text, jsonb_build_object(
+    'amount_gone', orders.amount_gone, 'refunds_and_disputes', gone.amount,
+    'amount_total', orders.amount_total, 'credits_reversed', orders.credits_reversed)
+  from app.orders
+  join gone on gone.id = orders.id
+  where orders.amount_gone <> least(orders.amount_total, gone.amount)
+    or orders.credits_reversed <> case
+      when orders.amount_gone = 0 then 0
+      when orders.amount_gone >= orders.amount_total then orders.credits
+      else orders.credits * orders.amount_gone / orders.amount_total end
+  union all
+  select 'order_terms', 'orders', orders.id::text, jsonb_build_object(
+    'credits', orders.credits, 'unit_amount', orders.unit_amount, 'currency', orders.currency)
+  from app.orders
+  join app.packs on packs.slug = orders.pack_slug and packs.version = orders.pack_version
+  where (orders.credits, orders.unit_amount, orders.currency)
+    is distinct from (packs.credits, packs.unit_amount, packs.currency)
+$$;
+comment on function app.prove_orders is
+$$Orders and the ledger say the same: granted once, taken back as much as refunds and disputes
+want, at the pack's price.
+Owned by the migrating role, which bypasses row level security; row_security = off makes a role
+that would be filtered raise instead of seeing nothing.$$;
+
+grant execute on function app.prove_orders() to jewelshot_worker;
 
 insert into app.schedules (name, job, every_seconds)
 values

@@ -1048,3 +1048,81 @@ grant execute on function
   app.sweep_calls(double precision, integer, integer),
   app.sweep_deadlines(integer)
   to jewelshot_worker;
+
+grant create on schema app to jewelshot_ledger;
+set local role jewelshot_ledger;
+
+create function app.generations_health()
+  returns jsonb
+  language sql
+  stable
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_build_object(
+    'known', (select count(*) from app.provider_accounts),
+    'healthy', (
+      select count(*)
+      from app.provider_accounts
+      where breaker_state = 'closed'),
+    'queue_age_seconds', (
+      select coalesce(extract(epoch from app.now() - min(available_at)), 0)
+      from app.generations
+      where state = 'queued'
+        and available_at < app.now()))
+$$;
+comment on function app.generations_health is
+$$What generations say of themselves for /readyz. Cheap: partial indexes only.$$;
+
+create function app.generations_figures()
+  returns table (name text, labels jsonb, value double precision)
+  language sql
+  stable
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+  select 'jewelshot_generations_open', jsonb_build_object('state', known.state),
+    count(generation.id)::double precision
+  from unnest(array['queued', 'submitting', 'running', 'collecting', 'uncertain']) as known (state)
+  left join app.generations as generation
+    on generation.state = known.state
+    and generation.state in ('queued', 'submitting', 'running', 'collecting', 'uncertain')
+  group by known.state
+  union all
+  select 'jewelshot_queue_depth', jsonb_build_object('priority', known.label),
+    count(generation.id)
+  from (values (0, 'interactive'), (1, 'batch')) as known (priority, label)
+  left join app.generations as generation
+    on generation.state = 'queued' and generation.priority = known.priority
+  group by known.label
+  union all
+  select 'jewelshot_queue_age_seconds', '{}',
+    coalesce(extract(epoch from app.now() - min(available_at)), 0)
+  from app.generations
+  where state = 'queued'
+    and available_at < app.now()
+  union all
+  select 'jewelshot_provider_slots', jsonb_build_object('account', account.name), account.slots
+  from app.provider_accounts as account
+  union all
+  select 'jewelshot_provider_slots_held', jsonb_build_object('account', account.name),
+    count(call.id)
+  from app.provider_accounts as account
+  left join app.provider_calls as call
+    on call.account_id = account.id and call.state in ('submitting', 'accepted', 'ambiguous')
+  group by account.name
+  union all
+  select 'jewelshot_provider_breaker_open', jsonb_build_object('account', account.name),
+    (breaker_state <> 'closed')::integer
+  from app.provider_accounts as account
+$$;
+comment on function app.generations_figures is
+$$Gauges and counters of generations for /metrics as (name, labels, value).$$;
+
+reset role;
+revoke create on schema app from jewelshot_ledger;
+
+grant execute on function
+  app.generations_health(),
+  app.generations_figures()
+  to jewelshot_api;

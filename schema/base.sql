@@ -114,3 +114,18 @@ grant execute on function
   app.current_user_id(),
   app.is_admin()
   to jewelshot_user, jewelshot_api, jewelshot_admin, jewelshot_ledger;
+
+create function app.schema_version()
+  returns text
+  language sql
+  stable
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+  select max(version)
+  from supabase_migrations.schema_migrations
+$$;
+comment on function app.schema_version is
+$$The newest applied migration, for "at head?"; the ledger itself stays the migrating role's.$$;
+
+grant execute on function app.schema_version() to jewelshot_api, jewelshot_worker;

@@ -29,7 +29,8 @@ create index outbox_due on app.outbox (due_at);
 create unique index outbox_lease_token on app.outbox (lease_token) where lease_token is not null;
 
 create table app.dead_letters (
-  id uuid primary key,  -- the task's
+  id uuid primary key default gen_random_uuid(),
+  task_id uuid not null,
   queue text not null,
   job text not null,
   args jsonb not null,
@@ -156,8 +157,8 @@ for a wake-up that is lost; a task that is wanted later is not woken.
 It belongs to the request that is being served, or to the one that its provider call serves.
 Locks: the task, whose row others who add the same one wait for: so it comes last.$$;
 
-create function app.complete_task(p_lease_token uuid)
-  returns void
+create function app.end_task(p_lease_token uuid)
+  returns boolean
   language plpgsql
   security definer
   set search_path = pg_catalog, pg_temp
@@ -166,14 +167,11 @@ declare
   v_id uuid;
   v_queue text;
 begin
-  if p_lease_token is null then
-    return;
-  end if;
   delete from app.outbox
   where lease_token = p_lease_token
     and wanted = claimed;
   if found then
-    return;
+    return true;
   end if;
   update app.outbox
   set lease_token = null,
@@ -184,14 +182,30 @@ begin
   where lease_token = p_lease_token
   returning id, queue into v_id, v_queue;
   if not found then
-    raise exception 'lease lost' using errcode = 'JS430';
+    return false;
   end if;
   perform app.note_wakeup(v_id, v_queue);
+  return true;
+end $$;
+comment on function app.end_task is
+$$Ends a task whose lease the caller holds: deletes it, or gives it back, due now, when it was
+wanted again since the claim. False when there is no such lease: it has ended, or was lost.
+Locks: the task.$$;
+
+create function app.complete_task(p_lease_token uuid)
+  returns void
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if p_lease_token is not null and not app.end_task(p_lease_token) then
+    raise exception 'lease lost' using errcode = 'JS430';
+  end if;
 end $$;
 comment on function app.complete_task is
-$$Ends a task whose lease the caller holds: deletes it, or gives it back, due now, when it was
-wanted again since the claim. A null token is a caller that works without a task (a sweep):
-nothing to complete. Locks: the task. Errors: JS430 when the lease was lost.$$;
+$$Ends a task in the transaction of its effect. A null token is a caller that works without a task
+(a sweep): nothing to complete. Locks: the task. Errors: JS430 when the lease was lost.$$;
 
 create function app.issue_scheduled_tasks()
   returns integer
@@ -222,57 +236,29 @@ comment on function app.issue_scheduled_tasks is
 $$Issues a task for each schedule that is due; processes share them by skip locked.$$;
 
 create function app.bury_task(p_lease_token uuid, p_error text)
-  returns jsonb
+  returns uuid
   language plpgsql
   security definer
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_task app.outbox;
-  v_call_id uuid;
-  v_generation_id uuid;
+  v_letter_id uuid;
 begin
-  select *
-  into v_task
-  from app.outbox
-  where lease_token = p_lease_token;
-  if not found then
-    raise exception 'lease lost' using errcode = 'JS430';
-  end if;
   insert into app.dead_letters (
-    id, queue, job, args, dedupe_key, claims, failures, error, request_id, created_at
+    task_id, queue, job, args, dedupe_key, claims, failures, error, request_id, created_at
   )
-  values (v_task.id, v_task.queue, v_task.job, v_task.args, v_task.dedupe_key, v_task.claims,
-    v_task.failures, left(p_error, 4000), v_task.request_id, v_task.created_at)
-  on conflict (id) do nothing;
-  if v_task.job = 'upload.normalise' then
-    perform app.settle_upload(
-      (v_task.args ->> 'upload_id')::uuid, p_lease_token, 'rejected',
-      jsonb_build_object('problem', jsonb_build_object(
-        'code', 'processing_failed',
-        'detail', 'We could not process this photo. Upload it again.')));
-    return null;
-  end if;
-  if v_task.job <> 'provider_call.collect' then
-    perform app.complete_task(p_lease_token);
-    return null;
-  end if;
-  v_call_id := (v_task.args ->> 'call_id')::uuid;
-  select generation_id
-  into v_generation_id
-  from app.provider_calls
-  where id = v_call_id;
-  return app.finish_generation(
-    v_generation_id, p_lease_token, 'failed', jsonb_build_object(
-      'call_id', v_call_id,
-      'call', jsonb_build_object('state', 'abandoned', 'error_type', 'dead_letter'),
-      'problem', jsonb_build_object(
-        'code', 'delivery_failed',
-        'detail', 'The image could not be delivered. Your credits are back.')));
+  select id, queue, job, args, dedupe_key, claims, failures, left(p_error, 4000), request_id,
+    created_at
+  from app.outbox
+  where lease_token = p_lease_token
+  returning id into v_letter_id;
+  perform app.complete_task(p_lease_token);
+  return v_letter_id;
 end $$;
 comment on function app.bury_task is
-$$A task that cannot be done: a dead letter, and the end of its subject in the same transaction.
-Returns the generation's change, or null. Locks: as finish_generation. Errors: JS430.$$;
+$$Makes a dead letter of a task that cannot be done, with its dedupe key, and ends the task; what
+was wanted of it meanwhile runs again. Its subject has been ended by the caller, in the same
+transaction. Returns the letter's id. Locks: the task. Errors: JS430 when the lease was lost.$$;
 
 create function app.replay_dead_letter(p_id uuid)
   returns uuid
@@ -318,7 +304,7 @@ reset role;
 revoke create on schema app from jewelshot_ledger;
 
 grant execute on function
-  app.complete_task(uuid),
+  app.end_task(uuid),
   app.issue_scheduled_tasks(),
   app.bury_task(uuid, text)
   to jewelshot_worker;

@@ -253,9 +253,7 @@ as it was sent goes either way, and with it what it may say of a place or person
 Returns the state afterwards, null when the upload is gone. Locks: the upload. Errors: JS430.
 Replay: a settled upload stays as it is.$$;
 
-create function app.expire_uploads(
-  p_lease_token uuid, p_older_than_seconds double precision, p_limit integer
-)
+create function app.expire_uploads(p_older_than_seconds double precision, p_limit integer)
   returns integer
   language plpgsql
   security definer
@@ -292,15 +290,12 @@ begin
     limit p_limit
     for update skip locked
   );
-  if v_expired < p_limit then
-    perform app.complete_task(p_lease_token);
-  end if;
   return v_expired;
 end $$;
 comment on function app.expire_uploads is
 $$Ends pending uploads whose bytes did not come in time, and forgets what was over a month ago.
-Returns how many expired; the task is complete when that is less than the limit.
-Locks: the uploads, skipping locked ones. Errors: JS430.$$;
+Returns how many expired; less than the limit means that none are left.
+Locks: the uploads, skipping locked ones.$$;
 
 reset role;
 revoke create on schema app from jewelshot_ledger;
@@ -313,5 +308,5 @@ grant execute on function
   to jewelshot_user;
 grant execute on function
   app.settle_upload(uuid, uuid, text, jsonb),
-  app.expire_uploads(uuid, double precision, integer)
+  app.expire_uploads(double precision, integer)
   to jewelshot_worker;

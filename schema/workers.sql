@@ -1,5 +1,5 @@
 -- Who is alive, and what worker processes count.
--- after: base
+-- after: base, tasks
 
 create table app.worker_heartbeats (
   worker_id uuid primary key,
@@ -44,3 +44,68 @@ create policy metric_counters_reader on app.metric_counters for select to jewels
   using (true);
 create policy metric_counters_worker on app.metric_counters to jewelshot_worker
   using (true) with check (true);
+
+grant create on schema app to jewelshot_ledger;
+set local role jewelshot_ledger;
+
+create function app.tasks_health()
+  returns jsonb
+  language sql
+  stable
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_build_object(
+    'workers', (
+      select count(*)
+      from app.worker_heartbeats
+      where seen_at > app.now() - interval '30 seconds'),
+    'outbox_lag_seconds', (
+      select coalesce(extract(epoch from app.now() - min(due_at)), 0)
+      from app.outbox
+      where due_at < app.now()),
+    'dead_letters_last_hour', (
+      select count(*)
+      from app.dead_letters
+      where died_at > app.now() - interval '1 hour'
+        and replayed_at is null))
+$$;
+comment on function app.tasks_health is
+$$What tasks say of themselves for /readyz. Cheap: partial indexes only.$$;
+
+create function app.tasks_figures()
+  returns table (name text, labels jsonb, value double precision)
+  language sql
+  stable
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+  select 'jewelshot_outbox_lag_seconds', '{}'::jsonb,
+    coalesce(extract(epoch from app.now() - min(due_at)), 0)::double precision
+  from app.outbox
+  where due_at < app.now()
+  union all
+  select 'jewelshot_outbox_tasks', '{}', count(*)
+  from app.outbox
+  union all
+  select 'jewelshot_dead_letters', '{}', count(*)
+  from app.dead_letters
+  where replayed_at is null
+  union all
+  select 'jewelshot_workers', '{}', count(*)
+  from app.worker_heartbeats
+  where seen_at > app.now() - interval '30 seconds'
+  union all
+  select counter.name, counter.labels, counter.value
+  from app.metric_counters as counter
+$$;
+comment on function app.tasks_figures is
+$$Gauges and counters of tasks for /metrics as (name, labels, value).$$;
+
+reset role;
+revoke create on schema app from jewelshot_ledger;
+
+grant execute on function
+  app.tasks_health(),
+  app.tasks_figures()
+  to jewelshot_api;

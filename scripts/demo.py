@@ -20,8 +20,9 @@ from pathlib import Path
 import psycopg
 from PIL import Image
 
-from core.credits.reconcile import reconcile
 from core.db import Database
+from core.nouns import NOUNS
+from core.proofs import prove
 from sandbox.stack.errors import StackError
 from sandbox.stack.product import ROOT, Product
 from scripts.shopper import Document, Shopper, ShopperError, sign_up
@@ -240,7 +241,7 @@ async def prove_ledger(product: Product) -> Document:
     database = Database(url, pool_size=1, name="demo")
     await database.open()
     try:
-        drift = await database.run(reconcile)
+        drift = await database.run(lambda conn: prove(conn, NOUNS), snapshot=True)
     finally:
         await database.close()
     with psycopg.connect(url) as conn:

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ import msgspec
 import psycopg
 from psycopg.rows import dict_row
 
-from core.credits.reconcile import Drift, reconcile
 from core.db import Connection
+from core.nouns import NOUNS
+from core.proofs import Drift, prove
 from sandbox.stack import DEFAULT_STATE_DIR, EmbeddedPostgres, StackError
 
 BALANCED, DRIFT, UNKNOWN = 0, 1, 2
@@ -57,7 +58,16 @@ async def _count(conn: Connection) -> dict[str, Any]:
     return row
 
 
-async def prove(url: str) -> Report:
+@contextlib.asynccontextmanager
+async def _snapshot(conn: Connection) -> AsyncIterator[None]:
+    """Every proof sees the database at the same moment."""
+    await conn.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
+    await conn.set_read_only(True)
+    async with conn.transaction():
+        yield
+
+
+async def report_on(url: str) -> Report:
     """Raises: CannotTellError."""
     started = time.monotonic()
     try:
@@ -69,10 +79,10 @@ async def prove(url: str) -> Report:
                 prepare_threshold=None,
                 application_name="jewelshot-reconcile",
             ) as conn,
-            conn.transaction(),
+            _snapshot(conn),
         ):
             counts = await _count(conn)
-            drift = await reconcile(conn)
+            drift = await prove(conn, NOUNS)
     except psycopg.errors.InsufficientPrivilege as error:
         raise CannotTellError(
             "this role may not run the proof, or row level security would hide rows from it:"
@@ -156,7 +166,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         with _database_url(options.url, options.state_dir) as url:
-            report = asyncio.run(prove(url))
+            report = asyncio.run(report_on(url))
     except (CannotTellError, StackError) as error:
         if options.json:
             print(msgspec.json.encode({"error": str(error)}).decode())

@@ -20,7 +20,7 @@ from psycopg.rows import DictRow, dict_row
 from core.db import Database
 from core.settings import Settings
 from sandbox.stack import EmbeddedValkey, LocalStack
-from tests.harness.database import TestDatabase, blank_database, cloned_database
+from tests.harness.database import PROOFS, TestDatabase, blank_database, cloned_database
 from tests.harness.run import Run
 from tests.harness.settings import build_settings
 
@@ -169,7 +169,7 @@ def own_stack(test_run: Run, request: pytest.FixtureRequest) -> Iterator[LocalSt
             stack.postgres.start()
         if request.node.get_closest_marker("drift") is None:
             with psycopg.connect(stack.postgres.url(), row_factory=dict_row) as conn:
-                _assert_balanced(conn.execute("select * from app.reconcile()").fetchall())
+                _assert_balanced(conn.execute(PROOFS.encode()).fetchall())
     stack.remove()
 
 

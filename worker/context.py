@@ -15,7 +15,7 @@ from core.payments.stripe.client import StripeClient
 from core.pixels.pool import PixelPool
 from core.settings import Settings
 from core.storage.types import Storage
-from core.tasks.outbox import TaskQueue
+from core.tasks.wakeups import TaskQueue
 
 log = structlog.get_logger()
 

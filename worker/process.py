@@ -19,9 +19,12 @@ from core.payments.stripe.client import StripeClient
 from core.pixels.pool import PixelPool
 from core.settings import Settings, SettingsError
 from core.storage.supabase import SupabaseStorage
-from core.tasks.outbox import TaskQueue
-from worker import loops, tasks
+from core.tasks.wakeups import TaskQueue
+from worker import loops, runner
 from worker.context import WorkerContext
+from worker.loops.figures import flush_figures
+from worker.loops.heartbeat import Heartbeat
+from worker.loops.relay import Relay
 from worker.rq_threads import WorkerThreads
 
 log = structlog.get_logger()
@@ -36,10 +39,13 @@ async def open_context(settings: Settings) -> AsyncIterator[WorkerContext]:
     if settings.worker_database_url is None:
         raise SettingsError("settings: WORKER_DATABASE_URL: required by a worker")
     async with contextlib.AsyncExitStack() as stack:
+        queue = TaskQueue(settings)
+        stack.push_async_callback(queue.close)
         db = Database(
             settings.worker_database_url.get_secret_value(),
             pool_size=settings.database_pool_size,
             name="worker",
+            wake=queue.wake,
         )
         stack.push_async_callback(db.close)
         await db.open()
@@ -53,8 +59,6 @@ async def open_context(settings: Settings) -> AsyncIterator[WorkerContext]:
                 timeout=httpx.Timeout(30, connect=5),
             )
         )
-        queue = TaskQueue(settings)
-        stack.push_async_callback(queue.close)
         pixels = PixelPool(settings.worker_pixel_processes)
         stack.push_async_callback(pixels.close)
         payments = None if settings.stripe_secret_key is None else StripeClient(settings)
@@ -101,11 +105,11 @@ async def run_process(settings: Settings) -> None:
         await _register_keys(ctx)
         relay_connection = open_redis(settings)
         threads = WorkerThreads(settings, count=settings.worker_threads)
-        heartbeat = loops.Heartbeat(ctx)
-        tasks.start_runtime(tasks.Runtime(ctx, loop))
+        heartbeat = Heartbeat(ctx)
+        runner.start_runtime(runner.Runtime(ctx, loop))
         running = loops.start(
             ctx,
-            relay=loops.Relay(ctx, relay_connection),
+            relay=Relay(ctx, relay_connection),
             heartbeat=heartbeat,
             ensure_threads=threads.ensure_running,
         )
@@ -118,7 +122,7 @@ async def run_process(settings: Settings) -> None:
         log.info("worker.stopping")
         await _shut_down(ctx, threads, running, heartbeat)
         await relay_connection.aclose()
-    tasks.stop_runtime()
+    runner.stop_runtime()
     log.info("worker.stopped")
 
 
@@ -126,7 +130,7 @@ async def _shut_down(
     ctx: WorkerContext,
     threads: WorkerThreads,
     running: list["asyncio.Task[None]"],
-    heartbeat: loops.Heartbeat,
+    heartbeat: Heartbeat,
 ) -> None:
     """Within the grace: what does not end by then is found by its lease."""
     grace = ctx.settings.shutdown_grace_seconds
@@ -139,5 +143,5 @@ async def _shut_down(
     if not ended or ctx.background_count:
         log.warning("worker.left_work_to_its_lease", in_background=ctx.background_count)
     with contextlib.suppress(Exception):  # the database may be the reason why we stop
-        await loops.flush_metrics(ctx)
+        await flush_figures(ctx)
         await heartbeat.leave()

@@ -18,7 +18,8 @@ from rq.serializers import JSONSerializer
 from rq.timeouts import BaseDeathPenalty
 
 from core.settings import Settings
-from core.tasks.outbox import QUEUES, queue_name
+from core.tasks.outbox import QUEUES
+from core.tasks.wakeups import queue_name
 
 log = structlog.get_logger()
 

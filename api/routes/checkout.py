@@ -35,7 +35,6 @@ from core.payments.context import Buyer
 from core.payments.types import UNSETTLED, Order
 from core.people import service as accounts
 from core.ratelimit import Limit
-from core.tasks.outbox import DueTask
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -183,14 +182,11 @@ async def _wait(
 async def _request_sync(resources: Resources, scope: Scope, order_id: uuid.UUID) -> Order:
     """The order as it stands; a worker is asked to sync it."""
 
-    async def work(conn: Connection) -> tuple[Order, uuid.UUID | None]:
-        task_id = await service.request_sync(conn, order_id)
-        return await service.get_order(conn, order_id), task_id
+    async def work(conn: Connection) -> Order:
+        await service.request_sync(conn, order_id)
+        return await service.get_order(conn, order_id)
 
-    order, task_id = await resources.db.run(work, scope=scope)
-    if task_id is not None:
-        resources.queue.enqueue_soon(DueTask(id=task_id, queue="interactive", attempts=0))
-    return order
+    return await resources.db.run(work, scope=scope)
 
 
 async def read_order(db: Database, scope: Scope, order_id: uuid.UUID) -> Order:

@@ -37,8 +37,6 @@ from core.errors import (
 from core.generations import service
 from core.generations.types import Filters, Generation, GenerationState, NewGeneration
 from core.ids import new_id
-from core.tasks import outbox
-from core.tasks.outbox import DueTask
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -99,21 +97,19 @@ async def _start(
     new: NewGeneration,
     repeated: idempotency.IdempotentRequest | None,
 ) -> GenerationView:
-    """Starts once, enqueues the ticket after the commit; a repeated request answers as before."""
+    """Starts once; a repeated request answers as before."""
 
-    async def work(conn: Connection) -> tuple[GenerationView, list[DueTask]]:
+    async def work(conn: Connection) -> GenerationView:
         if repeated is not None:
             stored = await idempotency.begin(conn, repeated)
             if stored is not None:
-                return msgspec.convert(stored.response, GenerationView), []
+                return msgspec.convert(stored.response, GenerationView)
         view = view_of(await service.start(conn, new))
         if repeated is not None:
             await idempotency.store(conn, repeated, status=202, response=msgspec.to_builtins(view))
-        return view, await outbox.noted(conn)
+        return view
 
-    view, tasks = await resources.db.run(work, scope=scope)
-    resources.queue.enqueue_soon(*tasks)
-    return view
+    return await resources.db.run(work, scope=scope)
 
 
 async def _answer(

@@ -4,28 +4,27 @@ import asyncio
 import time
 from typing import Any
 
-import msgspec
 import psycopg
 import structlog
 from litestar import Request, Response, Router, get
 from litestar.openapi.datastructures import ResponseSpec
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from api.identity import is_one_of
 from api.metrics import StoredFigures
 from api.openapi import METRICS, PUBLIC
 from api.problems import raises
-from api.resources import AppResources
+from api.resources import AppResources, Resources
 from api.schemas.health import Alive, Check, Readiness, State
 from core import health
-from core.db import Database
+from core.db import Connection
 from core.errors import BadCredentialsError
+from core.noun import Check as NounCheck
+from core.nouns import NOUNS
 
 log = structlog.get_logger()
 
-OUTBOX_LAG_SECONDS_MAX = 60
 CHECK_SECONDS_MAX = 3
 
 
@@ -60,12 +59,8 @@ async def get_liveness() -> Alive:
     opt={"rate_limit": False},
 )
 async def get_readiness(resources: AppResources) -> Response[Readiness]:
-    database, shared = await asyncio.gather(
-        _check_database(resources.db), _check_redis(resources.redis)
-    )
+    database, shared = await asyncio.gather(_check_database(resources), _check_redis(resources))
     checks = {**database, "redis": shared}
-    if resources.payments is not None:
-        checks["payments"] = await _check_payments(resources.db)
     states = {check.status for check in checks.values()}
     status = next(state for state in (State.DOWN, State.DEGRADED, State.OK) if state in states)
     return Response(
@@ -73,61 +68,47 @@ async def get_readiness(resources: AppResources) -> Response[Readiness]:
     )
 
 
-async def _check_database(db: Database) -> dict[str, Check]:
+async def _check_database(resources: Resources) -> dict[str, Check]:
+    """The database itself, its schema, and what every noun says of itself."""
+
+    async def work(conn: Connection) -> tuple[str | None, list[NounCheck]]:
+        version = await health.get_schema_version(conn)
+        if _is_behind(version):
+            return version, []
+        return version, await health.list_checks(conn, NOUNS, resources.settings)
+
     started = time.perf_counter()
     try:
         async with asyncio.timeout(CHECK_SECONDS_MAX):
-            found, version = await db.run(health.get_health)
+            version, found = await resources.db.run(work)
     except (psycopg.Error, TimeoutError) as error:
         log.warning("readiness.database", error=type(error).__name__)
         return {"database": Check(State.DOWN, {"reason": "no_answer"})}
     milliseconds = round((time.perf_counter() - started) * 1000, 1)
-    expected = health.shipped_schema_version()
-    # Newer is fine: migrations run before the release of the code that needs them.
-    is_behind = expected is not None and (version or "") < expected
-    lag = round(found.outbox_lag_seconds, 1)
+    schema = {"applied": version, "expected": health.shipped_schema_version()}
     return {
         "database": Check(State.OK, {"duration_ms": milliseconds}),
-        "migrations": Check(
-            State.DOWN if is_behind else State.OK, {"applied": version, "expected": expected}
-        ),
-        "workers": _degraded_unless(found.workers > 0, alive=found.workers),
-        "provider_accounts": _degraded_unless(
-            found.provider_accounts_healthy > 0,
-            healthy=found.provider_accounts_healthy,
-            known=found.provider_accounts,
-        ),
-        "outbox": _degraded_unless(
-            lag < OUTBOX_LAG_SECONDS_MAX,
-            lag_seconds=lag,
-            queue_age_seconds=round(found.queue_age_seconds, 1),
-            dead_letters_last_hour=found.dead_letters_last_hour,
-        ),
+        "migrations": Check(State.DOWN if _is_behind(version) else State.OK, schema),
+        **{
+            check.name: Check(State.OK if check.is_well else State.DEGRADED, check.facts)
+            for check in found
+        },
     }
 
 
-async def _check_payments(db: Database) -> Check:
-    """Never down: what was paid for arrives all the same once somebody has looked."""
-    try:
-        async with asyncio.timeout(CHECK_SECONDS_MAX):
-            found = await db.run(health.get_payments_health)
-    except (psycopg.Error, TimeoutError) as error:
-        log.warning("readiness.payments", error=type(error).__name__)
-        return Check(State.DEGRADED, {"reason": "no_answer"})
-    return _degraded_unless(found.is_well, **msgspec.structs.asdict(found))
+def _is_behind(version: str | None) -> bool:
+    """Newer is fine: migrations run before the release of the code that needs them."""
+    expected = health.shipped_schema_version()
+    return expected is not None and (version or "") < expected
 
 
-async def _check_redis(redis: Redis) -> Check:
+async def _check_redis(resources: Resources) -> Check:
     try:
-        await redis.ping()
+        await resources.redis.ping()
     except (RedisError, OSError, TimeoutError) as error:
         log.warning("readiness.redis", error=type(error).__name__)
         return Check(State.DEGRADED, {"reason": "no_answer"})
     return Check(State.OK)
-
-
-def _degraded_unless(condition: bool, **facts: Any) -> Check:
-    return Check(State.OK if condition else State.DEGRADED, facts)
 
 
 @get(
@@ -150,7 +131,9 @@ async def get_metrics(request: Request[Any, Any, Any], resources: AppResources) 
     text = generate_latest(resources.metrics.registry).decode()
     try:
         async with asyncio.timeout(CHECK_SECONDS_MAX):
-            stored = StoredFigures(await resources.db.run(health.list_samples))
+            stored = StoredFigures(
+                await resources.db.run(lambda conn: health.list_samples(conn, NOUNS))
+            )
             text += generate_latest(stored).decode()
     except (psycopg.Error, TimeoutError) as error:
         # The process's own figures are wanted most while the database is away.

@@ -29,8 +29,6 @@ from core.errors import (
 from core.ids import new_id
 from core.payments import returns
 from core.payments.types import Return, ReturnState
-from core.tasks import outbox
-from core.tasks.outbox import DueTask
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -99,11 +97,11 @@ async def _start(
     """Asked for once, and its task enqueued after the commit; a repetition answers as before."""
     refund_id = new_id()
 
-    async def work(conn: Connection) -> tuple[RefundView, list[DueTask]]:
+    async def work(conn: Connection) -> RefundView:
         if repeated is not None:
             stored = await idempotency.begin(conn, repeated)
             if stored is not None:
-                return msgspec.convert(stored.response, RefundView), []
+                return msgspec.convert(stored.response, RefundView)
         view = refund_view(
             await returns.request_return(
                 conn, refund_id, data.order_id, credits_=data.credits, reason=data.reason
@@ -111,11 +109,9 @@ async def _start(
         )
         if repeated is not None:
             await idempotency.store(conn, repeated, status=202, response=msgspec.to_builtins(view))
-        return view, await outbox.noted(conn)
+        return view
 
-    view, tasks = await resources.db.run(work, scope=scope)
-    resources.queue.enqueue_soon(*tasks)
-    return view
+    return await resources.db.run(work, scope=scope)
 
 
 async def _read(db: Database, scope: Scope, refund_id: uuid.UUID) -> Return:

@@ -231,9 +231,7 @@ async def delete_upload(
 
 
 def _tools(resources: Resources) -> UploadTools:
-    return UploadTools(
-        resources.db, resources.storage, resources.queue, resources.settings.storage_bucket_uploads
-    )
+    return UploadTools(resources.db, resources.storage, resources.settings.storage_bucket_uploads)
 
 
 def _owner(user: User) -> Owner:

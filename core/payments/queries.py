@@ -156,11 +156,8 @@ async def retry_order(conn: Connection, order: Order) -> None:
     await conn.execute("select app.retry_order(%s, %s)", (order.id, order.attempt))
 
 
-async def request_sync(conn: Connection, order_id: uuid.UUID) -> uuid.UUID | None:
-    row = await fetch_one(conn, "select app.request_order_sync(%s) as task_id", (order_id,))
-    assert row is not None
-    task_id: uuid.UUID | None = row["task_id"]
-    return task_id
+async def request_sync(conn: Connection, order_id: uuid.UUID) -> None:
+    await conn.execute("select app.request_order_sync(%s)", (order_id,))
 
 
 # --- what the provider says of an order --------------------------------------------------------

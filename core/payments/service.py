@@ -43,9 +43,9 @@ async def list_orders(
     return await queries.list_orders(conn, filters, before=before, limit=limit)
 
 
-async def request_sync(conn: Connection, order_id: uuid.UUID) -> uuid.UUID | None:
-    """Want an open order of the caller synced; the task, or None if none is needed.
+async def request_sync(conn: Connection, order_id: uuid.UUID) -> None:
+    """Has an open order of the caller synced, once a second at most.
 
     Raises: NotFoundError, NoIdentityError.
     """
-    return await queries.request_sync(conn, order_id)
+    await queries.request_sync(conn, order_id)

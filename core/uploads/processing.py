@@ -5,7 +5,7 @@ erased only after the row says that they are not wanted.
 """
 
 import uuid
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 import structlog
@@ -16,8 +16,10 @@ from core.pixels.errors import PayloadTooLargeError, UnsupportedMediaError
 from core.pixels.normalise import NormalisedImage
 from core.pixels.normalise import normalise as normalise_pixels
 from core.pixels.pool import PixelPool
+from core.settings import Settings
 from core.storage.types import Storage
-from core.tasks import outbox
+from core.tasks.jobs import DONE, Outcome
+from core.tasks.outbox import Task
 from core.uploads import queries
 from core.uploads.errors import UploadReason
 from core.uploads.types import (
@@ -41,13 +43,20 @@ _THUMBNAIL_EXTENSIONS: Final = {"image/jpeg": "jpg", "image/png": "png", "image/
 _MISSING: Final = Problem(UploadReason.ORIGINAL_MISSING)
 
 
-class ProcessingTools(msgspec.Struct, frozen=True):
-    """`db` signs in as the worker."""
+_UNPROCESSED: Final = Problem(UploadReason.PROCESSING_FAILED)
 
-    db: Database
-    storage: Storage
-    pixels: PixelPool
-    bucket: str
+
+class ProcessingTools(Protocol):
+    """What uploads ask of the process. `db` signs in as the worker."""
+
+    @property
+    def db(self) -> Database: ...
+    @property
+    def storage(self) -> Storage: ...
+    @property
+    def pixels(self) -> PixelPool: ...
+    @property
+    def settings(self) -> Settings: ...
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -55,21 +64,19 @@ class Verdict(msgspec.Struct, frozen=True):
     facts: dict[str, Any]
 
 
-async def normalise(
-    tools: ProcessingTools, upload_id: UploadId, *, lease_token: uuid.UUID
-) -> UploadState | None:
-    """Settle a stored upload and complete the task; None when the upload is gone.
+async def normalise(tools: ProcessingTools, task: Task) -> Outcome:
+    """`upload.normalise` {upload_id}: settle a stored upload and complete the task.
 
     Raises: RetryableError, LeaseLostError. Replay: a settled upload stays as it is.
     """
+    upload_id = _upload_id(task)
     upload = await tools.db.run(lambda conn: queries.find(conn, upload_id))
     if upload is None or upload.state is not UploadState.STORED:
-        await tools.db.run(lambda conn: outbox.complete(conn, lease_token))
-        return None if upload is None else upload.state
+        return DONE
     verdict = await _judge(tools, upload)
 
     async def settle(conn: Connection) -> UploadState | None:
-        return await queries.settle(conn, upload_id, lease_token, verdict.state, verdict.facts)
+        return await queries.settle(conn, upload_id, task.lease_token, verdict.state, verdict.facts)
 
     try:
         state = await tools.db.run(settle)
@@ -83,12 +90,23 @@ async def normalise(
         state=state,
         problem=verdict.facts.get("problem", {}).get("code"),
     )
-    return state
+    return DONE
+
+
+async def reject_unprocessed(conn: Connection, task: Task) -> None:
+    """The end of an upload whose task is a dead letter."""
+    facts = _rejected(_UNPROCESSED).facts
+    await queries.settle(conn, _upload_id(task), None, UploadState.REJECTED, facts)
+
+
+def _upload_id(task: Task) -> UploadId:
+    return UploadId(uuid.UUID(task.args["upload_id"]))
 
 
 async def _judge(tools: ProcessingTools, upload: Upload) -> Verdict:
     try:
-        data = await tools.storage.get(tools.bucket, upload.storage_key)
+        bucket = tools.settings.storage_bucket_uploads
+        data = await tools.storage.get(bucket, upload.storage_key)
         image = await tools.pixels.run(normalise_pixels, data)
         return await _store(tools, upload, image)
     except NotFoundError:
@@ -111,8 +129,9 @@ async def _store(tools: ProcessingTools, upload: Upload, image: NormalisedImage)
     thumbnail = thumbnail_key(
         upload.user_id, upload.id, _THUMBNAIL_EXTENSIONS[image.thumbnail_content_type]
     )
-    await tools.storage.put(tools.bucket, normal, image.data, image.content_type)
-    await tools.storage.put(tools.bucket, thumbnail, image.thumbnail, image.thumbnail_content_type)
+    bucket = tools.settings.storage_bucket_uploads
+    await tools.storage.put(bucket, normal, image.data, image.content_type)
+    await tools.storage.put(bucket, thumbnail, image.thumbnail, image.thumbnail_content_type)
     return Verdict(
         UploadState.READY,
         {
@@ -127,42 +146,34 @@ async def _store(tools: ProcessingTools, upload: Upload, image: NormalisedImage)
     )
 
 
-async def erase(
-    tools: ProcessingTools,
-    *,
-    user_id: uuid.UUID,
-    upload_id: UploadId,
-    lease_token: uuid.UUID,
-) -> None:
-    """Delete what is not needed of an upload's bytes, and complete the task.
+async def erase(tools: ProcessingTools, task: Task) -> Outcome:
+    """`upload.erase` {upload_id, user_id}: delete what is not needed of an upload's bytes.
 
     Of a photo that is ready only the file as it was sent goes: the normalised one has its pixels.
 
-    Raises: RetryableError, LeaseLostError.
+    Raises: RetryableError.
     """
-    await _erase_unwanted(tools, user_id, upload_id)
-    await tools.db.run(lambda conn: outbox.complete(conn, lease_token))
+    await _erase_unwanted(tools, uuid.UUID(task.args["user_id"]), _upload_id(task))
+    return DONE
 
 
-async def expire(db: Database, *, lease_token: uuid.UUID) -> int:
-    """End uploads that were announced a day ago and never came. Raises: LeaseLostError."""
+async def expire(tools: ProcessingTools, _: Task) -> Outcome:
+    """`uploads.expire` {}: end uploads that were announced a day ago and never came."""
 
     async def work(conn: Connection) -> int:
         return await queries.expire(
-            conn, lease_token, older_than_seconds=PENDING_SECONDS_MAX, limit=_EXPIRE_BATCH
+            conn, older_than_seconds=PENDING_SECONDS_MAX, limit=_EXPIRE_BATCH
         )
 
-    expired = 0
-    while True:
-        batch = await db.run(work)
-        expired += batch
-        if batch < _EXPIRE_BATCH:
-            return expired
+    while await tools.db.run(work) == _EXPIRE_BATCH:
+        pass
+    return DONE
 
 
 async def _erase_unwanted(tools: ProcessingTools, user_id: uuid.UUID, upload_id: UploadId) -> None:
+    bucket = tools.settings.storage_bucket_uploads
     upload = await tools.db.run(lambda conn: queries.find(conn, upload_id))
     if upload is None or upload.state not in _WANTED:
-        await tools.storage.delete(tools.bucket, every_key(user_id, upload_id))
+        await tools.storage.delete(bucket, every_key(user_id, upload_id))
     elif upload.state is UploadState.READY:
-        await tools.storage.delete(tools.bucket, original_keys(user_id, upload_id))
+        await tools.storage.delete(bucket, original_keys(user_id, upload_id))

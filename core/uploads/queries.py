@@ -63,17 +63,14 @@ async def prepare(
 
 async def complete(
     conn: Connection, upload_id: UploadId, *, source_format: str, size_bytes: int
-) -> uuid.UUID | None:
-    """The bytes are stored. The id of the normalise task, or None when this was done before.
+) -> None:
+    """The bytes are stored, and are to be normalised. Replay: done before is done.
 
     Raises: NotFoundError, ConflictError (expired).
     """
-    row = await fetch_one(
-        conn,
-        "select app.complete_upload(%s, %s, %s) as task_id",
-        (upload_id, source_format, size_bytes),
+    await conn.execute(
+        "select app.complete_upload(%s, %s, %s)", (upload_id, source_format, size_bytes)
     )
-    return row["task_id"] if row else None
 
 
 async def discard(conn: Connection, upload_id: UploadId) -> bool:
@@ -90,7 +87,7 @@ async def delete(conn: Connection, upload_id: UploadId) -> None:
 async def settle(
     conn: Connection,
     upload_id: UploadId,
-    lease_token: uuid.UUID,
+    lease_token: uuid.UUID | None,
     state: UploadState,
     facts: dict[str, Any],
 ) -> UploadState | None:
@@ -103,14 +100,12 @@ async def settle(
     return UploadState(row["state"]) if row and row["state"] else None
 
 
-async def expire(
-    conn: Connection, lease_token: uuid.UUID, *, older_than_seconds: float, limit: int
-) -> int:
-    """How many expired; fewer than `limit` means the task is complete. Raises: LeaseLostError."""
+async def expire(conn: Connection, *, older_than_seconds: float, limit: int) -> int:
+    """How many expired; fewer than `limit` means that none are left."""
     row = await fetch_one(
         conn,
-        "select app.expire_uploads(%s, %s, %s) as expired",
-        (lease_token, older_than_seconds, limit),
+        "select app.expire_uploads(%s, %s) as expired",
+        (older_than_seconds, limit),
     )
     assert row is not None
     return int(row["expired"])

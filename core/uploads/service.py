@@ -25,7 +25,6 @@ from core.pixels import sniff
 from core.pixels.errors import PayloadTooLargeError, UnsupportedMediaError
 from core.pixels.formats.base import ImageFormat
 from core.storage.types import Storage, StorageUnavailableError
-from core.tasks.outbox import DueTask, TaskQueue
 from core.uploads import queries
 from core.uploads.errors import UploadReason
 from core.uploads.types import (
@@ -55,7 +54,6 @@ class UploadTools(msgspec.Struct, frozen=True):
 
     db: Database
     storage: Storage
-    queue: TaskQueue
     bucket: str
 
 
@@ -119,7 +117,7 @@ async def receive(
         stored = await _stored_answer(conn, idempotent)
         if stored is not None:
             return stored
-        task_id = await queries.complete(
+        await queries.complete(
             conn,
             upload_id,
             source_format=checked.format.value,
@@ -128,7 +126,7 @@ async def receive(
         answer = {"upload_id": str(upload_id)}
         if idempotent is not None:
             await idempotency.store(conn, idempotent, status=_STATUS_ACCEPTED, response=answer)
-        return answer if task_id is None else {**answer, "task_id": task_id}
+        return answer
 
     answer = await tools.db.run(prepare, scope=owner.scope)
     if answer is None:
@@ -142,7 +140,6 @@ async def receive(
             raise
         if answer["upload_id"] != str(upload_id):
             await _forget(tools, owner, upload_id)
-        _enqueue(tools, answer.get("task_id"))
     return UploadId(uuid.UUID(answer["upload_id"]))
 
 
@@ -223,15 +220,15 @@ async def complete_direct(tools: UploadTools, owner: Owner, upload_id: UploadId)
         await _forget(tools, owner, upload_id)
         raise
 
-    async def complete(conn: Connection) -> uuid.UUID | None:
-        return await queries.complete(
+    async def complete(conn: Connection) -> None:
+        await queries.complete(
             conn,
             upload_id,
             source_format=checked.format.value,
             size_bytes=len(checked.file.data),
         )
 
-    _enqueue(tools, await tools.db.run(complete, scope=owner.scope))
+    await tools.db.run(complete, scope=owner.scope)
     return await get(tools.db, owner.scope, upload_id)
 
 
@@ -319,12 +316,6 @@ async def _stored_answer(
         return None
     stored = await idempotency.begin(conn, idempotent)
     return None if stored is None else stored.response
-
-
-def _enqueue(tools: UploadTools, task_id: uuid.UUID | None) -> None:
-    """After the commit; when Redis is away the relay sends it."""
-    if task_id is not None:
-        tools.queue.enqueue_soon(DueTask(id=task_id, queue="interactive", attempts=0))
 
 
 async def _forget(tools: UploadTools, owner: Owner, upload_id: UploadId) -> None:

@@ -1,4 +1,5 @@
 -- Roles and their memberships stay: they belong to the server, and other databases use them.
+drop function app.schema_version;
 drop function app.refuse_change;
 drop function app.is_admin;
 drop function app.current_user_id;

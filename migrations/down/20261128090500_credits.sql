@@ -1,3 +1,6 @@
+drop function app.prove_signups;
+drop function app.credits_figures;
+drop function app.prove_ledger;
 drop trigger credit_accounts_note_low_balance on app.credit_accounts;
 drop trigger ledger_transfers_no_truncate on app.ledger_transfers;
 drop trigger ledger_transfers_append_only on app.ledger_transfers;

@@ -2,6 +2,7 @@ drop function app.replay_dead_letter;
 drop function app.bury_task;
 drop function app.issue_scheduled_tasks;
 drop function app.complete_task;
+drop function app.end_task;
 drop function app.add_task;
 drop function app.note_wakeup;
 drop table app.schedules;

@@ -1,3 +1,4 @@
+drop function app.prove_generations;
 drop trigger generations_changed on app.generations;
 drop trigger generations_started on app.generations;
 drop trigger generations_guard on app.generations;

@@ -1,3 +1,5 @@
+drop function app.generations_figures;
+drop function app.generations_health;
 drop function app.buy_late_image;
 drop function app.sweep_deadlines;
 drop function app.sweep_calls;

@@ -1,7 +1,7 @@
 insert into app.schedules (name, job, every_seconds)
 values
   ('credits.expire', 'credits.expire', 3600),
-  ('credits.reconcile', 'credits.reconcile', 86400),
+  ('proofs.run', 'proofs.run', 86400),
   ('uploads.expire', 'uploads.expire', 3600),
   ('late_images.expire', 'late_images.expire', 3600),
   ('housekeeping.purge', 'housekeeping.purge', 3600);

@@ -1,7 +1,7 @@
 """A past of any length: finished generations with all their money, calls and events.
 
 Set-based SQL by a superuser with triggers and foreign keys off. The rows are those that the
-product would have written; app.reconcile finds no drift in them.
+product would have written; the proofs find no drift in them.
 """
 
 import uuid

@@ -10,8 +10,9 @@ import msgspec
 import psycopg
 from psycopg.rows import DictRow, dict_row
 
-from core.credits.reconcile import Drift, reconcile
 from core.db import Database
+from core.nouns import NOUNS
+from core.proofs import Drift, prove
 from sandbox.stack.product import Product
 
 Row = DictRow
@@ -84,7 +85,7 @@ async def find_drift(product: Product) -> list[Drift]:
     database = Database(product.environ()["MIGRATION_DATABASE_URL"], pool_size=1, name="chaos")
     await database.open()
     try:
-        return await database.run(reconcile)
+        return await database.run(lambda conn: prove(conn, NOUNS), snapshot=True)
     finally:
         await database.close()
 

@@ -10,10 +10,15 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import DictRow, dict_row
 
+from core import proofs
+from core.nouns import NOUNS
 from migrations.runner.roles import API_ROLE, WORKER_ROLE
 from tests.harness.run import Run, Server, drop_database
 
 _numbers = itertools.count(1)
+
+# What reconciliation runs, as one statement: each row that it returns is wrong.
+PROOFS = " union all ".join(proofs.statements(NOUNS))
 
 
 class TestDatabase:
@@ -61,7 +66,7 @@ class TestDatabase:
 
     def drift(self) -> list[DictRow]:
         """What reconciliation finds: rows that do not follow from the others."""
-        return self.rows("select * from app.reconcile()")
+        return self.rows(PROOFS)
 
     def close(self) -> None:
         if self._conn is not None:

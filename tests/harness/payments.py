@@ -27,14 +27,14 @@ from core.payments.types import Order, Return, Synced
 from core.pixels.pool import PixelPool
 from core.settings import Settings
 from core.storage.supabase import SupabaseStorage
-from core.tasks.outbox import TaskQueue
+from core.tasks.wakeups import TaskQueue
 from sandbox.stripe.config import StripeSandboxConfig
 from sandbox.stripe.in_process import InProcessTransport
 from scripts.stripe_setup import set_up
 from tests.harness.applications import opened_stripe
 from tests.harness.database import TestDatabase
 from tests.harness.ledger import user_claims
-from worker import tasks
+from worker import runner
 from worker.context import WorkerContext
 
 STRIPE_URL = "http://stripe.test"
@@ -94,13 +94,16 @@ class DirectBuyer:
 
         return await self.payments.api_db.run(work, scope=self.scope)
 
-    async def request_sync(self, order: Order) -> uuid.UUID | None:
-        """What the landing page asks for."""
-
-        async def work(conn: Connection) -> uuid.UUID | None:
-            return await service.request_sync(conn, order.id)
-
-        return await self.payments.api_db.run(work, scope=self.scope)
+    async def request_sync(self, order: Order) -> bool:
+        """What the landing page asks for; whether a worker is to ask Stripe now."""
+        await self.payments.api_db.run(
+            lambda conn: service.request_sync(conn, order.id), scope=self.scope
+        )
+        wanted = self.payments.database.rows(
+            "select from app.outbox where job = 'payment.sync' and dedupe_key = %s",
+            (str(order.id),),
+        )
+        return wanted != []
 
     def balance(self) -> tuple[int, int, int]:
         row = self.payments.database.row(
@@ -215,7 +218,7 @@ class PaymentsHarness:
         due = self.database.rows(
             "select id from app.outbox where lease_until is null or lease_until < now() order by id"
         )
-        return [await tasks.execute(self.ctx, row["id"]) for row in due]
+        return [await runner.execute(self.ctx, row["id"]) for row in due]
 
     async def deliver(self, type_: str | None = None) -> list[str]:
         """The events of Stripe arrive and are handled; the outcomes of their tasks."""

@@ -23,12 +23,12 @@ from core.generations.pipeline.types import CallIntent
 from core.generations.providers.accounts import fingerprints_of
 from core.generations.providers.base import Submission
 from core.generations.providers.types import Accepted
-from core.tasks import outbox
+from core.tasks import wakeups
 from tests.harness.database import TestDatabase
 from tests.harness.ledger import Ledger
 from tests.harness.router import HttpRouter
 from tests.harness.tokens import TokenIssuer
-from worker import tasks
+from worker import runner
 from worker.context import WorkerContext
 
 SUPABASE_URL = "http://127.0.0.1:54321"
@@ -232,12 +232,12 @@ class PipelineHarness:
             " and (%s::text is null or job = %s) order by created_at, id",
             (job, job),
         )
-        outcomes = [await tasks.execute(self.ctx, row["id"]) for row in due]
+        outcomes = [await runner.execute(self.ctx, row["id"]) for row in due]
         await self.ctx.wait_for_background(timeout_seconds=20)
         return outcomes
 
     async def run_one(self, task_id: uuid.UUID) -> str:
-        outcome = await tasks.execute(self.ctx, task_id)
+        outcome = await runner.execute(self.ctx, task_id)
         await self.ctx.wait_for_background(timeout_seconds=20)
         return outcome
 
@@ -432,15 +432,19 @@ class PipelineHarness:
         )
         return str(row["id"])
 
+    def wake_ups(self) -> list[str]:
+        """What Redis should have been told of the tasks that wait."""
+        return [f"{task['id']}-{task['claims']}" for task in self.tasks()]
+
     def queued_jobs(self, queue: str = "interactive") -> list[str]:
         """Ids of the RQ jobs in Valkey that nobody has taken yet."""
         settings = self.ctx.settings
-        with outbox.connect_redis(settings) as connection:
-            name = outbox.queue_name(settings, queue)
+        with wakeups.connect_redis(settings) as connection:
+            name = wakeups.queue_name(settings, queue)
             return [str(job) for job in rq.Queue(name, connection=connection).get_job_ids()]
 
     async def flush_redis(self) -> None:
-        with outbox.connect_redis(self.ctx.settings) as connection:
+        with wakeups.connect_redis(self.ctx.settings) as connection:
             connection.flushall()
 
     def account(self, name: str = "main") -> dict[str, Any]:

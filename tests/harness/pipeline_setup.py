@@ -16,7 +16,7 @@ from core.generations.providers.registry import open_providers
 from core.pixels.pool import PixelPool
 from core.settings import FalKey, Settings
 from core.storage.supabase import SupabaseStorage
-from core.tasks.outbox import TaskQueue
+from core.tasks.wakeups import TaskQueue
 from sandbox.fal.config import FalSandboxConfig
 from sandbox.supabase.config import SupabaseConfig
 from scripts.seed import ensure_buckets

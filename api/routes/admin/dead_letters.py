@@ -1,4 +1,4 @@
-"""For admins: dead letters and their replay."""
+"""For admins: tasks that were given up, and their replay."""
 
 import uuid
 from datetime import datetime
@@ -11,13 +11,12 @@ from api.http.pages import AskedPage, Keyset, Page, read_page
 from api.identity import CurrentAdmin
 from api.openapi import ADMIN
 from api.problems import raises
-from api.resources import AppResources, Db
-from api.schemas.admin.dead_letters import ReplayedTask
+from api.resources import Db
+from api.schemas.admin.dead_letters import DeadLetterView, ReplayedTask, dead_letter_view
 from core.db import Connection
 from core.errors import InvalidInputError, NotAllowedError, NotFoundError
 from core.tasks import dead_letters
 from core.tasks.dead_letters import DeadLetter
-from core.tasks.outbox import DueTask
 
 _NEWEST_FIRST: Keyset[DeadLetter, tuple[datetime, uuid.UUID]] = Keyset(
     tuple[datetime, uuid.UUID], lambda letter: (letter.died_at, letter.id)
@@ -28,8 +27,8 @@ _NEWEST_FIRST: Keyset[DeadLetter, tuple[datetime, uuid.UUID]] = Keyset(
     "/v1/admin/dead-letters",
     operation_id="list_dead_letters",
     summary="Tasks that were given up, newest first",
-    description="What a task was for has ended in the same moment: a generation's credits are"
-    " back, an upload is rejected.",
+    description="`meaning` says what is true of the thing that the task was for: some end with the"
+    " task, others are taken up by a schedule.",
     tags=["Admin"],
     security=ADMIN,
     responses=raises(NotAllowedError, InvalidInputError),
@@ -41,7 +40,7 @@ async def list_dead_letters(
     *,
     job: FromQuery[str | None] = None,
     open_only: Annotated[bool, QueryParameter(description="Leave out replayed ones.")] = True,
-) -> Page[DeadLetter]:
+) -> Page[DeadLetterView]:
     found = await read_page(
         db,
         admin.scope,
@@ -51,7 +50,7 @@ async def list_dead_letters(
             conn, job=job, open_only=open_only, before=before, limit=limit
         ),
     )
-    return found.show(lambda letter: letter)
+    return found.show(dead_letter_view)
 
 
 @post(
@@ -66,14 +65,12 @@ async def list_dead_letters(
     responses=raises(NotAllowedError, NotFoundError),
 )
 async def replay_dead_letter(
-    admin: CurrentAdmin, resources: AppResources, letter_id: FromPath[uuid.UUID]
+    admin: CurrentAdmin, db: Db, letter_id: FromPath[uuid.UUID]
 ) -> ReplayedTask:
     async def work(conn: Connection) -> uuid.UUID:
         return await dead_letters.replay_dead_letter(conn, letter_id)
 
-    task_id = await resources.db.run(work, scope=admin.scope)
-    resources.queue.enqueue_soon(DueTask(id=task_id, queue="default", attempts=0))
-    return ReplayedTask(task_id)
+    return ReplayedTask(await db.run(work, scope=admin.scope))
 
 
 router = Router("/", route_handlers=[list_dead_letters, replay_dead_letter])

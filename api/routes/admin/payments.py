@@ -42,8 +42,6 @@ from core.payments import returns, service
 from core.payments.stripe import events
 from core.payments.stripe.types import StripeEvent
 from core.payments.types import Order, OrderFilters, Return
-from core.tasks import outbox
-from core.tasks.outbox import DueTask
 
 RefundKey = Annotated[
     str,
@@ -250,8 +248,8 @@ async def create_refund(
     resources.require_payments()
     minted = new_id()
 
-    async def work(conn: Connection) -> tuple[Return, list[DueTask]]:
-        made = await returns.admin_return(
+    async def work(conn: Connection) -> Return:
+        return await returns.admin_return(
             conn,
             minted,
             data.order_id,
@@ -259,10 +257,8 @@ async def create_refund(
             reason=data.reason,
             key=idempotency_key,
         )
-        return made, await outbox.noted(conn)
 
-    made, tasks = await resources.db.run(work, scope=admin.scope)
-    resources.queue.enqueue_soon(*tasks)
+    made = await resources.db.run(work, scope=admin.scope)
     return Response(
         refund_view(made),
         status_code=202,

@@ -8,8 +8,8 @@ from api.openapi import ADMIN
 from api.problems import raises
 from api.resources import Db
 from core.errors import NotAllowedError
-from core.tasks import dead_letters as admin_work
-from core.tasks.dead_letters import ProviderAccount
+from core.generations.providers import listing
+from core.generations.providers.listing import ProviderAccount
 
 
 @get(
@@ -22,7 +22,7 @@ from core.tasks.dead_letters import ProviderAccount
     responses=raises(NotAllowedError),
 )
 async def list_provider_accounts(admin: CurrentAdmin, db: Db) -> Page[ProviderAccount]:
-    return Page(await db.run(admin_work.list_provider_accounts, scope=admin.scope))
+    return Page(await db.run(listing.list_provider_accounts, scope=admin.scope))
 
 
 router = Router("/", route_handlers=[list_provider_accounts])

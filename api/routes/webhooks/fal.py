@@ -12,8 +12,7 @@ from api.problems import raises
 from api.resources import AppResources
 from core.db import Connection
 from core.errors import NotAllowedError, NotFoundError
-from core.generations.pipeline import receive as webhooks
-from core.tasks.outbox import DueTask
+from core.generations.pipeline import receive
 
 log = structlog.get_logger()
 
@@ -41,12 +40,10 @@ async def receive_fal_webhook(
 ) -> None:
     verified = await resources.fal_webhooks.verify(request.headers, await request.body())
 
-    async def work(conn: Connection) -> uuid.UUID | None:
-        return await webhooks.receive(conn, call_id, token, request_id=verified.request_id)
+    async def work(conn: Connection) -> None:
+        await receive.receive(conn, call_id, token, request_id=verified.request_id)
 
-    task_id = await resources.db.run(work)
-    if task_id is not None:
-        resources.queue.enqueue_soon(DueTask(id=task_id, queue="interactive", attempts=0))
+    await resources.db.run(work)
 
 
 router = Router("/", route_handlers=[receive_fal_webhook])

@@ -1,6 +1,5 @@
 """What Stripe tells us: verified on its raw bytes, stored with its task, answered at once."""
 
-import uuid
 from typing import Any
 
 import structlog
@@ -14,7 +13,6 @@ from api.schemas.payments import Received
 from core.db import Connection
 from core.errors import InvalidInputError, NotAllowedError, NotSetUpError, WebhookRefusedError
 from core.payments.stripe import events, webhook
-from core.tasks.outbox import DueTask
 
 log = structlog.get_logger()
 
@@ -49,12 +47,10 @@ async def receive_stripe_webhook(
         log.warning("webhook.refused", provider="stripe", reason=error.reason)
         raise WebhookRefusedError(reason=error.reason) from error
 
-    async def work(conn: Connection) -> uuid.UUID | None:
-        return await events.receive(conn, event)
+    async def work(conn: Connection) -> None:
+        await events.receive(conn, event)
 
-    task_id = await resources.db.run(work)
-    if task_id is not None:
-        resources.queue.enqueue_soon(DueTask(id=task_id, queue="interactive", attempts=0))
+    await resources.db.run(work)
     return Received()
 
 

@@ -1,10 +1,45 @@
-"""The work as admins see it."""
+"""Dead letters as admins see them."""
 
 import uuid
-from typing import Annotated
+from datetime import datetime
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
+
+from core.nouns import find_job
+from core.tasks.dead_letters import DeadLetter
+
+_UNKNOWN = "This version knows no such job: nothing was done, and a replay does nothing either."
+
+
+class DeadLetterView(msgspec.Struct, frozen=True):
+    """A task that was given up. Its arguments are ids only."""
+
+    id: uuid.UUID
+    task_id: Annotated[uuid.UUID, Meta(description="Of the task in the outbox.")]
+    queue: str
+    job: str
+    meaning: Annotated[str, Meta(description="What is true of the thing that the task was for.")]
+    args: dict[str, Any]
+    claims: Annotated[int, Meta(description="Claims since it was last heard of.")]
+    failures: Annotated[
+        dict[str, int],
+        Meta(description="By kind: `error` its own, `absent` somebody was away."),
+    ]
+    error: str
+    request_id: str | None
+    created_at: datetime
+    died_at: datetime
+    replayed_at: datetime | None
+    replayed_as: Annotated[uuid.UUID | None, Meta(description="The task that it became again.")]
+
+
+def dead_letter_view(letter: DeadLetter) -> DeadLetterView:
+    job = find_job(letter.job)
+    return DeadLetterView(
+        **msgspec.structs.asdict(letter), meaning=_UNKNOWN if job is None else job.when_dead
+    )
 
 
 class ReplayedTask(msgspec.Struct, frozen=True):

@@ -10,12 +10,15 @@ from datetime import UTC, datetime
 
 import structlog
 
-from core.errors import RetryableError
+from core.changes import Change
+from core.db import Connection
+from core.errors import FailureKind, RetryableError
+from core.generations.endings import Ending
 from core.generations.pipeline import queries
 from core.generations.pipeline.deliver import deliver
 from core.generations.pipeline.fail import fail_call
 from core.generations.pipeline.tools import PipelineTools
-from core.generations.pipeline.types import OPEN_CALLS, CallResult, Role
+from core.generations.pipeline.types import OPEN_CALLS, CallEnd, CallResult, Role
 from core.generations.providers import accounts
 from core.generations.providers.types import (
     Failure,
@@ -24,7 +27,8 @@ from core.generations.providers.types import (
     StillRunning,
     Unreachable,
 )
-from core.tasks import outbox
+from core.generations.types import CallState
+from core.tasks.jobs import DONE, Outcome
 from core.tasks.outbox import Task
 
 log = structlog.get_logger()
@@ -35,13 +39,12 @@ _NOT_YET_SECONDS = 2.0
 _FETCH_ATTEMPTS_MAX = 5
 
 
-async def collect(tools: PipelineTools, task: Task) -> None:
+async def collect(tools: PipelineTools, task: Task) -> Outcome:
     """The `provider_call.collect` task: fetch one call's result and act on it."""
     call_id = uuid.UUID(task.args["call_id"])
     call = await tools.db.run(lambda conn: queries.begin_collect(conn, call_id))
     if call.call_state not in OPEN_CALLS:
-        await tools.db.run(lambda conn: outbox.complete(conn, task.lease_token))
-        return
+        return DONE
     if call.role is Role.CURRENT:
         await tools.changes.publish(call.change)
     started = time.monotonic()
@@ -51,23 +54,41 @@ async def collect(tools: PipelineTools, task: Task) -> None:
             await accounts.record_unreachable(
                 tools.db, call.account_id, outcome, settings=tools.settings
             )
-            if tools.settings.provider_polling and task.attempts >= _FETCH_ATTEMPTS_MAX:
+            if tools.settings.provider_polling and task.tries >= _FETCH_ATTEMPTS_MAX:
                 seconds = tools.settings.provider_poll_seconds_max
                 await _resume_polling(tools, task, call_id, seconds=seconds)
-                return
+                return DONE
             raise RetryableError(
                 f"result unreachable: {outcome.reason}",
+                kind=FailureKind.ABSENT,
                 retry_after_seconds=outcome.retry_after_seconds,
             )
         case StillRunning():
             await _resume_polling(tools, task, call_id, seconds=_NOT_YET_SECONDS)
-            return
+            return DONE
         case Failure():
             await fail_call(tools, call, outcome, lease_token=task.lease_token)
         case Output():
             await deliver(tools, task, call, outcome)
     _observe(tools, call, seconds=time.monotonic() - started)
     tools.dispatch_wanted.set()
+    return DONE
+
+
+async def fail_uncollected(conn: Connection, task: Task) -> Change | None:
+    """The end of a generation whose image could not be brought: its task is a dead letter."""
+    call_id = uuid.UUID(task.args["call_id"])
+    call = await queries.find_call(conn, call_id)
+    if call is None:
+        return None
+    return await queries.end_without_image(
+        conn,
+        call.generation_id,
+        None,
+        Ending.DELIVERY_FAILED,
+        call_id=call_id,
+        end=CallEnd(state=CallState.ABANDONED, error_type="dead_letter"),
+    )
 
 
 async def _fetch(tools: PipelineTools, call: CallResult) -> ResultOutcome:

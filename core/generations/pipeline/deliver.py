@@ -101,7 +101,7 @@ async def _download(tools: PipelineTools, task: Task, call: CallResult, output: 
     except OutputRefusedError as error:
         raise _UndeliverableError(error.reason, Ending.OUTPUT_BROKEN) from error
     except RetryableError as error:
-        if task.attempts < _DOWNLOAD_ATTEMPTS_MAX:
+        if task.tries < _DOWNLOAD_ATTEMPTS_MAX:
             raise
         raise _UndeliverableError("output_missing", Ending.OUTPUT_BROKEN) from error
 

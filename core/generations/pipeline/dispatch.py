@@ -33,7 +33,7 @@ from core.generations.providers.types import (
 )
 from core.generations.types import CallState
 from core.settings import Settings
-from core.tasks import outbox
+from core.tasks.jobs import DONE, Outcome
 from core.tasks.outbox import Task
 
 log = structlog.get_logger()
@@ -47,15 +47,11 @@ _RECORD_PAUSE_SECONDS = 0.5
 _CALLS_AT_ONCE = 32
 
 
-async def dispatch_for(tools: PipelineTools, task: Task) -> None:
+async def dispatch_for(tools: PipelineTools, _: Task) -> Outcome:
     """A generation's own ticket: serves the fairest waiting one, which need not be that one."""
-
-    async def work(conn: Connection) -> list[CallIntent]:
-        await outbox.complete(conn, task.lease_token)
-        return await _open_calls(tools, conn, limit=1)
-
-    for intent in await tools.db.run(work):
+    for intent in await tools.db.run(lambda conn: _open_calls(tools, conn, limit=1)):
         submit_in_background(tools, intent)
+    return DONE
 
 
 async def dispatch_waiting(tools: PipelineTools) -> int:

@@ -4,13 +4,13 @@ from psycopg.rows import DictRow
 
 from core.db import Connection, fetch_all
 from core.generations.pipeline.tools import PipelineTools
-from core.tasks import outbox
+from core.tasks.jobs import DONE, Outcome
 from core.tasks.outbox import Task
 
 _IMAGES_AT_ONCE = 100
 
 
-async def expire(tools: PipelineTools, task: Task) -> None:
+async def expire(tools: PipelineTools, _: Task) -> Outcome:
     """The `late_images.expire` task. Files go first: a row without a file is found again."""
     rows = await tools.db.run(_find_expired)
     keys = [row["result"][name] for row in rows for name in ("storage_key", "thumbnail_key")]
@@ -18,13 +18,13 @@ async def expire(tools: PipelineTools, task: Task) -> None:
         await tools.storage.delete(tools.settings.storage_bucket_results, keys)
 
     async def work(conn: Connection) -> None:
-        await outbox.complete(conn, task.lease_token)
         await conn.execute(
             "delete from app.late_images where generation_id = any (%s) and bought_as is null",
             ([row["generation_id"] for row in rows],),
         )
 
     await tools.db.run(work)
+    return DONE
 
 
 async def _find_expired(conn: Connection) -> list[DictRow]:

@@ -11,7 +11,6 @@ from core.generations.pipeline.tools import PipelineTools
 from core.generations.pipeline.types import ProviderCall
 from core.generations.providers import accounts
 from core.generations.providers.types import Completed, Unknown, Unreachable
-from core.tasks.outbox import DueTask
 
 log = structlog.get_logger()
 
@@ -54,6 +53,4 @@ async def _poll(tools: PipelineTools, call: ProviderCall) -> None:
 
 
 async def _want_collect(tools: PipelineTools, call_id: uuid.UUID) -> None:
-    task_id = await tools.db.run(lambda conn: queries.ensure_collect(conn, call_id))
-    if task_id is not None:
-        await tools.queue.enqueue(DueTask(id=task_id, queue="interactive", attempts=0))
+    await tools.db.run(lambda conn: queries.ensure_collect(conn, call_id))

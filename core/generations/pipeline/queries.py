@@ -81,10 +81,9 @@ async def record_ambiguous(
 # --- collect -------------------------------------------------------------------------------------
 
 
-async def ensure_collect(conn: Connection, call_id: uuid.UUID) -> uuid.UUID | None:
-    """The id of the one collect task of a call that ended at the provider."""
-    row = await fetch_one(conn, "select app.ensure_collect(%s) as task_id", (call_id,))
-    return row["task_id"] if row else None
+async def ensure_collect(conn: Connection, call_id: uuid.UUID) -> None:
+    """Has a call that ended at the provider collected, by one task."""
+    await conn.execute("select app.ensure_collect(%s)", (call_id,))
 
 
 async def begin_collect(

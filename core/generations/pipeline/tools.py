@@ -11,13 +11,11 @@ from core.metrics import Counters
 from core.pixels.pool import PixelPool
 from core.settings import Settings
 from core.storage.types import Storage
-from core.tasks.outbox import TaskQueue
 
 
 class PipelineTools(Protocol):
     settings: Settings
     db: Database
-    queue: TaskQueue
     changes: ChangePublisher
     providers: Mapping[str, ImageProvider]
     storage: Storage

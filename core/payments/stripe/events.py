@@ -46,23 +46,21 @@ select id, type, object_id, created, source, received_at, handled_at, outcome, o
 """
 
 
-async def receive(conn: Connection, event: ReceivedEvent) -> uuid.UUID | None:
-    """Keep a verified event and want it handled; the task, or None when there is nothing to do."""
-    if event.type not in KNOWN_TYPES:
-        return None
-    return await record(conn, event, source="webhook")
+async def receive(conn: Connection, event: ReceivedEvent) -> None:
+    """Keeps a verified event of a type that we know, to be handled once."""
+    if event.type in KNOWN_TYPES:
+        await record(conn, event, source="webhook")
 
 
-async def record(conn: Connection, event: ReceivedEvent, *, source: str) -> uuid.UUID | None:
-    """The task that handles it, or None: we have this event already."""
+async def record(conn: Connection, event: ReceivedEvent, *, source: str) -> bool:
+    """Keeps an event to be handled; False where it is known already."""
     row = await fetch_one(
         conn,
         "select app.receive_stripe_event(%s, %s, %s, %s, %s, %s) as task_id",
         (event.id, event.type, event.object_id, event.created, Jsonb(event.payload), source),
     )
     assert row is not None
-    task_id: uuid.UUID | None = row["task_id"]
-    return task_id
+    return row["task_id"] is not None
 
 
 async def find_event(conn: Connection, event_id: str) -> StripeEvent | None:

@@ -90,10 +90,9 @@ async def fetch_missed(db: Database, client: StripeClient, *, today: date | None
     new = 0
     async for payload in client.list_events(events.REVERSAL_TYPES, since=now - back):
         event = received_event(payload)
-        task_id = await db.run(
+        new += await db.run(
             lambda conn, event=event: events.record(conn, event, source="reconcile")  # type: ignore[misc]
         )
-        new += task_id is not None
     return new
 
 

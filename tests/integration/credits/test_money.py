@@ -5,6 +5,8 @@ import uuid
 
 import pytest
 
+from core import proofs
+from core.nouns import NOUNS
 from tests.harness.database import TestDatabase
 from tests.harness.ledger import Ledger, admin_claims, connect, refused, scoped
 
@@ -414,7 +416,7 @@ def test_nobody_moves_money_by_hand(ledger: Ledger, database: TestDatabase, role
         f"select app.move_balance('{user}', 5, 0, 0)",
         f"select app.expire_due_lots('{user}')",
         "select app.expire_credits(1)",
-        "select app.reconcile()",
+        *proofs.statements(NOUNS),
         f"update app.credit_accounts set available = 100 where user_id = '{user}'",
         f"update app.credit_lots set remaining = granted where user_id = '{user}'",
         f"update app.reservations set state = 'refunded' where subject_id = '{subject}'",

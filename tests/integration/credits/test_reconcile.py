@@ -16,7 +16,7 @@ from psycopg import sql
 
 from sandbox.stack import LocalStack
 from scripts.reconcile import main
-from tests.harness.database import TestDatabase
+from tests.harness.database import PROOFS, TestDatabase
 from tests.harness.ledger import Conn, Ledger, connect, scoped, user_claims
 
 pytestmark = pytest.mark.drift
@@ -135,7 +135,7 @@ def drift_after(conn: Conn, statement: str, params: tuple[Any, ...] = ()) -> set
         changed = conn.execute(statement.encode(), params or None)
         if changed.rowcount == 0:
             return {("nothing", "changed")}
-        rows = conn.execute("select table_name, row_id from app.reconcile()").fetchall()
+        rows = conn.execute(PROOFS.encode()).fetchall()
     return {(row["table_name"], row["row_id"]) for row in rows}
 
 
@@ -335,8 +335,7 @@ def test_the_command_says_when_it_cannot_tell(
 def test_a_role_that_sees_a_part_does_not_call_it_balanced(
     database: TestDatabase, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("reconcile", "reconcile_ledger", "reconcile_payments"):
-        database.rows(f"alter function app.{name}() owner to jewelshot_ledger")
+    database.rows("alter function app.prove_generations() owner to jewelshot_ledger")
     assert main(["--url", database.worker_url]) == 2
     assert "row-level security" in capsys.readouterr().err
 

@@ -43,7 +43,7 @@ async def test_accepted_work_is_reserved_and_queued(
         "interactive",
     )
     assert task["request_id"] == pipeline.generation(view["id"])["request_id"] == "request-of-ada"
-    assert task["due_at"] > task["created_at"], "the edge enqueues; the relay is the second chance"
+    assert task["due_at"] > task["created_at"], "the commit wakes; the relay is the second chance"
     followed = await pipeline.client.get(answer.headers["location"], headers=ada.headers)
     assert followed.json()["id"] == view["id"]
 

@@ -9,18 +9,20 @@ import redis.asyncio
 import rq
 from pydantic import SecretStr
 
-from core.tasks import outbox
+from core.tasks import outbox, wakeups
 from tests.harness.pipeline import PhotoOwner, PipelineHarness
 from tests.integration.generations.conftest import OpenPipeline
-from worker import loops, tasks
+from worker import loops, runner
+from worker.loops.heartbeat import Heartbeat
+from worker.loops.relay import Relay
 from worker.process import open_redis
 from worker.rq_threads import WorkerThreads
 
 
 @contextlib.asynccontextmanager
-async def relay(pipeline: PipelineHarness) -> AsyncIterator[loops.Relay]:
+async def relay(pipeline: PipelineHarness) -> AsyncIterator[Relay]:
     connection = open_redis(pipeline.ctx.settings)
-    yield loops.Relay(pipeline.ctx, connection)
+    yield Relay(pipeline.ctx, connection)
     await connection.aclose()
 
 
@@ -42,7 +44,7 @@ async def test_work_is_taken_while_redis_is_away(open_pipeline: OpenPipeline) ->
         await pipeline.hurry()
         async with relay(pipeline) as sender:
             await sender.tick()
-        assert pipeline.queued_jobs() == [f"{pipeline.ticket_of(each)}-0" for each in made]
+        assert pipeline.queued_jobs() == pipeline.wake_ups()
         for generation_id in made:
             assert (await pipeline.finish(generation_id))["state"] == "succeeded"
 
@@ -66,7 +68,7 @@ async def test_a_redis_that_never_answers_holds_nobody_up(open_pipeline: OpenPip
 async def test_what_was_flushed_is_sent_again(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
     async with relay(pipeline) as sender:
         await sender.tick()
-        generation_id = await ada.start()
+        await ada.start()
         async with asyncio.timeout(2):
             while not pipeline.queued_jobs():  # noqa: ASYNC110  another thread fills it
                 await asyncio.sleep(0.01)
@@ -76,15 +78,15 @@ async def test_what_was_flushed_is_sent_again(pipeline: PipelineHarness, ada: Ph
         await pipeline.flush_redis()
         assert pipeline.queued_jobs() == []
         await sender.tick()
-        assert pipeline.queued_jobs() == [f"{pipeline.ticket_of(generation_id)}-0"]
+        assert pipeline.queued_jobs() == pipeline.wake_ups()
 
 
 async def test_a_flush_does_not_hurry_what_backs_off(pipeline: PipelineHarness) -> None:
     async with relay(pipeline) as sender:
         await sender.tick()
         await pipeline.move(
-            "insert into app.outbox (job, claims, due_at)"
-            " values ('x', 3, now() + interval '1 minute')"
+            "insert into app.outbox (job, failures, due_at)"
+            " values ('x', '{\"error\": 3}', now() + interval '1 minute')"
         )
         await pipeline.flush_redis()
         await sender.tick()
@@ -92,7 +94,8 @@ async def test_a_flush_does_not_hurry_what_backs_off(pipeline: PipelineHarness) 
 
 
 async def test_two_relays_send_a_task_once(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
-    made = [await ada.start() for _ in range(5)]
+    for _ in range(5):
+        await ada.start()
     async with relay(pipeline) as one, relay(pipeline) as two:
         await one.tick()
         await pipeline.flush_redis()
@@ -101,9 +104,7 @@ async def test_two_relays_send_a_task_once(pipeline: PipelineHarness, ada: Photo
         await connection.set(f"{pipeline.ctx.settings.redis_prefix}:epoch", "x")
         await connection.aclose()
         await asyncio.gather(one.tick(), two.tick())
-    assert sorted(pipeline.queued_jobs()) == sorted(
-        f"{pipeline.ticket_of(each)}-0" for each in made
-    )
+    assert sorted(pipeline.queued_jobs()) == sorted(pipeline.wake_ups())
 
 
 async def test_what_waits_long_is_served_first(pipeline: PipelineHarness) -> None:
@@ -124,16 +125,16 @@ async def test_a_whole_worker_in_one_process(open_pipeline: OpenPipeline) -> Non
         settings = pipeline.ctx.settings
         threads = WorkerThreads(settings, count=1)
         connection = open_redis(settings)
-        tasks.start_runtime(tasks.Runtime(pipeline.ctx, asyncio.get_running_loop()))
+        runner.start_runtime(runner.Runtime(pipeline.ctx, asyncio.get_running_loop()))
         running = loops.start(
             pipeline.ctx,
-            relay=loops.Relay(pipeline.ctx, connection),
-            heartbeat=loops.Heartbeat(pipeline.ctx),
+            relay=Relay(pipeline.ctx, connection),
+            heartbeat=Heartbeat(pipeline.ctx),
             ensure_threads=threads.ensure_running,
         )
         try:
             answers = await asyncio.gather(*(ada.create("cutout", wait=25) for _ in range(3)))
-            with outbox.connect_redis(settings) as look:
+            with wakeups.connect_redis(settings) as look:
                 workers = await asyncio.to_thread(rq.Worker.all, connection=look)
             assert len(workers) == 1, "rq's own tools show the truth"
         finally:
@@ -142,7 +143,7 @@ async def test_a_whole_worker_in_one_process(open_pipeline: OpenPipeline) -> Non
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
             assert await asyncio.to_thread(threads.join, timeout_seconds=10)
-            tasks.stop_runtime()
+            runner.stop_runtime()
             await connection.aclose()
         assert [answer.json()["state"] for answer in answers] == ["succeeded"] * 3
         assert pipeline.balance(ada) == (7, 0)
@@ -151,20 +152,21 @@ async def test_a_whole_worker_in_one_process(open_pipeline: OpenPipeline) -> Non
 
 
 async def test_a_job_in_redis_names_only_a_row(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
-    task_id = pipeline.ticket_of(await ada.start())
+    await ada.start()
+    (task,) = pipeline.tasks()
     async with asyncio.timeout(2):
         while not pipeline.queued_jobs():  # noqa: ASYNC110  another thread fills it
             await asyncio.sleep(0.01)
     connection = redis.asyncio.Redis.from_url(pipeline.ctx.settings.redis_url.get_secret_value())
-    job = await connection.hgetall(f"rq:job:{task_id}-0")
+    job = await connection.hgetall(f"rq:job:{task['id']}-0")
     await connection.aclose()
-    with outbox.connect_redis(pipeline.ctx.settings) as look:
+    with wakeups.connect_redis(pipeline.ctx.settings) as look:
         found = rq.job.Job.fetch(
-            f"{task_id}-0", connection=look, serializer=rq.serializers.JSONSerializer
+            f"{task['id']}-0", connection=look, serializer=rq.serializers.JSONSerializer
         )
         assert (found.func_name, found.args, found.kwargs) == (
-            outbox.RUN_FUNCTION,
-            [task_id],
+            wakeups.RUN_FUNCTION,
+            [str(task["id"])],
             {},
         )
     assert str(ada.id) not in str(job)

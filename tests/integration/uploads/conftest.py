@@ -17,13 +17,13 @@ from core.generations.providers.registry import open_providers
 from core.pixels.pool import PixelPool
 from core.settings import Settings
 from core.storage.supabase import SupabaseStorage
-from core.tasks.outbox import TaskQueue
+from core.tasks.wakeups import TaskQueue
 from sandbox.supabase.config import SupabaseConfig
 from scripts.seed import ensure_buckets
 from tests.harness.applications import opened_supabase
 from tests.harness.database import TestDatabase
 from tests.harness.http import api_client
-from worker import tasks
+from worker import runner
 from worker.context import WorkerContext
 
 BASE_URL = "http://127.0.0.1:54321"
@@ -151,7 +151,7 @@ class UploadsHarness:
             "select id from app.outbox where due_at < now() + interval '5 s'"
             " and lease_until is null order by created_at"
         ):
-            outcomes += [await tasks.execute(self.ctx, row["id"]) for row in due]
+            outcomes += [await runner.execute(self.ctx, row["id"]) for row in due]
         return outcomes
 
     @contextlib.asynccontextmanager

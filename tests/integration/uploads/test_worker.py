@@ -5,19 +5,33 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
+from core.db import Database
 from core.errors import LeaseLostError
 from core.pixels.pool import PixelPool
+from core.settings import Settings
 from core.storage.supabase import SupabaseStorage
+from core.storage.types import Storage
 from core.tasks import outbox
+from core.tasks.jobs import DONE
 from core.tasks.outbox import Task
 from core.uploads import processing
-from core.uploads.processing import ProcessingTools
-from core.uploads.types import UploadId, UploadState
+from core.uploads.types import UploadId
 from tests.integration.uploads.conftest import Uploader, UploadsHarness
 from tests.integration.uploads.files import JPEG, RENDERED
-from worker import tasks
+from worker import runner
+from worker.registry import JOBS
+
+
+class Tools(msgspec.Struct, frozen=True):
+    """What a job of uploads asks for, with one of them replaced."""
+
+    db: Database
+    storage: Storage
+    pixels: PixelPool
+    settings: Settings
 
 
 async def _sent(person: Uploader) -> UploadId:
@@ -39,26 +53,23 @@ def _expire_leases(uploads: UploadsHarness) -> None:
     uploads.database.rows("update app.outbox set lease_until = now() - interval '1 s'")
 
 
-async def _finish_by(uploads: UploadsHarness, outcome: str) -> None:
-    """Run the one task until it ends so, as if every backoff had passed."""
-    outcomes: list[str] = []
-    for _ in range(tasks.ATTEMPTS_MAX):
-        row = uploads.database.row("select id from app.outbox")
-        outcomes.append(await tasks.execute(uploads.ctx, row["id"]))
-        if outcomes[-1] != "retry":
-            break
-    assert outcomes[-1] == outcome, outcomes
+async def _wait_for_a_day(uploads: UploadsHarness) -> None:
+    """The one task waits for who is away until it is given up."""
+    row = uploads.database.row("select id from app.outbox")
+    assert await runner.execute(uploads.ctx, row["id"]) == "retry"
+    uploads.database.rows("update app.outbox set created_at = now() - interval '25 hours'")
+    assert await runner.execute(uploads.ctx, row["id"]) == "dead"
 
 
 async def test_trouble_of_the_store_is_tried_again(uploads: UploadsHarness, ada: Uploader) -> None:
     await _sent(ada)
     await uploads.fault(path_contains="/object/uploads/", method="GET", times=2)
     row = uploads.database.row("select id from app.outbox")
-    assert await tasks.execute(uploads.ctx, row["id"]) == "retry"
+    assert await runner.execute(uploads.ctx, row["id"]) == "retry"
     assert [upload["state"] for upload in uploads.rows()] == ["stored"]
     await uploads.fault(path_contains="/thumb.", method="POST", times=2)
-    assert await tasks.execute(uploads.ctx, row["id"]) == "retry"
-    assert await tasks.execute(uploads.ctx, row["id"]) == "done"
+    assert await runner.execute(uploads.ctx, row["id"]) == "retry"
+    assert await runner.execute(uploads.ctx, row["id"]) == "done"
     upload = uploads.rows()[0]
     assert upload["state"] == "ready"
     assert uploads.files_of(upload["id"]) == ["normal", "original", "thumb"]
@@ -79,7 +90,7 @@ async def test_an_original_that_is_gone_is_said(uploads: UploadsHarness, ada: Up
 async def test_a_dead_letter_rejects_and_erases(uploads: UploadsHarness, ada: Uploader) -> None:
     upload_id = await _sent(ada)
     await uploads.fault(path_contains="/object/uploads/", method="GET", times=None)
-    await _finish_by(uploads, "dead")
+    await _wait_for_a_day(uploads)
     await uploads.storage_client.delete("/__control/faults")
     await uploads.work()
     shown = (await ada.get(f"/v1/uploads/{upload_id}")).json()
@@ -95,19 +106,16 @@ async def test_two_attempts_at_once_settle_once(uploads: UploadsHarness, ada: Up
     _expire_leases(uploads)
     second = await _claim(uploads)
     pool = PixelPool(2)
-    tools = ProcessingTools(uploads.ctx.db, uploads.ctx.storage, pool, "uploads")
+    tools = Tools(uploads.ctx.db, uploads.ctx.storage, pool, uploads.ctx.settings)
     try:
         results: list[Any] = await asyncio.gather(
-            *(
-                processing.normalise(tools, upload_id, lease_token=task.lease_token)
-                for task in (first, second)
-            ),
+            *(processing.normalise(tools, task) for task in (first, second)),
             return_exceptions=True,
         )
     finally:
         await pool.close()
     assert isinstance(results[0], LeaseLostError)
-    assert results[1] is UploadState.READY
+    assert results[1] is DONE
     assert [upload["state"] for upload in uploads.rows()] == ["ready"]
     assert uploads.task_jobs() == ["upload.erase"]
     assert await uploads.work() == ["done"]
@@ -118,7 +126,7 @@ async def test_two_attempts_at_once_settle_once(uploads: UploadsHarness, ada: Up
 async def test_a_second_delivery_changes_nothing(uploads: UploadsHarness, ada: Uploader) -> None:
     await _sent(ada)
     row = uploads.database.row("select id from app.outbox")
-    outcomes = await asyncio.gather(*(tasks.execute(uploads.ctx, row["id"]) for _ in range(3)))
+    outcomes = await asyncio.gather(*(runner.execute(uploads.ctx, row["id"]) for _ in range(3)))
     assert sorted(outcomes) == ["done", "gone", "gone"]
     assert uploads.task_jobs() == ["upload.erase"]
     assert await uploads.work() == ["done"]
@@ -152,8 +160,8 @@ class BuriedMeanwhile(SupabaseStorage):
 
     async def put(self, bucket: str, key: str, data: bytes, content_type: str) -> None:
         if "/thumb." in key:
-            token = self._task.lease_token
-            await self._world.ctx.db.run(lambda conn: outbox.bury(conn, token, "gave up"))
+            job = JOBS["upload.normalise"]
+            assert await runner.give_up(self._world.ctx, self._task, job, "gave up") == "dead"
             assert await self._world.work() == ["done"]
         await super().put(bucket, key, data, content_type)
 
@@ -161,13 +169,12 @@ class BuriedMeanwhile(SupabaseStorage):
 async def test_an_attempt_that_lost_its_lease_cleans_up_after_itself(
     uploads: UploadsHarness, ada: Uploader
 ) -> None:
-    upload_id = await _sent(ada)
+    await _sent(ada)
     task = await _claim(uploads)
-    tools = ProcessingTools(
-        uploads.ctx.db, BuriedMeanwhile(uploads, task), uploads.ctx.pixels, "uploads"
-    )
+    ctx = uploads.ctx
+    tools = Tools(ctx.db, BuriedMeanwhile(uploads, task), ctx.pixels, ctx.settings)
     with pytest.raises(LeaseLostError):
-        await processing.normalise(tools, upload_id, lease_token=task.lease_token)
+        await processing.normalise(tools, task)
     assert [upload["state"] for upload in uploads.rows()] == ["rejected"]
     assert uploads.stored_keys() == []
     uploads.database.rows("delete from app.dead_letters")
@@ -208,7 +215,7 @@ async def test_more_than_a_batch_expires_in_one_task(
     )
     uploads.database.rows("insert into app.outbox (job) values ('uploads.expire')")
     row = uploads.database.row("select id from app.outbox")
-    assert await tasks.execute(uploads.ctx, row["id"]) == "done"
+    assert await runner.execute(uploads.ctx, row["id"]) == "done"
     counts = uploads.database.rows("select state, count(*) from app.uploads group by 1 order by 1")
     assert [(row["state"], row["count"]) for row in counts] == [("expired", 450), ("pending", 1)]
     assert uploads.task_jobs() == ["upload.erase"] * 450
@@ -255,14 +262,13 @@ async def test_a_photo_deleted_while_its_original_is_erased_goes_wholly(
 ) -> None:
     upload_id = await _sent(ada)
     row = uploads.database.row("select id from app.outbox")
-    assert await tasks.execute(uploads.ctx, row["id"]) == "done"
+    assert await runner.execute(uploads.ctx, row["id"]) == "done"
     task = await _claim(uploads)
     assert task.job == "upload.erase"
     storage = DeletedMeanwhile(uploads, ada, upload_id)
-    tools = ProcessingTools(uploads.ctx.db, storage, uploads.ctx.pixels, "uploads")
-    await processing.erase(
-        tools, user_id=uuid.UUID(ada.id), upload_id=upload_id, lease_token=task.lease_token
-    )
+    tools = Tools(uploads.ctx.db, storage, uploads.ctx.pixels, uploads.ctx.settings)
+    assert await processing.erase(tools, task) is DONE
+    assert await uploads.ctx.db.run(lambda conn: outbox.complete(conn, task.lease_token))
     assert uploads.files_of(upload_id) == RENDERED
     assert await uploads.work() == ["done"]
     assert uploads.nothing_is_left()

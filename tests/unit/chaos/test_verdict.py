@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from core.credits.reconcile import Drift
+from core.proofs import Drift
 from scripts.chaos import verdict
 from scripts.chaos.books import Books
 from scripts.chaos.verdict import Promise
@@ -149,7 +149,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "a dead letter": (
         {
             "dead_letters": [
-                {"id": OTHER, "job": "x", "args": {}, "failures": {"retryable": 8}, "error": "e"}
+                {"id": OTHER, "job": "x", "args": {}, "failures": {"error": 8}, "error": "e"}
             ]
         },
         "dead_letter",

@@ -5,6 +5,7 @@ import functools
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Protocol
 
 import structlog
 
@@ -16,9 +17,8 @@ from core.payments.returns import create_return
 from core.payments.stripe import events, handle
 from core.payments.stripe.client import StripeClient
 from core.payments.sync import sync_order
-from core.tasks import outbox
+from core.tasks.jobs import DONE, Outcome
 from core.tasks.outbox import Task
-from worker.context import WorkerContext
 
 log = structlog.get_logger()
 
@@ -26,72 +26,85 @@ log = structlog.get_logger()
 _NO_KEY_RETRY_SECONDS = 60
 
 
-async def sync(ctx: WorkerContext, task: Task) -> None:
+class PaymentTools(Protocol):
+    """`db` signs in as the worker; `payments` is None where there is no key."""
+
+    @property
+    def db(self) -> Database: ...
+    @property
+    def payments(self) -> StripeClient | None: ...
+
+
+async def sync(tools: PaymentTools, task: Task) -> Outcome:
     """`payment.sync` {order_id}"""
-    with _provider(ctx) as provider:
+    with _provider(tools) as provider:
         await sync_order(
-            ctx.db, provider, uuid.UUID(task.args["order_id"]), lease_token=task.lease_token
+            tools.db, provider, uuid.UUID(task.args["order_id"]), lease_token=task.lease_token
         )
+    return DONE
 
 
-async def handle_event(ctx: WorkerContext, task: Task) -> None:
+async def handle_event(tools: PaymentTools, task: Task) -> Outcome:
     """`stripe_event.handle` {event_id}"""
-    with _provider(ctx) as provider:
+    with _provider(tools) as provider:
         await handle.handle_event(
-            ctx.db, provider, task.args["event_id"], lease_token=task.lease_token
+            tools.db, provider, task.args["event_id"], lease_token=task.lease_token
         )
+    return DONE
 
 
-async def make_return(ctx: WorkerContext, task: Task) -> None:
+async def make_return(tools: PaymentTools, task: Task) -> Outcome:
     """`refund.create` {refund_id}"""
-    with _provider(ctx) as provider:
+    with _provider(tools) as provider:
         await create_return(
-            ctx.db, provider, uuid.UUID(task.args["refund_id"]), lease_token=task.lease_token
+            tools.db, provider, uuid.UUID(task.args["refund_id"]), lease_token=task.lease_token
         )
+    return DONE
 
 
-async def sync_unsettled(ctx: WorkerContext, task: Task) -> None:
+async def sync_unsettled(tools: PaymentTools, _: Task) -> Outcome:
     """`payments.sync_unsettled` {}"""
 
     async def heal(db: Database, client: StripeClient) -> None:
         await catch_up.sync_unsettled(db, client)
         await handle.handle_stranded(db, client)
 
-    await _scheduled(ctx, task, heal)
+    return await _scheduled(tools, heal)
 
 
-async def sync_completed(ctx: WorkerContext, task: Task) -> None:
+async def sync_completed(tools: PaymentTools, _: Task) -> Outcome:
     """`payments.sync_completed` {}"""
-    await _scheduled(ctx, task, catch_up.sync_completed)
+    return await _scheduled(tools, catch_up.sync_completed)
 
 
-async def fetch_events(ctx: WorkerContext, task: Task) -> None:
+async def fetch_events(tools: PaymentTools, _: Task) -> Outcome:
     """`payments.fetch_events` {}"""
-    await _scheduled(ctx, task, handle.fetch_missed)
+    return await _scheduled(tools, handle.fetch_missed)
 
 
-async def compare_day(ctx: WorkerContext, task: Task) -> None:
+async def compare_day(tools: PaymentTools, _: Task) -> Outcome:
     """`payments.compare_day` {}: yesterday, by UTC."""
     yesterday = datetime.now(UTC).date() - timedelta(days=1)
-    await _scheduled(ctx, task, functools.partial(catch_up.compare_day, day=yesterday))
+    return await _scheduled(tools, functools.partial(catch_up.compare_day, day=yesterday))
 
 
-async def prune_events(ctx: WorkerContext, task: Task) -> None:
+async def prune_events(tools: PaymentTools, task: Task) -> Outcome:
     """`payments.prune_events` {}"""
-    pruned = await ctx.db.run(lambda conn: events.prune(conn, lease_token=task.lease_token))
+    pruned = await tools.db.run(lambda conn: events.prune(conn, lease_token=task.lease_token))
     if pruned:
         log.info("stripe_events.pruned", count=pruned)
+    return DONE
 
 
 @contextlib.contextmanager
-def _provider(ctx: WorkerContext) -> Iterator[StripeClient]:
+def _provider(tools: PaymentTools) -> Iterator[StripeClient]:
     """The provider; whatever it answers that is not an outcome is tried again later."""
-    if ctx.payments is None:
+    if tools.payments is None:
         raise RetryableError(
             "no_stripe_key", kind=FailureKind.ABSENT, retry_after_seconds=_NO_KEY_RETRY_SECONDS
         )
     try:
-        yield ctx.payments
+        yield tools.payments
     except PaymentProviderError as error:
         if isinstance(error, ProviderCredentialsError):
             log.critical("stripe.credentials", hint="STRIPE_SECRET_KEY is wrong or may not do this")
@@ -100,10 +113,10 @@ def _provider(ctx: WorkerContext) -> Iterator[StripeClient]:
 
 
 async def _scheduled(
-    ctx: WorkerContext, task: Task, work: Callable[[Database, StripeClient], Awaitable[object]]
-) -> None:
+    tools: PaymentTools, work: Callable[[Database, StripeClient], Awaitable[object]]
+) -> Outcome:
     """What the schedule wants done; where nothing is sold there is nothing to do."""
-    if ctx.payments is not None:
-        with _provider(ctx) as provider:
-            await work(ctx.db, provider)
-    await ctx.db.run(lambda conn: outbox.complete(conn, task.lease_token))
+    if tools.payments is not None:
+        with _provider(tools) as provider:
+            await work(tools.db, provider)
+    return DONE

@@ -1,0 +1,46 @@
+"""What credits bring to the whole: see core/noun.py."""
+
+from typing import Protocol
+
+import structlog
+
+from core.credits import service
+from core.db import Database
+from core.noun import Noun
+from core.tasks.jobs import DONE, Fence, Job, Outcome
+from core.tasks.outbox import Task
+
+log = structlog.get_logger()
+
+_ACCOUNTS_AT_ONCE = 500
+
+
+class CreditTools(Protocol):
+    """`db` signs in as the worker."""
+
+    @property
+    def db(self) -> Database: ...
+
+
+async def expire(tools: CreditTools, _: Task) -> Outcome:
+    """`credits.expire` {}"""
+    expired = await tools.db.run(
+        lambda conn: service.expire_credits(conn, accounts_max=_ACCOUNTS_AT_ONCE)
+    )
+    if expired:
+        log.info("credits.expired", credits=expired)
+    return DONE
+
+
+NOUN = Noun(
+    name="credits",
+    proofs=("select * from app.prove_ledger()", "select * from app.prove_signups()"),
+    figures="select * from app.credits_figures()",
+    jobs={
+        "credits.expire": Job(
+            run=expire,
+            fence=Fence.STATE,
+            when_dead="Lots past their time wait for the next hour's run; nobody can spend them.",
+        ),
+    },
+)

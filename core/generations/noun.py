@@ -1,0 +1,54 @@
+"""What generations bring to the whole: see core/noun.py."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from core.generations.pipeline import cancel, collect, dispatch, late
+from core.noun import Check, Health, Noun
+from core.settings import Settings
+from core.tasks.jobs import Fence, Job
+
+
+def _judge(row: Mapping[str, Any], _: Settings) -> list[Check]:
+    facts = row["health"]
+    return [
+        Check(
+            "provider_accounts",
+            facts["healthy"] > 0,
+            {"healthy": facts["healthy"], "known": facts["known"]},
+        ),
+        Check("queue", is_well=True, facts={"age_seconds": round(facts["queue_age_seconds"], 1)}),
+    ]
+
+
+NOUN = Noun(
+    name="generations",
+    proofs=("select * from app.prove_generations()",),
+    health=Health(query="select app.generations_health() as health", judge=_judge),
+    figures="select * from app.generations_figures()",
+    jobs={
+        "generation.dispatch": Job(
+            run=dispatch.dispatch_for,
+            fence=Fence.STATE,
+            when_dead="The generation still waits: the dispatch loop serves it in its turn.",
+        ),
+        "provider_call.collect": Job(
+            run=collect.collect,
+            fence=Fence.LEASE,
+            on_dead=collect.fail_uncollected,
+            when_dead="Its generation has failed and the credits are back; a replay may still"
+            " bring the image, as a late one.",
+        ),
+        "provider_call.cancel": Job(
+            run=cancel.cancel_call,
+            fence=Fence.STATE,
+            when_dead="The provider was not told; the call's own end, or its deadline, decides.",
+        ),
+        "late_images.expire": Job(
+            run=late.expire,
+            fence=Fence.STATE,
+            when_dead="Late images past their time stay until the next hour's run; nobody can buy"
+            " them.",
+        ),
+    },
+)

@@ -1,0 +1,56 @@
+"""What payments bring to the whole: see core/noun.py."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from core.noun import Check, Health, Noun
+from core.payments import jobs
+from core.settings import Settings
+from core.tasks.jobs import Fence, Job
+
+_HEALED = "`payments.sync_unsettled` takes it up again within minutes."
+_NEXT_RUN = "Nothing is lost: the next run by schedule does the same."
+
+
+def _judge(row: Mapping[str, Any], settings: Settings) -> list[Check]:
+    """Never down: what was paid for arrives all the same once a worker has asked Stripe."""
+    if settings.stripe_secret_key is None:
+        return []
+    facts = row["health"]
+    return [Check("payments", is_well=not any(facts.values()), facts=facts)]
+
+
+NOUN = Noun(
+    name="payments",
+    proofs=("select * from app.prove_orders()",),
+    health=Health(query="select app.payments_health() as health", judge=_judge),
+    figures="select * from app.payments_figures()",
+    jobs={
+        "payment.sync": Job(
+            run=jobs.sync, fence=Fence.LEASE, when_dead=f"The order stays as it was. {_HEALED}"
+        ),
+        "stripe_event.handle": Job(
+            run=jobs.handle_event,
+            fence=Fence.LEASE,
+            when_dead=f"The event is kept and not handled. {_HEALED}",
+        ),
+        "refund.create": Job(
+            run=jobs.make_return,
+            fence=Fence.LEASE,
+            when_dead=f"The return of money stays requested, its credits are set aside. {_HEALED}",
+        ),
+        "payments.sync_unsettled": Job(
+            run=jobs.sync_unsettled, fence=Fence.STATE, when_dead=_NEXT_RUN
+        ),
+        "payments.sync_completed": Job(
+            run=jobs.sync_completed, fence=Fence.STATE, when_dead=_NEXT_RUN
+        ),
+        "payments.fetch_events": Job(run=jobs.fetch_events, fence=Fence.STATE, when_dead=_NEXT_RUN),
+        "payments.compare_day": Job(
+            run=jobs.compare_day,
+            fence=Fence.STATE,
+            when_dead="That day was not compared with Stripe's books: replay it the same day.",
+        ),
+        "payments.prune_events": Job(run=jobs.prune_events, fence=Fence.LEASE, when_dead=_NEXT_RUN),
+    },
+)

@@ -1,0 +1,66 @@
+"""What a job is. A noun lists its jobs in `noun.py`; `worker/runner.py` carries them out.
+
+A job is a core function `run(tools, task)`. `tools` is what its noun asks of a worker process, a
+Protocol beside the function; the worker's context has all of them. It returns `Done` or `Again`.
+Job names and the names of their arguments are wire format: change them by adding a second job.
+"""
+
+import dataclasses
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+from typing import Generic, TypeAlias, TypeVar
+
+import msgspec
+
+from core.changes import Change
+from core.db import Connection
+from core.tasks.outbox import Task
+
+Tools_contra = TypeVar("Tools_contra", contravariant=True)
+
+
+class Done(msgspec.Struct, frozen=True):
+    """The job has done what it was for, or there was nothing to do."""
+
+
+class Again(msgspec.Struct, frozen=True):
+    """Not done yet, and nothing is wrong: run again after so many seconds."""
+
+    after_seconds: float
+
+
+Outcome: TypeAlias = Done | Again
+
+DONE = Done()
+
+
+class Fence(StrEnum):
+    """What keeps the effect of a job that runs twice at once from happening twice."""
+
+    STATE = "state"
+    """A state that its own transaction checks decides: whoever comes second changes nothing."""
+    LEASE = "lease"
+    """Its task ends in the transaction of its effect; who lost the lease writes nothing."""
+
+
+class Backoff(msgspec.Struct, frozen=True):
+    """Seconds before the next try: doubled each time, with jitter, up to the most."""
+
+    seconds: float = 1.0
+    seconds_max: float = 60.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job(Generic[Tools_contra]):
+    run: Callable[[Tools_contra, Task], Awaitable[Outcome]]
+    fence: Fence
+    when_dead: str
+    """What is true of the job's subject once its task is a dead letter, in words for admins."""
+    on_dead: Callable[[Connection, Task], Awaitable[Change | None]] | None = None
+    """Ends the subject, in a savepoint of the letter's transaction; safe to repeat. Returns what
+    it changed, to be published. If it raises, the subject's own clock ends it."""
+    attempts_max: int = 8
+    """Failures of its own (`FailureKind.ERROR`) until it is given up."""
+    backoff: Backoff = Backoff()  # noqa: RUF009  frozen
+    lease_seconds: float | None = None
+    """None: TASK_LEASE_SECONDS. Renewed while the job runs."""

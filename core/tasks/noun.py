@@ -1,0 +1,61 @@
+"""What later work brings to the whole: see core/noun.py."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from core import idempotency
+from core.db import Connection, Database
+from core.noun import Check, Health, Noun
+from core.settings import Settings
+from core.tasks import heartbeats
+from core.tasks.jobs import DONE, Fence, Job, Outcome
+from core.tasks.outbox import Task
+
+
+class HousekeepingTools(Protocol):
+    """`db` signs in as the worker."""
+
+    @property
+    def db(self) -> Database: ...
+
+
+async def purge(tools: HousekeepingTools, _: Task) -> Outcome:
+    """`housekeeping.purge` {}: stored answers of idempotency keys after 24 hours, heartbeats of
+    processes long gone."""
+
+    async def work(conn: Connection) -> None:
+        await idempotency.forget_expired(conn)
+        await heartbeats.forget_dead(conn)
+
+    await tools.db.run(work)
+    return DONE
+
+
+_LAG_SECONDS_MAX = 60
+
+
+def _judge(row: Mapping[str, Any], _: Settings) -> list[Check]:
+    facts = row["health"]
+    lag = round(facts["outbox_lag_seconds"], 1)
+    return [
+        Check("workers", facts["workers"] > 0, {"alive": facts["workers"]}),
+        Check(
+            "outbox",
+            lag < _LAG_SECONDS_MAX,
+            {"lag_seconds": lag, "dead_letters_last_hour": facts["dead_letters_last_hour"]},
+        ),
+    ]
+
+
+NOUN = Noun(
+    name="tasks",
+    health=Health(query="select app.tasks_health() as health", judge=_judge),
+    figures="select * from app.tasks_figures()",
+    jobs={
+        "housekeeping.purge": Job(
+            run=purge,
+            fence=Fence.STATE,
+            when_dead="Rows past their time stay until the next hour's run; nothing reads them.",
+        ),
+    },
+)

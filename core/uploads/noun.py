@@ -1,0 +1,27 @@
+"""What uploads bring to the whole: see core/noun.py."""
+
+from core.noun import Noun
+from core.tasks.jobs import Fence, Job
+from core.uploads import processing
+
+NOUN = Noun(
+    name="uploads",
+    jobs={
+        "upload.normalise": Job(
+            run=processing.normalise,
+            fence=Fence.LEASE,
+            on_dead=processing.reject_unprocessed,
+            when_dead="The upload is rejected; its owner is asked to send the photo again.",
+        ),
+        "upload.erase": Job(
+            run=processing.erase,
+            fence=Fence.STATE,
+            when_dead="Files of a photo that is no longer wanted stay in storage: replay it.",
+        ),
+        "uploads.expire": Job(
+            run=processing.expire,
+            fence=Fence.STATE,
+            when_dead="Uploads that never came stay pending until the next hour's run.",
+        ),
+    },
+)

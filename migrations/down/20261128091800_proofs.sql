@@ -1,3 +1,0 @@
-drop function app.reconcile;
-drop function app.reconcile_payments;
-drop function app.reconcile_ledger;

@@ -1,3 +1,0 @@
-drop function app.metrics;
-drop function app.health;
-drop function app.schema_version;

@@ -1,0 +1,114 @@
+"""What a transaction adds, it wakes: after COMMIT, and only then."""
+
+import uuid
+from collections.abc import AsyncIterator
+
+import pytest
+import rq
+
+from core.db import Connection, Database
+from core.settings import Settings
+from core.tasks.wakeups import TaskQueue, connect_redis, queue_name, read_note
+from tests.harness.database import TestDatabase
+
+
+class Waked:
+    """A database of the worker's role, and what its transactions noted."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.db: Database
+
+    @property
+    def ids(self) -> list[uuid.UUID]:
+        return [task.id for note in self.notes for task in read_note(note)]
+
+
+@pytest.fixture
+async def waked(database: TestDatabase) -> AsyncIterator[Waked]:
+    made = Waked()
+    # As superuser: add_task is granted to nobody, it is called by functions of its owner.
+    made.db = Database(database.superuser_url, pool_size=2, name="wakes", wake=made.notes.append)
+    await made.db.open()
+    yield made
+    await made.db.close()
+
+
+async def add(
+    conn: Connection, key: str, queue: str = "interactive", delay: float = 2
+) -> uuid.UUID:
+    cursor = await conn.execute(
+        "select app.add_task('toy.polish', '{}', %s, %s, %s) as id", (key, queue, delay)
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    task_id: uuid.UUID = row["id"]
+    return task_id
+
+
+async def test_a_commit_wakes_what_it_added(waked: Waked) -> None:
+    async def work(conn: Connection) -> list[uuid.UUID]:
+        made = [await add(conn, "a"), await add(conn, "b", "background")]
+        assert waked.notes == []
+        return made
+
+    made = await waked.db.run(work)
+    (note,) = waked.notes
+    assert [(task.id, task.queue) for task in read_note(note)] == [
+        (made[0], "interactive"),
+        (made[1], "background"),
+    ]
+    await waked.db.run(lambda conn: conn.execute("select 1"))
+    assert len(waked.notes) == 1, "a connection keeps no note of an earlier transaction"
+
+
+async def test_a_rollback_wakes_nobody(waked: Waked) -> None:
+    async def work(conn: Connection) -> None:
+        await add(conn, "a")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await waked.db.run(work)
+    await waked.db.run(lambda conn: conn.execute("select 1"))
+    assert waked.notes == []
+
+
+async def test_what_is_for_later_is_not_woken_now(waked: Waked) -> None:
+    await waked.db.run(lambda conn: add(conn, "later", delay=60))
+    assert waked.notes == []
+
+
+async def test_a_large_set_names_its_queues_only(waked: Waked) -> None:
+    async def work(conn: Connection) -> None:
+        for number in range(40):
+            await add(conn, str(number), "interactive" if number < 36 else "background")
+
+    await waked.db.run(work)
+    (note,) = waked.notes
+    assert len(waked.ids) == 32
+    assert note.split()[32:] == ["interactive", "background"]
+
+
+async def test_a_note_of_a_savepoint_that_was_taken_back_is_taken_back(waked: Waked) -> None:
+    async def work(conn: Connection) -> uuid.UUID:
+        kept = await add(conn, "kept")
+        async with conn.transaction(force_rollback=True):
+            await add(conn, "lost")
+        return kept
+
+    assert [await waked.db.run(work)] == waked.ids
+
+
+async def test_a_wake_up_reaches_redis(settings: Settings, database: TestDatabase) -> None:
+    queue = TaskQueue(settings)
+    db = Database(database.superuser_url, pool_size=1, name="wakes", wake=queue.wake)
+    await db.open()
+    try:
+        task_id = await db.run(lambda conn: add(conn, "a"))
+        assert await queue.send([])
+    finally:
+        await db.close()
+        await queue.close()
+    with connect_redis(settings) as connection:
+        waiting = rq.Queue(queue_name(settings, "interactive"), connection=connection)
+        assert waiting.get_job_ids() == [f"{task_id}-0"]
