@@ -9,6 +9,7 @@ import httpx
 from sandbox.fal.errors import Outcome, listed_error
 from sandbox.fal.storage import PATH_PREFIX, FileStore
 from sandbox.kit.guard import SandboxRefusedError, require_loopback
+from sandbox.kit.tls import tls_context
 
 
 class DownloadError(Exception):
@@ -30,7 +31,10 @@ class Downloader:
         self._files = files
         self._extra_hosts = extra_hosts
         self._client = httpx.AsyncClient(
-            timeout=httpx.Timeout(30, connect=5), transport=transport, trust_env=False
+            timeout=httpx.Timeout(30, connect=5),
+            transport=transport,
+            verify=tls_context(),
+            trust_env=False,
         )
 
     async def aclose(self) -> None:

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from sandbox.kit.guard import SandboxRefusedError, require_loopback
+from sandbox.kit.tls import tls_context
 
 KEY_FILE = "webhook_key.raw"
 REQUEST_ID = "x-fal-webhook-request-id"
@@ -128,6 +129,7 @@ class WebhookSender:
         self._client = httpx.AsyncClient(
             timeout=timeout_seconds,
             transport=transport,
+            verify=tls_context(),
             follow_redirects=False,
             trust_env=False,
             limits=httpx.Limits(max_connections=64, max_keepalive_connections=32),

@@ -17,6 +17,7 @@ from typing import Self
 import httpx
 import msgspec
 
+from sandbox.kit.tls import tls_context
 from sandbox.stack.errors import StackError
 from sandbox.stack.local import DEFAULT_STATE_DIR, LocalStack
 from sandbox.stack.passwords import Passwords
@@ -301,17 +302,18 @@ class Product:
         """Until `url` answers 200; with `status`, until its JSON says so."""
         until = time.monotonic() + seconds
         last = "no answer"
-        while time.monotonic() < until:
-            if not child.is_running():
-                raise StackError(f"{what} ended while starting:\n{child.tail()}")
-            try:
-                reply = httpx.get(url, timeout=5)
-                last = f"{reply.status_code} {reply.text[:500]}"
-                if reply.is_success and (status is None or reply.json()["status"] == status):
-                    return
-            except httpx.HTTPError:
-                pass
-            time.sleep(_POLL_SECONDS)
+        with httpx.Client(timeout=5, verify=tls_context()) as client:
+            while time.monotonic() < until:
+                if not child.is_running():
+                    raise StackError(f"{what} ended while starting:\n{child.tail()}")
+                try:
+                    reply = client.get(url)
+                    last = f"{reply.status_code} {reply.text[:500]}"
+                    if reply.is_success and (status is None or reply.json()["status"] == status):
+                        return
+                except httpx.HTTPError:
+                    pass
+                time.sleep(_POLL_SECONDS)
         raise StackError(f"{what} was not ready in {seconds:.0f} s: {last}\n{child.tail()}")
 
 

@@ -13,6 +13,7 @@ import httpx
 import msgspec
 
 from sandbox.kit.guard import SandboxRefusedError, require_loopback
+from sandbox.kit.tls import tls_context
 from sandbox.stripe.config import API_VERSION, StripeSandboxConfig, Tuning
 from sandbox.stripe.faults import FaultKind, FaultPlan, Faults
 from sandbox.stripe.store import PRIVATE, Obj, Store
@@ -49,6 +50,7 @@ class Webhooks:
         self._client = httpx.AsyncClient(
             timeout=config.webhook_timeout_seconds,
             transport=config.transport,
+            verify=tls_context(),
             follow_redirects=False,
             trust_env=False,
             limits=httpx.Limits(max_connections=64, max_keepalive_connections=32),

@@ -34,6 +34,7 @@ from scripts.stripe_setup import set_up
 from tests.harness.applications import opened_stripe
 from tests.harness.database import TestDatabase
 from tests.harness.ledger import user_claims
+from tests.harness.router import HttpRouter
 from worker import runner
 from worker.context import WorkerContext
 
@@ -268,7 +269,7 @@ async def set_up_payments(
         stripe = await stack.enter_async_context(
             httpx.AsyncClient(transport=InProcessTransport(sandbox), base_url=STRIPE_URL)
         )
-        http = await stack.enter_async_context(httpx.AsyncClient())
+        http = await stack.enter_async_context(httpx.AsyncClient(transport=HttpRouter()))
         connection = redis.asyncio.Redis.from_url(settings.redis_url.get_secret_value())
         stack.push_async_callback(connection.aclose)
         queue = TaskQueue(settings)

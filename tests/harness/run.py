@@ -80,7 +80,16 @@ class Run:
         fcntl.flock(run._alive, fcntl.LOCK_EX)
         draft.rename(run.folder / "alive")
         os.environ[FOLDER_VARIABLE] = str(run.folder)
+        run._trust_nobody()
         return run
+
+    def _trust_nobody(self) -> None:
+        """No certificate, for this process and all that it starts: nothing here speaks TLS, and
+        reading the world's certificates costs each HTTP client 20 ms."""
+        nobody = self.folder / "no-certificates"
+        nobody.mkdir()
+        os.environ["SSL_CERT_FILE"] = ""
+        os.environ["SSL_CERT_DIR"] = str(nobody)
 
     @classmethod
     def join(cls) -> "Run":
