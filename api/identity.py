@@ -22,7 +22,8 @@ from pydantic import SecretStr
 
 from api.resources import resources_of
 from core.db import Scope, admin_scope, user_scope
-from core.errors import BadCredentialsError, DomainError, NoIdentityError, NotAllowedError
+from core.errors import DomainError, NotAllowedError
+from core.identity.errors import AccessReason, BadCredentialsError, NoIdentityError
 from core.identity.tokens import Claims
 from core.people.service import network_of
 from core.ratelimit import Limit
@@ -136,9 +137,9 @@ async def provide_admin(request: AnyRequest) -> Admin:
     context = context_of(request)
     claims = require_claims(context)
     if not claims.is_admin:
-        raise NotAllowedError(reason="not_an_admin")
+        raise NotAllowedError(reason=AccessReason.NOT_AN_ADMIN)
     if claims.aal != "aal2":
-        raise NotAllowedError(reason="mfa_required")
+        raise NotAllowedError(reason=AccessReason.MFA_REQUIRED)
     context.actor = f"admin:{claims.user_id}"
     return Admin(admin_scope(claims.payload), context.actor)
 
@@ -150,7 +151,7 @@ async def _break_glass(request: AnyRequest, offered: str) -> Admin:
     route = request.scope.get("path_template")
     if not is_one_of(offered, resources.settings.admin_dashboard_key):
         log.error("admin.break_glass_refused", client_ip=context.client_ip, route=route)
-        raise BadCredentialsError(reason="admin_key")
+        raise BadCredentialsError(reason=AccessReason.ADMIN_KEY)
     log.critical("admin.break_glass_used", client_ip=context.client_ip, route=route)
     context.actor = "break-glass"
     return Admin(admin_scope(_BREAK_GLASS_CLAIMS), context.actor)
@@ -162,7 +163,7 @@ def internal_guard(connection: AnyConnection, _: BaseRouteHandler) -> None:
     offered = connection.headers.get(INTERNAL_TOKEN_HEADER)
     secrets = (settings.internal_api_secret, settings.internal_api_secret_previous)
     if offered is None or not is_one_of(offered, *secrets):
-        raise BadCredentialsError(reason="internal_token")
+        raise BadCredentialsError(reason=AccessReason.INTERNAL_TOKEN)
     context_of(connection).actor = "internal"
 
 

@@ -1,11 +1,10 @@
 """The one table from errors to problem documents (RFC 9457), and how routes declare them.
 
-Owns status, type and words of every error a caller may see. Nothing here shows the text of a
-driver or vendor: `detail` is built from a domain error's typed fields only.
+Owns status, type and meaning of every error a caller may see. Nothing here shows the text of a
+driver or vendor: `detail` is a sentence of core/words over a domain error's declared fields.
 """
 
 import datetime as dt
-import string
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +14,12 @@ from litestar.openapi.spec import Example
 
 from api.schemas.problems import FieldError, ProblemDetails
 from core import errors
+from core.codes.errors import ExpiredCodeError, UnknownCodeError, UsedUpCodeError
+from core.credits.errors import InsufficientCreditsError, MoneyInvariantError
+from core.generations.errors import GenerationReason
+from core.identity.errors import AccessReason, BadCredentialsError, NoIdentityError
 from core.pixels.errors import Found, PayloadTooLargeError, PhotoReason, UnsupportedMediaError
+from core.uploads.errors import UploadReason
 from core.words.say import SENTENCES, figures_of, say
 
 MEDIA_TYPE = "application/problem+json"
@@ -23,12 +27,11 @@ _RESERVED = frozenset({"type", "title", "status", "instance", "request_id", "err
 
 
 class ProblemKind(msgspec.Struct, frozen=True, kw_only=True):
-    """One problem type. `detail` is a format string over the error's fields."""
+    """One problem type. Its `detail` is the sentence of the error's reason, or `problem.<slug>`."""
 
     status: int
     slug: str
     title: str
-    detail: str
     meaning: str
     what_to_do: str
     members: Mapping[str, Any] = msgspec.field(default_factory=dict)
@@ -39,7 +42,6 @@ INVALID_REQUEST = ProblemKind(
     status=400,
     slug="invalid-request",
     title="The request does not match the documented form",
-    detail="The request does not match the documented form; see `errors`.",
     meaning="A parameter, a header or the body is missing, malformed or of the wrong type.",
     what_to_do="Correct what `errors` points at and send the request again.",
     members={"errors": [{"pointer": "#/email", "detail": "Expected `str`, got `int`"}]},
@@ -48,7 +50,6 @@ UNAUTHENTICATED = ProblemKind(
     status=401,
     slug="unauthenticated",
     title="Sign in first",
-    detail="This needs a valid access token.",
     meaning="No access token was sent, or it is expired, malformed or not ours.",
     what_to_do="Sign in or refresh the session and send `Authorization: Bearer <access token>`.",
 )
@@ -56,25 +57,22 @@ FORBIDDEN = ProblemKind(
     status=403,
     slug="not-allowed",
     title="Not allowed",
-    detail="This is not allowed.",
     meaning="You are known, and what you asked for is not open to you. `reason` says why.",
     what_to_do="Use an account that may do it, or do what `reason` asks for.",
-    members={"reason": "mfa_required"},
+    members=errors.NotAllowedError(reason=AccessReason.MFA_REQUIRED).fields,
 )
 NOT_FOUND = ProblemKind(
     status=404,
     slug="not-found",
     title="Not found",
-    detail="There is nothing here.",
     meaning="The path or the thing it names does not exist, or belongs to somebody else.",
     what_to_do="Check the path and the id.",
-    members={"kind": "generation"},
+    members=errors.NotFoundError(kind="generation").fields,
 )
 METHOD_NOT_ALLOWED = ProblemKind(
     status=405,
     slug="method-not-allowed",
     title="This path does not take that method",
-    detail="The Allow header lists the methods that this path takes.",
     meaning="The path exists, but not for that HTTP method.",
     what_to_do="Use one of the methods in the Allow header.",
 )
@@ -82,7 +80,6 @@ NOT_ACCEPTABLE = ProblemKind(
     status=406,
     slug="not-acceptable",
     title="No such representation",
-    detail="This cannot be sent in the form that the Accept header asks for.",
     meaning="The Accept header leaves no form that this path can answer in.",
     what_to_do="Accept application/json.",
 )
@@ -90,39 +87,33 @@ PAYLOAD_TOO_LARGE = ProblemKind(
     status=413,
     slug="payload-too-large",
     title="Too large",
-    detail="The body or the image is larger than this path takes.",
     meaning="The request's body or the image in it is over the stated limit.",
     what_to_do="Send a smaller file or body; the limit is in the document where it is known.",
-    members={
-        "reason": PhotoReason.TOO_MANY_BYTES,
-        "size_bytes": 31_400_000,
-        "limit_bytes": 25_000_000,
-    },
+    members=PayloadTooLargeError(
+        reason=PhotoReason.TOO_MANY_BYTES, size_bytes=31_400_000, limit_bytes=25_000_000
+    ).fields,
 )
 UNSUPPORTED_MEDIA = ProblemKind(
     status=415,
     slug="unsupported-media",
     title="This kind of content is not taken",
-    detail="This kind of content is not taken here.",
     meaning="The Content-Type, or what the bytes of a file really are, is not one we take.",
     what_to_do="Send JSON, or a JPEG, PNG, WebP, HEIC or TIFF photo, as the route documents.",
-    members={"reason": PhotoReason.UNKNOWN_TYPE, "found": Found.GIF},
+    members=UnsupportedMediaError(reason=PhotoReason.UNKNOWN_TYPE, found=Found.GIF).fields,
 )
 RATE_LIMITED = ProblemKind(
     status=429,
     slug="rate-limited",
     title="Too many requests",
-    detail="The limit is reached. Try again in {retry_after_seconds} s.",
     meaning="More requests came in than the policy in the RateLimit-Policy header allows.",
     what_to_do="Wait as long as Retry-After says.",
-    members={"policy": "user", "retry_after_seconds": 12},
+    members=errors.RateLimitedError(policy="user", retry_after_seconds=12).fields,
     retry_after_seconds=1,
 )
 INTERNAL = ProblemKind(
     status=500,
     slug="internal-error",
     title="Something broke on our side",
-    detail="Something broke on our side. It was recorded under the request id.",
     meaning="An error that we did not expect. No credit is lost by it.",
     what_to_do="Try again; if it stays, tell us the request id.",
 )
@@ -130,10 +121,9 @@ UNAVAILABLE = ProblemKind(
     status=503,
     slug="temporarily-unavailable",
     title="Temporarily unavailable",
-    detail="Something this needs does not answer right now. Nothing was lost.",
     meaning="The database or a service that we depend on does not answer.",
     what_to_do="Send the same request again after Retry-After, with the same Idempotency-Key.",
-    members={"what": "payments"},
+    members=errors.TemporarilyUnavailableError(what="payments").fields,
     retry_after_seconds=5,
 )
 
@@ -141,22 +131,22 @@ _INVALID_INPUT = ProblemKind(
     status=422,
     slug="invalid-input",
     title="A value cannot be used",
-    detail="The value of `{field}` cannot be used: {reason}.",
     meaning="The request is well formed, but a value breaks a rule. `field` and `reason` name it.",
     what_to_do="Change the value and send the request again.",
-    members={"field": "password", "reason": "weak_password"},
+    members=errors.InvalidInputError(
+        field="expires_at", reason=errors.InputReason.IN_THE_PAST
+    ).fields,
 )
 
 BY_ERROR: dict[type[errors.DomainError], ProblemKind] = {
-    errors.NoIdentityError: UNAUTHENTICATED,
-    errors.InsufficientCreditsError: ProblemKind(
+    NoIdentityError: UNAUTHENTICATED,
+    InsufficientCreditsError: ProblemKind(
         status=402,
         slug="insufficient-credits",
         title="Not enough credits",
-        detail="This costs {required} credits and {available} are available.",
         meaning="The price is higher than the credits that are free to spend. Nothing was taken.",
         what_to_do="Buy credits, or wait for reserved ones to be refunded.",
-        members={"required": 2, "available": 0, "debt": 0},
+        members=InsufficientCreditsError(required=2, available=0, debt=0).fields,
     ),
     errors.NotAllowedError: FORBIDDEN,
     errors.NotFoundError: NOT_FOUND,
@@ -164,36 +154,34 @@ BY_ERROR: dict[type[errors.DomainError], ProblemKind] = {
         status=409,
         slug="conflict",
         title="Not possible in the present state",
-        detail="The present state does not allow this: {reason}.",
         meaning="The thing is in a state that does not allow what was asked for.",
         what_to_do="Read its present state, then decide.",
-        members={"reason": "already_finished"},
+        members=errors.ConflictError(
+            reason=GenerationReason.ALREADY_FINISHED, state="succeeded"
+        ).fields,
     ),
     errors.GoneError: ProblemKind(
         status=410,
         slug="gone",
         title="No longer there",
-        detail="It existed and has expired.",
         meaning="The thing existed and has expired or was deleted.",
         what_to_do="Make a new one.",
-        members={"kind": "image"},
+        members=errors.GoneError(kind="late_image").fields,
     ),
     errors.InvalidInputError: _INVALID_INPUT,
     errors.QuotaError: ProblemKind(
         status=429,
         slug="quota-reached",
         title="A limit of your account is reached",
-        detail="A limit of your account is reached: {reason}.",
         meaning="Your account may have only so many of these at once or per day.",
         what_to_do="Wait until some of them are finished, or remove some.",
-        members={"reason": "queued_generations", "limit": 2000},
+        members=errors.QuotaError(reason=UploadReason.UNFINISHED_UPLOADS, limit=200).fields,
         retry_after_seconds=30,
     ),
     errors.LeaseLostError: ProblemKind(
         status=409,
         slug="lease-lost",
         title="Somebody else works on this now",
-        detail="Somebody else works on this now.",
         meaning="The work was taken over while this request held it.",
         what_to_do="Read the present state, then decide.",
     ),
@@ -201,50 +189,44 @@ BY_ERROR: dict[type[errors.DomainError], ProblemKind] = {
         status=409,
         slug="request-in-progress",
         title="The same request is being carried out",
-        detail="A request with this Idempotency-Key is being carried out right now.",
         meaning="Another request with the same Idempotency-Key has not ended yet.",
         what_to_do="Send the same request again after Retry-After; it answers what the first did.",
-        members={"retry_after_seconds": 1},
+        members=errors.RequestInProgressError(retry_after_seconds=1).fields,
         retry_after_seconds=1,
     ),
     errors.IdempotencyMismatchError: ProblemKind(
         status=422,
         slug="idempotency-mismatch",
         title="This Idempotency-Key belongs to another request",
-        detail="This Idempotency-Key was used with another body.",
         meaning="The key was used within 24 hours with a different body.",
         what_to_do="Use a new key for a new request.",
     ),
-    errors.UnknownCodeError: ProblemKind(
+    UnknownCodeError: ProblemKind(
         status=404,
         slug="code-not-valid",
         title="This code is not valid",
-        detail="There is no such code, or it was withdrawn. Check its letters and digits.",
         meaning="No code that can be redeemed reads like this. Nothing was booked.",
         what_to_do="Type it as it is written. If it is right, ask whoever gave it to you.",
     ),
-    errors.ExpiredCodeError: ProblemKind(
+    ExpiredCodeError: ProblemKind(
         status=410,
         slug="code-expired",
         title="This code has expired",
-        detail="This code could be redeemed until {expired_at}.",
         meaning="The code is right, but its time is over. Nothing was booked.",
         what_to_do="Ask whoever gave it to you for a new one.",
-        members={"expired_at": dt.datetime(2026, 12, 31, 23, tzinfo=dt.UTC)},
+        members=ExpiredCodeError(expired_at=dt.datetime(2026, 12, 31, 23, tzinfo=dt.UTC)).fields,
     ),
-    errors.UsedUpCodeError: ProblemKind(
+    UsedUpCodeError: ProblemKind(
         status=409,
         slug="code-used-up",
         title="This code is used up",
-        detail="This code was redeemed as often as it may be.",
         meaning="The code is right, but others have redeemed it before you. Nothing was booked.",
         what_to_do="Ask whoever gave it to you for a new one.",
     ),
-    errors.MoneyInvariantError: ProblemKind(
+    MoneyInvariantError: ProblemKind(
         status=500,
         slug="ledger-refused",
         title="The ledger refused this",
-        detail="The ledger refused this. Nothing was booked.",
         meaning="A booking would contradict one that exists. Nothing was booked.",
         what_to_do="Tell us the request id.",
     ),
@@ -253,28 +235,25 @@ BY_ERROR: dict[type[errors.DomainError], ProblemKind] = {
         status=503,
         slug="not-set-up",
         title="Not set up here",
-        detail="The operator has not set up {what}. Nothing was charged.",
         meaning="This installation does not offer it, because the operator has given no key.",
         what_to_do="Trying again does not help; ask the operator.",
-        members={"what": "payments"},
+        members=errors.NotSetUpError(what="payments").fields,
     ),
     errors.WebhookRefusedError: ProblemKind(
         status=400,
         slug="webhook-refused",
         title="This webhook is not taken",
-        detail="This webhook is not taken: {reason}. Nothing was stored.",
         meaning="Its signature is none of ours, its time is over, or it is no event for us.",
         what_to_do="Compare the endpoint's secret and mode with those that the server was given.",
-        members={"reason": "webhook_signature"},
+        members=errors.WebhookRefusedError(reason=errors.WebhookReason.SIGNATURE).fields,
     ),
-    errors.BadCredentialsError: ProblemKind(
+    BadCredentialsError: ProblemKind(
         status=401,
         slug="bad-credentials",
         title="Not accepted",
-        detail="The sign-in, token or code was not accepted.",
         meaning="The password, token, link or one-time code is wrong, used or expired.",
         what_to_do="Check it, or ask for a new link or code.",
-        members={"reason": "invalid_credentials"},
+        members=BadCredentialsError(reason=AccessReason.INVALID_CREDENTIALS).fields,
     ),
     errors.RateLimitedError: RATE_LIMITED,
     UnsupportedMediaError: UNSUPPORTED_MEDIA,
@@ -309,13 +288,6 @@ class _KindExample(Example):
     @property
     def _exclude_fields(self) -> set[str]:
         return {"id"}
-
-
-class _Fields(dict[str, Any]):
-    """Fields of an error for `format_map`; one that is missing reads as a question mark."""
-
-    def __missing__(self, key: str) -> str:
-        return "?"
 
 
 def kind_of(error: errors.DomainError) -> ProblemKind:
@@ -357,11 +329,10 @@ def document(
 
 
 def _detail(kind: ProblemKind, given: Mapping[str, Any]) -> str:
-    """The reason's sentence, or else the kind's."""
-    key = f"reason.{given.get('reason')}"
-    if key in SENTENCES and figures_of(key) <= set(given):
-        return say(key, **given)
-    return string.Formatter().vformat(kind.detail, (), _Fields(given))
+    for key in (f"reason.{given.get('reason')}", f"problem.{kind.slug}"):
+        if key in SENTENCES and figures_of(key) <= set(given):
+            return say(key, **given)
+    return f"{kind.title}."  # a figure is missing: the tests look for that
 
 
 def raises(
@@ -373,7 +344,7 @@ def raises(
     """
     kinds = [INVALID_REQUEST, RATE_LIMITED, INTERNAL, UNAVAILABLE]
     if not public:
-        kinds += [UNAUTHENTICATED, BY_ERROR[errors.BadCredentialsError]]
+        kinds += [UNAUTHENTICATED, BY_ERROR[BadCredentialsError]]
     if body:
         kinds += [PAYLOAD_TOO_LARGE, UNSUPPORTED_MEDIA]
     kinds += [BY_ERROR[cls] for cls in domain_errors]
@@ -399,10 +370,13 @@ def _response_spec(kinds: list[ProblemKind]) -> ResponseSpec:
 
 
 def example(kind: ProblemKind, *, base_url: str = "https://api.example.com") -> dict[str, Any]:
-    return document(
-        kind,
-        base_url=base_url,
-        instance="/v1/example",
-        request_id="0192f3a1b2c37d4e8f90a1b2c3d4e5f6",
-        fields=msgspec.to_builtins(kind.members),
+    shown: dict[str, Any] = msgspec.to_builtins(
+        document(
+            kind,
+            base_url=base_url,
+            instance="/v1/example",
+            request_id="0192f3a1b2c37d4e8f90a1b2c3d4e5f6",
+            fields=kind.members,
+        )
     )
+    return shown

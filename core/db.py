@@ -15,7 +15,7 @@ from psycopg import sql
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
-from core import errors
+from core import sql_errors
 
 Connection = psycopg.AsyncConnection[DictRow]
 Pool = AsyncConnectionPool[Connection]
@@ -133,7 +133,7 @@ class Database:
                 yield conn
                 noted = await (await conn.execute(_COMMIT)).fetchone()
         except psycopg.Error as error:
-            domain_error = errors.from_database(error)
+            domain_error = sql_errors.from_database(error)
             if domain_error is None:
                 raise
             raise domain_error from error

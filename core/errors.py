@@ -1,19 +1,16 @@
 """The domain's errors: frozen structs with declared fields, which know no HTTP.
 
-api/problems.py maps each class to a problem document; the runner of jobs asks a class what it
-means for a task (`in_jobs`). SQL functions raise `errcode = 'JSnnn', detail = <json>`;
-`from_database` turns that into one of these classes. Message text is never matched.
+Here are the base and what belongs to no noun; a noun's own errors stand in its `errors.py`.
+api/problems.py maps each class to a problem document, core/sql_errors.py knows which one a SQL
+function raised, and the runner of jobs asks a class what it means for a task (`in_jobs`).
 """
 
 import dataclasses
-import datetime as dt
-import uuid
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, ClassVar, dataclass_transform, get_type_hints
+from typing import Any, ClassVar, dataclass_transform
 
 import msgspec
-import psycopg
 
 
 class InJobs(StrEnum):
@@ -36,6 +33,19 @@ class FailureKind(StrEnum):
     """A vendor or a service is away: that uses up nobody's attempts."""
 
 
+class Reason(StrEnum):
+    """Base of the words that a field `reason` may hold; each noun has its own.
+
+    A word stands in one of them only. Its sentence is `reason.<word>` of core/words.
+    """
+
+
+def find_reason(word: str) -> Reason | None:
+    """The word, of whichever noun's reasons it is."""
+    nouns = (noun._value2member_map_.get(word) for noun in Reason.__subclasses__())
+    return next((found for found in nouns if isinstance(found, Reason)), None)
+
+
 @dataclass_transform(kw_only_default=True, frozen_default=True, eq_default=True)
 class DomainError(Exception):
     """Base of all errors that a caller can do something about.
@@ -49,6 +59,8 @@ class DomainError(Exception):
     sqlstate: ClassVar[str | None] = None
     in_jobs: ClassVar[InJobs]
     failure_kind: ClassVar[FailureKind] = FailureKind.ERROR
+    speaks_for: ClassVar[tuple[Reason, ...]] = ()
+    """The reasons that SQL writes for this class, where it shares the SQLSTATE of its base."""
     field_names: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls) -> None:
@@ -104,19 +116,6 @@ def _rebuild(cls: Callable[..., DomainError], fields: dict[str, Any]) -> DomainE
     return cls(**fields)
 
 
-class Reason(StrEnum):
-    """Base of the words that a field `reason` may hold; each noun has its own.
-
-    A word stands in one of them only. Its sentence is `reason.<word>` of core/words.
-    """
-
-
-def find_reason(word: str) -> Reason | None:
-    """The word, of whichever noun's reasons it is."""
-    nouns = (noun._value2member_map_.get(word) for noun in Reason.__subclasses__())
-    return next((found for found in nouns if isinstance(found, Reason)), None)
-
-
 class Fault(msgspec.Struct, frozen=True):
     """One thing that is wrong with what was given, and where: a JSON pointer into the body."""
 
@@ -124,32 +123,33 @@ class Fault(msgspec.Struct, frozen=True):
     detail: str
 
 
-class NoIdentityError(DomainError):
-    """The transaction carries no verified user."""
+class InputReason(Reason):
+    """What any value may be refused for."""
 
-    sqlstate = "JS401"
-    in_jobs = InJobs.NEVER
+    ID_TAKEN = "id_taken"
+    IN_THE_PAST = "in_the_past"
+    NOT_A_CURSOR = "not_a_cursor_of_this_list"
+    NOT_AN_IDEMPOTENCY_KEY = "not_an_idempotency_key"
+    OUT_OF_RANGE = "out_of_range"
+    REQUIRED = "required"
 
-    reason: str = "no_token"
 
+class WebhookReason(Reason):
+    """Why a webhook is not taken."""
 
-class InsufficientCreditsError(DomainError):
-    """Whole credits."""
-
-    sqlstate = "JS402"
-    in_jobs = InJobs.NEVER
-
-    required: int
-    available: int
-    debt: int
+    HEADER = "webhook_header"
+    NOT_AN_EVENT = "webhook_not_an_event"
+    OTHER_MODE = "webhook_other_mode"
+    REQUEST_ID = "webhook_request_id"
+    SIGNATURE = "webhook_signature"
+    TIMESTAMP = "webhook_timestamp"
 
 
 class NotAllowedError(DomainError):
     sqlstate = "JS403"
     in_jobs = InJobs.NEVER
 
-    reason: str
-    reasons: tuple[str, ...] = ()
+    reason: Reason
 
 
 class NotFoundError(DomainError):
@@ -171,12 +171,8 @@ class ConflictError(DomainError):
     sqlstate = "JS409"
     in_jobs = InJobs.BACKOFF
 
-    reason: str
+    reason: Reason
     state: str | None = None
-    wanted: str | None = None
-    generation_id: uuid.UUID | None = None
-    batch_id: uuid.UUID | None = None
-    refund_days: int | None = None
 
 
 class GoneError(DomainError):
@@ -195,8 +191,7 @@ class InvalidInputError(DomainError):
     in_jobs = InJobs.NEVER
 
     field: str
-    reason: str
-    reasons: tuple[str, ...] = ()
+    reason: Reason
     errors: tuple[Fault, ...] = ()
 
 
@@ -206,7 +201,7 @@ class QuotaError(DomainError):
     sqlstate = "JS429"
     in_jobs = InJobs.BACKOFF
 
-    reason: str
+    reason: Reason
     limit: int
 
 
@@ -233,40 +228,6 @@ class IdempotencyMismatchError(DomainError):
     in_jobs = InJobs.NEVER
 
 
-class UnknownCodeError(DomainError):
-    """No such promo or gift code; a withdrawn one looks the same."""
-
-    sqlstate = "JS440"
-    in_jobs = InJobs.NEVER
-
-
-class ExpiredCodeError(DomainError):
-    """The code's time is over."""
-
-    sqlstate = "JS441"
-    in_jobs = InJobs.NEVER
-
-    expired_at: dt.datetime
-
-
-class UsedUpCodeError(DomainError):
-    """The code was redeemed as often as it may be."""
-
-    sqlstate = "JS442"
-    in_jobs = InJobs.NEVER
-
-
-class MoneyInvariantError(DomainError):
-    """A replay carries other amounts than the first call, or a row would break the ledger."""
-
-    sqlstate = "JS500"
-    in_jobs = InJobs.NEVER
-
-    table: str | None = None
-    subject_id: uuid.UUID | None = None
-    idempotency_key: str | None = None
-
-
 class TemporarilyUnavailableError(DomainError):
     """Something we depend on does not answer; nothing was lost."""
 
@@ -290,16 +251,7 @@ class WebhookRefusedError(DomainError):
 
     in_jobs = InJobs.NEVER
 
-    reason: str
-
-
-class BadCredentialsError(DomainError):
-    """Sign-in, token or one-time code refused."""
-
-    in_jobs = InJobs.NEVER
-
-    reason: str
-    reasons: tuple[str, ...] = ()
+    reason: WebhookReason
 
 
 class RateLimitedError(DomainError):
@@ -352,36 +304,3 @@ def job_failure(error: Exception) -> JobFailure | None:
             return JobFailure(InJobs.NEVER, FailureKind.ERROR, str(error))
         case _:
             return None
-
-
-def _wire_type(cls: type[DomainError]) -> type[msgspec.Struct]:
-    """A struct with the fields of `cls`; msgspec itself cannot make an exception."""
-    hints = get_type_hints(cls)
-    declared: list[Any] = [
-        (field.name, hints[field.name])
-        if field.default is dataclasses.MISSING
-        else (field.name, hints[field.name], field.default)
-        for field in dataclasses.fields(cls)  # type: ignore[arg-type]  # see __init_subclass__
-    ]
-    return msgspec.defstruct(cls.__name__, declared, kw_only=True, forbid_unknown_fields=True)
-
-
-_BY_SQLSTATE = {cls.sqlstate: cls for cls in DomainError.__subclasses__() if cls.sqlstate}
-_WIRE_TYPES = {cls: _wire_type(cls) for cls in _BY_SQLSTATE.values()}
-
-
-def from_database(error: psycopg.Error) -> DomainError | None:
-    """The DomainError that a SQL function raised, or None for a driver's own error.
-
-    Raises: msgspec.ValidationError, if the function wrote a field that the class does not declare.
-    """
-    return decode(error.sqlstate, error.diag.message_detail)
-
-
-def decode(sqlstate: str | None, detail: str | None) -> DomainError | None:
-    """As `from_database`, of what SQL wrote."""
-    cls = _BY_SQLSTATE.get(sqlstate or "")
-    if cls is None:
-        return None
-    fields = msgspec.json.decode(detail or "{}", type=_WIRE_TYPES[cls])
-    return _rebuild(cls, {name: getattr(fields, name) for name in cls.field_names})

@@ -12,7 +12,7 @@ import msgspec
 from psycopg.types.json import Jsonb
 
 from core.db import Connection, fetch_one
-from core.errors import InvalidInputError
+from core.errors import InputReason, InvalidInputError
 
 KEY_LENGTH_MAX = 255
 
@@ -33,9 +33,7 @@ def request_of(route: str, key: str | None, body: bytes) -> IdempotentRequest | 
     if key is None:
         return None
     if not 1 <= len(key) <= KEY_LENGTH_MAX or not key.isascii() or not key.isprintable():
-        raise InvalidInputError(
-            field="Idempotency-Key", reason=f"1 to {KEY_LENGTH_MAX} printable ASCII characters"
-        )
+        raise InvalidInputError(field="Idempotency-Key", reason=InputReason.NOT_AN_IDEMPOTENCY_KEY)
     return IdempotentRequest(route, key, hashlib.sha256(body).digest())
 
 

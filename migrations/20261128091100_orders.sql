@@ -246,7 +246,7 @@ begin
   end if;
   if v_order.state not in ('failed', 'expired') then
     raise exception 'not to be retried' using errcode = 'JS409', detail = jsonb_build_object(
-      'reason', 'only a failed or expired payment can be tried again', 'state', v_order.state)::text;
+      'reason', 'not_retryable', 'state', v_order.state)::text;
   end if;
   update app.orders
   set attempt = attempt + 1,

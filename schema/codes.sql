@@ -219,7 +219,7 @@ begin
         and person_key = v_person_key
     ) then
       raise exception 'once a person' using errcode = 'JS409',
-        detail = '{"reason": "you have redeemed this code with another account"}';
+        detail = '{"reason": "redeemed_with_another_account"}';
     end if;
     v_redemption.credits_expire_at :=
       app.now() + make_interval(days => v_code.credits_expire_after_days);

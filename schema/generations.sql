@@ -124,7 +124,7 @@ begin
   then
     raise exception 'generation cannot go from % to %', old.state, new.state
       using errcode = 'JS409', detail = jsonb_build_object(
-        'reason', 'state', 'state', old.state, 'wanted', new.state)::text;
+        'reason', 'wrong_state', 'state', old.state, 'wanted', new.state)::text;
   end if;
   if new.state <> old.state or new.cancel_requested_at is distinct from old.cancel_requested_at
   then

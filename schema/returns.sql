@@ -158,10 +158,10 @@ begin
     raise exception 'no such order' using errcode = 'JS404', detail = '{"kind": "order"}';
   end if;
   v_reason := case
-    when v_order.paid_at is null and v_order.state <> 'review' then 'the order is not paid'
-    when v_order.state in ('disputed', 'charged_back') then 'the payment is disputed'
-    when v_order.amount_total = 0 then 'nothing was paid for this order'
-    when v_order.amount_gone >= v_order.amount_total then 'all of it is refunded already' end;
+    when v_order.paid_at is null and v_order.state <> 'review' then 'not_paid'
+    when v_order.state in ('disputed', 'charged_back') then 'disputed'
+    when v_order.amount_total = 0 then 'nothing_paid'
+    when v_order.amount_gone >= v_order.amount_total then 'all_returned' end;
   if v_reason is not null then
     raise exception 'not refundable' using errcode = 'JS409', detail = jsonb_build_object(
       'reason', v_reason, 'state', v_order.state)::text;
@@ -199,11 +199,11 @@ begin
   select refund_days into v_days from app.payment_terms;
   if v_order.paid_at is null then
     raise exception 'in review' using errcode = 'JS409', detail = jsonb_build_object(
-      'reason', 'the payment is being looked at', 'state', v_order.state)::text;
+      'reason', 'in_review', 'state', v_order.state)::text;
   end if;
   if v_order.paid_at < app.now() - make_interval(days => v_days) then
     raise exception 'too late' using errcode = 'JS409', detail = jsonb_build_object(
-      'reason', 'the time for a refund is over', 'refund_days', v_days)::text;
+      'reason', 'time_over', 'refund_days', v_days)::text;
   end if;
   select coalesce(sum(remaining), 0)
   into v_unused
@@ -213,11 +213,11 @@ begin
     and reference = 'order:' || p_order_id;
   if v_unused = 0 then
     raise exception 'nothing unused' using errcode = 'JS409',
-      detail = '{"reason": "all credits of this order are spent"}';
+      detail = '{"reason": "all_spent"}';
   end if;
   if p_credits not between 1 and v_unused then
     raise exception 'more than unused' using errcode = 'JS422', detail = jsonb_build_object(
-      'field', 'credits', 'reason', format('of this order %s are unused', v_unused))::text;
+      'field', 'credits', 'reason', 'more_than_unused', 'left', v_unused)::text;
   end if;
   -- The smallest amount of money that is worth so many credits, and never more than they are.
   v_target := v_order.credits_reversed + coalesce(p_credits, v_unused);
@@ -227,7 +227,7 @@ begin
   end if;
   if v_gone <= v_order.amount_gone then
     raise exception 'worth nothing' using errcode = 'JS422', detail =
-      '{"field": "credits", "reason": "worth less than the smallest coin"}';
+      '{"field": "credits", "reason": "worth_nothing"}';
   end if;
   perform app.open_refund(
     p_refund_id, v_order, v_gone - v_order.amount_gone, 'buyer', p_reason, null);
@@ -283,8 +283,8 @@ begin
   v_amount := coalesce(p_amount, v_order.amount_total - v_order.amount_gone);
   if v_amount not between 1 and v_order.amount_total - v_order.amount_gone then
     raise exception 'more than left' using errcode = 'JS422', detail = jsonb_build_object(
-      'field', 'amount', 'reason', format('between 1 and %s are left to refund',
-        v_order.amount_total - v_order.amount_gone))::text;
+      'field', 'amount', 'reason', 'more_than_left',
+      'left', v_order.amount_total - v_order.amount_gone)::text;
   end if;
   perform app.open_refund(p_refund_id, v_order, v_amount, 'admin', p_reason, p_key);
   perform app.write_audit('payment.refund', p_order_id::text, v_terms);

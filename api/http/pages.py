@@ -16,7 +16,7 @@ from litestar.di import NamedDependency, Provide
 from litestar.params import QueryParameter, SkipValidation
 
 from core.db import Connection, Database, Scope
-from core.errors import InvalidInputError
+from core.errors import InputReason, InvalidInputError
 
 Row = TypeVar("Row")
 Item = TypeVar("Item")
@@ -69,7 +69,7 @@ class Keyset(Generic[Row, Place]):
             raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
             return self._decoder.decode(raw)
         except (ValueError, binascii.Error, msgspec.MsgspecError, UnicodeError) as error:
-            raise InvalidInputError(field="cursor", reason="not_a_cursor_of_this_list") from error
+            raise InvalidInputError(field="cursor", reason=InputReason.NOT_A_CURSOR) from error
 
 
 class _Dated(Protocol):

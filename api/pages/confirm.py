@@ -12,8 +12,9 @@ from api import pages
 from api.identity import context_of
 from api.resources import AppResources, Resources
 from api.schemas.auth import Password, TokenHash
-from core.errors import BadCredentialsError, DomainError, InvalidInputError, NotAllowedError
+from core.errors import DomainError, InvalidInputError, NotAllowedError
 from core.identity import sessions
+from core.identity.errors import AccessReason, BadCredentialsError
 from core.identity.supabase_auth import SignedIn
 
 log = structlog.get_logger()
@@ -138,13 +139,13 @@ async def _set_password(
     if not access_token:
         session = await resources.auth.confirm_link(token_hash, link_type)
         if session is None:
-            raise BadCredentialsError(reason="otp_expired")
+            raise BadCredentialsError(reason=AccessReason.OTP_EXPIRED)
         access_token = session.access_token
     claims = await resources.tokens.verify(access_token)
     try:
         await resources.auth.update_password(access_token, claims, password, None)
     except InvalidInputError as error:
-        weak = error.reason == "weak_password"
+        weak = error.reason is AccessReason.WEAK_PASSWORD
         return _password_form(
             link_type,
             token_hash=token_hash,

@@ -11,14 +11,9 @@ from api.openapi import BEARER, PUBLIC
 from api.problems import raises
 from api.resources import AppResources, Auth, Limits, Resources
 from api.schemas import auth as schemas
-from core.errors import (
-    BadCredentialsError,
-    ConflictError,
-    InvalidInputError,
-    NotAllowedError,
-    NotFoundError,
-)
+from core.errors import ConflictError, InvalidInputError, NotAllowedError, NotFoundError
 from core.identity import sessions
+from core.identity.errors import AccessReason, BadCredentialsError
 from core.identity.supabase_auth import SignedIn
 
 AnyRequest = Request[Any, Any, Any]
@@ -81,7 +76,9 @@ async def confirm(
         await limits.check_mail(data.email)
         session = await auth.confirm_code(data.email, data.code, data.type)
     else:
-        raise InvalidInputError(field="token_hash", reason="token_hash_or_email_and_code_needed")
+        raise InvalidInputError(
+            field="token_hash", reason=AccessReason.TOKEN_HASH_OR_EMAIL_AND_CODE_NEEDED
+        )
     if session is None:
         return schemas.ConfirmResult("confirm_other_address")
     return schemas.ConfirmResult("signed_in", await _session_view(request, resources, session))

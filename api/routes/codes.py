@@ -10,16 +10,10 @@ from api.problems import raises
 from api.resources import Db, Limits
 from api.schemas.codes import RedeemCode, RedemptionView
 from core.codes import service
+from core.codes.errors import ExpiredCodeError, UnknownCodeError, UsedUpCodeError
 from core.codes.types import Redemption
 from core.db import Connection
-from core.errors import (
-    ConflictError,
-    ExpiredCodeError,
-    NotAllowedError,
-    NotFoundError,
-    UnknownCodeError,
-    UsedUpCodeError,
-)
+from core.errors import ConflictError, NotAllowedError, NotFoundError
 from core.people import service as accounts
 from core.ratelimit import Limit
 

@@ -26,6 +26,7 @@ from api.schemas.generations import GenerationEvent, view_of
 from core.db import Connection, Scope
 from core.errors import NotFoundError, QuotaError
 from core.generations import service
+from core.generations.errors import GenerationReason
 from core.generations.types import Generation
 
 STREAMS_PER_USER_MAX = 20
@@ -103,7 +104,7 @@ async def stream_generation_events(
     if first.is_finished and first.version <= seen:
         return Response(None, status_code=204)
     if _is_full(resources, user.claims.user_id):
-        raise QuotaError(reason="event_streams", limit=STREAMS_PER_USER_MAX)
+        raise QuotaError(reason=GenerationReason.EVENT_STREAMS, limit=STREAMS_PER_USER_MAX)
     return ServerSentEvent(
         _events(resources, user, first, seen=seen),
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},

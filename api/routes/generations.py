@@ -24,12 +24,12 @@ from api.schemas.generations import (
 )
 from core import idempotency
 from core.changes import Change
+from core.credits.errors import InsufficientCreditsError
 from core.db import Connection, Database, Scope
 from core.errors import (
     ConflictError,
     GoneError,
     IdempotencyMismatchError,
-    InsufficientCreditsError,
     InvalidInputError,
     NotFoundError,
     RequestInProgressError,

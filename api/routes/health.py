@@ -19,7 +19,7 @@ from api.resources import AppResources, Resources
 from api.schemas.health import Alive, Check, Readiness, State
 from core import health
 from core.db import Connection
-from core.errors import BadCredentialsError
+from core.identity.errors import AccessReason, BadCredentialsError
 from core.noun import Check as NounCheck
 from core.nouns import NOUNS
 
@@ -127,7 +127,7 @@ async def get_metrics(request: Request[Any, Any, Any], resources: AppResources) 
     if settings.metrics_token is not None:
         offered = request.headers.get("authorization", "").removeprefix("Bearer ")
         if not is_one_of(offered, settings.metrics_token):
-            raise BadCredentialsError(reason="metrics_token")
+            raise BadCredentialsError(reason=AccessReason.METRICS_TOKEN)
     text = generate_latest(resources.metrics.registry).decode()
     try:
         async with asyncio.timeout(CHECK_SECONDS_MAX):

@@ -10,6 +10,7 @@ from datetime import datetime
 import msgspec
 
 from core.codes import queries
+from core.codes.errors import UnknownCodeError
 from core.codes.types import (
     Batch,
     Code,
@@ -22,7 +23,7 @@ from core.codes.types import (
     new_code_text,
 )
 from core.db import Connection
-from core.errors import NotFoundError, UnknownCodeError
+from core.errors import NotFoundError
 from core.ids import new_id
 
 # A key of an admin names one batch for ever.

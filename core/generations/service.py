@@ -15,6 +15,7 @@ from core.catalog import service as catalog
 from core.changes import Change
 from core.db import Connection, fetch_all, fetch_one
 from core.errors import ConflictError, NotFoundError
+from core.generations.errors import GenerationReason
 from core.generations.types import (
     Filters,
     Generation,
@@ -151,7 +152,7 @@ async def retry_terms(conn: Connection, generation_id: uuid.UUID) -> NewGenerati
     """
     old = await get(conn, generation_id)
     if not old.is_finished:
-        raise ConflictError(reason="not_finished", state=old.state)
+        raise ConflictError(reason=GenerationReason.NOT_FINISHED, state=old.state)
     return NewGeneration(
         operation=old.operation,
         upload_id=old.upload_id,
@@ -190,7 +191,7 @@ def result_file(generation: Generation, *, thumbnail: bool) -> ResultFile:
     """Raises: ConflictError (there is no image)."""
     result = generation.result
     if result is None:
-        raise ConflictError(reason="no_image", state=generation.state)
+        raise ConflictError(reason=GenerationReason.NO_IMAGE, state=generation.state)
     key = result.thumbnail_key if thumbnail else result.storage_key
     extension = key.rpartition(".")[2]
     suffix = "-thumbnail" if thumbnail else ""

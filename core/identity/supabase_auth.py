@@ -8,7 +8,7 @@ import contextlib
 import datetime as dt
 import uuid
 from collections.abc import AsyncIterator
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import httpx
 import msgspec
@@ -23,7 +23,6 @@ from supabase_auth.errors import (
 from supabase_auth.types import AuthResponse, Session, User, UserAttributes, VerifyOtpParams
 
 from core.errors import (
-    BadCredentialsError,
     ConflictError,
     DomainError,
     InvalidInputError,
@@ -32,6 +31,7 @@ from core.errors import (
     RateLimitedError,
     TemporarilyUnavailableError,
 )
+from core.identity.errors import AccessReason, BadCredentialsError, WeakPasswordError
 from core.identity.tokens import Claims
 from core.settings import Settings
 
@@ -43,45 +43,47 @@ _STORAGE_KEY = "session"
 _STORED_SESSION_SECONDS = 600
 _MAIL_RETRY_SECONDS = 60  # the service's own pause between two mails to one address
 
-_REFUSALS: dict[str, tuple[type[DomainError], dict[str, Any]]] = {
-    "invalid_credentials": (BadCredentialsError, {}),
-    "otp_expired": (BadCredentialsError, {}),
-    "bad_jwt": (BadCredentialsError, {}),
-    "no_authorization": (BadCredentialsError, {}),
-    "session_not_found": (BadCredentialsError, {}),
-    "session_expired": (BadCredentialsError, {}),
-    "refresh_token_not_found": (BadCredentialsError, {}),
-    "refresh_token_already_used": (BadCredentialsError, {}),
-    "user_not_found": (BadCredentialsError, {}),
-    "current_password_invalid": (BadCredentialsError, {}),
-    "mfa_verification_failed": (BadCredentialsError, {}),
-    "mfa_verification_rejected": (BadCredentialsError, {}),
-    "mfa_challenge_expired": (BadCredentialsError, {}),
-    "mfa_ip_address_mismatch": (BadCredentialsError, {}),
-    "email_not_confirmed": (NotAllowedError, {}),
-    "user_banned": (NotAllowedError, {}),
-    "signup_disabled": (NotAllowedError, {}),
-    "email_provider_disabled": (NotAllowedError, {}),
-    "otp_disabled": (NotAllowedError, {}),
-    "insufficient_aal": (NotAllowedError, {}),
-    "reauthentication_needed": (NotAllowedError, {}),
-    "current_password_required": (NotAllowedError, {}),
-    "mfa_totp_enroll_not_enabled": (NotAllowedError, {}),
-    "mfa_totp_verify_not_enabled": (NotAllowedError, {}),
-    "email_address_not_authorized": (NotAllowedError, {}),
-    "captcha_failed": (NotAllowedError, {}),
-    "user_already_exists": (ConflictError, {}),
-    "email_exists": (ConflictError, {}),
-    "conflict": (ConflictError, {}),
-    "mfa_factor_name_conflict": (ConflictError, {}),
-    "mfa_verified_factor_exists": (ConflictError, {}),
-    "too_many_enrolled_mfa_factors": (ConflictError, {}),
-    "weak_password": (InvalidInputError, {"field": "password"}),
-    "same_password": (InvalidInputError, {"field": "password"}),
-    "email_address_invalid": (InvalidInputError, {"field": "email"}),
-    "mfa_factor_not_found": (NotFoundError, {"kind": "factor"}),
+_Refusal = type[BadCredentialsError] | type[NotAllowedError] | type[ConflictError]
+_REFUSALS: dict[str, _Refusal] = {
+    AccessReason.INVALID_CREDENTIALS: BadCredentialsError,
+    AccessReason.OTP_EXPIRED: BadCredentialsError,
+    AccessReason.BAD_JWT: BadCredentialsError,
+    AccessReason.NO_AUTHORIZATION: BadCredentialsError,
+    AccessReason.SESSION_NOT_FOUND: BadCredentialsError,
+    AccessReason.SESSION_EXPIRED: BadCredentialsError,
+    AccessReason.REFRESH_TOKEN_NOT_FOUND: BadCredentialsError,
+    AccessReason.REFRESH_TOKEN_ALREADY_USED: BadCredentialsError,
+    AccessReason.USER_NOT_FOUND: BadCredentialsError,
+    AccessReason.CURRENT_PASSWORD_INVALID: BadCredentialsError,
+    AccessReason.MFA_VERIFICATION_FAILED: BadCredentialsError,
+    AccessReason.MFA_VERIFICATION_REJECTED: BadCredentialsError,
+    AccessReason.MFA_CHALLENGE_EXPIRED: BadCredentialsError,
+    AccessReason.MFA_IP_ADDRESS_MISMATCH: BadCredentialsError,
+    AccessReason.EMAIL_NOT_CONFIRMED: NotAllowedError,
+    AccessReason.USER_BANNED: NotAllowedError,
+    AccessReason.SIGNUP_DISABLED: NotAllowedError,
+    AccessReason.EMAIL_PROVIDER_DISABLED: NotAllowedError,
+    AccessReason.OTP_DISABLED: NotAllowedError,
+    AccessReason.INSUFFICIENT_AAL: NotAllowedError,
+    AccessReason.REAUTHENTICATION_NEEDED: NotAllowedError,
+    AccessReason.CURRENT_PASSWORD_REQUIRED: NotAllowedError,
+    AccessReason.MFA_TOTP_ENROLL_NOT_ENABLED: NotAllowedError,
+    AccessReason.MFA_TOTP_VERIFY_NOT_ENABLED: NotAllowedError,
+    AccessReason.EMAIL_ADDRESS_NOT_AUTHORIZED: NotAllowedError,
+    AccessReason.CAPTCHA_FAILED: NotAllowedError,
+    AccessReason.USER_ALREADY_EXISTS: ConflictError,
+    AccessReason.EMAIL_EXISTS: ConflictError,
+    AccessReason.CONFLICT: ConflictError,
+    AccessReason.MFA_FACTOR_NAME_CONFLICT: ConflictError,
+    AccessReason.MFA_VERIFIED_FACTOR_EXISTS: ConflictError,
+    AccessReason.TOO_MANY_ENROLLED_MFA_FACTORS: ConflictError,
 }
-_MALFORMED = frozenset({"validation_failed", "bad_json"})
+_REFUSED_FIELDS: dict[str, str] = {
+    AccessReason.SAME_PASSWORD: "password",
+    AccessReason.EMAIL_ADDRESS_INVALID: "email",
+}
+_NO_FACTOR = "mfa_factor_not_found"
+_MALFORMED = frozenset({AccessReason.VALIDATION_FAILED, AccessReason.BAD_JSON})
 _MAIL_LIMITS = frozenset({"over_email_send_rate_limit", "over_request_rate_limit"})
 
 
@@ -194,7 +196,7 @@ class SupabaseAuth:
                 {"factor_type": "totp", "friendly_name": friendly_name, "issuer": "Jewelshot"}
             )
         if answer.totp is None:
-            raise TemporarilyUnavailableError(what="sign-in service")
+            raise TemporarilyUnavailableError(what="sign_in")
         return EnrolledFactor(
             uuid.UUID(answer.id), answer.totp.secret, answer.totp.uri, answer.totp.qr_code
         )
@@ -255,7 +257,7 @@ class SupabaseAuth:
             raise _refusal(error, checks) from error
         except (httpx.HTTPError, ValueError) as error:  # pydantic raises ValueErrors
             log.warning("auth.bad_answer", error=type(error).__name__)
-            raise TemporarilyUnavailableError(what="sign-in service") from error
+            raise TemporarilyUnavailableError(what="sign_in") from error
 
     @contextlib.asynccontextmanager
     async def _client_of(
@@ -288,30 +290,31 @@ class SupabaseAuth:
 
 
 def _refusal(error: AuthError, checks: str) -> DomainError:
-    code = error.code or ""
+    code: str = error.code or ""
     if code in _MAIL_LIMITS:
-        return RateLimitedError(retry_after_seconds=_MAIL_RETRY_SECONDS, policy="sign-in service")
+        return RateLimitedError(retry_after_seconds=_MAIL_RETRY_SECONDS, policy="sign_in")
     if code in _MALFORMED:
-        return InvalidInputError(field=checks, reason=code)
+        return InvalidInputError(field=checks, reason=AccessReason(code))
+    if code in _REFUSED_FIELDS:
+        return InvalidInputError(field=_REFUSED_FIELDS[code], reason=AccessReason(code))
+    if code == AccessReason.WEAK_PASSWORD:
+        return WeakPasswordError(reasons=tuple(getattr(error, "reasons", None) or ()))
+    if code == _NO_FACTOR:
+        return NotFoundError(kind="factor")
     refusal = _REFUSALS.get(code)
-    if refusal is None:
-        return _unknown_refusal(error)
-    cls, fields = refusal
-    named = {} if cls is NotFoundError else {"reason": code}
-    reasons = getattr(error, "reasons", None)
-    return cls(**fields, **named, **({"reasons": tuple(reasons)} if reasons else {}))
+    return _unknown_refusal(error) if refusal is None else refusal(reason=AccessReason(code))
 
 
 def _unknown_refusal(error: AuthError) -> DomainError:
     if isinstance(error, AuthSessionMissingError):
-        return BadCredentialsError(reason="session_not_found")
+        return BadCredentialsError(reason=AccessReason.SESSION_NOT_FOUND)
     status = getattr(error, "status", 0)
     log.error("auth.refused", code=error.code, status=status, error=type(error).__name__)
     if isinstance(error, AuthRetryableError | AuthUnknownError) or not 400 <= status < 500:
-        return TemporarilyUnavailableError(what="sign-in service")
+        return TemporarilyUnavailableError(what="sign_in")
     if status == 401:
-        return BadCredentialsError(reason="refused")
-    return NotAllowedError(reason="refused")
+        return BadCredentialsError(reason=AccessReason.REFUSED)
+    return NotAllowedError(reason=AccessReason.REFUSED)
 
 
 def _signed_in(session: Session) -> SignedIn:
@@ -325,5 +328,5 @@ def _signed_in(session: Session) -> SignedIn:
 
 def _require_session(answer: AuthResponse) -> SignedIn:
     if answer.session is None:
-        raise TemporarilyUnavailableError(what="sign-in service")
+        raise TemporarilyUnavailableError(what="sign_in")
     return _signed_in(answer.session)

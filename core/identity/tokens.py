@@ -16,7 +16,7 @@ import jwt
 import msgspec
 import structlog
 
-from core.errors import BadCredentialsError
+from core.identity.errors import AccessReason, BadCredentialsError
 from core.jwks import Entries, KeySet
 from core.settings import Settings
 
@@ -74,7 +74,7 @@ class TokenVerifier:
         self._keys = KeySet(
             http,
             settings.jwks_url,
-            what="sign-in service",
+            what="sign_in",
             read=_read_keys,
             fresh_seconds=JWKS_SECONDS,
             retry_seconds=REFETCH_SECONDS,
@@ -90,7 +90,7 @@ class TokenVerifier:
         set yet and the endpoint does not answer.
         """
         if len(token) > TOKEN_BYTES_MAX:
-            raise BadCredentialsError(reason="malformed_token")
+            raise BadCredentialsError(reason=AccessReason.MALFORMED_TOKEN)
         digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
         known = self._tokens.get(digest)
         if known is not None and self._is_signed_with_a_known_key(known):
@@ -115,7 +115,7 @@ class TokenVerifier:
     def _remembered(self, digest: bytes, known: _Verified) -> Claims:
         if known.claims.expires_at + LEEWAY_SECONDS <= self._now():
             del self._tokens[digest]
-            raise BadCredentialsError(reason="expired_token")
+            raise BadCredentialsError(reason=AccessReason.EXPIRED_TOKEN)
         self._tokens.move_to_end(digest)
         return known.claims
 
@@ -123,19 +123,19 @@ class TokenVerifier:
         try:
             header = jwt.get_unverified_header(token)
         except (jwt.PyJWTError, ValueError) as error:
-            raise BadCredentialsError(reason="malformed_token") from error
+            raise BadCredentialsError(reason=AccessReason.MALFORMED_TOKEN) from error
         algorithm = header.get("alg")
         if algorithm not in self._algorithms:
-            raise BadCredentialsError(reason="algorithm_not_allowed")
+            raise BadCredentialsError(reason=AccessReason.ALGORITHM_NOT_ALLOWED)
         if algorithm == "HS256":
             assert self._secret is not None
             return "", self._secret
         key_id = header.get("kid")
         if not isinstance(key_id, str) or not key_id:
-            raise BadCredentialsError(reason="unknown_key")
+            raise BadCredentialsError(reason=AccessReason.UNKNOWN_KEY)
         key = await self._find_key(key_id)
         if key.algorithm_name != algorithm:
-            raise BadCredentialsError(reason="algorithm_not_allowed")
+            raise BadCredentialsError(reason=AccessReason.ALGORITHM_NOT_ALLOWED)
         return key_id, key
 
     async def _find_key(self, key_id: str) -> Key:
@@ -144,7 +144,7 @@ class TokenVerifier:
         if key is None:
             key = (await self._keys.get_newer(keys)).get(key_id)
         if key is None:
-            raise BadCredentialsError(reason="unknown_key")
+            raise BadCredentialsError(reason=AccessReason.UNKNOWN_KEY)
         return key
 
     def _decode(self, token: str, key: Key | str) -> Claims:
@@ -159,9 +159,9 @@ class TokenVerifier:
                 options={"require": _REQUIRED},
             )
         except jwt.ExpiredSignatureError as error:
-            raise BadCredentialsError(reason="expired_token") from error
+            raise BadCredentialsError(reason=AccessReason.EXPIRED_TOKEN) from error
         except (jwt.PyJWTError, ValueError) as error:
-            raise BadCredentialsError(reason="invalid_token") from error
+            raise BadCredentialsError(reason=AccessReason.INVALID_TOKEN) from error
         return _read_claims(payload)
 
 
@@ -174,9 +174,9 @@ def _read_claims(payload: dict[str, Any]) -> Claims:
         user_id = uuid.UUID(payload["sub"])
         session_id = str(uuid.UUID(payload["session_id"]))
     except (ValueError, TypeError, AttributeError) as error:
-        raise BadCredentialsError(reason="invalid_token") from error
+        raise BadCredentialsError(reason=AccessReason.INVALID_TOKEN) from error
     if payload["role"] != "authenticated":
-        raise BadCredentialsError(reason="not_a_user_token")
+        raise BadCredentialsError(reason=AccessReason.NOT_A_USER_TOKEN)
     return Claims(
         user_id=user_id,
         session_id=session_id,

@@ -16,6 +16,7 @@ from core.errors import ConflictError, TemporarilyUnavailableError
 from core.payments import queries, service
 from core.payments.context import Buyer, CheckoutContext
 from core.payments.customers import create_customer
+from core.payments.errors import PaymentReason
 from core.payments.provider import (
     Missing,
     PaymentProvider,
@@ -116,7 +117,7 @@ async def _open_session(context: CheckoutContext, buyer: Buyer, checkout: Checko
 def _has_page(order: Order) -> bool:
     """Raises: ConflictError when there will be none."""
     if order.state not in PAYABLE:
-        raise ConflictError(reason="this order has ended", state=order.state)
+        raise ConflictError(reason=PaymentReason.ORDER_ENDED, state=order.state)
     return order.state is OrderState.OPEN and order.session_url is not None
 
 
@@ -165,7 +166,7 @@ async def _get_price(provider: PaymentProvider, order: Order) -> Price:
             ours=order.unit_amount,
             theirs=price.unit_amount if price else None,
         )
-        raise TemporarilyUnavailableError(what="this pack")
+        raise TemporarilyUnavailableError(what="pack")
     return price
 
 
@@ -177,7 +178,7 @@ async def _close_session(provider: PaymentProvider, order: Order) -> None:
     if session.state is SessionState.OPEN:
         session = await provider.expire_session(order.session_id)
     if session.is_paid:
-        raise ConflictError(reason="this payment has arrived after all", state=order.state)
+        raise ConflictError(reason=PaymentReason.PAYMENT_ARRIVED, state=order.state)
 
 
 async def _next_attempt(context: CheckoutContext, buyer: Buyer, order: Order) -> Order:

@@ -8,19 +8,19 @@ import msgspec
 
 from core.db import Connection, fetch_one
 from core.errors import NotAllowedError
+from core.people.errors import OpeningReason
 
 
 class Opening(msgspec.Struct, frozen=True):
     """Whether the account is open, and whether this call granted the sign-up credits.
 
-    `reason` says why none were granted: already_granted, email_not_verified, network_limit,
-    person_had_credits.
+    `reason` says why none were granted.
     """
 
     opened: bool
     granted: bool
     credits: int
-    reason: str | None = None
+    reason: OpeningReason | None = None
 
 
 class Account(msgspec.Struct, frozen=True):
@@ -84,5 +84,5 @@ async def get_or_open_account(conn: Connection, network: str) -> Account:
         opening = await open_account(conn, network)
         account = await find_account(conn)
         if account is None:
-            raise NotAllowedError(reason=opening.reason or "account_not_open")
+            raise NotAllowedError(reason=opening.reason or OpeningReason.ACCOUNT_NOT_OPEN)
     return account

@@ -1,4 +1,4 @@
-"""What is wrong with a picture: with a photo that was sent, or with a provider's result."""
+"""What is wrong with a photo that was sent."""
 
 from enum import StrEnum
 
@@ -101,21 +101,3 @@ class PayloadTooLargeError(DomainError):
     height: int | None = None
     limit_pixels: int | None = None
     side_max: int | None = None
-
-
-class OutputReason(StrEnum):
-    """Why a provider's result is not what was ordered."""
-
-    ABSURD_SIZE = "absurd_size"
-    ASPECT_CHANGED = "aspect_changed"
-    BACKGROUND_NOT_FOUND = "background_not_found"
-    BAD_PARAMETERS = "bad_parameters"
-    BLANK = "blank"
-    EMPTY_OUTPUT = "empty_output"
-    NO_ALPHA = "no_alpha"
-    NOT_ENLARGED = "not_enlarged"
-    NOTHING_FOUND = "nothing_found"
-    SIZE_MISMATCH = "size_mismatch"
-    TOO_MANY_BYTES = "too_many_bytes"
-    UNDECODABLE = "undecodable"
-    WRONG_TYPE = "wrong_type"

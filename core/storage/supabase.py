@@ -20,7 +20,8 @@ from core.errors import ConflictError, NotFoundError, PermanentError
 from core.pixels.errors import PayloadTooLargeError, PhotoReason
 from core.retries import retrying
 from core.settings import Settings
-from core.storage.types import SignedUpload, StorageUnavailableError
+from core.storage.errors import StorageReason, StorageUnavailableError
+from core.storage.types import SignedUpload
 
 Result = TypeVar("Result")
 
@@ -156,7 +157,7 @@ def _translate(operation: str, error: StorageApiError) -> Exception:
         case 404 if error.code == _OBJECT_MISSING:
             return NotFoundError(kind="object")
         case 409:
-            return ConflictError(reason="object_exists")
+            return ConflictError(reason=StorageReason.OBJECT_EXISTS)
         case 413:
             return PayloadTooLargeError(reason=PhotoReason.NOT_KEPT)
         case 400 | 415 | 422:

@@ -6,16 +6,6 @@ from typing import Protocol
 
 import msgspec
 
-from core.errors import InJobs, TemporarilyUnavailableError
-
-
-class StorageUnavailableError(TemporarilyUnavailableError):
-    """The store does not answer, or answers nonsense: a request says 503, a job tries again."""
-
-    in_jobs = InJobs.BACKOFF
-
-    what: str = "storage"
-
 
 class SignedUpload(msgspec.Struct, frozen=True):
     """One key may be written once, by PUT, without any other credential, until it expires."""

@@ -24,7 +24,8 @@ from core.people.service import get_or_open_account
 from core.pixels import sniff
 from core.pixels.errors import PayloadTooLargeError, UnsupportedMediaError
 from core.pixels.formats.base import ImageFormat
-from core.storage.types import Storage, StorageUnavailableError
+from core.storage.errors import StorageUnavailableError
+from core.storage.types import Storage
 from core.uploads import queries
 from core.uploads.errors import UploadReason
 from core.uploads.types import (

@@ -1,12 +1,17 @@
 """Errors are frozen structs: declared fields, equality, pickles, and what SQL writes into them."""
 
+import ast
 import contextlib
 import copy
 import dataclasses
 import pickle
 import re
+import subprocess
+import sys
 import uuid
+from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -17,12 +22,17 @@ from core.errors import (
     DomainError,
     FailureKind,
     InJobs,
-    InvalidInputError,
+    InputReason,
     NotFoundError,
-    TemporarilyUnavailableError,
+    Reason,
+    find_reason,
 )
-from tests.harness.errors import example, subclasses
-from tests.unit.test_structure import migrations_text
+from core.generations.errors import AlreadyBoughtError, GenerationReason
+from core.identity.errors import NoIdentityError
+from core.sql_errors import decode
+from core.words.say import figures_of
+from tests.harness.errors import example, required_of, subclasses
+from tests.unit.test_structure import migrations_text, sources, tree_of
 
 
 @pytest.mark.parametrize("cls", subclasses(), ids=lambda cls: cls.__name__)
@@ -46,7 +56,7 @@ def test_an_error_says_its_fields() -> None:
     assert str(error) == "kind='order'"
     assert error != NotFoundError(kind="pack")
     assert error != errors.GoneError(kind="order")
-    assert ConflictError(reason="x").fields == {"reason": "x"}
+    assert ConflictError(reason=InputReason.ID_TAKEN).fields == {"reason": "id_taken"}
     with pytest.raises(TypeError):
         NotFoundError()  # type: ignore[call-arg]  # a required field
 
@@ -102,58 +112,201 @@ def test_failures_that_are_no_domain_errors() -> None:
 
 
 def test_the_detail_of_sql_fills_declared_fields() -> None:
-    found = errors.decode(
+    found = decode(
         "JS409",
         '{"reason": "already_bought", "generation_id": "00000000-0000-0000-0000-000000000007"}',
     )
-    assert found == ConflictError(reason="already_bought", generation_id=uuid.UUID(int=7))
-    assert errors.decode("JS430", None) == errors.LeaseLostError()
-    assert errors.decode("23505", None) is None
-    for wrong in ('{"reason": "x", "colour": "red"}', '{"state": "x"}', '{"reason": 7}'):
-        with pytest.raises(msgspec.ValidationError):
-            errors.decode("JS409", wrong)
+    assert found == AlreadyBoughtError(
+        reason=GenerationReason.ALREADY_BOUGHT, generation_id=uuid.UUID(int=7)
+    )
+    plain = decode("JS409", '{"reason": "already_finished", "state": "failed"}')
+    assert plain == ConflictError(reason=GenerationReason.ALREADY_FINISHED, state="failed")
+    assert isinstance(plain, ConflictError)
+    assert plain.reason is GenerationReason.ALREADY_FINISHED
+    assert decode("JS430", None) == errors.LeaseLostError()
+    assert decode("JS401", None) == NoIdentityError()
+    assert decode("23505", None) is None
 
 
-def raised_in_sql() -> list[tuple[str, str]]:
-    """(SQLSTATE, text of the statement) of every error of ours."""
-    statements = re.findall(r"raise exception [^;]*;", migrations_text())
-    found = [
-        (code.group(1), text) for text in statements if (code := re.search(r"'(JS\d{3})'", text))
-    ]
-    assert len(found) > 60
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        '{"reason": "id_taken", "colour": "red"}',  # a field that nobody declares
+        '{"reason": "already_bought"}',  # one that its class needs
+        '{"state": "failed"}',
+        '{"reason": "because"}',
+        '{"reason": 7}',
+    ],
+)
+def test_what_sql_makes_up_is_a_programmers_error(wrong: str) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        decode("JS409", wrong)
+
+
+def test_every_error_of_sql_is_known_whoever_imports_what() -> None:
+    """In a process that has imported nothing else, as a script may be."""
+    declared = {
+        str(statement.value.value)
+        for _, path in sources("core")
+        for cls in ast.walk(tree_of(path))
+        if isinstance(cls, ast.ClassDef)
+        for statement in cls.body
+        if isinstance(statement, ast.Assign)
+        and isinstance(statement.targets[0], ast.Name)
+        and statement.targets[0].id == "sqlstate"
+        and isinstance(statement.value, ast.Constant)
+    }
+    alone = (
+        "from core.sql_errors import decode; import sys; print(*map(decode, sys.argv[1:], ['{}']))"
+    )
+    for sqlstate in declared:
+        done = subprocess.run(
+            [sys.executable, "-c", alone, sqlstate], capture_output=True, text=True, check=False
+        )
+        assert done.stdout != "None\n", sqlstate
+    assert {"JS401", "JS409", "JS442", "JS500"} <= declared
+
+
+def test_a_reason_is_the_word_of_one_noun() -> None:
+    words = Counter(word.value for noun in Reason.__subclasses__() for word in noun)
+    assert [word for word, times in words.items() if times > 1] == []
+    assert [word for word in words if re.fullmatch(r"[a-z][a-z0-9_]*", word) is None] == []
+    assert find_reason("already_bought") is GenerationReason.ALREADY_BOUGHT
+    assert find_reason("because") is None
+
+
+class Raised(msgspec.Struct, frozen=True):
+    """One `raise exception` of ours: the names that its detail writes, and the reasons it may."""
+
+    sqlstate: str
+    text: str
+    names: frozenset[str]
+    reasons: frozenset[str]
+
+    @property
+    def classes(self) -> set[type[DomainError]]:
+        known = [cls for cls in subclasses() if cls.sqlstate == self.sqlstate]
+        base = next(cls for cls in known if not cls.speaks_for)
+        return {
+            next((cls for cls in known if reason in cls.speaks_for), base)
+            for reason in self.reasons or {""}
+        }
+
+
+_STATEMENT = re.compile(r"raise exception [^;]*;")
+_CASE = re.compile(r"\bcase\b.*?\bend\b", re.DOTALL)
+
+
+def raised_in_sql() -> list[Raised]:
+    found = []
+    text = migrations_text()
+    for match in _STATEMENT.finditer(text):
+        statement = match.group()
+        code = re.search(r"'(JS\d{3})'", statement)
+        if code is None:
+            continue
+        names, reasons = _written(statement)
+        if "v_reason" in reasons:  # what the last `v_reason := case … end` before it may say
+            start = text.rindex("v_reason := case", 0, match.start())
+            case = _CASE.search(text, start)
+            assert case is not None
+            reasons = set(re.findall(r"then '(\w+)'", case.group()))
+        found.append(Raised(code.group(1), statement, frozenset(names), frozenset(reasons)))
     return found
 
 
-def keys_of(statement: str) -> set[str]:
-    """The names that the detail of one statement writes: of a JSON literal, or of its builder."""
+def _written(statement: str) -> tuple[set[str], set[str]]:
+    """The names in the detail of one statement, and the words (or the variable) of its reason."""
     literal = re.search(r"detail\s*=\s*'(\{.*?\})'", statement, re.DOTALL)
     if literal is not None:
-        return set(msgspec.json.decode(literal.group(1), type=dict[str, object]))
+        detail = msgspec.json.decode(literal.group(1), type=dict[str, Any])
+        return set(detail), {detail["reason"]} & set(
+            detail.values()
+        ) if "reason" in detail else set()
     built = re.search(r"detail\s*=\s*jsonb_build_object\((.*)\)::text", statement, re.DOTALL)
     if built is None:
         assert "detail" not in statement, statement
-        return set()
-    # Strip what stands in deeper brackets or in a `case`, then every second argument is a name.
-    flat = re.sub(r"\bcase\b.*?\bend\b", "x", built.group(1), flags=re.DOTALL)
+        return set(), set()
+    # A `case` becomes the words that it may yield; what stands in deeper brackets says nothing.
+    flat = _CASE.sub(
+        lambda case: "|".join(re.findall(r"(?:then|else) ('\w+')", case.group())), built.group(1)
+    )
     while (inner := re.sub(r"\([^()]*\)", "", flat)) != flat:
         flat = inner
-    return {name.strip().strip("'") for name in flat.split(",")[::2]}
+    parts = [part.strip() for part in flat.split(",")]
+    pairs = dict(zip((name.strip("'") for name in parts[::2]), parts[1::2], strict=True))
+    reason = pairs.get("reason", "")
+    return set(pairs), {word.strip("'") for word in reason.split("|") if word}
 
 
-def test_sql_writes_declared_fields_alone() -> None:
-    by_sqlstate = {cls.sqlstate: cls for cls in subclasses() if cls.sqlstate}
-    for sqlstate, statement in raised_in_sql():
-        cls = by_sqlstate[sqlstate]
-        keys = keys_of(statement)
-        assert keys <= set(cls.field_names), statement
-        required = {
-            field.name
-            for field in dataclasses.fields(cls)  # type: ignore[arg-type]  # see core.errors
-            if field.default is dataclasses.MISSING
-        }
-        assert required <= keys, statement
+def test_sql_writes_declared_fields_and_reasons_alone() -> None:
+    raised = raised_in_sql()
+    assert len(raised) > 60
+    for one in raised:
+        assert ("reason" in one.names) == bool(one.reasons), one.text
+        for reason in one.reasons:
+            assert find_reason(reason) is not None, one.text
+        for cls in one.classes:
+            assert one.names <= set(cls.field_names), one.text
+            assert required_of(cls) <= one.names, one.text
 
 
-def test_a_domain_error_of_a_vendor_counts_no_attempt() -> None:
-    assert TemporarilyUnavailableError.failure_kind is FailureKind.ABSENT
-    assert InvalidInputError.in_jobs is InJobs.NEVER
+def test_every_reason_is_given_somewhere() -> None:
+    in_sql = set(re.findall(r"""['"](\w+)['"]""", migrations_text()))
+    in_python = {
+        node.attr
+        for _, path in sources("core", "api")
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Attribute)
+    }
+    unused = [
+        word
+        for noun in Reason.__subclasses__()
+        for word in noun
+        if word not in in_sql and word.name not in in_python
+    ]
+    assert unused == []
+
+
+# --- words for people ------------------------------------------------------------------------
+
+
+def test_the_sentence_of_a_reason_shows_what_its_error_carries() -> None:
+    for one in raised_in_sql():
+        for reason in one.reasons:
+            assert figures_of(f"reason.{reason}") <= one.names, one.text
+    for name, node in raised_in_python():
+        given = {keyword.arg for keyword in node.keywords} | {"field"}
+        for word in reasons_named(node):
+            missing = figures_of(f"reason.{word}") - given
+            assert missing == set(), f"{name}:{node.lineno}"
+
+
+def raised_in_python() -> Iterator[tuple[str, ast.Call]]:
+    names = {cls.__name__ for cls in subclasses()}
+    for name, path in sources("core", "api"):
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
+                called = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
+                if called in names and any(keyword.arg == "reason" for keyword in node.keywords):
+                    yield name, node
+
+
+def reasons_named(call: ast.Call) -> Iterator[Reason]:
+    nouns = {noun.__name__: noun for noun in Reason.__subclasses__()}
+    for keyword in call.keywords:
+        if keyword.arg == "reason" and isinstance(keyword.value, ast.Attribute):
+            of = keyword.value.value
+            noun = nouns.get(of.id if isinstance(of, ast.Name) else getattr(of, "attr", ""))
+            if noun is not None:
+                yield noun[keyword.value.attr]
+
+
+def test_python_raises_no_reason_that_is_a_string() -> None:
+    wrong = [
+        f"{name}:{node.lineno}"
+        for name, node in raised_in_python()
+        for keyword in node.keywords
+        if keyword.arg == "reason" and isinstance(keyword.value, ast.Constant | ast.JoinedStr)
+    ]
+    assert wrong == []

@@ -6,6 +6,7 @@ from typing import get_args
 
 import pytest
 
+from api.problems import KINDS
 from core.catalog import params
 from core.catalog.types import Lane
 from core.credits.types import EntryKind, Source
@@ -17,7 +18,6 @@ from core.payments.types import OrderState
 from core.people.events import EventKind
 from core.pixels.errors import Carried, Found
 from core.pixels.formats.base import ImageFormat
-from core.uploads import errors as _upload_errors  # noqa: F401
 from core.words.say import SENTENCES, figures_of, say
 
 # Of each table: the words that need a sentence, and further keys that code asks for by name.
@@ -52,6 +52,7 @@ TABLES: dict[str, tuple[Iterable[str], set[str]]] = {
         (*params.LIMITS, *params.BRANCHES),
         {"required", "unknown", "unknown_all", "control_characters", "type", "enum", "other"},
     ),
+    "problem": (KINDS, set()),
     "reason": ([word for noun in Reason.__subclasses__() for word in noun], {"other"}),
     "run.call": (
         (),
@@ -64,6 +65,7 @@ TABLES: dict[str, tuple[Iterable[str], set[str]]] = {
     "run.late_image": ((), {"kept", "bought"}),
     "run.state": (GenerationState, {"queued_again", "failed_because", "cancel_requested"}),
     "run.summary": (Outcome, {"repeats"}),
+    "service": ((), {"payments", "stripe_webhooks"}),
     "source": (Source, {"none"}),
 }
 

@@ -22,6 +22,7 @@ from api.schemas.admin.codes import (
     NewCodeView,
 )
 from core.codes import service
+from core.codes.errors import CodeReason
 from core.codes.types import (
     Code,
     CodeFilters,
@@ -107,7 +108,7 @@ async def list_codes(
 ) -> Page[CodeView]:
     stored_prefix = prefix_of(prefix) if prefix is not None else None
     if prefix is not None and stored_prefix is None:
-        raise InvalidInputError(field="prefix", reason="not_the_beginning_of_a_code")
+        raise InvalidInputError(field="prefix", reason=CodeReason.NOT_THE_BEGINNING_OF_A_CODE)
     filters = CodeFilters(
         kind=kind, status=status, campaign=campaign, batch_id=batch_id, prefix=stored_prefix
     )

@@ -27,6 +27,7 @@ from api.schemas.me import BalanceView
 from core.admin import service as admin_service
 from core.admin.service import AuditFilters, AuditRow, UserRow
 from core.credits import service
+from core.credits.errors import CreditReason
 from core.credits.types import Balance, Entry, EntryFilters, Overview, Position
 from core.db import Connection
 from core.errors import (
@@ -72,7 +73,7 @@ async def list_users(
 ) -> Page[UserView]:
     prefix = (user_id or "").lower().replace("-", "")
     if not _HEX.fullmatch(prefix):
-        raise InvalidInputError(field="id", reason="not_the_beginning_of_an_id")
+        raise InvalidInputError(field="id", reason=CreditReason.NOT_THE_BEGINNING_OF_AN_ID)
     found = await read_page(
         db,
         admin.scope,

@@ -39,6 +39,7 @@ from core.errors import (
 )
 from core.ids import new_id
 from core.payments import returns, service
+from core.payments.errors import PaymentReason
 from core.payments.stripe import events
 from core.payments.stripe.types import StripeEvent
 from core.payments.types import Order, OrderFilters, Return
@@ -146,7 +147,7 @@ async def replay_events(
     admin: CurrentAdmin, db: Db, data: JSONBody[ReplayEvents]
 ) -> ReplayedEvents:
     if data.received_from is None and data.received_to is None and data.types is None:
-        raise InvalidInputError(field="from", reason="from, to or types is needed")
+        raise InvalidInputError(field="from", reason=PaymentReason.FROM_TO_OR_TYPES_NEEDED)
 
     async def work(conn: Connection) -> list[str]:
         return await events.replay(

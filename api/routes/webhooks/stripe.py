@@ -11,7 +11,7 @@ from api.resources import AppResources
 from api.routes.webhooks.fal import BODY_BYTES_MAX
 from api.schemas.payments import Received
 from core.db import Connection
-from core.errors import InvalidInputError, NotAllowedError, NotSetUpError, WebhookRefusedError
+from core.errors import NotSetUpError, WebhookRefusedError
 from core.payments.stripe import events, webhook
 
 log = structlog.get_logger()
@@ -38,14 +38,14 @@ async def receive_stripe_webhook(
 ) -> Received:
     settings = resources.settings
     if not settings.stripe_webhook_secrets:
-        raise NotSetUpError(what="Stripe's webhooks")
+        raise NotSetUpError(what="stripe_webhooks")
     try:
         event = webhook.verify(
             settings, request.headers.get(SIGNATURE_HEADER), await request.body()
         )
-    except (NotAllowedError, InvalidInputError) as error:
+    except WebhookRefusedError as error:
         log.warning("webhook.refused", provider="stripe", reason=error.reason)
-        raise WebhookRefusedError(reason=error.reason) from error
+        raise
 
     async def work(conn: Connection) -> None:
         await events.receive(conn, event)

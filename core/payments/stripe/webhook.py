@@ -7,7 +7,7 @@ import msgspec
 import stripe
 from pydantic import SecretStr
 
-from core.errors import InvalidInputError, NotAllowedError
+from core.errors import WebhookReason, WebhookRefusedError
 from core.payments.stripe.types import ReceivedEvent, received_event
 from core.settings import Settings
 
@@ -30,19 +30,19 @@ class _Envelope(msgspec.Struct, frozen=True):
 def verify(settings: Settings, signature: str | None, body: bytes) -> ReceivedEvent:
     """The event in a signed body; any of the secrets will do.
 
-    Raises: NotAllowedError for a signature that is none of ours, InvalidInputError for a signed
-    body that is no event or belongs to the other mode (test or live).
+    Raises: WebhookRefusedError for a signature that is none of ours, and for a signed body that
+    is no event or belongs to the other mode (test or live).
     """
     if not _is_signed(settings.stripe_webhook_secrets, signature, body):
-        raise NotAllowedError(reason="webhook_signature")
+        raise WebhookRefusedError(reason=WebhookReason.SIGNATURE)
     try:
         envelope = msgspec.json.decode(body, type=_Envelope)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise InvalidInputError(field="body", reason="not an event of Stripe") from error
+        raise WebhookRefusedError(reason=WebhookReason.NOT_AN_EVENT) from error
     if envelope.object != "event":
-        raise InvalidInputError(field="object", reason="not an event of Stripe")
+        raise WebhookRefusedError(reason=WebhookReason.NOT_AN_EVENT)
     if envelope.livemode != settings.stripe_is_live:
-        raise InvalidInputError(field="livemode", reason="an event of the other mode")
+        raise WebhookRefusedError(reason=WebhookReason.OTHER_MODE)
     return received_event(msgspec.json.decode(body))
 
 

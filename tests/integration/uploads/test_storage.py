@@ -7,8 +7,9 @@ from structlog.testing import capture_logs
 from core.errors import ConflictError, NotFoundError, PermanentError
 from core.pixels.errors import PayloadTooLargeError
 from core.settings import Settings
+from core.storage.errors import StorageUnavailableError
 from core.storage.supabase import SupabaseStorage
-from core.storage.types import Storage, StorageUnavailableError
+from core.storage.types import Storage
 from scripts.seed import UPLOAD_BYTES_MAX, ensure_buckets
 from tests.integration.uploads.conftest import UploadsHarness
 

@@ -172,7 +172,7 @@ async def test_types_explain_themselves(slug: str, settings: Settings) -> None:
 
 
 async def test_a_problem_that_a_route_does_not_document_is_logged(settings: Settings) -> None:
-    _raised.append(errors.ConflictError(reason="x"))
+    _raised.append(errors.ConflictError(reason=errors.InputReason.ID_TAKEN))
     with capture_logs() as lines:
         async with offline_client(settings, routes=ROUTES) as client:
             await client.get("/sloppy")

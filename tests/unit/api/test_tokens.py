@@ -13,7 +13,8 @@ import httpx
 import jwt
 import pytest
 
-from core.errors import BadCredentialsError, TemporarilyUnavailableError
+from core.errors import TemporarilyUnavailableError
+from core.identity.errors import BadCredentialsError
 from core.identity.tokens import Claims, TokenVerifier
 from core.settings import Settings
 from tests.harness.tokens import TokenIssuer

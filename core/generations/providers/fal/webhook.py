@@ -16,7 +16,7 @@ import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from core.errors import NotAllowedError
+from core.errors import NotAllowedError, WebhookReason
 from core.generations.providers.fal.answers import read_json
 from core.jwks import Entries, KeySet
 from core.settings import Settings
@@ -84,21 +84,21 @@ class WebhookVerifier:
                 lowered[name] for name in (REQUEST_ID, USER_ID, TIMESTAMP, SIGNATURE)
             )
         except KeyError:
-            raise NotAllowedError(reason="webhook_header") from None
+            raise NotAllowedError(reason=WebhookReason.HEADER) from None
         self._require_fresh(timestamp)
         signature = _read_signature(signature_hex)
         digest = hashlib.sha256(raw_body).hexdigest()
         message = f"{request_id}\n{user_id}\n{timestamp}\n{digest}".encode()
         if not await self._is_signed(signature, message):
-            raise NotAllowedError(reason="webhook_signature")
+            raise NotAllowedError(reason=WebhookReason.SIGNATURE)
         return _read_body(request_id, user_id, raw_body)
 
     def _require_fresh(self, timestamp: str) -> None:
         # Digits only: int() would also take signs, spaces and other scripts' digits.
         if not (timestamp.isascii() and timestamp.isdecimal() and len(timestamp) <= 12):
-            raise NotAllowedError(reason="webhook_timestamp")
+            raise NotAllowedError(reason=WebhookReason.TIMESTAMP)
         if abs(self._now() - int(timestamp)) > CLOCK_SECONDS:
-            raise NotAllowedError(reason="webhook_timestamp")
+            raise NotAllowedError(reason=WebhookReason.TIMESTAMP)
 
     async def _is_signed(self, signature: bytes, message: bytes) -> bool:
         keys = await self._keys.get()
@@ -134,7 +134,7 @@ def _read_signature(signature_hex: str) -> bytes:
     except ValueError:
         signature = b""
     if len(signature) != _SIGNATURE_BYTES:
-        raise NotAllowedError(reason="webhook_signature")
+        raise NotAllowedError(reason=WebhookReason.SIGNATURE)
     return signature
 
 
@@ -153,7 +153,7 @@ def _read_body(request_id: str, user_id: str, raw_body: bytes) -> VerifiedWebhoo
     body: dict[str, Any] = data if isinstance(data, dict) else {}
     said = body.get("request_id")
     if said is not None and said != request_id:
-        raise NotAllowedError(reason="webhook_request_id")
+        raise NotAllowedError(reason=WebhookReason.REQUEST_ID)
     return VerifiedWebhook(
         request_id=request_id,
         user_id=user_id,

@@ -1,0 +1,43 @@
+"""Why an order is not made, paid again or returned."""
+
+from core.errors import ConflictError, InJobs, InvalidInputError, Reason
+
+
+class PaymentReason(Reason):
+    BUYING_STOPPED = "buying_stopped"
+    FROM_TO_OR_TYPES_NEEDED = "from_to_or_types_needed"
+    NOT_RETRYABLE = "not_retryable"
+    ORDER_ENDED = "order_ended"
+    PAYMENT_ARRIVED = "payment_arrived"
+    UNPAID_ORDERS = "unpaid_orders"
+
+
+class ReturnReason(Reason):
+    """Why money of an order is not returned."""
+
+    ALL_RETURNED = "all_returned"
+    ALL_SPENT = "all_spent"
+    DISPUTED = "disputed"
+    IN_REVIEW = "in_review"
+    MORE_THAN_LEFT = "more_than_left"
+    MORE_THAN_UNUSED = "more_than_unused"
+    NOT_PAID = "not_paid"
+    NOTHING_PAID = "nothing_paid"
+    TIME_OVER = "time_over"
+    WORTH_NOTHING = "worth_nothing"
+
+
+class ReturnTooLateError(ConflictError):
+    in_jobs = InJobs.NEVER
+    speaks_for = (ReturnReason.TIME_OVER,)
+
+    refund_days: int
+
+
+class ReturnTooLargeError(InvalidInputError):
+    """`left` is what can be returned: unused credits, or money in the smallest unit."""
+
+    in_jobs = InJobs.NEVER
+    speaks_for = (ReturnReason.MORE_THAN_UNUSED, ReturnReason.MORE_THAN_LEFT)
+
+    left: int

@@ -1,0 +1,11 @@
+"""Why an account is not open, or came without credits."""
+
+from core.errors import Reason
+
+
+class OpeningReason(Reason):
+    ACCOUNT_NOT_OPEN = "account_not_open"
+    ALREADY_GRANTED = "already_granted"
+    EMAIL_NOT_VERIFIED = "email_not_verified"
+    NETWORK_LIMIT = "network_limit"
+    PERSON_HAD_CREDITS = "person_had_credits"
