@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from core.codes.noun import NOUN as CODES
 from core.credits.noun import NOUN as CREDITS
+from core.events.noun import NOUN as EVENTS
 from core.generations.noun import NOUN as GENERATIONS
 from core.noun import Noun
 from core.payments.noun import NOUN as PAYMENTS

@@ -4,7 +4,7 @@
 -- The functions that move credits are security definer, owned by jewelshot_ledger, which is neither
 -- the owner of the tables nor able to log in. A definer sees all rows, so each look-up names the
 -- user. Building blocks are granted to nobody: only functions of the same owner call them.
--- after: base, people, audit
+-- after: base, people, events, audit
 
 create table app.credit_accounts (
   user_id uuid primary key references app.users (id) on delete restrict,
@@ -131,17 +131,6 @@ create table app.balance_terms (
   constraint balance_terms_low_positive check (low_credits > 0)
 );
 
--- What a person should hear about their account, written in the transaction in which it happens.
-create table app.account_events (
-  id bigint generated always as identity primary key,  -- one person's rise in the order of commit
-  user_id uuid not null references app.users (id) on delete restrict,
-  kind text not null,
-  detail jsonb not null default '{}',
-  created_at timestamptz not null default app.now(),
-  constraint account_events_kind check (kind in ('credits.low', 'credits.empty'))
-);
-create index account_events_user on app.account_events (user_id, id desc);
-
 alter table app.credit_accounts enable row level security;
 alter table app.credit_accounts force row level security;
 alter table app.credit_lots enable row level security;
@@ -154,13 +143,10 @@ alter table app.ledger_transfers enable row level security;
 alter table app.ledger_transfers force row level security;
 alter table app.balance_terms enable row level security;
 alter table app.balance_terms force row level security;
-alter table app.account_events enable row level security;
-alter table app.account_events force row level security;
 
 revoke all on
   app.credit_accounts, app.credit_lots, app.reservations, app.reservation_lots,
-  app.ledger_transfers, app.balance_terms,
-  app.account_events
+  app.ledger_transfers, app.balance_terms
   from public, anon, authenticated, service_role;
 
 grant select, insert, update (available, reserved, debt, updated_at)
@@ -175,8 +161,6 @@ grant select on
   app.ledger_transfers
   to jewelshot_user, jewelshot_admin, jewelshot_worker;
 grant select on app.balance_terms to jewelshot_ledger, jewelshot_admin;
-grant select, insert on app.account_events to jewelshot_ledger;
-grant select on app.account_events to jewelshot_user, jewelshot_admin;
 
 create policy credit_accounts_writer on app.credit_accounts to jewelshot_ledger
   using (true) with check (true);
@@ -223,12 +207,6 @@ create policy ledger_transfers_worker on app.ledger_transfers for select to jewe
 create policy balance_terms_reader on app.balance_terms for select to jewelshot_ledger
   using (true);
 create policy balance_terms_admin on app.balance_terms for select to jewelshot_admin
-  using ((select app.is_admin()));
-create policy account_events_writer on app.account_events to jewelshot_ledger
-  using (true) with check (true);
-create policy account_events_own on app.account_events for select to jewelshot_user
-  using (user_id = (select app.current_user_id()));
-create policy account_events_admin on app.account_events for select to jewelshot_admin
   using ((select app.is_admin()));
 
 create function app.seal_transfer()
@@ -398,6 +376,8 @@ begin
   from posted;
   if v_expired > 0 then
     perform app.move_balance(p_user_id, -v_expired, 0, 0);
+    perform app.emit(
+      p_user_id, 'credits.expired', p_user_id, null, jsonb_build_object('credits', v_expired));
   end if;
   return v_expired;
 end $$;
@@ -768,6 +748,8 @@ begin
       perform app.take_back(
         p_user_id, -p_amount, 'adjust', 'adjustments', v_key, null, v_actor, p_reason);
     end if;
+    perform app.emit(
+      p_user_id, 'credits.adjusted', p_user_id, null, jsonb_build_object('credits', p_amount));
     perform app.write_audit('credits.adjust', p_user_id::text, v_terms);
   end if;
   select *
@@ -798,8 +780,9 @@ begin
   into v_low
   from app.balance_terms;
   if v_left = 0 or (v_left <= v_low and v_before > v_low) then
-    insert into app.account_events (user_id, kind, detail)
-    values (new.user_id, case v_left when 0 then 'credits.empty' else 'credits.low' end,
+    perform app.emit(
+      new.user_id, case v_left when 0 then 'credits.ran_out' else 'credits.ran_low' end,
+      new.user_id, null,
       jsonb_build_object('available', new.available, 'reserved', new.reserved,
         'low_credits', v_low));
   end if;

@@ -1,7 +1,7 @@
 -- What happened, for records and for replay: one row an event, partitioned by month, kept 90 days.
 -- Nobody follows it by a cursor; what must not be missed is written in the event's transaction.
 -- Payloads hold ids, words and numbers: no address, no free text, no URL.
--- after: base, people
+-- after: base, people, tasks
 
 create table app.events (
   id uuid not null default gen_random_uuid(),

@@ -1,5 +1,5 @@
 -- A generation is one paid run of one operation and delivers one image.
--- after: base, people, credits, tasks, catalog, uploads
+-- after: base, people, events, credits, tasks, catalog, uploads
 
 create table app.generations (
   id uuid primary key,
@@ -62,27 +62,13 @@ create index generations_cancelled_in_queue on app.generations (id)
   where state = 'queued' and cancel_requested_at is not null;
 create index generations_finished on app.generations (finished_at) where finished_at is not null;
 
--- Each state of a generation, written in the transaction of the change.
-create table app.generation_events (
-  generation_id uuid not null references app.generations (id) on delete restrict,
-  version bigint not null,
-  state text not null,
-  at timestamptz not null default app.clock_now(),
-  primary key (generation_id, version)
-);
-
 alter table app.generations enable row level security;
 alter table app.generations force row level security;
-alter table app.generation_events enable row level security;
-alter table app.generation_events force row level security;
 
-revoke all on app.generations, app.generation_events
-  from public, anon, authenticated, service_role;
+revoke all on app.generations from public, anon, authenticated, service_role;
 
 grant select, insert, update on app.generations to jewelshot_ledger;
-grant select, insert on app.generation_events to jewelshot_ledger;
-grant select on app.generations, app.generation_events
-  to jewelshot_user, jewelshot_worker, jewelshot_admin;
+grant select on app.generations to jewelshot_user, jewelshot_worker, jewelshot_admin;
 
 create policy generations_writer on app.generations to jewelshot_ledger
   using (true) with check (true);
@@ -90,19 +76,6 @@ create policy generations_own on app.generations for select to jewelshot_user
   using (user_id = (select app.current_user_id()));
 create policy generations_worker on app.generations for select to jewelshot_worker using (true);
 create policy generations_admin on app.generations for select to jewelshot_admin
-  using ((select app.is_admin()));
-create policy generation_events_writer on app.generation_events to jewelshot_ledger
-  using (true) with check (true);
-create policy generation_events_own on app.generation_events for select to jewelshot_user
-  using (exists (
-    select
-    from app.generations as generation
-    where generation.id = generation_id
-      and generation.user_id = (select app.current_user_id())
-  ));
-create policy generation_events_worker on app.generation_events for select to jewelshot_worker
-  using (true);
-create policy generation_events_admin on app.generation_events for select to jewelshot_admin
   using ((select app.is_admin()));
 
 create function app.guard_generation_state()
@@ -136,18 +109,33 @@ comment on function app.guard_generation_state is
 $$The one place that knows which state may follow which. Each change raises the version and
 leaves an event, in the transaction of the change.$$;
 
-create function app.record_generation_event()
+create function app.emit_generation_event()
   returns trigger
   language plpgsql
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  insert into app.generation_events (generation_id, version, state)
-  values (new.id, new.version, new.state);
+  perform app.emit(
+    new.user_id,
+    case
+      when new.state in ('succeeded', 'failed', 'cancelled') then 'generation.' || new.state
+      when tg_op = 'INSERT' then 'generation.created'
+      else 'generation.changed' end,
+    new.id,
+    new.version,
+    jsonb_strip_nulls(jsonb_build_object(
+      'state', new.state,
+      'operation', new.operation,
+      'lane', new.lane,
+      'cost_credits', new.cost_credits,
+      'step', new.step,
+      'code', new.problem ->> 'code',
+      'retry_of', new.retry_of)));
   return null;
 end $$;
-comment on function app.record_generation_event is
-$$Trigger: a state that was reached, with the version it was reached at.$$;
+comment on function app.emit_generation_event is
+$$Trigger: one event for each state that a generation reaches. One that is made and at its end at
+once (a late image that is bought) has its end only.$$;
 
 create function app.generation_change(p_generation app.generations)
   returns jsonb
@@ -303,6 +291,12 @@ begin
       insert into app.late_images (generation_id, user_id, call_id, result)
       values (p_id, v_generation.user_id, v_call_id, p_facts -> 'result')
       on conflict do nothing;
+      if found then
+        perform app.emit(
+          v_generation.user_id, 'late_image.arrived', p_id, v_generation.version,
+          jsonb_build_object('operation', v_generation.operation, 'lane', v_generation.lane,
+            'cost_credits', v_generation.cost_credits));
+      end if;
     end if;
     return app.generation_change(v_generation) || '{"late": true}';
   end if;
@@ -409,10 +403,10 @@ create trigger generations_guard
   for each row execute function app.guard_generation_state();
 create trigger generations_started
   after insert on app.generations
-  for each row execute function app.record_generation_event();
+  for each row execute function app.emit_generation_event();
 create trigger generations_changed
   after update of state on app.generations
-  for each row when (new.state <> old.state) execute function app.record_generation_event();
+  for each row when (new.state <> old.state) execute function app.emit_generation_event();
 
 create function app.prove_generations()
   returns table (check_name text, table_name text, row_id text, detail jsonb)

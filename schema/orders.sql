@@ -1,6 +1,6 @@
 -- What is sold for money: packs, orders and their sessions at Stripe.
 -- Lock order: account, order, task.
--- after: base, people, credits, tasks
+-- after: base, people, events, credits, tasks
 
 -- One row a version; a new price is a new version, the old one stays for its orders.
 create table app.packs (
@@ -374,7 +374,9 @@ create function app.settle_order(p_order_id uuid)
   set search_path = pg_catalog, pg_temp
 as $$
 declare
+  v_before app.orders;
   v_order app.orders;
+  v_type text;
   v_key text;
   v_gone bigint;
   v_target bigint := 0;
@@ -384,9 +386,9 @@ begin
   update app.orders
   set version = version + 1
   where id = p_order_id
-  returning * into v_order;
-  if v_order.paid_at is null then
-    return v_order;
+  returning * into v_before;
+  if v_before.paid_at is null then
+    return v_before;
   end if;
   select coalesce(sum(amount), 0), coalesce(bool_or(status <> 'lost'), false),
     coalesce(bool_or(status = 'lost'), false)
@@ -395,23 +397,23 @@ begin
   where order_id = p_order_id
     and status not in ('won', 'prevented')
     and status not like 'warning\_%';
-  v_gone := least(v_order.amount_total, v_gone + (
+  v_gone := least(v_before.amount_total, v_gone + (
     select coalesce(sum(amount), 0)
     from app.payment_refunds
     where order_id = p_order_id
       and state in ('requested', 'pending', 'requires_action', 'succeeded')));
   if v_gone > 0 then
-    v_target := case when v_gone >= v_order.amount_total then v_order.credits
-      else v_order.credits * v_gone / v_order.amount_total end;
+    v_target := case when v_gone >= v_before.amount_total then v_before.credits
+      else v_before.credits * v_gone / v_before.amount_total end;
   end if;
-  v_key := 'order:' || p_order_id || ':' || v_order.version;
-  if v_target > v_order.credits_reversed then
+  v_key := 'order:' || p_order_id || ':' || v_before.version;
+  if v_target > v_before.credits_reversed then
     perform app.take_back(
-      v_order.user_id, v_target - v_order.credits_reversed, 'reverse', 'sales', v_key,
+      v_before.user_id, v_target - v_before.credits_reversed, 'reverse', 'sales', v_key,
       'order:' || p_order_id, 'system', null);
-  elsif v_target < v_order.credits_reversed then
+  elsif v_target < v_before.credits_reversed then
     perform app.grant_credits(
-      v_order.user_id, v_order.credits_reversed - v_target, 'purchase', 'restore:' || v_key,
+      v_before.user_id, v_before.credits_reversed - v_target, 'purchase', 'restore:' || v_key,
       null, 'order:' || p_order_id);
   end if;
   update app.orders
@@ -425,6 +427,20 @@ begin
       else 'paid' end
   where id = p_order_id
   returning * into v_order;
+  v_type := case
+    when v_order.state = 'disputed' and v_before.state <> 'disputed' then 'order.disputed'
+    when v_order.state = 'charged_back' and v_before.state <> 'charged_back'
+      then 'order.charged_back'
+    when v_gone > v_before.amount_gone then 'order.returned'
+    when v_gone < v_before.amount_gone then 'order.restored' end;
+  if v_type is not null then
+    perform app.emit(
+      v_order.user_id, v_type, p_order_id, v_order.version,
+      jsonb_build_object('pack', v_order.pack_slug, 'state', v_order.state,
+        'credits', v_order.credits, 'credits_reversed', v_target,
+        'amount_total', v_order.amount_total, 'amount_gone', v_gone,
+        'currency', v_order.currency));
+  end if;
   return v_order;
 end $$;
 comment on function app.settle_order is
@@ -489,6 +505,17 @@ begin
       receipt_url = coalesce(p_facts ->> 'receipt_url', receipt_url)
     where id = p_order_id
     returning * into v_order;
+    if v_before.paid_at is null
+      and (v_order.paid_at is not null
+        or (v_order.state in ('failed', 'expired') and v_order.state <> v_before.state))
+    then
+      perform app.emit(
+        v_user_id, 'order.' || case when v_order.paid_at is null then v_order.state else 'paid' end,
+        p_order_id, v_order.version + 1,  -- settle_order raises it
+        jsonb_build_object('pack', v_order.pack_slug, 'credits', v_order.credits,
+          'amount_total', coalesce(v_order.amount_total, v_order.unit_amount),
+          'currency', v_order.currency));
+    end if;
     perform app.mirror_refunds(v_order, coalesce(p_facts -> 'refunds', '[]'));
     insert into app.payment_disputes (dispute_id, order_id, user_id, amount, status, reason)
     select dispute.id, p_order_id, v_user_id, dispute.amount, dispute.status, dispute.reason

@@ -1,5 +1,5 @@
 -- The photos that work is done to.
--- after: base, people, tasks
+-- after: base, people, events, tasks
 
 create table app.uploads (
   id uuid primary key,
@@ -244,6 +244,10 @@ begin
   if not found then
     return (select state from app.uploads where id = p_id);
   end if;
+  perform app.emit(
+    v_upload.user_id, 'upload.' || p_state, p_id, null,
+    jsonb_strip_nulls(jsonb_build_object(
+      'width', v_upload.width, 'height', v_upload.height, 'code', v_upload.problem ->> 'code')));
   perform app.erase_upload(v_upload);
   return p_state;
 end $$;

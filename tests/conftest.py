@@ -21,6 +21,7 @@ from core.db import Database
 from core.settings import Settings
 from sandbox.stack import EmbeddedValkey, LocalStack
 from tests.harness.database import PROOFS, TestDatabase, blank_database, cloned_database
+from tests.harness.events import undocumented
 from tests.harness.run import Run
 from tests.harness.settings import build_settings
 
@@ -87,6 +88,7 @@ def database(test_run: Run, request: pytest.FixtureRequest) -> Iterator[TestData
         yield made
         if request.node.get_closest_marker("drift") is None:
             _assert_balanced(made.drift())
+            assert undocumented(made) == [], "events that docs/events does not describe"
 
 
 def _assert_balanced(drift: list[DictRow]) -> None:

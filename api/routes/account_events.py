@@ -2,7 +2,7 @@
 
 from litestar import Router, get
 
-from api.http.pages import AskedPage, Keyset, Page, read_page
+from api.http.pages import NEWEST_FIRST, AskedPage, Page, read_page
 from api.identity import CurrentUser
 from api.openapi import BEARER
 from api.problems import raises
@@ -10,17 +10,14 @@ from api.resources import Db
 from api.schemas.account_events import AccountEventView
 from core.errors import InvalidInputError
 from core.people import events
-from core.people.events import AccountEvent
-
-_NEWEST_FIRST: Keyset[AccountEvent, int] = Keyset(int, lambda event: event.id)
 
 
 @get(
     "/v1/me/events",
     operation_id="list_account_events",
     summary="What happened to my account, newest first",
-    description="`credits.low` when what is left falls to the low mark, `credits.empty` when it"
-    " falls to nothing, each once until credits come in again. Left are available and reserved"
+    description="`credits.ran_low` when what is left falls to the low mark, `credits.ran_out` when"
+    " it falls to nothing, each once until credits come in again. Left are available and reserved"
     " credits together, so that setting credits aside and getting them back is no event.",
     tags=["Me"],
     security=BEARER,
@@ -31,14 +28,14 @@ async def list_account_events(user: CurrentUser, db: Db, page: AskedPage) -> Pag
         db,
         user.scope,
         page,
-        _NEWEST_FIRST,
-        lambda conn, before_id, limit: events.list_events(
-            conn, user.claims.user_id, before_id=before_id, limit=limit
+        NEWEST_FIRST,
+        lambda conn, before, limit: events.list_events(
+            conn, user.claims.user_id, before=before, limit=limit
         ),
     )
     return found.show(
         lambda event: AccountEventView(
-            event.id, event.kind, event.text, event.detail, event.created_at
+            event.id, event.type, event.text, event.payload, event.created_at
         )
     )
 

@@ -1,21 +1,22 @@
 """What a person should hear about their account."""
 
+import uuid
 from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
-from core.people.events import EventKind
+from core.people.events import AccountEventType
 
 
 class AccountEventView(msgspec.Struct, frozen=True):
     """Something that happened to the account, once."""
 
-    id: int
-    kind: EventKind
+    id: uuid.UUID
+    type: AccountEventType
     text: Annotated[str, Meta(examples=["Your credits are running low: 5 left."])]
-    detail: Annotated[
+    payload: Annotated[
         dict[str, Any],
         Meta(
             description="The figures of the moment. Of `credits.*`: `available`, `reserved` and"

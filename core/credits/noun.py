@@ -35,6 +35,14 @@ async def expire(tools: CreditTools, _: Task) -> Outcome:
 NOUN = Noun(
     name="credits",
     proofs=("select * from app.prove_ledger()", "select * from app.prove_signups()"),
+    events=frozenset(
+        {
+            "credits.ran_low",
+            "credits.ran_out",
+            "credits.expired",
+            "credits.adjusted",
+        }
+    ),
     figures="select * from app.credits_figures()",
     jobs={
         "credits.expire": Job(

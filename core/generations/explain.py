@@ -107,7 +107,7 @@ def _money_lines(run: RunRows) -> Iterator[tuple[int, Line]]:
 
 def _state_lines(run: RunRows) -> Iterator[tuple[int, Line]]:
     generation = run.generation
-    for number, event in enumerate(run.events):
+    for number, event in enumerate(run.events or _states_of_the_row(generation)):
         state, at, rank = event["state"], event["at"], _STATE
         variant = state
         if state == "queued" and number > 0:
@@ -125,6 +125,13 @@ def _state_lines(run: RunRows) -> Iterator[tuple[int, Line]]:
     if asked_at is not None:
         text = say("run.state.cancel_requested")
         yield _STATE, Line(at=asked_at, kind=LineKind.STATE, text=text)
+
+
+def _states_of_the_row(generation: Row) -> Iterator[Row]:
+    """What a run's own row still says when its events are over their 90 days."""
+    yield {"state": "queued", "at": generation["created_at"]}
+    if generation["finished_at"] is not None:
+        yield {"state": generation["state"], "at": generation["finished_at"]}
 
 
 def _call_lines(run: RunRows) -> Iterator[tuple[int, Line]]:

@@ -25,6 +25,16 @@ NOUN = Noun(
     name="generations",
     proofs=("select * from app.prove_generations()",),
     health=Health(query="select app.generations_health() as health", judge=_judge),
+    events=frozenset(
+        {
+            "generation.created",
+            "generation.changed",
+            "generation.succeeded",
+            "generation.failed",
+            "generation.cancelled",
+            "late_image.arrived",
+        }
+    ),
     figures="select * from app.generations_figures()",
     jobs={
         "generation.dispatch": Job(

@@ -41,9 +41,10 @@ order by attempt
 """
 
 _RUN_EVENTS = """
-select version, state, at
-from app.generation_events
-where generation_id = %s
+select payload ->> 'state' as state, version, created_at as at
+from app.events
+where subject_id = %s
+  and type like 'generation.%%'
 order by version
 """
 

@@ -92,8 +92,8 @@ async def get(conn: Connection, generation_id: uuid.UUID) -> Generation:
 async def timeline(conn: Connection, generation_id: uuid.UUID) -> list[StateChange]:
     rows = await fetch_all(
         conn,
-        "select state, version, at from app.generation_events"
-        " where generation_id = %s order by version",
+        "select payload ->> 'state' as state, version, created_at as at from app.events"
+        " where subject_id = %s and type like 'generation.%%' order by version",
         (generation_id,),
     )
     return [msgspec.convert(row, StateChange) for row in rows]

@@ -24,6 +24,17 @@ NOUN = Noun(
     name="payments",
     proofs=("select * from app.prove_orders()",),
     health=Health(query="select app.payments_health() as health", judge=_judge),
+    events=frozenset(
+        {
+            "order.paid",
+            "order.failed",
+            "order.expired",
+            "order.returned",
+            "order.restored",
+            "order.disputed",
+            "order.charged_back",
+        }
+    ),
     figures="select * from app.payments_figures()",
     jobs={
         "payment.sync": Job(

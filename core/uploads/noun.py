@@ -6,6 +6,12 @@ from core.uploads import processing
 
 NOUN = Noun(
     name="uploads",
+    events=frozenset(
+        {
+            "upload.ready",
+            "upload.rejected",
+        }
+    ),
     jobs={
         "upload.normalise": Job(
             run=processing.normalise,

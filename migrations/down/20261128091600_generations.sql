@@ -7,7 +7,6 @@ drop function app.finish_generation;
 drop function app.start_generation;
 drop function app.start_answer;
 drop function app.generation_change;
-drop function app.record_generation_event;
+drop function app.emit_generation_event;
 drop function app.guard_generation_state;
-drop table app.generation_events;
 drop table app.generations;

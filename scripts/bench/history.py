@@ -89,12 +89,16 @@ order by at
 """
 
 _EVENTS = """
-insert into app.generation_events (generation_id, version, state, at)
-select id, event.version, event.state, at + event.version * interval '4 seconds'
+insert into app.events (user_id, type, subject_id, version, payload, created_at)
+select user_id, 'generation.' || event.change, id, event.version,
+  jsonb_build_object('state', event.state, 'operation', 'packshot', 'lane', 'locked',
+    'cost_credits', 1, 'step', 0),
+  at + event.version * interval '4 seconds'
 from bench.past
 cross join (
-  values (1, 'queued'), (2, 'submitting'), (3, 'running'), (4, 'collecting'), (5, 'succeeded')
-) as event (version, state)
+  values (1, 'created', 'queued'), (2, 'changed', 'submitting'), (3, 'changed', 'running'),
+    (4, 'changed', 'collecting'), (5, 'succeeded', 'succeeded')
+) as event (version, change, state)
 order by at, event.version
 """
 

@@ -113,5 +113,5 @@ def test_a_crossing_is_told_once(ledger: Ledger, database: TestDatabase) -> None
 
     results = race(ledger.url, [confirming(subject) for subject in subjects])
     assert set(states(results)) == {"ok"}
-    kinds = database.rows("select kind from app.account_events order by id")
-    assert [row["kind"] for row in kinds] == ["credits.low", "credits.empty"]
+    told = database.rows("select type from app.events order by created_at, id")
+    assert [row["type"] for row in told] == ["credits.ran_low", "credits.ran_out"]

@@ -305,8 +305,8 @@ def test_an_image_against_deadline_cancel_and_dead_letter(
         kinds = [kind for kind, *_ in desk.ledger.transfers(call.user_id)]
         assert kinds.count("confirm") + kinds.count("refund") == 1
         ends = database.rows(
-            "select 1 from app.generation_events where generation_id = %s"
-            " and state in ('succeeded', 'failed', 'cancelled')",
+            "select 1 from app.events where subject_id = %s"
+            " and type in ('generation.succeeded', 'generation.failed', 'generation.cancelled')",
             (call.generation_id,),
         )
         assert len(ends) == 1

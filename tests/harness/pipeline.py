@@ -402,7 +402,8 @@ class PipelineHarness:
         return [
             row["state"]
             for row in self.database.rows(
-                "select state from app.generation_events where generation_id = %s order by version",
+                "select payload ->> 'state' as state from app.events"
+                " where subject_id = %s and type like 'generation.%%' order by version",
                 (generation_id,),
             )
         ]

@@ -15,7 +15,7 @@ from core.generations.endings import Ending
 from core.generations.explanation import Outcome
 from core.generations.types import CallState, GenerationState
 from core.payments.types import OrderState
-from core.people.events import EventKind
+from core.people.events import AccountEventType
 from core.pixels.errors import Carried, Found
 from core.pixels.formats.base import ImageFormat
 from core.words.say import SENTENCES, figures_of, say
@@ -23,7 +23,7 @@ from core.words.say import SENTENCES, figures_of, say
 # Of each table: the words that need a sentence, and further keys that code asks for by name.
 OPEN_CALLS = {CallState.SUBMITTING, CallState.ACCEPTED, CallState.AMBIGUOUS}
 TABLES: dict[str, tuple[Iterable[str], set[str]]] = {
-    "account_event": (EventKind, set()),
+    "account_event": (AccountEventType, set()),
     "ending": (Ending, set()),
     "entry": (
         (),

@@ -10,11 +10,14 @@ from tests.harness.ledger import Ledger, connect, refused
 
 
 def events(ledger: Ledger, user_id: uuid.UUID) -> list[str]:
-    """Kinds, oldest first."""
+    """Which marks were crossed, oldest first."""
     rows = ledger.database.rows(
-        "select kind from app.account_events where user_id = %s order by id", (user_id,)
+        "select type from app.events where user_id = %s and type in"
+        " ('credits.ran_low', 'credits.ran_out') order by created_at, id",
+        (user_id,),
     )
-    return [row["kind"].removeprefix("credits.") for row in rows]
+    words = {"credits.ran_low": "low", "credits.ran_out": "empty"}
+    return [words[row["type"]] for row in rows]
 
 
 def spend(ledger: Ledger, user_id: uuid.UUID, amount: int = 1) -> None:
@@ -49,7 +52,7 @@ def test_setting_aside_and_giving_back_say_nothing(ledger: Ledger) -> None:
     ledger.refund(user, held[1])
     ledger.refund(user, held[2])
     assert events(ledger, user) == ["low"]
-    assert ledger.value("select detail from app.account_events") == {
+    assert ledger.value("select payload from app.events") == {
         "available": 0, "reserved": 4, "low_credits": 5,
     }  # fmt: skip
 
@@ -118,12 +121,12 @@ async def test_people_read_their_own(codes: CodesHarness, ledger: Ledger) -> Non
     spend(ledger, other, 6)
     first = await codes.events(user, limit=1)
     (empty,) = first["items"]
-    assert (empty["kind"], empty["text"]) == ("credits.empty", "You have no credits left.")
+    assert (empty["type"], empty["text"]) == ("credits.ran_out", "You have no credits left.")
     rest = await codes.events(user, limit=1, cursor=first["next_cursor"])
     (low,) = rest["items"]
-    assert low["kind"] == "credits.low"
+    assert low["type"] == "credits.ran_low"
     assert low["text"] == "Your credits are running low: 5 left."
-    assert low["detail"] == {"available": 5, "reserved": 0, "low_credits": 5}
+    assert low["payload"] == {"available": 5, "reserved": 0, "low_credits": 5}
     assert rest["next_cursor"] is None
     assert len((await codes.events(other))["items"]) == 1
 

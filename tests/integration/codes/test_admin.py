@@ -10,7 +10,6 @@ import httpx
 
 from core.codes.types import CodeKind, digest_of, new_code_text
 from core.credits.types import Source
-from core.people.events import EventKind
 from core.settings import Settings
 from tests.harness.codes import CodesHarness, problem
 from tests.harness.database import TestDatabase
@@ -36,7 +35,7 @@ def as_admin(database: TestDatabase, statement: str, *, aal: str) -> None:
 
 
 def test_enums_equal_their_constraint(database: TestDatabase) -> None:
-    enums: dict[str, type[StrEnum]] = {"codes_kind": CodeKind, "account_events_kind": EventKind}
+    enums: dict[str, type[StrEnum]] = {"codes_kind": CodeKind}
     for constraint, enum in enums.items():
         row = database.row(
             "select pg_get_constraintdef(oid) as text from pg_constraint where conname = %s",

@@ -234,6 +234,10 @@ begin
     values (v_code.id, v_user_id, v_redemption.lot_id, v_code.credits,
       least(v_account.debt, v_code.credits), v_redemption.credits_expire_at, v_person_key)
     returning * into v_redemption;
+    perform app.emit(
+      v_user_id, 'code.redeemed', v_code.id, null,
+      jsonb_build_object('kind', v_code.kind, 'credits', v_redemption.credits,
+        'paid_debt', v_redemption.paid_debt, 'lot_id', v_redemption.lot_id));
   end if;
   return jsonb_build_object(
     'kind', v_code.kind, 'credits', v_redemption.credits, 'paid_debt', v_redemption.paid_debt,

@@ -125,3 +125,6 @@ reset role;
 revoke create on schema app from jewelshot_ledger;
 
 grant execute on function app.rotate_events(integer, integer) to jewelshot_worker;
+
+insert into app.schedules (name, job, every_seconds)
+values ('events.rotate', 'events.rotate', 86400);

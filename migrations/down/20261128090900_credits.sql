@@ -20,7 +20,6 @@ drop function app.move_balance;
 drop function app.require_positive;
 drop function app.lock_account;
 drop function app.seal_transfer;
-drop table app.account_events;
 drop table app.balance_terms;
 drop table app.ledger_transfers;
 drop table app.reservation_lots;

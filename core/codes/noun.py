@@ -1,0 +1,8 @@
+"""What codes bring to the whole: see core/noun.py."""
+
+from typing import Any
+
+from core.noun import Noun
+from core.tasks.jobs import Job
+
+NOUN: Noun[Job[Any]] = Noun(name="codes", events=frozenset({"code.redeemed"}))

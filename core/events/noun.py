@@ -1,0 +1,35 @@
+"""What events bring to the whole: see core/noun.py."""
+
+from typing import Protocol
+
+from core.db import Database
+from core.events import service
+from core.noun import Noun
+from core.tasks.jobs import DONE, Fence, Job, Outcome
+from core.tasks.outbox import Task
+
+
+class EventTools(Protocol):
+    """`db` signs in as the worker."""
+
+    @property
+    def db(self) -> Database: ...
+
+
+async def rotate(tools: EventTools, _: Task) -> Outcome:
+    """`events.rotate` {}: partitions of the months ahead; those that are over their time go."""
+    await tools.db.run(service.rotate)
+    return DONE
+
+
+NOUN = Noun(
+    name="events",
+    jobs={
+        "events.rotate": Job(
+            run=rotate,
+            fence=Fence.STATE,
+            when_dead="Events that no month takes go to the default partition until the next day's"
+            " run; those over their 90 days stay.",
+        ),
+    },
+)

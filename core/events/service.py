@@ -1,0 +1,11 @@
+"""Keeping the table: a partition for each month, and none that is over its time."""
+
+from core.db import Connection, fetch_one
+
+
+async def rotate(conn: Connection) -> int:
+    """Makes the partitions ahead and drops the old ones; returns how many. Replay: none more."""
+    row = await fetch_one(conn, "select app.rotate_events() as changed")
+    assert row is not None
+    changed: int = row["changed"]
+    return changed
