@@ -37,13 +37,11 @@ revoke all on
 
 grant select, insert, update on app.provider_accounts, app.provider_keys to jewelshot_ledger;
 grant select on app.provider_accounts, app.provider_keys to jewelshot_worker, jewelshot_admin;
-grant update (cooldown_until, breaker_state, breaker_until, breaker_reason, breaker_failures)
-  on app.provider_accounts to jewelshot_worker;
 
 create policy provider_accounts_writer on app.provider_accounts to jewelshot_ledger
   using (true) with check (true);
-create policy provider_accounts_worker on app.provider_accounts to jewelshot_worker
-  using (true) with check (true);
+create policy provider_accounts_worker on app.provider_accounts for select to jewelshot_worker
+  using (true);
 create policy provider_accounts_admin on app.provider_accounts for select to jewelshot_admin
   using ((select app.is_admin()));
 create policy provider_keys_writer on app.provider_keys to jewelshot_ledger
@@ -82,7 +80,82 @@ comment on function app.sync_provider_keys is
 $$The keys of a process's environment: [{name, fingerprint, account, provider}], provider
 fal where it is not said. Replay: the same rows.$$;
 
+-- The breaker of an account, as a whole: `closed` → `open` by open_breaker; when breaker_until has
+-- passed, one call is let through (`half_open`, begin_probe); the provider takes that one and it is
+-- `closed` again (end_probe), or refuses it and it is `open` for twice as long. A probe that is
+-- never answered is followed by another when its lease is over.
+
+create function app.open_breaker(
+  p_account_id uuid, p_pause_seconds double precision, p_reason text,
+  out name text, out failures integer
+)
+  language sql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+  update app.provider_accounts as account
+  set breaker_state = 'open',
+    breaker_until = app.now()
+      + make_interval(secs => p_pause_seconds * power(2, least(account.breaker_failures, 6))),
+    breaker_reason = left(p_reason, 500),
+    breaker_failures = account.breaker_failures + 1
+  where account.id = p_account_id
+  returning account.name, account.breaker_failures
+$$;
+comment on function app.open_breaker is
+$$The provider refused the account: its key or its balance. Each refusal in a row doubles the
+pause, at most 64 times. Returns the account's name and how many refusals in a row there were.
+Locks: the account.$$;
+
+create function app.begin_probe(p_account_id uuid, p_lease_seconds double precision)
+  returns void
+  language sql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+  update app.provider_accounts
+  set breaker_state = 'half_open',
+    breaker_until = app.now() + make_interval(secs => p_lease_seconds)
+  where id = p_account_id
+$$;
+comment on function app.begin_probe is
+$$One call of an account whose breaker is open is under way; no other until it is answered or its
+lease is over. Locks: the account.$$;
+
+create function app.end_probe(p_account_id uuid)
+  returns void
+  language sql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+  update app.provider_accounts
+  set breaker_state = 'closed', breaker_until = null, breaker_reason = null, breaker_failures = 0
+  where id = p_account_id
+    and breaker_state = 'half_open'
+$$;
+comment on function app.end_probe is
+$$The provider took a call of the account: a probe has its answer. Locks: the account.$$;
+
+create function app.cool_down(p_account_id uuid, p_pause_seconds double precision)
+  returns void
+  language sql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+  update app.provider_accounts
+  set cooldown_until =
+    greatest(cooldown_until, app.now() + make_interval(secs => p_pause_seconds))
+  where id = p_account_id
+$$;
+comment on function app.cool_down is
+$$A rate limit of the account. The later of two wins, so a slow answer cannot shorten a newer one.
+Locks: the account.$$;
+
 reset role;
 revoke create on schema app from jewelshot_ledger;
 
-grant execute on function app.sync_provider_keys(jsonb, integer) to jewelshot_worker;
+grant execute on function
+  app.sync_provider_keys(jsonb, integer),
+  app.open_breaker(uuid, double precision, text),
+  app.cool_down(uuid, double precision)
+  to jewelshot_worker;

@@ -31,7 +31,7 @@ create table app.generations (
   gave_up_at timestamptz,
   result jsonb,
   result_held_at timestamptz,  -- a legal hold: its files are erased by nobody
-  problem jsonb,
+  ending text,  -- why there is no image; the words for it are not the database's
   request_id text,
   created_at timestamptz not null default app.now(),
   finished_at timestamptz,
@@ -45,7 +45,16 @@ create table app.generations (
   constraint generations_finished check (
     (state in ('succeeded', 'failed', 'cancelled')) = (finished_at is not null)),
   constraint generations_image check ((state = 'succeeded') = (result is not null)),
-  constraint generations_problem check (state <> 'failed' or problem is not null),
+  constraint generations_ended_without_image check (
+    (state in ('failed', 'cancelled')) = (ending is not null)),
+  constraint generations_ending check (ending in (
+    'cancelled', 'content_refused', 'input_refused', 'provider_failed', 'no_image',
+    'not_started_in_time', 'deadline_exceeded', 'photo_missing', 'params_invalid',
+    'delivery_failed', 'output_broken', 'output_flagged', 'output_bad_parameters',
+    'output_empty_output', 'output_too_many_bytes', 'output_wrong_type', 'output_undecodable',
+    'output_absurd_size', 'output_blank', 'output_aspect_changed', 'output_not_enlarged',
+    'output_no_alpha', 'output_size_mismatch', 'output_nothing_found',
+    'output_background_not_found')),
   constraint generations_wait_left check ((held_at is null) = (wait_left is null))
 );
 create index generations_user on app.generations (user_id, created_at desc, id desc);
@@ -151,14 +160,13 @@ $$;
 comment on function app.generation_change is
 $$What a generation is now, for the change feed.$$;
 
-create function app.start_answer(p_generation app.generations, p_created boolean)
+create function app.start_answer(p_generation app.generations)
   returns jsonb
   language sql
   immutable
   set search_path = pg_catalog, pg_temp
 as $$
   select jsonb_build_object(
-    'created', p_created,
     'version', p_generation.version,
     'operation_version', p_generation.operation_version,
     'lane', p_generation.lane,
@@ -230,7 +238,7 @@ begin
       raise exception 'generation id taken'
         using errcode = 'JS409', detail = '{"reason": "id_taken"}';
     end if;
-    return app.start_answer(v_existing, false);
+    return app.start_answer(v_existing);
   end if;
   perform app.reserve(v_user_id, v_operation.cost_credits, 'run', p_id);
   insert into app.generations (
@@ -247,7 +255,7 @@ begin
   perform app.add_task(
     'generation.dispatch', '{}', p_id::text,
     case when p_priority = 0 then 'interactive' else 'default' end);
-  return app.start_answer(v_existing, true);
+  return app.start_answer(v_existing);
 end $$;
 comment on function app.start_generation is
 $$The one door for users: identity from the claims, price and deadline from the catalogue.
@@ -302,7 +310,7 @@ begin
   if p_outcome <> 'succeeded' and v_call_id <> v_generation.current_call_id then
     return null;
   end if;
-  -- A rival that was submitted after an ambiguous answer is not needed any more.
+  -- A call that was submitted after an ambiguous answer is not needed any more.
   perform app.add_task(
     'provider_call.cancel', jsonb_build_object('call_id', id), id::text, 'default', 0)
   from app.provider_calls
@@ -318,7 +326,7 @@ begin
   set state = p_outcome,
     finished_at = app.clock_now(),
     result = case when p_outcome = 'succeeded' then p_facts -> 'result' end,
-    problem = case when p_outcome <> 'succeeded' then p_facts -> 'problem' end
+    ending = case when p_outcome <> 'succeeded' then p_facts ->> 'ending' end
   where id = p_id
   returning * into v_generation;
   return app.generation_change(v_generation) || '{"late": false}';
@@ -326,8 +334,8 @@ end $$;
 comment on function app.finish_generation is
 $$The end of the subject and the end of its money, as one statement to the database.
 p_outcome: succeeded | failed | cancelled. p_facts: {call_id, call: {state, http_status, ...},
-result: {...} when succeeded, problem: {...} otherwise}. Returns the change, with `late` true
-when the generation had ended before: then no money moves, and an image that comes after a
+result: {...} when succeeded, ending otherwise}. Returns the change, with `late` true when the
+generation had ended before: then no money moves, and an image that comes after a
 refund is kept as a late image. Null when a call failed that the generation does not wait for:
 only the call ends. Locks: account, reservation, lots, generation, call, task.
 Errors: JS404, JS430 (lease lost). Replay: a lost lease, or `late`.$$;
@@ -365,9 +373,7 @@ begin
         'reason', 'already_finished', 'state', v_generation.state)::text;
   end if;
   if v_generation.state = 'queued' then
-    return app.finish_generation(
-      p_id, null, 'cancelled',
-      '{"problem": {"code": "cancelled", "detail": "Cancelled before it started."}}');
+    return app.finish_generation(p_id, null, 'cancelled', '{"ending": "cancelled"}');
   end if;
   update app.generations
   set cancel_requested_at = coalesce(cancel_requested_at, app.now())
@@ -389,7 +395,7 @@ revoke create on schema app from jewelshot_ledger;
 
 grant execute on function
   app.generation_change(app.generations),
-  app.start_answer(app.generations, boolean)
+  app.start_answer(app.generations)
   to jewelshot_ledger;
 grant execute on function
   app.start_generation(uuid, text, uuid, jsonb, smallint, uuid),

@@ -1,7 +1,7 @@
--- From ticket to end: who is served next, what the provider answered, and what the sweep decides.
--- A provider call is one POST to a provider.
+-- From the queue to the end: who is served next, what the provider answered, what the sweep
+-- decides. A provider call is one POST to a provider.
 -- Order of locks: account, generation, call, task (a task's row is waited for by whoever adds the
--- same one, so it comes last); a ticket locks a provider account and then takes
+-- same one, so it comes last); who opens calls locks provider accounts and then takes
 -- generations by skip locked, so it waits for nobody who waits for it.
 -- after: base, people, credits, tasks, providers, generations
 
@@ -143,7 +143,7 @@ $$;
 comment on function app.end_call is
 $$Ends a provider call with what is known of it; an abandoned call may still learn its truth.$$;
 
-create function app.ticket(p_call_id uuid, p_token text)
+create function app.call_intent(p_call_id uuid, p_token text)
   returns jsonb
   language sql
   stable
@@ -156,9 +156,9 @@ as $$
     'generation_id', generation.id,
     'user_id', generation.user_id,
     'version', generation.version,
-    'request_id', generation.request_id,
     'step', call.step,
     'attempt', call.attempt,
+    'provider', call.provider,
     'account_id', call.account_id,
     'account', account.name,
     'account_is_open', account.breaker_state = 'closed'
@@ -170,8 +170,7 @@ as $$
     'presets', operation.presets,
     'params', generation.params,
     'input_key', generation.input_key,
-    'give_up_at', generation.give_up_at,
-    'created_at', generation.created_at)
+    'give_up_at', generation.give_up_at)
   from app.provider_calls as call
   join app.generations as generation on generation.id = call.generation_id
   join app.provider_accounts as account on account.id = call.account_id
@@ -179,7 +178,7 @@ as $$
     on operation.slug = generation.operation and operation.version = generation.operation_version
   where call.id = p_call_id
 $$;
-comment on function app.ticket is
+comment on function app.call_intent is
 $$All that a worker needs to make one POST. The callback token leaves the database only here.$$;
 
 create function app.open_call(
@@ -218,10 +217,10 @@ begin
   from app.operations as operation
   where operation.slug = v_generation.operation
     and operation.version = v_generation.operation_version;
-  return app.ticket(v_call_id, v_token);
+  return app.call_intent(v_call_id, v_token);
 end $$;
 comment on function app.open_call is
-$$Writes the intent of one POST for a locked generation and returns its ticket.$$;
+$$Writes the intent of one POST for a locked generation and returns it (app.call_intent).$$;
 
 create function app.fair_queue(p_priority smallint, p_limit integer)
   returns table (generation_id uuid, user_id uuid)
@@ -280,7 +279,7 @@ Source of the loose index scan: https://wiki.postgresql.org/wiki/Loose_indexscan
 Statistics taken while nothing waited make every partial index look as good as the queue's; one
 that has to be sorted made this quadratic (400 people waiting: 440 ms instead of 17).$$;
 
-create function app.take_tickets(
+create function app.open_calls(
   p_fingerprints text[], p_limit integer, p_lease_seconds double precision
 )
   returns setof jsonb
@@ -312,7 +311,8 @@ begin
     for no key update
   ) as locked;
   for v_account in
-    select account.id, account.breaker_state, account.slots - used.held as free
+    select account.id, account.provider, account.breaker_state,
+      account.slots - used.held as free
     from app.provider_accounts as account
     cross join lateral (
       select count(*)::integer as held
@@ -344,11 +344,15 @@ begin
     loop
       exit when v_free <= 0;
       perform
-      from app.generations
-      where id = v_next.generation_id
-        and state = 'queued'
-        and cancel_requested_at is null
-      for no key update skip locked;
+      from app.generations as generation
+      join app.operations as operation
+        on operation.slug = generation.operation
+        and operation.version = generation.operation_version
+      where generation.id = v_next.generation_id
+        and generation.state = 'queued'
+        and generation.cancel_requested_at is null
+        and operation.steps -> generation.step ->> 'provider' = v_account.provider
+      for no key update of generation skip locked;
       if not found then
         continue;
       end if;
@@ -371,23 +375,20 @@ begin
       v_free := v_free - 1;
       v_left := v_left - 1;
       if v_account.breaker_state <> 'closed' then
-        update app.provider_accounts
-        set breaker_state = 'half_open',
-          breaker_until = app.now() + make_interval(secs => p_lease_seconds)
-        where id = v_account.id;
+        perform app.begin_probe(v_account.id, p_lease_seconds);
       end if;
     end loop;
     exit when v_left <= 0;
   end loop;
 end $$;
-comment on function app.take_tickets is
-$$Up to p_limit tickets for the keys a process holds. No slot or no healthy account: none.
-A half-open account gets one probe. Locks: the provider accounts of the keys by ascending id
-(two processes that served them in the order of their load would wait for each other), then
-generations by skip locked. Replay: a ticket whose answer was lost is found by the sweep as an
-expired lease.$$;
+comment on function app.open_calls is
+$$Up to p_limit calls for the keys a process holds, as app.call_intent. No slot or no healthy
+account: none. An account whose breaker is open gets one probe when its pause is over.
+Locks: the provider accounts of the keys by ascending id (two processes that served them in the
+order of their load would wait for each other), then generations by skip locked.
+Replay: a call whose intent was lost is found by the sweep by its expired lease.$$;
 
-create function app.note_running(p_generation_id uuid, p_call_id uuid)
+create function app.record_running(p_generation_id uuid, p_call_id uuid)
   returns jsonb
   language plpgsql
   security definer
@@ -412,7 +413,7 @@ begin
   returning * into v_generation;
   return case when found then app.generation_change(v_generation) end;
 end $$;
-comment on function app.note_running is
+comment on function app.record_running is
 $$A generation whose call is known to be at the provider. One that already waits to be submitted
 once more does not have to be. Expects the lock of the generation. Returns the change or null.$$;
 
@@ -445,11 +446,9 @@ begin
         coalesce(next_poll_at, app.now() + make_interval(secs => p_poll_seconds)) end,
     state = case when state in ('submitting', 'ambiguous') then 'accepted' else state end
   where id = p_call_id;
-  -- A half-open account has answered its probe.
-  update app.provider_accounts
-  set breaker_state = 'closed', breaker_until = null, breaker_reason = null, breaker_failures = 0
-  where id = (select account_id from app.provider_calls where id = p_call_id)
-    and breaker_state = 'half_open';
+  perform app.end_probe(account_id)
+  from app.provider_calls
+  where id = p_call_id;
   if v_generation.cancel_requested_at is not null or v_generation.gave_up_at is not null
     or v_generation.finished_at is not null
   then
@@ -457,7 +456,7 @@ begin
       'provider_call.cancel', jsonb_build_object('call_id', p_call_id), p_call_id::text,
       'default', 0);
   end if;
-  return app.note_running(v_generation.id, p_call_id);
+  return app.record_running(v_generation.id, p_call_id);
 end $$;
 comment on function app.record_accepted is
 $$The provider took the call. Late answers fill only empty fields. Returns the change or null.
@@ -491,7 +490,7 @@ begin
   return case when found then app.generation_change(v_generation) end;
 end $$;
 comment on function app.record_not_accepted is
-$$Surely not accepted: the slot is free again and the generation waits for another ticket.
+$$Surely not accepted: the slot is free again and the generation waits for its turn.
 That is not an attempt: only the deadline ends it.
 Locks: generation, call. Replay: an ended call changes nothing. Returns the change or null.$$;
 
@@ -534,7 +533,7 @@ comment on function app.record_ambiguous is
 $$We cannot know whether the provider took the call: wait for its webhook, at most the grace.
 Locks: generation, call. Replay: only a submitting call becomes ambiguous.$$;
 
-create function app.receive_fal_webhook(p_call_id uuid, p_token text, p_request_id text)
+create function app.receive_provider_webhook(p_call_id uuid, p_token text, p_request_id text)
   returns uuid
   language plpgsql
   security definer
@@ -565,12 +564,12 @@ begin
   if v_call.state not in ('accepted', 'abandoned') then
     return null;
   end if;
-  perform app.note_running(v_call.generation_id, p_call_id);
+  perform app.record_running(v_call.generation_id, p_call_id);
   return app.add_task(
     'provider_call.collect', jsonb_build_object('call_id', p_call_id), p_call_id::text,
     'interactive');
 end $$;
-comment on function app.receive_fal_webhook is
+comment on function app.receive_provider_webhook is
 $$A verified webhook is a hint that a call ended: it may overtake the submit's answer, and the
 token names the call. Makes sure that one collect task exists and returns its id, or null when
 the call has ended. Locks: generation, call. Errors: JS404 for an unknown call or wrong token.$$;
@@ -634,7 +633,7 @@ begin
     when v_generation.finished_at is not null or v_generation.step <> v_call.step
       or v_call.state not in ('accepted', 'abandoned') then 'late'
     when v_generation.current_call_id = p_call_id or p_take_over then 'current'
-    else 'rival' end;
+    else 'superseded' end;
   if v_role = 'current' then
     update app.generations
     set state = 'collecting', current_call_id = p_call_id
@@ -654,11 +653,9 @@ begin
     'give_up_at', v_generation.give_up_at,
     'cancel_requested', v_generation.cancel_requested_at is not null,
     'operation', v_generation.operation,
-    'lane', v_generation.lane,
     'output_rule', v_operation.output_rule,
     'steps', v_operation.steps,
     'params', v_generation.params,
-    'input_key', v_generation.input_key,
     'source_key', v_upload.normal_key,
     'source_width', v_upload.width,
     'source_height', v_upload.height,
@@ -667,6 +664,7 @@ begin
     'call_created_at', v_call.created_at,
     'step', v_call.step,
     'endpoint', v_call.endpoint,
+    'provider', v_call.provider,
     'account_id', v_call.account_id,
     'account', (select name from app.provider_accounts where id = v_call.account_id),
     'key_fingerprint', v_call.key_fingerprint,
@@ -675,8 +673,8 @@ begin
 end $$;
 comment on function app.begin_collect is
 $$Says that a call's result is being fetched. Returns what the collector needs and its `role`:
-`current`: the generation waits for this call and is now collecting; `rival`: it is open but was
-submitted again, so nothing changes unless p_take_over (the rival has an image in hand);
+`current`: the generation waits for this call and is now collecting; `superseded`: it is open but
+was submitted again, so nothing changes unless p_take_over (this call has an image in hand);
 `late`: it has ended or is at another step, or the call has. Locks: generation. Errors: JS404.
 Replay: collecting stays collecting.$$;
 
@@ -806,7 +804,7 @@ begin
 end $$;
 comment on function app.advance_generation is
 $$A step is done and another follows: the slot goes over to the next call at once.
-Returns the next call's ticket, or null when there is none to make.
+Returns the next call's intent, or null when there is none to make.
 Locks: generation, call. Errors: JS430, JS409 when it ended.$$;
 
 create function app.sweep_calls(
@@ -877,7 +875,7 @@ begin
       return next app.generation_change(v_generation);
     end if;
   end loop;
-  -- A rival, or a cancelled call, that never ends at the provider: nobody waits for it any more.
+  -- A superseded or cancelled call that never ends at the provider: nobody waits for it any more.
   for v_call in
     select call.id
     from app.provider_calls as call
@@ -946,12 +944,8 @@ begin
         jsonb_build_object(
           'call_id', case when v_generation.state <> 'queued' then v_generation.current_call_id end,
           'call', jsonb_build_object('state', 'abandoned', 'error_type', 'deadline'),
-          'problem', jsonb_build_object(
-            'code', case when v_generation.cancel_requested_at is null
-              then 'deadline_exceeded' else 'cancelled' end,
-            'detail', case when v_generation.cancel_requested_at is null
-              then 'The image was not finished in time. Your credits are back.'
-              else 'Cancelled. Your credits are back.' end)));
+          'ending', case when v_generation.cancel_requested_at is null
+            then 'deadline_exceeded' else 'cancelled' end));
       continue;
     end if;
     update app.generations
@@ -1034,9 +1028,9 @@ reset role;
 revoke create on schema app from jewelshot_ledger;
 
 grant execute on function app.buy_late_image(uuid, uuid) to jewelshot_user;
-grant execute on function app.receive_fal_webhook(uuid, text, text) to jewelshot_api;
+grant execute on function app.receive_provider_webhook(uuid, text, text) to jewelshot_api;
 grant execute on function
-  app.take_tickets(text[], integer, double precision),
+  app.open_calls(text[], integer, double precision),
   app.record_accepted(uuid, text, text, text, text, double precision),
   app.record_not_accepted(uuid, jsonb, double precision),
   app.record_ambiguous(uuid, text, double precision),

@@ -8,7 +8,7 @@ from core.generations.explanation import RunRows
 _GENERATION = """
 select generation.id, generation.operation, operation.title, generation.lane, generation.state,
   generation.cost_credits, generation.retry_of, generation.cancel_requested_at,
-  generation.problem ->> 'code' as ending, generation.created_at, generation.finished_at,
+  generation.ending, generation.created_at, generation.finished_at,
   jsonb_array_length(operation.steps) as steps
 from app.generations as generation
 join app.operations as operation

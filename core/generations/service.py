@@ -29,7 +29,7 @@ from core.generations.types import (
 _COLUMNS = (
     "id, operation, operation_version, lane, state, version, cost_credits, upload_id, params,"
     " priority, retry_of, created_at, deadline_at, finished_at, cancel_requested_at, result,"
-    " problem ->> 'code' as ending"
+    " ending"
 )
 
 

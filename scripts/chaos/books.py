@@ -21,7 +21,7 @@ _GENERATIONS = """
 select generation.id, generation.user_id, generation.upload_id, generation.operation,
   generation.lane, generation.params, generation.state, generation.created_at,
   generation.deadline_at, generation.finished_at, generation.retry_of, generation.result,
-  generation.problem, generation.cost_credits, generation.resubmissions,
+  generation.ending, generation.cost_credits, generation.resubmissions,
   generation.cancel_requested_at, reservation.state as money,
   (select count(*) from app.ledger_transfers as transfer
     where transfer.subject_id = generation.id and transfer.kind = 'confirm') as confirms,

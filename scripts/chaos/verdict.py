@@ -200,9 +200,7 @@ def count(books: Books) -> dict[str, Any]:
     """Figures for the report; unheard and submitted again are named."""
     paid = paid_by_call(books)
     states = Counter(row["state"] for row in books.generations)
-    problems = Counter(
-        (row["problem"] or {}).get("code") for row in books.generations if row["problem"]
-    )
+    problems = Counter(row["ending"] for row in books.generations if row["ending"])
     faults = Counter(fault for row in books.paid_calls for fault in row["faults"])
     again = [
         {"call": str(row["id"]), "generation": str(row["generation_id"]), "step": row["step"]}

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.race, pytest.mark.timeout(180)]
 
 KEYS = {"one": "key-1", "two": "key-2"}
 RESULT = {"result": {"storage_key": "out.png", "thumbnail_key": "thumb.jpg"}}
-PROBLEM = {"problem": {"code": "test", "detail": "It failed."}}
+ENDING = {"ending": "provider_failed"}
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -68,24 +68,24 @@ class Desk:
     def accepted(self, generations: int) -> list[Call]:
         self.keys(generations)
         self.queued(generations, 1)
-        return [self._accept(ticket) for ticket in self.tickets(generations)]
+        return [self._accept(intent) for intent in self.intents(generations)]
 
-    def tickets(self, limit: int) -> list[dict[str, Any]]:
+    def intents(self, limit: int) -> list[dict[str, Any]]:
         with connect(self.database.worker_url) as conn:
             return take(conn, limit)
 
-    def _accept(self, ticket: dict[str, Any]) -> Call:
+    def _accept(self, intent: dict[str, Any]) -> Call:
         self.ledger.value(
             "select app.record_accepted(%s, %s, 'http://s', 'http://r', 'http://c', 4)",
-            ticket["call_id"],
-            f"request-{ticket['call_id']}",
+            intent["call_id"],
+            f"request-{intent['call_id']}",
         )
         return Call(
-            user_id=uuid.UUID(ticket["user_id"]),
-            generation_id=uuid.UUID(ticket["generation_id"]),
-            id=uuid.UUID(ticket["call_id"]),
-            token=ticket["callback_token"],
-            lease=self.lease(self.ledger.value("select app.ensure_collect(%s)", ticket["call_id"])),
+            user_id=uuid.UUID(intent["user_id"]),
+            generation_id=uuid.UUID(intent["generation_id"]),
+            id=uuid.UUID(intent["call_id"]),
+            token=intent["callback_token"],
+            lease=self.lease(self.ledger.value("select app.ensure_collect(%s)", intent["call_id"])),
         )
 
     def lease(self, task_id: uuid.UUID) -> uuid.UUID:
@@ -109,9 +109,9 @@ def desk(database: TestDatabase) -> Desk:
 
 def take(conn: Conn, limit: int) -> list[dict[str, Any]]:
     rows = conn.execute(
-        "select app.take_tickets(%s, %s, 60) as ticket", (list(KEYS.values()), limit)
+        "select app.open_calls(%s, %s, 60) as intent", (list(KEYS.values()), limit)
     ).fetchall()
-    return [row["ticket"] for row in rows]
+    return [row["intent"] for row in rows]
 
 
 def one(conn: Conn, query: str, *params: object) -> Any:
@@ -140,14 +140,14 @@ def deliver(conn: Conn, call: Call) -> Any:
 def webhook(conn: Conn, call: Call) -> Any:
     return one(
         conn,
-        "select app.receive_fal_webhook(%s, %s, %s)",
+        "select app.receive_provider_webhook(%s, %s, %s)",
         call.id,
         call.token,
         f"request-{call.id}",
     )
 
 
-# --- tickets -------------------------------------------------------------------------------------
+# --- intents -------------------------------------------------------------------------------------
 
 
 def test_many_dispatchers_fill_the_slots_exactly(desk: Desk, database: TestDatabase) -> None:
@@ -155,7 +155,7 @@ def test_many_dispatchers_fill_the_slots_exactly(desk: Desk, database: TestDatab
     desk.queued(people=4, each=6)
     taken = race(database.worker_url, [lambda conn: take(conn, 3)] * 12)
     assert set(states(taken)) == {"ok"}
-    ids = [ticket["generation_id"] for tickets in taken for ticket in tickets]
+    ids = [intent["generation_id"] for intents in taken for intent in intents]
     assert len(ids) == len(set(ids)) == 10
     held = database.rows(
         "select account.name, count(*) as held from app.provider_calls as call"
@@ -205,9 +205,9 @@ def test_every_answer_to_one_call_at_once(desk: Desk, database: TestDatabase) ->
     """Submit's answer, webhooks and looks: one call, one task, no lost field."""
     desk.keys(slots=10)
     desk.queued(people=5, each=1)
-    for ticket in desk.tickets(5):
-        call_id = ticket["call_id"]
-        known = (call_id, ticket["callback_token"])
+    for intent in desk.intents(5):
+        call_id = intent["call_id"]
+        known = (call_id, intent["callback_token"])
 
         def answer(conn: Conn, call_id: str = call_id) -> Any:
             return one(
@@ -217,7 +217,7 @@ def test_every_answer_to_one_call_at_once(desk: Desk, database: TestDatabase) ->
             )
 
         def hint(conn: Conn, known: tuple[str, str] = known) -> Any:
-            return one(conn, "select app.receive_fal_webhook(%s, %s, 'r')", *known)
+            return one(conn, "select app.receive_provider_webhook(%s, %s, 'r')", *known)
 
         def look(conn: Conn, call_id: str = call_id) -> Any:
             return one(conn, "select app.ensure_collect(%s)", call_id)
@@ -230,7 +230,7 @@ def test_every_answer_to_one_call_at_once(desk: Desk, database: TestDatabase) ->
             "r",
             "http://s",
         )
-        assert desk.generation(ticket["generation_id"])["state"] == "running"
+        assert desk.generation(intent["generation_id"])["state"] == "running"
         tasks = database.rows(
             "select 1 from app.outbox where job = 'provider_call.collect' and dedupe_key = %s",
             (call_id,),
@@ -241,25 +241,25 @@ def test_every_answer_to_one_call_at_once(desk: Desk, database: TestDatabase) ->
 def test_the_end_of_a_grace_against_its_webhook(desk: Desk, database: TestDatabase) -> None:
     desk.keys(slots=20)
     desk.queued(people=8, each=1)
-    tickets = desk.tickets(8)
-    for ticket in tickets:
-        desk.ledger.value("select app.record_ambiguous(%s, 'lost', 0)", ticket["call_id"])
+    intents = desk.intents(8)
+    for intent in intents:
+        desk.ledger.value("select app.record_ambiguous(%s, 'lost', 0)", intent["call_id"])
     database.rows("update app.provider_calls set grace_until = now() - interval '1 s'")
     works = [lambda conn: conn.execute("select app.sweep_calls(60, 3, 100)").fetchall()] * 3
     works += [
-        lambda conn, ticket=ticket: one(  # type: ignore[misc]  # mypy infers no type for a lambda with a default
+        lambda conn, intent=intent: one(  # type: ignore[misc]  # mypy infers no type for a lambda with a default
             conn,
-            "select app.receive_fal_webhook(%s, %s, 'r')",
-            ticket["call_id"],
-            ticket["callback_token"],
+            "select app.receive_provider_webhook(%s, %s, 'r')",
+            intent["call_id"],
+            intent["callback_token"],
         )
-        for ticket in tickets
+        for intent in intents
     ]
     random.Random(2).shuffle(works)
     assert set(states(race(database.url(), works))) == {"ok"}
-    for ticket in tickets:
-        found = desk.generation(ticket["generation_id"])
-        call = database.row("select * from app.provider_calls where id = %s", (ticket["call_id"],))
+    for intent in intents:
+        found = desk.generation(intent["generation_id"])
+        call = database.row("select * from app.provider_calls where id = %s", (intent["call_id"],))
         assert (found["state"], call["state"], found["resubmissions"]) in {
             ("running", "accepted", 0),
             ("queued", "abandoned", 1),
@@ -319,7 +319,7 @@ def test_two_images_for_one_generation(desk: Desk, database: TestDatabase) -> No
     database.rows("update app.generations set state = 'uncertain'")
     database.rows("update app.generations set state = 'queued', resubmissions = 1")
     desk.keys(20)
-    seconds = {ticket["generation_id"]: desk._accept(ticket) for ticket in desk.tickets(10)}
+    seconds = {intent["generation_id"]: desk._accept(intent) for intent in desk.intents(10)}
     assert len(seconds) == 5
     works: list[Any] = []
     for first in firsts:
@@ -351,7 +351,7 @@ def test_webhooks_during_the_end(desk: Desk, database: TestDatabase) -> None:
 def test_a_late_image_is_bought_once(desk: Desk, database: TestDatabase) -> None:
     (call,) = desk.accepted(1)
     desk.ledger.grant(call.user_id, 9)
-    one_cancel = {"call_id": None, **PROBLEM}
+    one_cancel = {"call_id": None, **ENDING}
     desk.ledger.value(
         "select app.finish_generation(%s, null, 'failed', %s::jsonb)",
         call.generation_id,

@@ -173,7 +173,7 @@ def test_ends_against_cancels_and_expiry(ledger: Ledger, database: TestDatabase)
     )
     ledger.travel(user, "2 days")
     success = '{"result": {"storage_key": "out.png"}}'
-    failure = '{"problem": {"code": "test", "detail": "no"}}'
+    failure = '{"ending": "provider_failed"}'
     works: list[Work] = [call("select app.expire_credits(10)")] * 2
     works += [call("select count(*) from app.sweep_deadlines(50)")] * 2
     for number, generation in enumerate(made):
@@ -204,10 +204,12 @@ def test_ends_against_repeated_webhooks_and_cancels(ledger: Ledger, database: Te
         ledger.start(user, photo)
     works: list[Work] = []
     for _ in range(8):
-        ticket = ledger.value("select app.take_tickets(array['f'], 1, 30)")
-        call_id, token = ticket["call_id"], ticket["callback_token"]
-        webhook = call("select app.receive_fal_webhook(%s, %s, 'r')", call_id, token)
-        webhook_task = ledger.value("select app.receive_fal_webhook(%s, %s, 'r')", call_id, token)
+        intent = ledger.value("select app.open_calls(array['f'], 1, 30)")
+        call_id, token = intent["call_id"], intent["callback_token"]
+        webhook = call("select app.receive_provider_webhook(%s, %s, 'r')", call_id, token)
+        webhook_task = ledger.value(
+            "select app.receive_provider_webhook(%s, %s, 'r')", call_id, token
+        )
         lease = uuid.uuid4()
         database.rows(
             "update app.outbox set claimed = wanted, lease_token = %s,"
@@ -222,10 +224,10 @@ def test_ends_against_repeated_webhooks_and_cancels(ledger: Ledger, database: Te
         )
         works += [webhook] * 3
         works += [
-            as_user(user, "select app.cancel_generation(%s)", ticket["generation_id"]),
+            as_user(user, "select app.cancel_generation(%s)", intent["generation_id"]),
             call(
                 "select app.finish_generation(%s, %s, 'succeeded', %s)",
-                ticket["generation_id"],
+                intent["generation_id"],
                 lease,
                 facts,
             ),
@@ -246,9 +248,9 @@ def test_a_webhook_that_comes_during_the_end_waits_for_it(
         "select app.sync_provider_keys(%s::jsonb, 1)",
         '[{"name": "FAL_AI_KEY_1", "fingerprint": "f", "account": "a"}]',
     )
-    ticket = ledger.value("select app.take_tickets(array['f'], 1, 30)")
-    call_id, token = ticket["call_id"], ticket["callback_token"]
-    task = ledger.value("select app.receive_fal_webhook(%s, %s, 'r')", call_id, token)
+    intent = ledger.value("select app.open_calls(array['f'], 1, 30)")
+    call_id, token = intent["call_id"], intent["callback_token"]
+    task = ledger.value("select app.receive_provider_webhook(%s, %s, 'r')", call_id, token)
     lease = uuid.uuid4()
     database.rows(
         "update app.outbox set claimed = wanted, lease_token = %s,"
@@ -277,7 +279,7 @@ def test_a_webhook_that_comes_during_the_end_waits_for_it(
     def webhook(conn: Conn) -> Any:
         until_waiting(database, 1)
         threading.Timer(0.5, released.set).start()
-        return call("select app.receive_fal_webhook(%s, %s, 'r')", call_id, token)(conn)
+        return call("select app.receive_provider_webhook(%s, %s, 'r')", call_id, token)(conn)
 
     assert states(race(ledger.url, [hold_the_account, end, webhook])) == ["ok"] * 3
     assert ledger.balance(user) == (0, 0, 0)

@@ -227,7 +227,7 @@ class Ledger:
             outcome,
             '{"result": {"storage_key": "out.png"}}'
             if outcome == "succeeded"
-            else '{"problem": {"code": "provider_failed"}}',
+            else '{"ending": "provider_failed"}',
         )
         return change
 

@@ -14,6 +14,7 @@ import pytest
 
 from api.schemas.generations import LaneName
 from core.credits.types import EntryKind, Purpose, Source
+from core.generations.endings import Ending
 from core.generations.pipeline.types import Role
 from core.generations.types import FINISHED_STATES, CallState, GenerationState
 from core.payments.types import OrderState, ReturnOrigin, ReturnState
@@ -45,6 +46,7 @@ MAY_IMPORT_RQ = {"core.tasks.wakeups"}
 
 # folder of a vendor's code | the vendor's library, and who else in core may import that folder
 CUPBOARDS = {
+    "core.generations.providers.fal": ("fal_client", {"core.generations.providers.registry"}),
     "core.payments.stripe": ("stripe", {"core.payments.jobs"}),
 }
 
@@ -186,6 +188,19 @@ def test_a_vendor_is_known_in_its_cupboard_only(cupboard: str) -> None:
     assert wrong == []
 
 
+def test_no_module_of_core_speaks_of_a_provider_of_images() -> None:
+    """What is fal's stands in its folder; the settings name its keys and addresses."""
+    may = ("core.generations.providers.fal.", "core.generations.providers.registry.")
+    wrong = [
+        f"{name}: {line.strip()}"
+        for name, path in sources("core")
+        if not f"{name}.".startswith((*may, "core.settings."))
+        for line in path.read_text().splitlines()
+        if re.search(r"(?i)(?<![a-z])fal(?![a-z])", line)
+    ]
+    assert wrong == []
+
+
 def test_no_import_inside_a_function() -> None:
     wrong = [
         f"{name}:{node.lineno} {node.name}"
@@ -269,6 +284,7 @@ def allowed_by(constraint: str) -> set[str]:
     ("words", "constraint"),
     [
         (GenerationState, "generations_state"),
+        (Ending, "generations_ending"),
         (CallState, "provider_calls_state"),
         (UploadState, "uploads_state"),
         (EntryKind, "ledger_transfers_kind"),

@@ -9,7 +9,7 @@ from psycopg.types.json import Jsonb
 
 from core.changes import Change
 from core.db import Connection, fetch_all, fetch_one
-from core.generations.endings import Ending, ending_in_words
+from core.generations.endings import Ending
 from core.generations.pipeline.types import CallEnd, CallIntent, CallResult, ProviderCall
 from core.generations.types import GenerationState, ResultImage
 
@@ -38,7 +38,7 @@ async def open_calls(
     """The next people's generations, each with an open call that nothing has been sent for."""
     rows = await fetch_all(
         conn,
-        "select app.take_tickets(%s, %s, %s) as intent",
+        "select app.open_calls(%s, %s, %s) as intent",
         (fingerprints, limit, lease_seconds),
     )
     return [msgspec.convert(row["intent"], CallIntent) for row in rows]
@@ -179,7 +179,7 @@ async def end_without_image(
     is_cancelled = ending is Ending.CANCELLED
     state = GenerationState.CANCELLED if is_cancelled else GenerationState.FAILED
     facts = {
-        "problem": {"code": ending, "detail": ending_in_words(ending)},
+        "ending": ending,
         **_call_facts(call_id, end),
     }
     return await _change(conn, _FINISH, (generation_id, lease_token, state, Jsonb(facts)))
@@ -204,7 +204,7 @@ async def sweep_deadlines(conn: Connection, *, limit: int) -> list[Change]:
 # --- calls ---------------------------------------------------------------------------------------
 
 _CALL_COLUMNS = (
-    "id, generation_id, account_id, key_fingerprint, endpoint, state, polls, request_id,"
+    "id, generation_id, provider, account_id, key_fingerprint, endpoint, state, polls, request_id,"
     " status_url, cancel_url"
 )
 
@@ -233,7 +233,7 @@ returning {_CALL_COLUMNS}
 
 
 def _call(row: DictRow) -> ProviderCall:
-    return msgspec.convert({"provider": "fal", **row}, ProviderCall)
+    return msgspec.convert(row, ProviderCall)
 
 
 async def claim_polls(

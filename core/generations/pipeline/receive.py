@@ -10,4 +10,6 @@ async def receive(conn: Connection, call_id: uuid.UUID, token: str, *, request_i
 
     Raises: NotFoundError for an unknown call or a wrong token.
     """
-    await conn.execute("select app.receive_fal_webhook(%s, %s, %s)", (call_id, token, request_id))
+    await conn.execute(
+        "select app.receive_provider_webhook(%s, %s, %s)", (call_id, token, request_id)
+    )

@@ -20,7 +20,7 @@ class Role(StrEnum):
     """What a call is to its generation when its result is fetched (app.begin_collect)."""
 
     CURRENT = "current"
-    SUPERSEDED = "rival"
+    SUPERSEDED = "superseded"
     """The generation was submitted again meanwhile and waits for the newer call."""
     LATE = "late"
 
@@ -35,7 +35,7 @@ class CallIntent(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     step: int
     attempt: int
-    provider: str = "fal"
+    provider: str
     account_id: uuid.UUID
     account: str
     account_is_open: bool
@@ -85,7 +85,7 @@ class CallResult(msgspec.Struct, frozen=True, kw_only=True):
     call_created_at: datetime
     step: int
     endpoint: str
-    provider: str = "fal"
+    provider: str
     account_id: uuid.UUID
     account: str
     key_fingerprint: str
@@ -129,7 +129,7 @@ class ProviderCall(msgspec.Struct, frozen=True, kw_only=True):
 
     id: uuid.UUID
     generation_id: uuid.UUID
-    provider: str = "fal"
+    provider: str
     account_id: uuid.UUID
     key_fingerprint: str
     endpoint: str

@@ -1,8 +1,8 @@
 """Accounts at providers: their keys, and their health.
 
 A rate limit cools an account down, a refusal of its key or balance opens its breaker; both live on
-the account's row, so every process sees them. An open breaker lets one probe through after its
-pause (app.take_tickets), which closes it when the provider takes it (app.record_accepted).
+the account's row, so every process sees them. schema/providers.sql has the breaker's whole course:
+open_breaker (from here), begin_probe (from open_calls), end_probe (from record_accepted).
 """
 
 import random
@@ -36,26 +36,6 @@ async def register_keys(
     )
 
 
-# The later of two cooldowns wins, so a slow answer cannot shorten a newer one.
-_COOL_DOWN = """
-update app.provider_accounts
-set cooldown_until = greatest(cooldown_until, app.now() + make_interval(secs => %(seconds)s))
-where id = %(id)s
-"""
-
-# Each failed probe doubles the pause, at most 64 times.
-_OPEN_BREAKER = """
-update app.provider_accounts
-set breaker_state = 'open',
-  breaker_until = app.now()
-    + make_interval(secs => %(seconds)s * power(2, least(breaker_failures, 6))),
-  breaker_reason = left(%(reason)s, 500),
-  breaker_failures = breaker_failures + 1
-where id = %(id)s
-returning name, breaker_failures
-"""
-
-
 async def record_effect(
     conn: Connection,
     account_id: uuid.UUID,
@@ -69,18 +49,18 @@ async def record_effect(
     if effect == "cooldown":
         seconds = retry_after_seconds or settings.provider_cooldown_seconds
         jitter = seconds * random.uniform(0, 0.2)  # noqa: S311  spreads processes, no secret
-        await conn.execute(_COOL_DOWN, {"id": account_id, "seconds": seconds + jitter})
+        await conn.execute("select app.cool_down(%s, %s)", (account_id, seconds + jitter))
     elif effect == "breaker":
         row = await fetch_one(
             conn,
-            _OPEN_BREAKER,
-            {"id": account_id, "seconds": settings.provider_breaker_seconds, "reason": reason},
+            "select name, failures from app.open_breaker(%s, %s, %s)",
+            (account_id, settings.provider_breaker_seconds, reason),
         )
         assert row is not None
         log.error(
             "provider.breaker_opened",
             account=row["name"],
-            failures=row["breaker_failures"],
+            failures=row["failures"],
             reason=reason,
         )
 

@@ -37,8 +37,8 @@ def ledger(ledger: Ledger) -> Ledger:
     return ledger
 
 
-def ticket(ledger: Ledger) -> dict[str, Any]:
-    taken: dict[str, Any] = ledger.value("select app.take_tickets(array['f'], 1, 30)")
+def open_call(ledger: Ledger) -> dict[str, Any]:
+    taken: dict[str, Any] = ledger.value("select app.open_calls(array['f'], 1, 30)")
     return taken
 
 
@@ -62,7 +62,7 @@ def fail(ledger: Ledger, call: dict[str, Any]) -> None:
         "select app.finish_generation(%s, null, 'failed', %s::jsonb)",
         call["generation_id"],
         f'{{"call_id": "{call["call_id"]}",'
-        ' "problem": {"code": "input_refused"},'
+        ' "ending": "input_refused",'
         ' "call": {"state": "failed", "http_status": 422,'
         ' "error_type": "content_policy_violation", "billable_units": "0.2"}}',
     )
@@ -78,7 +78,7 @@ async def test_a_delivered_generation(ledger: Ledger, explain: Explain) -> None:
     waiting = await explain(user, generation)
     assert (waiting.outcome, waiting.reserved, waiting.charged) == (Outcome.RESERVED, 1, 0)
     assert waiting.summary == "Packshot has not ended. Set aside for it: 1 credit."
-    call = ticket(ledger)
+    call = open_call(ledger)
     accept(ledger, call)
     deliver(ledger, call)
     told = await explain(user, generation)
@@ -106,10 +106,10 @@ async def test_a_failed_generation_after_two_calls(ledger: Ledger, explain: Expl
     user = ledger.user()
     ledger.grant(user, 1, lives="1 day")
     generation = ledger.start(user, ledger.upload(user))
-    first = ticket(ledger)
+    first = open_call(ledger)
     ledger.value("select app.record_ambiguous(%s, 'connection reset', -1)::text", first["call_id"])
     ledger.database.rows("select app.sweep_calls(0, 5, 10)")
-    second = ticket(ledger)
+    second = open_call(ledger)
     assert second["call_id"] != first["call_id"]
     accept(ledger, second)
     ledger.travel(user, "2 days")
@@ -152,7 +152,7 @@ async def test_a_refund_that_pays_debt(ledger: Ledger, explain: Explain) -> None
 async def test_steps_and_cancel_and_late_image(ledger: Ledger, explain: Explain) -> None:
     user = ledger.user(12)
     generation = ledger.start(user, ledger.upload(user), "scene_hd")
-    first = ticket(ledger)
+    first = open_call(ledger)
     accept(ledger, first)
     ledger.value("select app.begin_collect(%s) ->> 'role'", first["call_id"])
     second = ledger.value(

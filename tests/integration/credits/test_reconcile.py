@@ -246,9 +246,10 @@ def test_money_without_a_subject_is_noticed(history: Ledger, database: TestDatab
 def test_a_generation_that_ends_without_its_money(database: TestDatabase, state: str) -> None:
     database.rows("alter table app.generations disable trigger all")
     database.rows(
-        "update app.generations set state = %s, finished_at = now(), problem = '{}',"
+        "update app.generations set state = %s, finished_at = now(),"
+        " ending = case when %s <> 'succeeded' then 'provider_failed' end,"
         " result = case when %s = 'succeeded' then '{}'::jsonb end where state = 'queued'",
-        (state, state),
+        (state, state, state),
     )
     assert [row["check_name"] for row in database.drift()] == ["generation_money"]
 

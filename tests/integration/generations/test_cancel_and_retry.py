@@ -37,7 +37,7 @@ async def test_cancelling_at_the_provider_is_a_request(
 
     assert await pipeline.run_tasks("provider_call.cancel") == ["done"]
     found = await pipeline.finish(generation_id)
-    assert (found["state"], found["problem"]["code"]) == ("cancelled", "cancelled")
+    assert (found["state"], found["ending"]) == ("cancelled", "cancelled")
     assert pipeline.balance(ada) == (10, 0)
     assert pipeline.call(generation_id)["state"] == "cancelled"
     (paid,) = await pipeline.paid_calls()

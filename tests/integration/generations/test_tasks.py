@@ -164,7 +164,7 @@ async def test_a_dead_letter_ends_its_generation(
     await exhaust(pipeline, task_id)
 
     found = pipeline.generation(generation_id)
-    assert (found["state"], found["problem"]["code"]) == ("failed", "delivery_failed")
+    assert (found["state"], found["ending"]) == ("failed", "delivery_failed")
     assert pipeline.balance(ada) == (10, 0)
     (letter,) = pipeline.dead_letters()
     assert (letter["task_id"], letter["job"]) == (task_id, "provider_call.collect")

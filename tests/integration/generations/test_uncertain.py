@@ -205,7 +205,7 @@ async def test_a_provider_that_never_answers_clearly(
     await pipeline.pass_deadline(generation_id)
     await pipeline.sweep()
     found = pipeline.generation(generation_id)
-    assert (found["state"], found["problem"]["code"]) == ("failed", "deadline_exceeded")
+    assert (found["state"], found["ending"]) == ("failed", "deadline_exceeded")
     assert pipeline.balance(ada) == (10, 0)
 
 
@@ -220,7 +220,7 @@ async def test_never_started_is_refunded_at_once(
     assert await pipeline.dispatch() == 0, "there is no time left to begin"
     assert await pipeline.sweep() == 1
     found = pipeline.generation(generation_id)
-    assert (found["state"], found["problem"]["code"]) == ("failed", "deadline_exceeded")
+    assert (found["state"], found["ending"]) == ("failed", "deadline_exceeded")
     assert pipeline.balance(ada) == (10, 0)
     assert pipeline.submits() == 0
 
@@ -237,7 +237,7 @@ async def test_never_finished_is_cancelled_there_and_refunded(
     assert pipeline.balance(ada) == (9, 1), "not yet: it may be paid for"
     assert await pipeline.sweep() == 0, "once"
     found = await pipeline.finish(generation_id)
-    assert (found["state"], found["problem"]["code"]) == ("failed", "deadline_exceeded")
+    assert (found["state"], found["ending"]) == ("failed", "deadline_exceeded")
     assert pipeline.balance(ada) == (10, 0)
     assert [call["state"] for call in await pipeline.paid_calls()] == ["cancelled"]
 

@@ -31,7 +31,7 @@ def generation(identifier: uuid.UUID, state: str, **changes: Any) -> dict[str, A
         "refunded": 4 * (not is_paid),
         "cost_credits": 4,
         "result": {"storage_key": "image"} if is_paid else None,
-        "problem": None if is_paid else {"code": "provider_failed"},
+        "ending": None if is_paid else "provider_failed",
         "finished_at": NOW,
         "deadline_at": NOW + timedelta(seconds=60),
         **changes,
