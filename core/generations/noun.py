@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from core.generations.pipeline import cancel, collect, dispatch, late
+from core.generations.pipeline import cancel, collect, dispatch, fail, late
 from core.noun import Check, Health, Noun
 from core.settings import Settings
 from core.tasks.jobs import Fence, Job
@@ -45,7 +45,7 @@ NOUN = Noun(
         "provider_call.collect": Job(
             run=collect.collect,
             fence=Fence.LEASE,
-            on_dead=collect.fail_uncollected,
+            on_dead=fail.fail_uncollected,
             when_dead="Its generation has failed and the credits are back; a replay may still"
             " bring the image, as a late one.",
         ),

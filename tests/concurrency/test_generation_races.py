@@ -384,4 +384,3 @@ def test_a_dead_letter_is_replayed_once(desk: Desk, database: TestDatabase) -> N
     assert len(set(results)) == 1
     live = database.rows("select 1 from app.outbox where job = 'provider_call.collect'")
     assert len(live) == 1
-    assert desk.ledger.balance(call.user_id) == (1, 0, 0)

@@ -10,15 +10,12 @@ from datetime import UTC, datetime
 
 import structlog
 
-from core.changes import Change
-from core.db import Connection
 from core.errors import FailureKind, RetryableError
-from core.generations.endings import Ending
 from core.generations.pipeline import queries
 from core.generations.pipeline.deliver import deliver
 from core.generations.pipeline.fail import fail_call
 from core.generations.pipeline.tools import PipelineTools
-from core.generations.pipeline.types import OPEN_CALLS, CallEnd, CallResult, Role
+from core.generations.pipeline.types import OPEN_CALLS, CallResult, Role
 from core.generations.providers import accounts
 from core.generations.providers.types import (
     Failure,
@@ -27,7 +24,6 @@ from core.generations.providers.types import (
     StillRunning,
     Unreachable,
 )
-from core.generations.types import CallState
 from core.tasks.jobs import DONE, Outcome
 from core.tasks.outbox import Task
 
@@ -73,22 +69,6 @@ async def collect(tools: PipelineTools, task: Task) -> Outcome:
     _observe(tools, call, seconds=time.monotonic() - started)
     tools.dispatch_wanted.set()
     return DONE
-
-
-async def fail_uncollected(conn: Connection, task: Task) -> Change | None:
-    """The end of a generation whose image could not be brought: its task is a dead letter."""
-    call_id = uuid.UUID(task.args["call_id"])
-    call = await queries.find_call(conn, call_id)
-    if call is None:
-        return None
-    return await queries.end_without_image(
-        conn,
-        call.generation_id,
-        None,
-        Ending.DELIVERY_FAILED,
-        call_id=call_id,
-        end=CallEnd(state=CallState.ABANDONED, error_type="dead_letter"),
-    )
 
 
 async def _fetch(tools: PipelineTools, call: CallResult) -> ResultOutcome:

@@ -13,6 +13,7 @@ from core.generations.pipeline.types import CallEnd, CallResult, Role
 from core.generations.providers import accounts
 from core.generations.providers.types import Failure, FailureCause
 from core.generations.types import FINISHED_STATES, CallState
+from core.tasks.outbox import Task
 
 log = structlog.get_logger()
 
@@ -70,6 +71,22 @@ async def lose_call(tools: PipelineTools, call_id: uuid.UUID) -> None:
         ),
         lease_token=None,
         retry_delay_seconds=0,
+    )
+
+
+async def fail_uncollected(conn: Connection, task: Task) -> Change | None:
+    """The end of a generation whose image could not be brought: its task is a dead letter."""
+    call_id = uuid.UUID(task.args["call_id"])
+    call = await queries.find_call(conn, call_id)
+    if call is None:
+        return None
+    return await queries.end_without_image(
+        conn,
+        call.generation_id,
+        None,
+        Ending.DELIVERY_FAILED,
+        call_id=call_id,
+        end=CallEnd(state=CallState.ABANDONED, error_type="dead_letter"),
     )
 
 

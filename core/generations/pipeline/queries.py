@@ -251,14 +251,10 @@ async def claim_polls(
     return [_call(row) for row in rows]
 
 
-async def find_call(
-    conn: Connection, call_id: uuid.UUID, *, lock: bool = False
-) -> ProviderCall | None:
-    """`lock`: nobody else learns more of where the call runs until this transaction ends."""
+async def find_call(conn: Connection, call_id: uuid.UUID) -> ProviderCall | None:
     row = await fetch_one(
         conn,
-        f"select {_CALL_COLUMNS} from app.provider_calls where id = %s"  # noqa: S608  constants
-        + (" for no key update" if lock else ""),
+        f"select {_CALL_COLUMNS} from app.provider_calls where id = %s",  # noqa: S608  constants
         (call_id,),
     )
     return None if row is None else _call(row)
