@@ -1,7 +1,7 @@
 """/auth/confirm: where mailed links lead. Opening it changes nothing: scanners of mail open links,
 and a token works once. Only the button, a POST, uses it up."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 import structlog
@@ -15,12 +15,11 @@ from api.schemas.auth import Password, TokenHash
 from core.errors import DomainError, InvalidInputError, NotAllowedError
 from core.identity import sessions
 from core.identity.errors import AccessReason, BadCredentialsError
-from core.identity.supabase_auth import SignedIn
+from core.identity.supabase_auth import LinkType, SignedIn
 
 log = structlog.get_logger()
 
 AnyRequest = Request[Any, Any, Any]
-LinkType = Literal["email", "signup", "invite", "magiclink", "recovery", "email_change"]
 # After these the person needs a password of their own.
 _ASKS_PASSWORD = frozenset({"recovery", "invite"})
 _WORDS: dict[str, tuple[str, str, str]] = {

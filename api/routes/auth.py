@@ -14,7 +14,7 @@ from api.schemas import auth as schemas
 from core.errors import ConflictError, InvalidInputError, NotAllowedError, NotFoundError
 from core.identity import sessions
 from core.identity.errors import AccessReason, BadCredentialsError
-from core.identity.supabase_auth import SignedIn
+from core.identity.supabase_auth import SignedIn, SignOutScope
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -141,7 +141,7 @@ async def sign_out(
     user: CurrentUser,  # noqa: ARG001  asking for it is what makes the route need a sign-in
     auth: Auth,
     which: Annotated[
-        schemas.SignOutScope,
+        SignOutScope,
         QueryParameter(
             name="scope",
             description="`local`: this session; `others`: all but this one; `global`: all.",

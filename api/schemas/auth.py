@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from core.identity.supabase_auth import LinkType
+
 # bcrypt, which the sign-in service uses, reads 72 bytes.
 PASSWORD_CHARACTERS_MAX = 72
 
@@ -35,8 +37,6 @@ TokenHash = Annotated[
 ]
 OneTimeCode = Annotated[str, Meta(pattern=r"^[0-9]{6,10}$", examples=["305805"])]
 RefreshToken = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,512}$", examples=["v2h7k3n5q9xw"])]
-SignOutScope = Literal["local", "others", "global"]
-LinkType = Literal["email", "signup", "invite", "magiclink", "recovery", "email_change"]
 
 
 class _Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -15,16 +15,15 @@ from core.pixels.limits import BYTES_MAX
 
 class NormalisedImage(msgspec.Struct, frozen=True, kw_only=True):
     data: bytes
-    content_type: str
-    extension: str
+    format: ImageFormat
     width: int
     height: int
     has_alpha: bool
     pixel_sha256: str
     """Over the decoded pixels of `data`, see `raster.pixel_sha256`."""
     thumbnail: bytes
-    thumbnail_content_type: str
-    source_format: str
+    thumbnail_format: ImageFormat
+    source_format: ImageFormat
     notes: tuple[str, ...]
     """What was changed, in words for the user."""
 
@@ -44,7 +43,7 @@ def normalise(data: bytes) -> NormalisedImage:
     if isinstance(layout, jpeg.JpegLayout):
         stripped = _stripped_if_whole(data, layout, image)
         if stripped is not None and _is_upright_srgb(image, layout):
-            return _result(stripped, image, layout.format, notes, "image/jpeg")
+            return _result(stripped, image, layout.format, notes, ImageFormat.JPEG)
     return _encode_anew(image, layout, notes)
 
 
@@ -101,10 +100,10 @@ def _encode_anew(image: Image.Image, layout: Layout, notes: list[str]) -> Normal
     if image.mode == "RGBA" or layout.lossless:
         encoded = raster.encode_png(image)
         if image.mode == "RGBA" or len(encoded) <= BYTES_MAX:
-            return _result(encoded, image, layout.format, notes, "image/png")
+            return _result(encoded, image, layout.format, notes, ImageFormat.PNG)
     encoded = raster.encode_jpeg(image)
     decoded = raster.decode(encoded, ImageFormat.JPEG)
-    return _result(encoded, decoded, layout.format, notes, "image/jpeg")
+    return _result(encoded, decoded, layout.format, notes, ImageFormat.JPEG)
 
 
 def _to_rgb(image: Image.Image, icc: bytes | None, notes: list[str]) -> Image.Image:
@@ -129,19 +128,18 @@ def _result(
     image: Image.Image,
     source: ImageFormat,
     notes: list[str],
-    content_type: str,
+    kind: ImageFormat,
 ) -> NormalisedImage:
-    small, small_type = raster.thumbnail(image)
+    small, small_format = raster.thumbnail(image)
     return NormalisedImage(
         data=data,
-        content_type=content_type,
-        extension="png" if content_type == "image/png" else "jpg",
+        format=kind,
         width=image.width,
         height=image.height,
         has_alpha=image.mode == "RGBA",
         pixel_sha256=raster.pixel_sha256(image),
         thumbnail=small,
-        thumbnail_content_type=small_type,
-        source_format=source.value,
+        thumbnail_format=small_format,
+        source_format=source,
         notes=tuple(notes),
     )

@@ -113,16 +113,16 @@ def encode_webp(image: Image.Image, *, lossless: bool) -> bytes:
     return target.getvalue()
 
 
-def thumbnail(image: Image.Image) -> tuple[bytes, str]:
-    """At most 512 pixels a side, and its content type: JPEG, or WebP where there is alpha."""
+def thumbnail(image: Image.Image) -> tuple[bytes, ImageFormat]:
+    """At most 512 pixels a side: JPEG, or WebP where there is alpha."""
     small = image.copy() if max(image.size) <= THUMBNAIL_SIDE else _shrink(image)
     small.info = {}
     target = io.BytesIO()
     if small.mode == "RGBA":
         small.save(target, "WEBP", quality=85)
-        return target.getvalue(), "image/webp"
+        return target.getvalue(), ImageFormat.WEBP
     small.save(target, "JPEG", quality=85)
-    return target.getvalue(), "image/jpeg"
+    return target.getvalue(), ImageFormat.JPEG
 
 
 def _shrink(image: Image.Image) -> Image.Image:

@@ -30,7 +30,6 @@ class OutputRuleError(Exception):
 
 class DecodedInfo(msgspec.Struct, frozen=True, kw_only=True):
     format: ImageFormat
-    content_type: str
     width: int
     height: int
     has_alpha: bool
@@ -39,14 +38,13 @@ class DecodedInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 class RenderedOutput(msgspec.Struct, frozen=True, kw_only=True):
     data: bytes
-    content_type: str
-    extension: str
+    format: ImageFormat
     width: int
     height: int
     pixel_sha256: str
     """Over the decoded pixels of `data`, see `raster.pixel_sha256`."""
     thumbnail: bytes
-    thumbnail_content_type: str
+    thumbnail_format: ImageFormat
     facts: dict[str, Any]
     """JSON-ready statements about the picture, measured on the picture."""
 
@@ -89,7 +87,6 @@ def open_output(
     _refuse_blank(image)
     info = DecodedInfo(
         format=layout.format,
-        content_type=sniff.CONTENT_TYPES[layout.format],
         width=width,
         height=height,
         has_alpha=has_alpha(image),
@@ -132,16 +129,15 @@ def render(
     data: bytes, image: Image.Image, kind: ImageFormat, facts: dict[str, Any]
 ) -> RenderedOutput:
     """`image` must be what `data` decodes to."""
-    small, small_type = raster.thumbnail(image)
+    small, small_format = raster.thumbnail(image)
     return RenderedOutput(
         data=data,
-        content_type=sniff.CONTENT_TYPES[kind],
-        extension={ImageFormat.JPEG: "jpg"}.get(kind, kind.value),
+        format=kind,
         width=image.width,
         height=image.height,
         pixel_sha256=raster.pixel_sha256(image),
         thumbnail=small,
-        thumbnail_content_type=small_type,
+        thumbnail_format=small_format,
         facts=facts,
     )
 

@@ -27,14 +27,6 @@ from core.pixels.limits import (
     SIDE_MIN,
 )
 
-CONTENT_TYPES: Final = {
-    ImageFormat.JPEG: "image/jpeg",
-    ImageFormat.PNG: "image/png",
-    ImageFormat.WEBP: "image/webp",
-    ImageFormat.HEIC: "image/heic",
-    ImageFormat.TIFF: "image/tiff",
-}
-
 _EXTENSIONS: Final = {
     ImageFormat.JPEG: ("jpg", "jpeg", "jpe", "jfif"),
     ImageFormat.PNG: ("png",),
@@ -184,7 +176,7 @@ def _check_promise(kind: ImageFormat, filename: str | None, declared: str | None
             reason=PhotoReason.EXTENSION_MISMATCH,
             format=kind,
             extension=extension,
-            right_extension=_EXTENSIONS[kind][0],
+            right_extension=kind.extension,
         )
     media_type = (declared or "").partition(";")[0].strip().lower()
     if media_type not in _UNDECLARED and media_type not in _TYPE_ALIASES[kind]:
@@ -192,7 +184,7 @@ def _check_promise(kind: ImageFormat, filename: str | None, declared: str | None
             reason=PhotoReason.TYPE_MISMATCH,
             format=kind,
             media_type=media_type[:80],
-            right_media_type=CONTENT_TYPES[kind],
+            right_media_type=kind.content_type,
         )
 
 

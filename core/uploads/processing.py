@@ -39,7 +39,6 @@ PENDING_SECONDS_MAX: Final = 24 * 3600
 """A signed URL lives two hours; a day is enough for whoever comes back to complete."""
 _EXPIRE_BATCH: Final = 200
 _WANTED: Final = frozenset({UploadState.PENDING, UploadState.STORED, UploadState.READY})
-_THUMBNAIL_EXTENSIONS: Final = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp"}
 _MISSING: Final = Problem(UploadReason.ORIGINAL_MISSING)
 
 
@@ -125,19 +124,17 @@ def _rejected(problem: Problem) -> Verdict:
 
 
 async def _store(tools: ProcessingTools, upload: Upload, image: NormalisedImage) -> Verdict:
-    normal = normal_key(upload.user_id, upload.id, image.extension)
-    thumbnail = thumbnail_key(
-        upload.user_id, upload.id, _THUMBNAIL_EXTENSIONS[image.thumbnail_content_type]
-    )
+    normal = normal_key(upload.user_id, upload.id, image.format.extension)
+    thumbnail = thumbnail_key(upload.user_id, upload.id, image.thumbnail_format.extension)
     bucket = tools.settings.storage_bucket_uploads
-    await tools.storage.put(bucket, normal, image.data, image.content_type)
-    await tools.storage.put(bucket, thumbnail, image.thumbnail, image.thumbnail_content_type)
+    await tools.storage.put(bucket, normal, image.data, image.format.content_type)
+    await tools.storage.put(bucket, thumbnail, image.thumbnail, image.thumbnail_format.content_type)
     return Verdict(
         UploadState.READY,
         {
             "normal_key": normal,
             "thumbnail_key": thumbnail,
-            "content_type": image.content_type,
+            "content_type": image.format.content_type,
             "width": image.width,
             "height": image.height,
             "pixel_sha256": image.pixel_sha256,

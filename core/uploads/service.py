@@ -29,7 +29,6 @@ from core.storage.types import Storage
 from core.uploads import queries
 from core.uploads.errors import UploadReason
 from core.uploads.types import (
-    EXTENSIONS,
     DirectUpload,
     SentFile,
     Upload,
@@ -102,7 +101,7 @@ async def receive(
     Replay: an idempotency key answers the upload of its first request.
     """
     upload_id = UploadId(new_id())
-    key = original_key(owner.user_id, upload_id, EXTENSIONS[checked.format])
+    key = original_key(owner.user_id, upload_id, checked.format.extension)
 
     async def prepare(conn: Connection) -> dict[str, Any] | None:
         stored = await _stored_answer(conn, idempotent)
@@ -133,7 +132,7 @@ async def receive(
     if answer is None:
         try:
             await tools.storage.put(
-                tools.bucket, key, checked.file.data, sniff.CONTENT_TYPES[checked.format]
+                tools.bucket, key, checked.file.data, checked.format.content_type
             )
             answer = await tools.db.run(complete, scope=owner.scope)
         except (DomainError, asyncio.CancelledError):
@@ -245,9 +244,7 @@ async def _fetch_and_check(tools: UploadTools, upload: Upload) -> Checked:
 
 def _declared_type(storage_key: str) -> str:
     extension = storage_key.rpartition(".")[2]
-    return next(
-        sniff.CONTENT_TYPES[kind] for kind, known in EXTENSIONS.items() if known == extension
-    )
+    return next(kind.content_type for kind in ImageFormat if kind.extension == extension)
 
 
 async def get(db: Database, scope: Scope, upload_id: uuid.UUID) -> Upload:

@@ -13,27 +13,15 @@ from core.words.problem import Problem
 
 UploadId = NewType("UploadId", uuid.UUID)
 
-NORMALISE_JOB: Final = "upload.normalise"
-ERASE_JOB: Final = "upload.erase"
-EXPIRE_JOB: Final = "uploads.expire"
-
-EXTENSIONS: Final = {
-    ImageFormat.JPEG: "jpg",
-    ImageFormat.PNG: "png",
-    ImageFormat.WEBP: "webp",
-    ImageFormat.HEIC: "heic",
-    ImageFormat.TIFF: "tif",
-}
 # What may be declared for a direct upload, and the extension of its key.
 DECLARABLE: Final = {
-    "image/jpeg": "jpg",
-    "image/png": "png",
-    "image/webp": "webp",
-    "image/heic": "heic",
-    "image/heif": "heic",
-    "image/tiff": "tif",
+    **{kind.content_type: kind.extension for kind in ImageFormat},
+    "image/heif": ImageFormat.HEIC.extension,
 }
-_RENDERED: Final = ("jpg", "png", "webp")
+_SENT: Final = tuple(kind.extension for kind in ImageFormat)
+_RENDERED: Final = tuple(
+    kind.extension for kind in (ImageFormat.JPEG, ImageFormat.PNG, ImageFormat.WEBP)
+)
 FILE_NAME_LENGTH_MAX: Final = 255
 
 
@@ -105,7 +93,7 @@ def thumbnail_key(user_id: uuid.UUID, upload_id: uuid.UUID, extension: str) -> s
 
 def original_keys(user_id: uuid.UUID, upload_id: uuid.UUID) -> list[str]:
     """Where the file as it was sent may be."""
-    return [original_key(user_id, upload_id, extension) for extension in EXTENSIONS.values()]
+    return [original_key(user_id, upload_id, extension) for extension in _SENT]
 
 
 def every_key(user_id: uuid.UUID, upload_id: uuid.UUID) -> list[str]:

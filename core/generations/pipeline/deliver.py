@@ -22,7 +22,6 @@ from core.tasks.outbox import Task
 
 # A file that is missing this often stays missing: a provider's CDN needs seconds, not minutes.
 _DOWNLOAD_ATTEMPTS_MAX = 4
-_THUMBNAIL_EXTENSIONS = {"image/jpeg": "jpg", "image/webp": "webp", "image/png": "png"}
 
 
 class _UndeliverableError(Exception):
@@ -117,9 +116,9 @@ async def _advance(
         info = await tools.pixels.run(outputs.verify_output, data)
     except outputs.OutputRuleError as error:
         raise _rule_broken(error) from error
-    extension = info.content_type.rpartition("/")[2].replace("jpeg", "jpg")
-    key = f"{_folder(call)}/step-{call.step}.{extension}"
-    await tools.storage.put(tools.settings.storage_bucket_results, key, data, info.content_type)
+    key = f"{_folder(call)}/step-{call.step}.{info.format.extension}"
+    bucket = tools.settings.storage_bucket_results
+    await tools.storage.put(bucket, key, data, info.format.content_type)
     intent = await tools.db.run(
         lambda conn: queries.advance(
             conn,
@@ -153,11 +152,9 @@ async def _render_and_store(tools: PipelineTools, call: CallResult, data: bytes)
         raise _rule_broken(error) from error
     bucket = tools.settings.storage_bucket_results
     result = ResultImage(
-        storage_key=f"{_folder(call)}/image.{rendered.extension}",
-        thumbnail_key=(
-            f"{_folder(call)}/thumb.{_THUMBNAIL_EXTENSIONS[rendered.thumbnail_content_type]}"
-        ),
-        content_type=rendered.content_type,
+        storage_key=f"{_folder(call)}/image.{rendered.format.extension}",
+        thumbnail_key=(f"{_folder(call)}/thumb.{rendered.thumbnail_format.extension}"),
+        content_type=rendered.format.content_type,
         width=rendered.width,
         height=rendered.height,
         size_bytes=len(rendered.data),
@@ -167,7 +164,7 @@ async def _render_and_store(tools: PipelineTools, call: CallResult, data: bytes)
     await asyncio.gather(
         tools.storage.put(bucket, result.storage_key, rendered.data, result.content_type),
         tools.storage.put(
-            bucket, result.thumbnail_key, rendered.thumbnail, rendered.thumbnail_content_type
+            bucket, result.thumbnail_key, rendered.thumbnail, rendered.thumbnail_format.content_type
         ),
     )
     return result

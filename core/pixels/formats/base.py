@@ -18,6 +18,15 @@ class ImageFormat(StrEnum):
     HEIC = "heic"
     TIFF = "tiff"
 
+    @property
+    def content_type(self) -> str:
+        return f"image/{self.value}"
+
+    @property
+    def extension(self) -> str:
+        """What our keys and files of this format end in."""
+        return {ImageFormat.JPEG: "jpg", ImageFormat.TIFF: "tif"}.get(self, self.value)
+
 
 class Colour(StrEnum):
     GRAY = "gray"

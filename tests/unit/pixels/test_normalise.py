@@ -47,8 +47,8 @@ def test_plain_jpeg_keeps_its_compressed_pixels() -> None:
         result = normalise(data)
         assert result.data == data
         assert result.notes == ()
-        assert result.content_type == "image/jpeg"
-        assert result.extension == "jpg"
+        assert result.format.content_type == "image/jpeg"
+        assert result.format.extension == "jpg"
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": "4:2:0"}])
@@ -182,14 +182,14 @@ def test_gray_becomes_rgb() -> None:
 def test_lossless_sources_stay_lossless() -> None:
     for kind, options in (("png", {}), ("tiff", {}), ("webp", {"lossless": True})):
         result = normalise(images.encode(images.photo(), kind, **options))
-        assert result.content_type == "image/png"
+        assert result.format.content_type == "image/png"
         assert (images.pixels(result.data) == images.pixels(images.photo())).all()
 
 
 def test_lossy_sources_become_jpeg_without_subsampling() -> None:
     for kind in ("webp", "heic"):
         result = normalise(images.encode(images.photo(), kind))
-        assert result.content_type == "image/jpeg"
+        assert result.format.content_type == "image/jpeg"
         layout = jpeg.parse(result.data)
         frame = next(s for s in layout.segments if s.marker == layout.sof)
         assert result.data[frame.start + 11] == 0x11
@@ -205,7 +205,7 @@ def test_alpha_that_hides_nothing_is_dropped() -> None:
     palette = images.photo().quantize(8)
     result = normalise(images.encode(palette, "png", transparency=3))
     assert result.has_alpha
-    assert result.content_type == "image/png"
+    assert result.format.content_type == "image/png"
 
 
 def test_ten_bit_heic_is_reduced() -> None:
@@ -231,7 +231,7 @@ def test_hash_is_of_the_stored_pixels() -> None:
 def test_thumbnail() -> None:
     result = normalise(images.sample())
     small = images.decode(result.thumbnail)
-    assert (small.size, small.format, result.thumbnail_content_type) == (
+    assert (small.size, small.format, result.thumbnail_format.content_type) == (
         (512, 512),
         "JPEG",
         "image/jpeg",

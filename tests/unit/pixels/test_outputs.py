@@ -89,7 +89,7 @@ def test_cutout_has_exactly_the_uploaded_pixels(name: str) -> None:
     assert (seen[..., :3][inside] == source[inside]).all()
     assert (seen[..., :3][~inside] == 255).all()
     assert np.abs(seen[..., 3] - true_alpha(name)).max() < 8
-    assert output.content_type == "image/png"
+    assert output.format.content_type == "image/png"
     assert output.facts["own_pixels"] is True
     assert output.facts["fidelity"]["max_difference"] == 0
     assert output.facts["coverage"] == pytest.approx(true_alpha(name).mean() / 255, abs=0.001)
@@ -183,7 +183,7 @@ def test_packshot_is_pure_white_up_to_the_outline(
 ) -> None:
     output = apply("packshot", name, **params)
     assert (output.width, output.height) == size
-    assert output.content_type == "image/jpeg"
+    assert output.format.content_type == "image/jpeg"
     seen = images.pixels(output.data)
     facts = output.facts
     assert facts["background_exact"] is True
@@ -306,7 +306,7 @@ def test_delivered_pixels_stay_and_metadata_goes(kind: str) -> None:
     output = apply("as_delivered", result=data)
     assert (images.pixels(output.data) == images.pixels(data)).all()
     assert b"SECRET" not in output.data
-    assert output.content_type == f"image/{kind}"
+    assert output.format.content_type == f"image/{kind}"
     assert output.facts["reencoded"] is False
     assert output.facts["own_pixels"] is False
     assert output.data.count(label.EDITED_WITH_AI.encode()) == 1
@@ -332,7 +332,7 @@ def test_delivered_in_another_colour_space_is_converted(kind: str) -> None:
     output = apply("as_delivered", result=data)
     assert output.facts["reencoded"] is True
     assert output.facts["converted_to_srgb"] is True
-    assert output.content_type == f"image/{kind}"
+    assert output.format.content_type == f"image/{kind}"
     assert (images.pixels(output.data) != images.pixels(data)).any()
     assert label.EDITED_WITH_AI.encode() in output.data
 
@@ -367,7 +367,7 @@ def test_enlarged_results_must_be_larger() -> None:
 def test_every_rule_gives_thumbnail_hash_and_plain_facts(rule: str) -> None:
     output = apply(rule)
     assert max(images.decode(output.thumbnail).size) == 512
-    assert output.extension in output.content_type.replace("jpeg", "jpg")
+    assert output.format.extension in output.format.content_type.replace("jpeg", "jpg")
     assert pickle.loads(pickle.dumps(output)) == output
     image = images.decode(output.data)
     assert (image.width, image.height) == (output.width, output.height)

@@ -6,10 +6,8 @@ import pytest
 
 from core.pixels.errors import UnsupportedMediaError
 from core.pixels.formats.base import ImageFormat
-from core.pixels.sniff import CONTENT_TYPES
 from core.uploads.types import (
     DECLARABLE,
-    EXTENSIONS,
     clean_file_name,
     declared_extension,
     every_key,
@@ -25,7 +23,7 @@ UPLOAD = uuid.UUID("0192f3a1-b2c3-7d4e-8f90-000000000001")
 def test_every_key_that_is_ever_written_is_erased() -> None:
     keys = set(every_key(USER, UPLOAD))
     assert {original_key(USER, UPLOAD, extension) for extension in DECLARABLE.values()} <= keys
-    assert {original_key(USER, UPLOAD, EXTENSIONS[kind]) for kind in ImageFormat} <= keys
+    assert {original_key(USER, UPLOAD, kind.extension) for kind in ImageFormat} <= keys
     for extension in ("jpg", "png"):
         assert normal_key(USER, UPLOAD, extension) in keys
     for extension in ("jpg", "webp"):
@@ -34,8 +32,8 @@ def test_every_key_that_is_ever_written_is_erased() -> None:
 
 
 def test_every_format_can_be_declared() -> None:
-    for kind, content_type in CONTENT_TYPES.items():
-        assert declared_extension(f"{content_type.upper()}; q=1") == EXTENSIONS[kind]
+    for kind in ImageFormat:
+        assert declared_extension(f"{kind.content_type.upper()}; q=1") == kind.extension
     with pytest.raises(UnsupportedMediaError):
         declared_extension("image/gif")
 
