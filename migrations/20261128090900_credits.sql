@@ -604,7 +604,7 @@ $$Gives credits as a new lot; debt is paid first. Returns the lot's id.
 Locks: account. Errors: JS404, JS422 {field}, JS500 (key reused with other terms).
 Replay: the same key, user, amount and source return the same lot.$$;
 
-create function app.take_back(
+create function app.claw_back(
   p_user_id uuid, p_amount bigint, p_kind text, p_credit text, p_key text,
   p_first_reference text, p_actor text, p_note text
 )
@@ -655,7 +655,7 @@ begin
   perform app.move_balance(p_user_id, -v_taken, 0, p_amount - v_taken);
   return v_account.debt + p_amount - v_taken;
 end $$;
-comment on function app.take_back is
+comment on function app.claw_back is
 $$Takes p_amount away from a user, first from lots and the rest as debt; returns the new debt.
 Shared by reverse and adjust. Locks: account, lots. Errors: JS404, JS422 {field}, JS500.
 Replay: the same key and amount do nothing; another amount JS500.$$;
@@ -668,12 +668,12 @@ create function app.reverse_credits(
   security definer
   set search_path = pg_catalog, pg_temp
 as $$
-  select app.take_back(
+  select app.claw_back(
     p_user_id, p_amount, 'reverse', 'sales', p_key, p_reference, 'system', p_note)
 $$;
 comment on function app.reverse_credits is
 $$Undoes p_amount of a purchase whose money went back; what was spent becomes debt.
-Locks, errors, replay: as take_back. Returns the account's debt afterwards.$$;
+Locks, errors, replay: as claw_back. Returns the account's debt afterwards.$$;
 
 create function app.expire_credits(p_accounts_max integer)
   returns bigint
@@ -744,7 +744,7 @@ begin
       perform app.grant_credits(
         p_user_id, p_amount, 'adjustment', v_key, null, null, v_actor, p_reason);
     else
-      perform app.take_back(
+      perform app.claw_back(
         p_user_id, -p_amount, 'adjust', 'adjustments', v_key, null, v_actor, p_reason);
     end if;
     perform app.emit(

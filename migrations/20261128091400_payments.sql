@@ -1,10 +1,10 @@
--- Stripe's books against ours, and what operators see of payments.
+-- The provider's books against ours, and what operators see of payments.
 
--- A day's paid sessions by Stripe's books and by ours.
+-- A day's paid sessions by the provider's books and by ours.
 create table app.payment_days (
   day date primary key,
-  stripe_count bigint not null,
-  stripe_amount bigint not null,
+  provider_count bigint not null,
+  provider_amount bigint not null,
   our_count bigint not null,
   our_amount bigint not null,
   differing jsonb not null default '[]',
@@ -29,7 +29,7 @@ grant create on schema app to jewelshot_ledger;
 set local role jewelshot_ledger;
 
 create function app.record_payment_day(
-  p_day date, p_stripe_count bigint, p_stripe_amount bigint, p_our_count bigint,
+  p_day date, p_provider_count bigint, p_provider_amount bigint, p_our_count bigint,
   p_our_amount bigint, p_differing jsonb
 )
   returns void
@@ -38,19 +38,19 @@ create function app.record_payment_day(
   set search_path = pg_catalog, pg_temp
 as $$
   insert into app.payment_days (
-    day, stripe_count, stripe_amount, our_count, our_amount, differing
+    day, provider_count, provider_amount, our_count, our_amount, differing
   )
-  values (p_day, p_stripe_count, p_stripe_amount, p_our_count, p_our_amount, p_differing)
+  values (p_day, p_provider_count, p_provider_amount, p_our_count, p_our_amount, p_differing)
   on conflict (day) do update
-  set stripe_count = excluded.stripe_count,
-    stripe_amount = excluded.stripe_amount,
+  set provider_count = excluded.provider_count,
+    provider_amount = excluded.provider_amount,
     our_count = excluded.our_count,
     our_amount = excluded.our_amount,
     differing = excluded.differing,
     compared_at = app.now()
 $$;
 comment on function app.record_payment_day is
-$$What a day's books say, Stripe's against ours.$$;
+$$What a day's books say, the provider's against ours.$$;
 
 create function app.payments_health()
   returns jsonb
@@ -68,7 +68,7 @@ as $$
     'orders_in_review', (select count(*) from app.orders where review_reason is not null),
     'refunds_waiting', (
       select count(*)
-      from app.payment_refunds
+      from app.payment_returns
       where state = 'requested'
         and created_at < app.now() - interval '15 minutes'),
     'days_differing', (
@@ -153,19 +153,18 @@ as $$
       and (kind = 'reverse'
         or (kind = 'grant' and idempotency_key like 'grant:restore:order:%'))
     group by reference
-  ), gone as (
+  ), returned as (
     select orders.id,
       coalesce((
         select sum(amount)
-        from app.payment_refunds
+        from app.payment_returns
         where order_id = orders.id
           and state in ('requested', 'pending', 'requires_action', 'succeeded')), 0)
       + coalesce((
         select sum(amount)
         from app.payment_disputes
         where order_id = orders.id
-          and status not in ('won', 'prevented')
-          and status not like 'warning\_%'), 0) as amount
+          and state in ('open', 'lost')), 0) as amount
     from app.orders
     where paid_at is not null
   )
@@ -184,16 +183,16 @@ as $$
   left join reversed on reversed.reference = 'order:' || orders.id
   where orders.credits_reversed <> coalesce(reversed.amount, 0)
   union all
-  select 'order_gone', 'orders', orders.id::text, jsonb_build_object(
-    'amount_gone', orders.amount_gone, 'refunds_and_disputes', gone.amount,
+  select 'order_returned', 'orders', orders.id::text, jsonb_build_object(
+    'amount_returned', orders.amount_returned, 'returns_and_disputes', returned.amount,
     'amount_total', orders.amount_total, 'credits_reversed', orders.credits_reversed)
   from app.orders
-  join gone on gone.id = orders.id
-  where orders.amount_gone <> least(orders.amount_total, gone.amount)
+  join returned on returned.id = orders.id
+  where orders.amount_returned <> least(orders.amount_total, returned.amount)
     or orders.credits_reversed <> case
-      when orders.amount_gone = 0 then 0
-      when orders.amount_gone >= orders.amount_total then orders.credits
-      else orders.credits * orders.amount_gone / orders.amount_total end
+      when orders.amount_returned = 0 then 0
+      when orders.amount_returned >= orders.amount_total then orders.credits
+      else orders.credits * orders.amount_returned / orders.amount_total end
   union all
   select 'order_terms', 'orders', orders.id::text, jsonb_build_object(
     'credits', orders.credits, 'unit_amount', orders.unit_amount, 'currency', orders.currency)
@@ -203,7 +202,7 @@ as $$
     is distinct from (packs.credits, packs.unit_amount, packs.currency)
 $$;
 comment on function app.prove_orders is
-$$Orders and the ledger say the same: granted once, taken back as much as refunds and disputes
+$$Orders and the ledger say the same: granted once, clawed back as much as returns and disputes
 want, at the pack's price.
 Owned by the migrating role, which bypasses row level security; row_security = off makes a role
 that would be filtered raise instead of seeing nothing.$$;

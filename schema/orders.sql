@@ -1,4 +1,5 @@
--- What is sold for money: packs, orders and their sessions at Stripe.
+-- What is sold for money: packs, orders, and the sessions in which they can be paid. Whoever takes
+-- the money is called the provider.
 -- Lock order: account, order, task.
 -- after: base, people, events, credits, tasks
 
@@ -10,7 +11,7 @@ create table app.packs (
   credits bigint not null,
   unit_amount bigint not null,  -- in the currency's smallest unit, before discount and tax
   currency text not null,
-  lookup_key text not null,  -- of the Stripe price
+  lookup_key text not null,  -- of the provider's price
   is_active boolean not null default true,
   created_at timestamptz not null default app.now(),
   primary key (slug, version),
@@ -23,21 +24,21 @@ create unique index packs_only_one_active on app.packs (slug) where is_active;
 -- Terms of sale, as data: changed by a migration or an admin's SQL, never by a caller.
 create table app.payment_terms (
   id boolean primary key default true,
-  refund_days integer not null,
+  return_days integer not null,
   lost_disputes_max integer not null,
   unpaid_orders_per_hour integer not null,
   constraint payment_terms_one_row check (id)
 );
 
-create table app.stripe_customers (
+create table app.payment_customers (
   user_id uuid primary key references app.users (id) on delete restrict,
   customer_id text not null,
   created_at timestamptz not null default app.now(),
-  constraint stripe_customers_customer_id unique (customer_id)
+  constraint payment_customers_customer_id unique (customer_id)
 );
 
--- A purchase. It exists before Stripe is called. `version` rises with every look at Stripe that
--- was written down: a writer whose look is older than the row's finds another version.
+-- A purchase. It exists before the provider is called. `version` rises with every fetched state that
+-- was written: a writer whose snapshot is older than the row finds another version.
 create table app.orders (
   id uuid primary key,
   user_id uuid not null references app.users (id) on delete restrict,
@@ -48,7 +49,7 @@ create table app.orders (
   currency text not null,
   state text not null default 'created',
   version integer not null default 0,
-  asked_at timestamptz,  -- when the look began that was written last, by the database's clock
+  asked_at timestamptz,  -- when the fetch began that was written last, by the database's clock
   attempt integer not null default 1,  -- one attempt, one session, one idempotency key
   attempted_at timestamptz not null default app.now(),
   expires_at timestamptz not null,
@@ -56,9 +57,9 @@ create table app.orders (
   session_url text,
   price_id text,
   customer_id text,
-  payment_intent text,
+  provider_payment_id text,
   amount_total bigint,
-  amount_gone bigint not null default 0,  -- refunded or held by a dispute
+  amount_returned bigint not null default 0,  -- on its way back, or held by a dispute
   credits_reversed bigint not null default 0,
   failure_reason text,
   review_reason text,
@@ -70,7 +71,7 @@ create table app.orders (
   paid_at timestamptz,
   constraint orders_pack foreign key (pack_slug, pack_version) references app.packs (slug, version),
   constraint orders_session unique (session_id),
-  constraint orders_payment_intent unique (payment_intent),
+  constraint orders_provider_payment unique (provider_payment_id),
   constraint orders_reversed check (credits_reversed between 0 and credits),
   constraint orders_state check (state in ('created', 'open', 'processing', 'failed', 'expired',
     'review', 'paid', 'partially_refunded', 'refunded', 'disputed', 'charged_back')),
@@ -97,22 +98,22 @@ alter table app.packs enable row level security;
 alter table app.packs force row level security;
 alter table app.payment_terms enable row level security;
 alter table app.payment_terms force row level security;
-alter table app.stripe_customers enable row level security;
-alter table app.stripe_customers force row level security;
+alter table app.payment_customers enable row level security;
+alter table app.payment_customers force row level security;
 alter table app.orders enable row level security;
 alter table app.orders force row level security;
 alter table app.order_sessions enable row level security;
 alter table app.order_sessions force row level security;
 
 revoke all on
-  app.packs, app.payment_terms, app.stripe_customers, app.orders, app.order_sessions
+  app.packs, app.payment_terms, app.payment_customers, app.orders, app.order_sessions
   from public, anon, authenticated, service_role;
 
 grant select on app.packs
   to jewelshot_user, jewelshot_ledger, jewelshot_worker, jewelshot_admin, jewelshot_api;
 grant select on app.payment_terms to jewelshot_user, jewelshot_ledger, jewelshot_admin;
-grant select, insert, update on app.stripe_customers to jewelshot_ledger;
-grant select on app.stripe_customers to jewelshot_user, jewelshot_admin, jewelshot_worker;
+grant select, insert, update on app.payment_customers to jewelshot_ledger;
+grant select on app.payment_customers to jewelshot_user, jewelshot_admin, jewelshot_worker;
 grant select, insert, update on app.orders to jewelshot_ledger;
 grant select on app.orders to jewelshot_user, jewelshot_admin, jewelshot_worker;
 grant select, insert on app.order_sessions to jewelshot_ledger;
@@ -123,13 +124,13 @@ create policy packs_everyone on app.packs for select
   using (true);
 create policy payment_terms_reader on app.payment_terms for select
   to jewelshot_user, jewelshot_ledger, jewelshot_admin using (true);
-create policy stripe_customers_writer on app.stripe_customers to jewelshot_ledger
+create policy payment_customers_writer on app.payment_customers to jewelshot_ledger
   using (true) with check (true);
-create policy stripe_customers_own on app.stripe_customers for select to jewelshot_user
+create policy payment_customers_own on app.payment_customers for select to jewelshot_user
   using (user_id = (select app.current_user_id()));
-create policy stripe_customers_admin on app.stripe_customers for select to jewelshot_admin
+create policy payment_customers_admin on app.payment_customers for select to jewelshot_admin
   using ((select app.is_admin()));
-create policy stripe_customers_worker on app.stripe_customers for select to jewelshot_worker
+create policy payment_customers_worker on app.payment_customers for select to jewelshot_worker
   using (true);
 create policy orders_writer on app.orders to jewelshot_ledger using (true) with check (true);
 create policy orders_own on app.orders for select to jewelshot_user
@@ -148,7 +149,7 @@ grant create on schema app to jewelshot_ledger;
 set local role jewelshot_ledger;
 
 create function app.start_order(p_order_id uuid, p_pack_slug text)
-  returns jsonb
+  returns uuid
   language plpgsql
   security definer
   set search_path = pg_catalog, pg_temp
@@ -176,7 +177,7 @@ begin
     select count(*) >= v_terms.lost_disputes_max
     from app.payment_disputes
     where user_id = v_user_id
-      and status = 'lost'
+      and state = 'lost'
   ) then
     raise exception 'two lost disputes'
       using errcode = 'JS403', detail = '{"reason": "buying_stopped"}';
@@ -194,7 +195,7 @@ begin
   order by (id = p_order_id) desc, attempted_at desc
   limit 1;
   if found then
-    return jsonb_build_object('order_id', v_order_id, 'reused', true);
+    return v_order_id;
   end if;
   if (
     select count(*) >= v_terms.unpaid_orders_per_hour
@@ -212,15 +213,15 @@ begin
   )
   values (p_order_id, v_user_id, v_pack.slug, v_pack.version, v_pack.credits, v_pack.unit_amount,
     v_pack.currency, date_trunc('second', app.now()) + interval '1 hour');
-  return jsonb_build_object('order_id', p_order_id, 'reused', false);
+  return p_order_id;
 end $$;
 comment on function app.start_order is
 $$Opens an order for a pack, or returns the caller's open one: a double click buys once.
-Returns {order_id, reused}. Locks: account. Errors: JS401, JS403 {reason: buying_stopped},
+Returns its id. Locks: account. Errors: JS401, JS403 {reason: buying_stopped},
 JS404 {kind: pack | credit_account}, JS429. Replay: the same id returns the same order.$$;
 
 create function app.retry_order(p_order_id uuid, p_attempt integer)
-  returns integer
+  returns void
   language plpgsql
   security definer
   set search_path = pg_catalog, pg_temp
@@ -243,7 +244,7 @@ begin
     raise exception 'no such order' using errcode = 'JS404', detail = '{"kind": "order"}';
   end if;
   if v_order.attempt > p_attempt then
-    return v_order.attempt;
+    return;
   end if;
   if v_order.state not in ('failed', 'expired') then
     raise exception 'not to be retried' using errcode = 'JS409', detail = jsonb_build_object(
@@ -259,38 +260,44 @@ begin
     session_id = null,
     session_url = null
   where id = p_order_id;
-  return v_order.attempt + 1;
 end $$;
 comment on function app.retry_order is
 $$A new attempt at a failed or expired order: a new session for the same order. The caller has
-made sure that the session before can no longer be paid. Returns the attempt.
+made sure that the session before can no longer be paid.
 Locks: account, order. Errors: JS401, JS404, JS409 {reason, state}.$$;
 
 create function app.next_attempt(p_order_id uuid, p_attempt integer)
-  returns void
-  language sql
+  returns app.orders
+  language plpgsql
   security definer
   set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_order app.orders;
+begin
   update app.orders
   set attempt = attempt + 1
   where id = p_order_id
     and attempt = p_attempt
-    and state = 'created'
-$$;
+    and state = 'created';
+  select * into v_order from app.orders where id = p_order_id;
+  return v_order;
+end $$;
 comment on function app.next_attempt is
-$$After an answer that Stripe stores with its key for good (a 500): the next call takes a new key.
-Replay: only the attempt that was seen is left behind.$$;
+$$After an answer that the provider stores with its key for good (a 500): the next call takes a new
+key. Returns the order as it is. Replay: only the attempt that was seen is left behind.$$;
 
 create function app.record_session(
   p_order_id uuid, p_attempt integer, p_session_id text, p_session_url text, p_price_id text,
   p_customer_id text
 )
-  returns void
+  returns app.orders
   language plpgsql
   security definer
   set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_order app.orders;
 begin
   insert into app.order_sessions (session_id, order_id, attempt)
   values (p_session_id, p_order_id, p_attempt)
@@ -304,9 +311,12 @@ begin
   where id = p_order_id
     and attempt = p_attempt
     and (session_id is null or session_id = p_session_id);
+  select * into v_order from app.orders where id = p_order_id;
+  return v_order;
 end $$;
 comment on function app.record_session is
-$$Stripe's session of an attempt. Replay: the same session changes nothing.$$;
+$$The provider's session of an attempt. Returns the order as it is. Replay: the same session changes
+nothing.$$;
 
 create function app.record_customer(p_user_id uuid, p_customer_id text, p_replaces text)
   returns text
@@ -317,21 +327,21 @@ as $$
 declare
   v_customer_id text;
 begin
-  insert into app.stripe_customers (user_id, customer_id)
+  insert into app.payment_customers (user_id, customer_id)
   values (p_user_id, p_customer_id)
-  on conflict do nothing;  -- on either key: two that create at once get one customer of Stripe
-  update app.stripe_customers
+  on conflict do nothing;  -- on either key: two that create at once get one customer
+  update app.payment_customers
   set customer_id = p_customer_id, created_at = app.now()
   where user_id = p_user_id
     and customer_id = p_replaces;
   select customer_id
   into v_customer_id
-  from app.stripe_customers
+  from app.payment_customers
   where user_id = p_user_id;
   return v_customer_id;
 end $$;
 comment on function app.record_customer is
-$$The customer of a user; p_replaces is one that Stripe no longer knows.
+$$The provider's customer of a user; p_replaces is one that the provider no longer knows.
 Returns the customer that counts: of two that were made at once the first.$$;
 
 create function app.request_order_sync(p_order_id uuid)
@@ -364,8 +374,7 @@ begin
     'payment.sync', jsonb_build_object('order_id', p_order_id), p_order_id::text, 'interactive');
 end $$;
 comment on function app.request_order_sync is
-$$Wants a look at Stripe for an order that has not ended; a moment after the last one at the
-earliest. Returns the task or null. Errors: JS401, JS404.$$;
+$$Wants an order that has not ended synced; a moment after the last fetch at the earliest. Returns the task or null. Errors: JS401, JS404.$$;
 
 create function app.settle_order(p_order_id uuid)
   returns app.orders
@@ -378,7 +387,7 @@ declare
   v_order app.orders;
   v_type text;
   v_key text;
-  v_gone bigint;
+  v_returned bigint;
   v_target bigint := 0;
   v_is_disputed boolean;
   v_is_lost boolean;
@@ -390,25 +399,24 @@ begin
   if v_before.paid_at is null then
     return v_before;
   end if;
-  select coalesce(sum(amount), 0), coalesce(bool_or(status <> 'lost'), false),
-    coalesce(bool_or(status = 'lost'), false)
-  into v_gone, v_is_disputed, v_is_lost
+  select coalesce(sum(amount), 0), coalesce(bool_or(state = 'open'), false),
+    coalesce(bool_or(state = 'lost'), false)
+  into v_returned, v_is_disputed, v_is_lost
   from app.payment_disputes
   where order_id = p_order_id
-    and status not in ('won', 'prevented')
-    and status not like 'warning\_%';
-  v_gone := least(v_before.amount_total, v_gone + (
+    and state in ('open', 'lost');
+  v_returned := least(v_before.amount_total, v_returned + (
     select coalesce(sum(amount), 0)
-    from app.payment_refunds
+    from app.payment_returns
     where order_id = p_order_id
       and state in ('requested', 'pending', 'requires_action', 'succeeded')));
-  if v_gone > 0 then
-    v_target := case when v_gone >= v_before.amount_total then v_before.credits
-      else v_before.credits * v_gone / v_before.amount_total end;
+  if v_returned > 0 then
+    v_target := case when v_returned >= v_before.amount_total then v_before.credits
+      else v_before.credits * v_returned / v_before.amount_total end;
   end if;
   v_key := 'order:' || p_order_id || ':' || v_before.version;
   if v_target > v_before.credits_reversed then
-    perform app.take_back(
+    perform app.claw_back(
       v_before.user_id, v_target - v_before.credits_reversed, 'reverse', 'sales', v_key,
       'order:' || p_order_id, 'system', null);
   elsif v_target < v_before.credits_reversed then
@@ -417,13 +425,13 @@ begin
       null, 'order:' || p_order_id);
   end if;
   update app.orders
-  set amount_gone = v_gone,
+  set amount_returned = v_returned,
     credits_reversed = v_target,
     state = case
       when v_is_disputed then 'disputed'
       when v_is_lost then 'charged_back'
-      when v_gone > 0 and v_target = credits then 'refunded'
-      when v_gone > 0 then 'partially_refunded'
+      when v_returned > 0 and v_target = credits then 'refunded'
+      when v_returned > 0 then 'partially_refunded'
       else 'paid' end
   where id = p_order_id
   returning * into v_order;
@@ -431,24 +439,24 @@ begin
     when v_order.state = 'disputed' and v_before.state <> 'disputed' then 'order.disputed'
     when v_order.state = 'charged_back' and v_before.state <> 'charged_back'
       then 'order.charged_back'
-    when v_gone > v_before.amount_gone then 'order.returned'
-    when v_gone < v_before.amount_gone then 'order.restored' end;
+    when v_returned > v_before.amount_returned then 'order.returned'
+    when v_returned < v_before.amount_returned then 'order.restored' end;
   if v_type is not null then
     perform app.emit(
       v_order.user_id, v_type, p_order_id, v_order.version,
       jsonb_build_object('pack', v_order.pack_slug, 'state', v_order.state,
         'credits', v_order.credits, 'credits_reversed', v_target,
-        'amount_total', v_order.amount_total, 'amount_gone', v_gone,
+        'amount_total', v_order.amount_total, 'amount_returned', v_returned,
         'currency', v_order.currency));
   end if;
   return v_order;
 end $$;
 comment on function app.settle_order is
-$$Recomputes what of a paid order is gone and posts the difference, never the sum of events.
+$$Recomputes what of a paid order goes back and posts the difference, never the sum of events.
 Expects the locks of account and order. Posts under the order's version, which rises each time.$$;
 
 create function app.sync_order(
-  p_order_id uuid, p_version integer, p_asked_at timestamptz, p_facts jsonb, p_event_id text,
+  p_order_id uuid, p_version integer, p_asked_at timestamptz, p_state jsonb, p_event_id text,
   p_lease_token uuid
 )
   returns jsonb
@@ -460,7 +468,7 @@ declare
   v_user_id uuid;
   v_before app.orders;
   v_order app.orders;
-  v_outcome text := p_facts ->> 'outcome';
+  v_fetched record;
 begin
   select user_id into v_user_id from app.orders where id = p_order_id;
   if not found then
@@ -470,44 +478,50 @@ begin
   select * into v_before from app.orders where id = p_order_id for no key update;
   if v_before.version <> p_version then
     if v_before.asked_at is null or v_before.asked_at < p_asked_at then
-      return '{"stale": true}';
+      return null;
     end if;
     v_order := v_before;
   else
-    if v_outcome = 'paid' and v_before.paid_at is null then
+    select *
+    into v_fetched
+    from jsonb_to_record(p_state) as fetched (
+      outcome text, review_reason text, failure_reason text, session_id text, session_url text,
+      customer_id text, provider_payment_id text, amount_total bigint, invoice_id text,
+      invoice_url text, invoice_pdf_url text, receipt_url text, returns jsonb, disputes jsonb);
+    if v_fetched.outcome = 'paid' and v_before.paid_at is null then
       perform app.grant_credits(
         v_user_id, v_before.credits, 'purchase', 'order:' || p_order_id, null,
         'order:' || p_order_id);
     end if;
-    if p_facts ->> 'session_id' is not null then
+    if v_fetched.session_id is not null then
       insert into app.order_sessions (session_id, order_id, attempt)
-      values (p_facts ->> 'session_id', p_order_id, v_before.attempt)
+      values (v_fetched.session_id, p_order_id, v_before.attempt)
       on conflict do nothing;
     end if;
     update app.orders
     set asked_at = p_asked_at,
-      state = case when paid_at is not null then state else v_outcome end,
-      paid_at = case when v_outcome = 'paid' then coalesce(paid_at, app.now()) else paid_at end,
-      session_id = coalesce(p_facts ->> 'session_id', session_id),
+      session_id = coalesce(v_fetched.session_id, session_id),
       session_url = case
-        when v_outcome = 'open' then coalesce(p_facts ->> 'session_url', session_url) end,
-      price_id = coalesce(price_id, p_facts ->> 'price_id'),
-      customer_id = coalesce(p_facts ->> 'customer_id', customer_id),
-      payment_intent = case when paid_at is null
-        then coalesce(p_facts ->> 'payment_intent', payment_intent) else payment_intent end,
-      amount_total = case when paid_at is null
-        then (p_facts ->> 'amount_total')::bigint else amount_total end,
-      failure_reason = case when paid_at is null then p_facts ->> 'failure_reason' end,
-      review_reason = p_facts ->> 'review_reason',
-      invoice_id = coalesce(p_facts ->> 'invoice_id', invoice_id),
-      invoice_url = coalesce(p_facts ->> 'invoice_url', invoice_url),
-      invoice_pdf_url = coalesce(p_facts ->> 'invoice_pdf_url', invoice_pdf_url),
-      receipt_url = coalesce(p_facts ->> 'receipt_url', receipt_url)
+        when v_fetched.outcome = 'open' then coalesce(v_fetched.session_url, session_url) end,
+      customer_id = coalesce(v_fetched.customer_id, customer_id),
+      review_reason = v_fetched.review_reason,
+      invoice_id = coalesce(v_fetched.invoice_id, invoice_id),
+      invoice_url = coalesce(v_fetched.invoice_url, invoice_url),
+      invoice_pdf_url = coalesce(v_fetched.invoice_pdf_url, invoice_pdf_url),
+      receipt_url = coalesce(v_fetched.receipt_url, receipt_url)
+    where id = p_order_id;
+    -- What was paid stays as it was paid; settle_order moves the state from here on.
+    update app.orders
+    set state = v_fetched.outcome,
+      paid_at = case when v_fetched.outcome = 'paid' then app.now() end,
+      provider_payment_id = coalesce(v_fetched.provider_payment_id, provider_payment_id),
+      amount_total = v_fetched.amount_total,
+      failure_reason = v_fetched.failure_reason
     where id = p_order_id
+      and paid_at is null
     returning * into v_order;
-    if v_before.paid_at is null
-      and (v_order.paid_at is not null
-        or (v_order.state in ('failed', 'expired') and v_order.state <> v_before.state))
+    if v_order.paid_at is not null
+      or (v_order.state in ('failed', 'expired') and v_order.state <> v_before.state)
     then
       perform app.emit(
         v_user_id, 'order.' || case when v_order.paid_at is null then v_order.state else 'paid' end,
@@ -516,30 +530,26 @@ begin
           'amount_total', coalesce(v_order.amount_total, v_order.unit_amount),
           'currency', v_order.currency));
     end if;
-    perform app.mirror_refunds(v_order, coalesce(p_facts -> 'refunds', '[]'));
-    insert into app.payment_disputes (dispute_id, order_id, user_id, amount, status, reason)
-    select dispute.id, p_order_id, v_user_id, dispute.amount, dispute.status, dispute.reason
-    from jsonb_to_recordset(coalesce(p_facts -> 'disputes', '[]'))
-      as dispute (id text, amount bigint, status text, reason text)
-    on conflict (dispute_id) do update
-    set amount = excluded.amount, status = excluded.status, updated_at = app.now();
+    perform app.mirror_returns(v_before, v_fetched.returns);
+    perform app.mirror_disputes(v_before, v_fetched.disputes);
     v_order := app.settle_order(p_order_id);
   end if;
   if p_event_id is not null then
     perform app.finish_stripe_event(p_event_id, v_order.state, p_order_id, null);
   end if;
   perform app.complete_task(p_lease_token);
-  return jsonb_build_object('stale', false, 'state', v_order.state,
-    'was', v_before.state, 'granted', v_before.paid_at is null and v_order.paid_at is not null,
+  return jsonb_build_object('state', v_order.state, 'was', v_before.state,
+    'granted', v_before.paid_at is null and v_order.paid_at is not null,
     'credits_reversed', v_order.credits_reversed - v_before.credits_reversed);
 end $$;
 comment on function app.sync_order is
-$$Writes down one look at Stripe: the state, the grant once, and what was taken back since.
-The look began at p_asked_at and belongs to p_version; if the row has moved on, the answer is
-{stale: true} and the caller looks again, unless a younger look was written: then that counts.
-p_facts: {outcome, review_reason, failure_reason, session_id, payment_intent, amount_total, …,
-refunds: [{id, amount, status, …}], disputes: [{id, amount, status, reason}]}.
-Locks: account, order, lots, task. Errors: JS404, JS430. Replay: the same facts post nothing.$$;
+$$Writes down what the provider says of an order: the state, the grant once, and what is clawed back
+since. The fetch began at p_asked_at with the snapshot of p_version; if the row has moved on, the
+answer is null and the caller fetches again, unless a state was written whose fetch began later: then
+that one counts.
+p_state is a FetchedState of core/payments/fetch.py.
+Returns {state, was, granted, credits_reversed}, the last one as a difference.
+Locks: account, order, lots, task. Errors: JS404, JS430. Replay: the same state posts nothing.$$;
 
 reset role;
 revoke create on schema app from jewelshot_ledger;

@@ -1,10 +1,10 @@
--- Money that goes back: the mirror of Stripe's refunds and disputes, and the refunds that we ask
--- for.
+-- Money that goes back: returns that we ask for, and the mirror of the provider's returns and
+-- disputes. On the wire a return of money is called a refund; in SQL and code a refund is credits.
 -- Lock order: account, order, task.
 -- after: base, people, credits, audit, tasks, orders
 
--- Refunds: ours from the moment they are asked for, and those that were made at Stripe.
-create table app.payment_refunds (
+-- Ours from the moment they are asked for, and those that were made at the provider.
+create table app.payment_returns (
   id uuid primary key default gen_random_uuid(),
   order_id uuid not null references app.orders (id) on delete restrict,
   user_id uuid not null references app.users (id) on delete restrict,
@@ -14,57 +14,59 @@ create table app.payment_refunds (
   reason text,
   state text not null default 'requested',
   attempt integer not null default 1,
-  stripe_refund_id text,
+  provider_return_id text,
   failure_reason text,
   idempotency_key text,
   created_at timestamptz not null default app.now(),
   updated_at timestamptz not null default app.now(),
-  constraint payment_refunds_stripe_refund_id unique (stripe_refund_id),
-  constraint payment_refunds_idempotency_key unique (order_id, idempotency_key),
-  constraint payment_refunds_amount_positive check (amount > 0),
-  constraint payment_refunds_origin check (origin in ('buyer', 'admin', 'stripe')),
-  constraint payment_refunds_state check (state in (
+  constraint payment_returns_provider_return_id unique (provider_return_id),
+  constraint payment_returns_idempotency_key unique (order_id, idempotency_key),
+  constraint payment_returns_amount_positive check (amount > 0),
+  constraint payment_returns_origin check (origin in ('buyer', 'admin', 'stripe')),
+  constraint payment_returns_state check (state in (
     'requested', 'pending', 'requires_action', 'succeeded', 'failed', 'canceled', 'refused'))
 );
-create index payment_refunds_order_id on app.payment_refunds (order_id);
-create index payment_refunds_user on app.payment_refunds (user_id, created_at desc, id desc);
-create index payment_refunds_requested on app.payment_refunds (created_at)
+create index payment_returns_order_id on app.payment_returns (order_id);
+create index payment_returns_user on app.payment_returns (user_id, created_at desc, id desc);
+create index payment_returns_requested on app.payment_returns (created_at)
   where state = 'requested';
 
+-- Open and lost ones hold their amount; of the others the money is, or stays, ours.
 create table app.payment_disputes (
   dispute_id text primary key,
   order_id uuid not null references app.orders (id) on delete restrict,
   user_id uuid not null references app.users (id) on delete restrict,
   amount bigint not null,
-  status text not null,
+  state text not null,
   reason text,
   created_at timestamptz not null default app.now(),
-  updated_at timestamptz not null default app.now()
+  updated_at timestamptz not null default app.now(),
+  constraint payment_disputes_state check (state in ('inquiry', 'open', 'won', 'lost', 'prevented'))
 );
 create index payment_disputes_order_id on app.payment_disputes (order_id);
 create index payment_disputes_user_id on app.payment_disputes (user_id);
 
-alter table app.payment_refunds enable row level security;
-alter table app.payment_refunds force row level security;
+alter table app.payment_returns enable row level security;
+alter table app.payment_returns force row level security;
 alter table app.payment_disputes enable row level security;
 alter table app.payment_disputes force row level security;
 
 revoke all on
-  app.payment_refunds, app.payment_disputes
+  app.payment_returns, app.payment_disputes
   from public, anon, authenticated, service_role;
 
-grant select, insert, update on app.payment_refunds to jewelshot_ledger;
-grant select on app.payment_refunds to jewelshot_user, jewelshot_admin, jewelshot_worker;
+grant select, insert, update on app.payment_returns to jewelshot_ledger;
+grant select on app.payment_returns to jewelshot_user, jewelshot_admin, jewelshot_worker;
 grant select, insert, update on app.payment_disputes to jewelshot_ledger;
 grant select on app.payment_disputes to jewelshot_user, jewelshot_admin, jewelshot_worker;
 
-create policy payment_refunds_writer on app.payment_refunds to jewelshot_ledger
+create policy payment_returns_writer on app.payment_returns to jewelshot_ledger
   using (true) with check (true);
-create policy payment_refunds_own on app.payment_refunds for select to jewelshot_user
+create policy payment_returns_own on app.payment_returns for select to jewelshot_user
   using (user_id = (select app.current_user_id()));
-create policy payment_refunds_admin on app.payment_refunds for select to jewelshot_admin
+create policy payment_returns_admin on app.payment_returns for select to jewelshot_admin
   using ((select app.is_admin()));
-create policy payment_refunds_worker on app.payment_refunds for select to jewelshot_worker
+create policy payment_returns_worker on app.payment_returns for select to jewelshot_worker
   using (true);
 create policy payment_disputes_writer on app.payment_disputes to jewelshot_ledger
   using (true) with check (true);
@@ -78,44 +80,61 @@ create policy payment_disputes_worker on app.payment_disputes for select to jewe
 grant create on schema app to jewelshot_ledger;
 set local role jewelshot_ledger;
 
-create function app.mirror_refunds(p_order app.orders, p_refunds jsonb)
+create function app.mirror_returns(p_order app.orders, p_returns jsonb)
   returns void
   language plpgsql
   security definer
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_refund record;
+  v_return record;
 begin
-  for v_refund in
+  for v_return in
     select *
-    from jsonb_to_recordset(p_refunds) as refund (
-      id text, amount bigint, status text, reason text, failure_reason text, request_id uuid)
+    from jsonb_to_recordset(p_returns) as fetched (
+      id text, amount bigint, state text, reason text, failure_reason text, return_id uuid)
   loop
-    update app.payment_refunds
-    set stripe_refund_id = v_refund.id,
-      amount = v_refund.amount,
-      state = v_refund.status,
-      failure_reason = v_refund.failure_reason,
+    update app.payment_returns
+    set provider_return_id = v_return.id,
+      amount = v_return.amount,
+      state = v_return.state,
+      failure_reason = v_return.failure_reason,
       updated_at = app.now()
     where order_id = p_order.id
-      and (stripe_refund_id = v_refund.id
-        or (stripe_refund_id is null and id = v_refund.request_id));
+      and (provider_return_id = v_return.id
+        or (provider_return_id is null and id = v_return.return_id));
     if not found then
-      insert into app.payment_refunds (
-        order_id, user_id, amount, currency, origin, reason, state, stripe_refund_id,
+      insert into app.payment_returns (
+        order_id, user_id, amount, currency, origin, reason, state, provider_return_id,
         failure_reason
       )
-      values (p_order.id, p_order.user_id, v_refund.amount, p_order.currency, 'stripe',
-        v_refund.reason, v_refund.status, v_refund.id, v_refund.failure_reason);
+      values (p_order.id, p_order.user_id, v_return.amount, p_order.currency, 'stripe',
+        v_return.reason, v_return.state, v_return.id, v_return.failure_reason);
     end if;
   end loop;
 end $$;
-comment on function app.mirror_refunds is
-$$Mirrors Stripe's refunds of an order; one of ours is known by its id in the metadata.$$;
+comment on function app.mirror_returns is
+$$Mirrors the provider's returns of an order. One of ours is known by the return_id that it was made
+with.$$;
 
-create function app.open_refund(
-  p_refund_id uuid, p_order app.orders, p_amount bigint, p_origin text, p_reason text, p_key text
+create function app.mirror_disputes(p_order app.orders, p_disputes jsonb)
+  returns void
+  language sql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+  insert into app.payment_disputes (dispute_id, order_id, user_id, amount, state, reason)
+  select id, p_order.id, p_order.user_id, amount, state, reason
+  from jsonb_to_recordset(p_disputes) as fetched (
+    id text, amount bigint, state text, reason text)
+  on conflict (dispute_id) do update
+  set amount = excluded.amount, state = excluded.state, updated_at = app.now()
+$$;
+comment on function app.mirror_disputes is
+$$Mirrors the provider's disputes of an order.$$;
+
+create function app.open_return(
+  p_return_id uuid, p_order app.orders, p_amount bigint, p_origin text, p_reason text, p_key text
 )
   returns void
   language plpgsql
@@ -123,22 +142,22 @@ create function app.open_refund(
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  insert into app.payment_refunds (
+  insert into app.payment_returns (
     id, order_id, user_id, amount, currency, origin, reason, idempotency_key
   )
-  values (p_refund_id, p_order.id, p_order.user_id, p_amount, p_order.currency, p_origin,
+  values (p_return_id, p_order.id, p_order.user_id, p_amount, p_order.currency, p_origin,
     p_reason, p_key);
   perform app.settle_order(p_order.id);
   perform app.add_task(
-    'refund.create', jsonb_build_object('refund_id', p_refund_id), p_refund_id::text,
+    'return.create', jsonb_build_object('return_id', p_return_id), p_return_id::text,
     'interactive');
 end $$;
-comment on function app.open_refund is
-$$One refund of an order: the row, its credits at once, and the task that asks
-Stripe for it.
+comment on function app.open_return is
+$$One return of an order's money: the row, its credits at once, and the task that asks the provider
+for it.
 Expects the locks of account and order.$$;
 
-create function app.refundable_order(p_order_id uuid, p_user_id uuid)
+create function app.returnable_order(p_order_id uuid, p_user_id uuid)
   returns app.orders
   language plpgsql
   security definer
@@ -161,19 +180,19 @@ begin
     when v_order.paid_at is null and v_order.state <> 'review' then 'not_paid'
     when v_order.state in ('disputed', 'charged_back') then 'disputed'
     when v_order.amount_total = 0 then 'nothing_paid'
-    when v_order.amount_gone >= v_order.amount_total then 'all_returned' end;
+    when v_order.amount_returned >= v_order.amount_total then 'all_returned' end;
   if v_reason is not null then
-    raise exception 'not refundable' using errcode = 'JS409', detail = jsonb_build_object(
+    raise exception 'not returnable' using errcode = 'JS409', detail = jsonb_build_object(
       'reason', v_reason, 'state', v_order.state)::text;
   end if;
   return v_order;
 end $$;
-comment on function app.refundable_order is
+comment on function app.returnable_order is
 $$The order, locked, if money of it can go back. Expects the lock of the account.
 Errors: JS404, JS409 {reason, state}.$$;
 
-create function app.request_refund(
-  p_refund_id uuid, p_order_id uuid, p_credits bigint, p_reason text
+create function app.request_return(
+  p_return_id uuid, p_order_id uuid, p_credits bigint, p_reason text
 )
   returns void
   language plpgsql
@@ -186,17 +205,17 @@ declare
   v_order app.orders;
   v_unused bigint;
   v_target numeric;
-  v_gone bigint;
+  v_returned bigint;
 begin
   if v_user_id is null then
     raise exception 'no identity' using errcode = 'JS401';
   end if;
   perform app.lock_account(v_user_id);
-  if exists (select from app.payment_refunds where id = p_refund_id and user_id = v_user_id) then
+  if exists (select from app.payment_returns where id = p_return_id and user_id = v_user_id) then
     return;
   end if;
-  v_order := app.refundable_order(p_order_id, v_user_id);
-  select refund_days into v_days from app.payment_terms;
+  v_order := app.returnable_order(p_order_id, v_user_id);
+  select return_days into v_days from app.payment_terms;
   if v_order.paid_at is null then
     raise exception 'in review' using errcode = 'JS409', detail = jsonb_build_object(
       'reason', 'in_review', 'state', v_order.state)::text;
@@ -221,25 +240,25 @@ begin
   end if;
   -- The smallest amount of money that is worth so many credits, and never more than they are.
   v_target := v_order.credits_reversed + coalesce(p_credits, v_unused);
-  v_gone := ceil(v_order.amount_total * v_target / v_order.credits);
-  if v_order.credits * v_gone / v_order.amount_total > v_target then
-    v_gone := floor(v_order.amount_total * v_target / v_order.credits);
+  v_returned := ceil(v_order.amount_total * v_target / v_order.credits);
+  if v_order.credits * v_returned / v_order.amount_total > v_target then
+    v_returned := floor(v_order.amount_total * v_target / v_order.credits);
   end if;
-  if v_gone <= v_order.amount_gone then
+  if v_returned <= v_order.amount_returned then
     raise exception 'worth nothing' using errcode = 'JS422', detail =
       '{"field": "credits", "reason": "worth_nothing"}';
   end if;
-  perform app.open_refund(
-    p_refund_id, v_order, v_gone - v_order.amount_gone, 'buyer', p_reason, null);
+  perform app.open_return(
+    p_return_id, v_order, v_returned - v_order.amount_returned, 'buyer', p_reason, null);
 end $$;
-comment on function app.request_refund is
+comment on function app.request_return is
 $$The buyer gives unused credits of an order back; p_credits null is all of them. They leave the
-balance now, so that they cannot be spent while Stripe works; a refused refund restores them.
+balance now, so that they cannot be spent while the provider works; a refused return restores them.
 Locks: account, order, lots. Errors: JS401, JS404, JS409 {reason}, JS422 {field, reason}.
-Replay: the same refund id does nothing more.$$;
+Replay: the same return id does nothing more.$$;
 
-create function app.admin_refund(
-  p_refund_id uuid, p_order_id uuid, p_amount bigint, p_reason text, p_key text
+create function app.admin_return(
+  p_return_id uuid, p_order_id uuid, p_amount bigint, p_reason text, p_key text
 )
   returns uuid
   language plpgsql
@@ -249,7 +268,7 @@ as $$
 declare
   v_user_id uuid;
   v_order app.orders;
-  v_known app.payment_refunds;
+  v_known app.payment_returns;
   v_amount bigint;
   v_terms jsonb := jsonb_build_object('amount', p_amount, 'reason', p_reason, 'key', p_key);
 begin
@@ -263,7 +282,7 @@ begin
   perform app.lock_account(v_user_id);
   select *
   into v_known
-  from app.payment_refunds
+  from app.payment_returns
   where order_id = p_order_id
     and idempotency_key = p_key;
   if found then
@@ -275,75 +294,74 @@ begin
         and line.target = p_order_id::text
         and told.detail = v_terms
     ) then
-      raise exception 'refund key used with other terms' using errcode = 'JS432';
+      raise exception 'key of a return used with other terms' using errcode = 'JS432';
     end if;
     return v_known.id;
   end if;
-  v_order := app.refundable_order(p_order_id, v_user_id);
-  v_amount := coalesce(p_amount, v_order.amount_total - v_order.amount_gone);
-  if v_amount not between 1 and v_order.amount_total - v_order.amount_gone then
+  v_order := app.returnable_order(p_order_id, v_user_id);
+  v_amount := coalesce(p_amount, v_order.amount_total - v_order.amount_returned);
+  if v_amount not between 1 and v_order.amount_total - v_order.amount_returned then
     raise exception 'more than left' using errcode = 'JS422', detail = jsonb_build_object(
       'field', 'amount', 'reason', 'more_than_left',
-      'left', v_order.amount_total - v_order.amount_gone)::text;
+      'left', v_order.amount_total - v_order.amount_returned)::text;
   end if;
-  perform app.open_refund(p_refund_id, v_order, v_amount, 'admin', p_reason, p_key);
+  perform app.open_return(p_return_id, v_order, v_amount, 'admin', p_reason, p_key);
   perform app.write_audit('payment.refund', p_order_id::text, v_terms);
-  return p_refund_id;
+  return p_return_id;
 end $$;
-comment on function app.admin_refund is
+comment on function app.admin_return is
 $$An admin gives back any amount of an order, null for all that is left; audited.
 Locks: account, order, lots. Errors: JS403, JS404, JS409, JS422, JS432 (key with other terms).
-Returns the refund's id. Replay: the same key and terms return the same refund.$$;
+Returns the return's id. Replay: the same key and terms find the same return.$$;
 
-create function app.refuse_refund(p_refund_id uuid, p_reason text, p_lease_token uuid)
+create function app.refuse_return(p_return_id uuid, p_reason text)
   returns void
   language plpgsql
   security definer
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_refund app.payment_refunds;
+  v_return app.payment_returns;
 begin
-  select * into v_refund from app.payment_refunds where id = p_refund_id;
+  select * into v_return from app.payment_returns where id = p_return_id;
   if not found then
-    raise exception 'no such refund' using errcode = 'JS404', detail = '{"kind": "refund"}';
+    raise exception 'no such return' using errcode = 'JS404', detail = '{"kind": "refund"}';
   end if;
-  perform app.lock_account(v_refund.user_id);
-  perform from app.orders where id = v_refund.order_id for no key update;
-  update app.payment_refunds
+  perform app.lock_account(v_return.user_id);
+  perform from app.orders where id = v_return.order_id for no key update;
+  update app.payment_returns
   set state = 'refused', failure_reason = p_reason, updated_at = app.now()
-  where id = p_refund_id
+  where id = p_return_id
     and state = 'requested';
   if found then
-    perform app.settle_order(v_refund.order_id);
+    perform app.settle_order(v_return.order_id);
   end if;
-  perform app.complete_task(p_lease_token);
 end $$;
-comment on function app.refuse_refund is
-$$Stripe will not make this refund: its credits come back. Locks: account, order, lots, task.
-Errors: JS404, JS430. Replay: a refund that has ended stays as it is.$$;
+comment on function app.refuse_return is
+$$The provider will not make this return: its credits come back. Locks: account, order, lots.
+Errors: JS404. Replay: a return that has ended stays as it is.$$;
 
-create function app.next_refund_attempt(p_refund_id uuid, p_attempt integer)
+create function app.next_return_attempt(p_return_id uuid, p_attempt integer)
   returns void
   language sql
   security definer
   set search_path = pg_catalog, pg_temp
 as $$
-  update app.payment_refunds
+  update app.payment_returns
   set attempt = attempt + 1
-  where id = p_refund_id
+  where id = p_return_id
     and attempt = p_attempt
     and state = 'requested'
 $$;
-comment on function app.next_refund_attempt is
-$$As next_attempt, for a refund.$$;
+comment on function app.next_return_attempt is
+$$As next_attempt, for a return.$$;
 
 reset role;
 revoke create on schema app from jewelshot_ledger;
 
-grant execute on function app.request_refund(uuid, uuid, bigint, text) to jewelshot_user;
+grant execute on function app.request_return(uuid, uuid, bigint, text) to jewelshot_user;
 grant execute on function
-  app.refuse_refund(uuid, text, uuid),
-  app.next_refund_attempt(uuid, integer)
+  app.refuse_return(uuid, text),
+  app.next_return_attempt(uuid, integer)
   to jewelshot_worker;
-grant execute on function app.admin_refund(uuid, uuid, bigint, text, text) to jewelshot_admin;
+grant execute on function app.admin_return(uuid, uuid, bigint, text, text) to jewelshot_admin;

@@ -96,11 +96,11 @@ async def _open_session(context: CheckoutContext, buyer: Buyer, checkout: Checko
         try:
             if customer_id is None:
                 customer_id = await create_customer(context, buyer, replaces=lost_customer_id)
-            order = await _create_session(context, buyer, order, customer_id)
+            order = await _create_session(context, order, customer_id)
             if _has_page(order):
                 return order
         except (ProviderServerError, ProviderKeyReusedError):
-            order = await _next_attempt(context, buyer, order)
+            order = await _next_attempt(context, order)
         except ProviderRefusedError as error:
             if error.missing is Missing.CUSTOMER:
                 lost_customer_id, customer_id = customer_id, None
@@ -108,7 +108,7 @@ async def _open_session(context: CheckoutContext, buyer: Buyer, checkout: Checko
                 context.provider.discard_prices()
             else:
                 raise _unavailable(error, order) from error
-            order = await _next_attempt(context, buyer, order)
+            order = await _next_attempt(context, order)
         except PaymentProviderError as error:
             raise _unavailable(error, order) from error
     raise TemporarilyUnavailableError(what="payments")
@@ -121,9 +121,7 @@ def _has_page(order: Order) -> bool:
     return order.state is OrderState.OPEN and order.session_url is not None
 
 
-async def _create_session(
-    context: CheckoutContext, buyer: Buyer, order: Order, customer_id: str
-) -> Order:
+async def _create_session(context: CheckoutContext, order: Order, customer_id: str) -> Order:
     """The order as it is with the session's page."""
     price = await _get_price(context.provider, order)
     back = f"{context.landing_url}?order={order.id}"
@@ -142,7 +140,7 @@ async def _create_session(
         ),
         key=f"checkout:{order.id}:{order.attempt}",
     )
-    await context.db.run(
+    return await context.db.run(
         lambda conn: queries.record_session(
             conn,
             order,
@@ -152,7 +150,6 @@ async def _create_session(
             customer_id=customer_id,
         )
     )
-    return await context.db.run(lambda conn: service.get_order(conn, order.id), scope=buyer.scope)
 
 
 async def _get_price(provider: PaymentProvider, order: Order) -> Price:
@@ -181,10 +178,8 @@ async def _close_session(provider: PaymentProvider, order: Order) -> None:
         raise ConflictError(reason=PaymentReason.PAYMENT_ARRIVED, state=order.state)
 
 
-async def _next_attempt(context: CheckoutContext, buyer: Buyer, order: Order) -> Order:
-    """The order as it is, for a call under a new key."""
-    await context.db.run(lambda conn: queries.next_attempt(conn, order))
-    return await context.db.run(lambda conn: service.get_order(conn, order.id), scope=buyer.scope)
+async def _next_attempt(context: CheckoutContext, order: Order) -> Order:
+    return await context.db.run(lambda conn: queries.next_attempt(conn, order))
 
 
 def _unavailable(error: PaymentProviderError, order: Order) -> TemporarilyUnavailableError:

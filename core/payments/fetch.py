@@ -49,13 +49,13 @@ class FetchedState(msgspec.Struct, frozen=True, kw_only=True):
     session_id: str | None = None
     session_url: str | None = None
     customer_id: str | None = None
-    provider_payment_id: str | None = msgspec.field(default=None, name="payment_intent")
+    provider_payment_id: str | None = None
     amount_total: int | None = None
     invoice_id: str | None = None
     invoice_url: str | None = None
     invoice_pdf_url: str | None = None
     receipt_url: str | None = None
-    returns: list[ProviderReturn] = msgspec.field(default_factory=list, name="refunds")
+    returns: list[ProviderReturn] = []
     disputes: list[Dispute] = []
 
 

@@ -54,10 +54,10 @@ async def handle_event(tools: PaymentTools, task: Task) -> Outcome:
 
 
 async def make_return(tools: PaymentTools, task: Task) -> Outcome:
-    """`refund.create` {refund_id}"""
+    """`return.create` {return_id}"""
     with _provider(tools) as provider:
         await create_return(
-            tools.db, provider, uuid.UUID(task.args["refund_id"]), lease_token=task.lease_token
+            tools.db, provider, uuid.UUID(task.args["return_id"]), lease_token=task.lease_token
         )
     return DONE
 

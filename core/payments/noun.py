@@ -45,7 +45,7 @@ NOUN = Noun(
             fence=Fence.LEASE,
             when_dead=f"The event is kept and not handled. {_HEALED}",
         ),
-        "refund.create": Job(
+        "return.create": Job(
             run=jobs.make_return,
             fence=Fence.LEASE,
             when_dead=f"The return of money stays requested, its credits are set aside. {_HEALED}",

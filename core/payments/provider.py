@@ -15,7 +15,7 @@ from typing import ClassVar, Protocol
 import msgspec
 
 from core.errors import FailureKind
-from core.payments.types import ReturnState
+from core.payments.types import DisputeState, ReturnState
 
 # --- errors ----------------------------------------------------------------------------------
 
@@ -127,16 +127,16 @@ class ProviderReturn(msgspec.Struct, frozen=True):
 
     id: str
     amount: int
-    state: ReturnState = msgspec.field(name="status")
+    state: ReturnState
     reason: str | None
     failure_reason: str | None
-    return_id: uuid.UUID | None = msgspec.field(name="request_id")
+    return_id: uuid.UUID | None
 
 
 class Dispute(msgspec.Struct, frozen=True):
     id: str
     amount: int
-    status: str
+    state: DisputeState
     reason: str | None
 
 

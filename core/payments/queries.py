@@ -22,21 +22,23 @@ from core.payments.types import (
     Synced,
 )
 
-ORDER: Final = """
+_ORDER_COLUMNS: Final = """
 select orders.id, orders.user_id, orders.pack_slug, orders.pack_version, packs.lookup_key,
   orders.credits, orders.unit_amount, orders.currency, orders.state, orders.version,
-  orders.attempt, orders.attempted_at, orders.expires_at, orders.amount_gone as amount_returned,
+  orders.attempt, orders.attempted_at, orders.expires_at, orders.amount_returned,
   orders.credits_reversed, orders.created_at, orders.session_id, orders.session_url,
-  orders.price_id, orders.customer_id, orders.payment_intent as provider_payment_id,
+  orders.price_id, orders.customer_id, orders.provider_payment_id,
   orders.amount_total, orders.failure_reason, orders.review_reason, orders.invoice_id,
   orders.invoice_url, orders.invoice_pdf_url, orders.receipt_url, orders.paid_at
-from app.orders
+"""
+_WITH_PACK: Final = """
 join app.packs on packs.slug = orders.pack_slug and packs.version = orders.pack_version
 """
+ORDER: Final = f"{_ORDER_COLUMNS} from app.orders {_WITH_PACK}"
 _RETURN: Final = """
 select id, order_id, user_id, amount, currency, origin, reason, state, attempt, failure_reason,
   created_at, updated_at
-from app.payment_refunds
+from app.payment_returns
 """
 
 
@@ -59,7 +61,7 @@ async def list_packs(conn: Connection) -> list[Pack]:
 
 async def find_customer(conn: Connection, user_id: uuid.UUID) -> str | None:
     row = await fetch_one(
-        conn, "select customer_id from app.stripe_customers where user_id = %s", (user_id,)
+        conn, "select customer_id from app.payment_customers where user_id = %s", (user_id,)
     )
     return row["customer_id"] if row else None
 
@@ -93,7 +95,7 @@ async def find_order_by_session(conn: Connection, session_id: str) -> uuid.UUID 
 
 async def find_order_by_payment(conn: Connection, provider_payment_id: str) -> uuid.UUID | None:
     row = await fetch_one(
-        conn, "select id from app.orders where payment_intent = %s", (provider_payment_id,)
+        conn, "select id from app.orders where provider_payment_id = %s", (provider_payment_id,)
     )
     return row["id"] if row else None
 
@@ -128,9 +130,10 @@ async def list_orders(
 
 
 async def start_order(conn: Connection, order_id: uuid.UUID, pack: str) -> uuid.UUID:
-    row = await fetch_one(conn, "select app.start_order(%s, %s) as started", (order_id, pack))
+    row = await fetch_one(conn, "select app.start_order(%s, %s) as id", (order_id, pack))
     assert row is not None
-    return uuid.UUID(row["started"]["order_id"])
+    started: uuid.UUID = row["id"]
+    return started
 
 
 async def record_session(
@@ -141,15 +144,24 @@ async def record_session(
     url: str | None,
     price_id: str,
     customer_id: str,
-) -> None:
-    await conn.execute(
-        "select app.record_session(%s, %s, %s, %s, %s, %s)",
+) -> Order:
+    """The order as it is with the session."""
+    return await _changed_order(
+        conn,
+        "app.record_session(%s, %s, %s, %s, %s, %s)",
         (order.id, order.attempt, session_id, url, price_id, customer_id),
     )
 
 
-async def next_attempt(conn: Connection, order: Order) -> None:
-    await conn.execute("select app.next_attempt(%s, %s)", (order.id, order.attempt))
+async def next_attempt(conn: Connection, order: Order) -> Order:
+    """The order as it is, for a call under a new key."""
+    return await _changed_order(conn, "app.next_attempt(%s, %s)", (order.id, order.attempt))
+
+
+async def _changed_order(conn: Connection, function: str, values: tuple[object, ...]) -> Order:
+    """What a function returns that changes an order: whoever calls it may not read the table."""
+    row = await fetch_one(conn, f"{_ORDER_COLUMNS} from {function} as orders {_WITH_PACK}", values)
+    return msgspec.convert(row, Order)
 
 
 async def retry_order(conn: Connection, order: Order) -> None:
@@ -202,7 +214,7 @@ async def write_state(
         ),
     )
     assert row is not None
-    return None if row["result"]["stale"] else msgspec.convert(row["result"], Synced)
+    return msgspec.convert(row["result"], Synced) if row["result"] else None
 
 
 async def list_unsettled(
@@ -256,7 +268,7 @@ async def request_return(
     reason: str | None,
 ) -> None:
     await conn.execute(
-        "select app.request_refund(%s, %s, %s, %s)", (return_id, order_id, credits_, reason)
+        "select app.request_return(%s, %s, %s, %s)", (return_id, order_id, credits_, reason)
     )
 
 
@@ -271,7 +283,7 @@ async def admin_return(
 ) -> uuid.UUID:
     row = await fetch_one(
         conn,
-        "select app.admin_refund(%s, %s, %s, %s, %s) as id",
+        "select app.admin_return(%s, %s, %s, %s, %s) as id",
         (return_id, order_id, amount, reason, key),
     )
     assert row is not None
@@ -280,11 +292,11 @@ async def admin_return(
 
 
 async def refuse_return(conn: Connection, return_id: uuid.UUID, reason: str) -> None:
-    await conn.execute("select app.refuse_refund(%s, %s, null)", (return_id, reason))
+    await conn.execute("select app.refuse_return(%s, %s)", (return_id, reason))
 
 
 async def next_return_attempt(conn: Connection, asked: Return) -> None:
-    await conn.execute("select app.next_refund_attempt(%s, %s)", (asked.id, asked.attempt))
+    await conn.execute("select app.next_return_attempt(%s, %s)", (asked.id, asked.attempt))
 
 
 async def list_stranded_returns(
@@ -293,10 +305,10 @@ async def list_stranded_returns(
     """Asked for and not at the provider, with no task left that would see to it."""
     rows = await fetch_all(
         conn,
-        "select id from app.payment_refunds where state = 'requested'"
+        "select id from app.payment_returns where state = 'requested'"
         " and created_at < app.now() - make_interval(secs => %s)"
-        " and not exists (select from app.outbox where job = 'refund.create'"
-        "   and dedupe_key = payment_refunds.id::text)"
+        " and not exists (select from app.outbox where job = 'return.create'"
+        "   and dedupe_key = payment_returns.id::text)"
         " order by created_at limit %s",
         (older_than_seconds, limit),
     )

@@ -46,6 +46,16 @@ class ReturnOrigin(StrEnum):
     STRIPE = "stripe"  # made in the provider's dashboard
 
 
+class DisputeState(StrEnum):
+    """Only an open and a lost one hold their amount."""
+
+    INQUIRY = "inquiry"
+    OPEN = "open"
+    WON = "won"
+    LOST = "lost"
+    PREVENTED = "prevented"
+
+
 class Pack(msgspec.Struct, frozen=True):
     slug: str
     version: int

@@ -9,7 +9,7 @@ drop function app.note_low_balance;
 drop function app.adjust_credits;
 drop function app.expire_credits;
 drop function app.reverse_credits;
-drop function app.take_back;
+drop function app.claw_back;
 drop function app.grant_credits;
 drop function app.refund;
 drop function app.confirm;

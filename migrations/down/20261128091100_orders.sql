@@ -8,6 +8,6 @@ drop function app.retry_order;
 drop function app.start_order;
 drop table app.order_sessions;
 drop table app.orders;
-drop table app.stripe_customers;
+drop table app.payment_customers;
 drop table app.payment_terms;
 drop table app.packs;

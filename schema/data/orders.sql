@@ -1,4 +1,4 @@
-insert into app.payment_terms (refund_days, lost_disputes_max, unpaid_orders_per_hour)
+insert into app.payment_terms (return_days, lost_disputes_max, unpaid_orders_per_hour)
 values (14, 2, 10);
 
 insert into app.packs (slug, version, title, credits, unit_amount, currency, lookup_key)

@@ -117,7 +117,7 @@ class DirectBuyer:
         """Credits that are gone for good."""
         subject = uuid.uuid4()
         self.payments.database.rows(
-            "select app.take_back(%s, %s, 'adjust', 'adjustments', %s, null, 'test', 'spent')",
+            "select app.claw_back(%s, %s, 'adjust', 'adjustments', %s, null, 'test', 'spent')",
             (self.id, amount, str(subject)),
         )
 
@@ -234,7 +234,7 @@ class PaymentsHarness:
 
     def returns_of(self, order: Order) -> list[tuple[str, str, int]]:
         rows = self.database.rows(
-            "select origin, state, amount from app.payment_refunds where order_id = %s"
+            "select origin, state, amount from app.payment_returns where order_id = %s"
             " order by created_at, id",
             (order.id,),
         )

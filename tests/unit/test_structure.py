@@ -17,7 +17,7 @@ from core.credits.types import EntryKind, Purpose, Source
 from core.generations.endings import Ending
 from core.generations.pipeline.types import Role
 from core.generations.types import FINISHED_STATES, CallState, GenerationState
-from core.payments.types import OrderState, ReturnOrigin, ReturnState
+from core.payments.types import DisputeState, OrderState, ReturnOrigin, ReturnState
 from core.tasks import outbox
 from core.uploads.types import UploadState
 from tests.harness.errors import subclasses
@@ -291,8 +291,9 @@ def allowed_by(constraint: str) -> set[str]:
         (Source, "credit_lots_source"),
         (Purpose, "reservations_purpose"),
         (OrderState, "orders_state"),
-        (ReturnState, "payment_refunds_state"),
-        (ReturnOrigin, "payment_refunds_origin"),
+        (ReturnState, "payment_returns_state"),
+        (ReturnOrigin, "payment_returns_origin"),
+        (DisputeState, "payment_disputes_state"),
     ],
 )
 def test_words_of_python_and_sql_are_the_same(words: type[StrEnum], constraint: str) -> None:
@@ -318,7 +319,8 @@ def test_every_state_of_the_database_is_a_strenum() -> None:
     known = {
         "generations_state",
         "orders_state",
-        "payment_refunds_state",
+        "payment_disputes_state",
+        "payment_returns_state",
         "provider_calls_state",
         "uploads_state",
     }

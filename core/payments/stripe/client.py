@@ -25,13 +25,19 @@ from core.payments.provider import (
 from core.payments.stripe import types as theirs
 from core.payments.stripe.types import as_struct
 from core.payments.stripe.wire import call, library_client, pages
-from core.payments.types import ReturnState
+from core.payments.types import DisputeState, ReturnState
 from core.settings import Settings
 
 _ENDED_UNPAID: Final = frozenset({"requires_payment_method", "canceled"})
 """States of a payment whose session is complete: with a slow method it may still fail."""
 _RETURN_STATES: Final = frozenset({"pending", "requires_action", "succeeded", "failed", "canceled"})
 _SESSION_STATES: Final = {state.value: state for state in SessionState}
+_INQUIRY: Final = "warning_"
+_ENDED_DISPUTES: Final = {
+    "won": DisputeState.WON,
+    "lost": DisputeState.LOST,
+    "prevented": DisputeState.PREVENTED,
+}
 _RETURN_ID: Final = "return_id"
 
 
@@ -127,9 +133,7 @@ class StripeClient:
 
     async def list_disputes(self, payment_id: str) -> list[Dispute]:
         params = {"payment_intent": payment_id}
-        return [
-            as_struct(found, Dispute) async for found in pages(self.v1.disputes.list_async, params)
-        ]
+        return [_dispute(found) async for found in pages(self.v1.disputes.list_async, params)]
 
     async def create_return(self, request: ReturnRequest, *, key: str) -> ProviderReturn:
         params = {
@@ -228,6 +232,16 @@ def _return(found: Mapping[str, Any]) -> ProviderReturn:
         failure_reason=refund.failure_reason,
         return_id=_uuid_or_none(refund.metadata.get(_RETURN_ID)),
     )
+
+
+def _dispute(found: Mapping[str, Any]) -> Dispute:
+    dispute = as_struct(found, theirs.StripeDispute)
+    if dispute.status.startswith(_INQUIRY):
+        state = DisputeState.INQUIRY
+    else:
+        # A word that Stripe may add later still means that the money is held.
+        state = _ENDED_DISPUTES.get(dispute.status, DisputeState.OPEN)
+    return Dispute(dispute.id, amount=dispute.amount, state=state, reason=dispute.reason)
 
 
 def _uuid_or_none(text: str | None) -> uuid.UUID | None:

@@ -131,7 +131,7 @@ class Model:
             if lot.is_due:
                 lot.lives, lot.lives_since = 7, move
 
-    def take_back(self, amount: int, first: str | None) -> None:
+    def claw_back(self, amount: int, first: str | None) -> None:
         self.expire()
         self.debt += amount - sum(part for _, part in self.take(amount, first))
 
@@ -217,7 +217,7 @@ class LedgerMachine(RuleBasedStateMachine):
         key = next(self.keys)
         debt = self.ledger.reverse(self.user, amount, key, reference)
         self.reversed[key] = (amount, reference)
-        self.model.take_back(amount, reference)
+        self.model.claw_back(amount, reference)
         assert debt == self.model.debt
 
     @rule(amount=st.integers(-4, 12).filter(bool))
@@ -226,7 +226,7 @@ class LedgerMachine(RuleBasedStateMachine):
         for _ in range(2):  # the second is a replay
             after = self.ledger.adjust(self.user, amount, key)
         if amount < 0:
-            self.model.take_back(-amount, None)
+            self.model.claw_back(-amount, None)
         else:
             lot_id = self.ledger.value(
                 "select id from app.credit_lots where user_id = %s"

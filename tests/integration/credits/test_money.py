@@ -412,7 +412,7 @@ def test_nobody_moves_money_by_hand(ledger: Ledger, database: TestDatabase, role
         f"select app.refund('{user}', 'batch', '{subject}')",
         f"select app.grant_credits('{user}', 5, 'gift', 'mine')",
         f"select app.reverse_credits('{user}', 5, 'mine', null)",
-        f"select app.take_back('{user}', 5, 'adjust', 'adjustments', 'k', null, 'me', null)",
+        f"select app.claw_back('{user}', 5, 'adjust', 'adjustments', 'k', null, 'me', null)",
         f"select app.move_balance('{user}', 5, 0, 0)",
         f"select app.expire_due_lots('{user}')",
         "select app.expire_credits(1)",

@@ -299,7 +299,7 @@ async def test_a_declined_card_leaves_the_session_open(
 
 async def test_debt_is_paid_first(payments: PaymentsHarness, ada: DirectBuyer) -> None:
     payments.database.rows(
-        "select app.take_back(%s, 20, 'adjust', 'adjustments', 'd', null, 'test', 'debt')",
+        "select app.claw_back(%s, 20, 'adjust', 'adjustments', 'd', null, 'test', 'debt')",
         (ada.id,),
     )
     await ada.buy()

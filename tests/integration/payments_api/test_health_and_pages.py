@@ -42,7 +42,7 @@ async def _refunds_waiting(payments_api: PaymentsApiHarness, ada: Buyer) -> None
     paid = await payments_api.bought(ada)
     await ada.post("/v1/refunds", {"order_id": paid["id"]})
     payments_api.database.rows(
-        "update app.payment_refunds set created_at = now() - interval '16 minutes'"
+        "update app.payment_returns set created_at = now() - interval '16 minutes'"
     )
 
 
