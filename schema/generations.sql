@@ -138,7 +138,7 @@ begin
       'lane', new.lane,
       'cost_credits', new.cost_credits,
       'step', new.step,
-      'code', new.problem ->> 'code',
+      'code', new.ending,
       'retry_of', new.retry_of)));
   return null;
 end $$;
