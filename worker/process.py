@@ -104,9 +104,11 @@ async def run_process(settings: Settings) -> None:
     async with open_context(settings) as ctx:
         await _register_keys(ctx)
         relay_connection = open_redis(settings)
-        threads = WorkerThreads(settings, count=settings.worker_threads)
+        runtime = runner.Runtime(ctx, loop)
+        threads = WorkerThreads(
+            settings, count=settings.worker_threads, hand_over=runtime.hand_over
+        )
         heartbeat = Heartbeat(ctx)
-        runner.start_runtime(runner.Runtime(ctx, loop))
         running = loops.start(
             ctx,
             relay=Relay(ctx, relay_connection),
@@ -122,7 +124,6 @@ async def run_process(settings: Settings) -> None:
         log.info("worker.stopping")
         await _shut_down(ctx, threads, running, heartbeat)
         await relay_connection.aclose()
-    runner.stop_runtime()
     log.info("worker.stopped")
 
 

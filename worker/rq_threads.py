@@ -7,6 +7,8 @@ an idle worker never looks at its stop flag, and after FLUSHALL it is not listed
 
 import logging
 import threading
+import uuid
+from collections.abc import Callable
 from typing import Any
 
 import redis
@@ -20,6 +22,7 @@ from rq.timeouts import BaseDeathPenalty
 from core.settings import Settings
 from core.tasks.outbox import QUEUES
 from core.tasks.wakeups import queue_name
+from worker.rq_job import job_class
 
 log = structlog.get_logger()
 
@@ -64,7 +67,11 @@ class ThreadWorker(SimpleWorker):
     ) -> Any:
         """Waits in short turns, so that a stop is seen and a flushed registration is renewed."""
         while not self._stopping.is_set():
-            found = super().dequeue_job_and_maintain_ttl(1, 1)
+            try:
+                found = super().dequeue_job_and_maintain_ttl(1, 1)
+            except ValueError as error:  # an id that is no text: it is off the queue already
+                log.error("rq.foreign_job_dropped", reason=type(error).__name__)  # noqa: TRY400  nothing to trace
+                continue
             if found is not None:
                 return found
             if not self.connection.sismember(self.redis_workers_keys, self.key):
@@ -77,9 +84,13 @@ class ThreadWorker(SimpleWorker):
 class WorkerThreads:
     """A fixed number of RQ threads; one that ended (Redis was away) is replaced."""
 
-    def __init__(self, settings: Settings, *, count: int) -> None:
+    def __init__(
+        self, settings: Settings, *, count: int, hand_over: Callable[[uuid.UUID], object]
+    ) -> None:
+        """`hand_over` is called on a thread with the id of each task that is to be done."""
         self._settings = settings
         self._count = count
+        self._job_class = job_class(hand_over)
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
         logging.getLogger("rq.worker").setLevel(logging.WARNING)
@@ -121,6 +132,7 @@ class WorkerThreads:
                     connection=connection,
                     serializer=JSONSerializer,
                     death_penalty_class=NoDeathPenalty,
+                    job_class=self._job_class,
                 )
                 for name in QUEUES
             ]
@@ -128,6 +140,7 @@ class WorkerThreads:
                 queues,
                 connection=connection,
                 serializer=JSONSerializer,
+                job_class=self._job_class,
                 stopping=self._stopping,
                 log_job_description=False,
             )

@@ -1,7 +1,7 @@
-"""What RQ calls: claim a task, run its job under the lease, and end the task or its try.
+"""What a wake-up leads to: claim the task, run its job under the lease, end the task or its try.
 
-`run` is wire format. A job decides by what it returns or raises; here alone stands what becomes of
-the task: completed, released for another try, or made a dead letter.
+A job decides by what it returns or raises; here alone stands what becomes of the task: completed,
+released for another try, or made a dead letter.
 """
 
 import asyncio
@@ -61,25 +61,6 @@ class Runtime:
             await execute(self._ctx, task_id)
         finally:
             self._room.release()
-
-
-_runtimes: list[Runtime] = []
-
-
-def start_runtime(runtime: Runtime) -> None:
-    """RQ imports `run` by its path, so the process's runtime has to be found from this module."""
-    assert not _runtimes, "one runtime a process"
-    _runtimes.append(runtime)
-
-
-def stop_runtime() -> None:
-    _runtimes.clear()
-
-
-def run(outbox_id: str) -> str:
-    """What RQ calls, on a thread. Returns a word for RQ's own record; raises nothing of a job."""
-    _runtimes[0].hand_over(uuid.UUID(outbox_id))
-    return "handed over"
 
 
 async def execute(

@@ -123,9 +123,9 @@ async def test_a_whole_worker_in_one_process(open_pipeline: OpenPipeline) -> Non
     async with open_pipeline(relay_tick_seconds=0.1, dispatch_tick_seconds=0.1) as pipeline:
         ada = await pipeline.person()
         settings = pipeline.ctx.settings
-        threads = WorkerThreads(settings, count=1)
+        runtime = runner.Runtime(pipeline.ctx, asyncio.get_running_loop())
+        threads = WorkerThreads(settings, count=1, hand_over=runtime.hand_over)
         connection = open_redis(settings)
-        runner.start_runtime(runner.Runtime(pipeline.ctx, asyncio.get_running_loop()))
         running = loops.start(
             pipeline.ctx,
             relay=Relay(pipeline.ctx, connection),
@@ -143,7 +143,6 @@ async def test_a_whole_worker_in_one_process(open_pipeline: OpenPipeline) -> Non
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
             assert await asyncio.to_thread(threads.join, timeout_seconds=10)
-            runner.stop_runtime()
             await connection.aclose()
         assert [answer.json()["state"] for answer in answers] == ["succeeded"] * 3
         assert pipeline.balance(ada) == (7, 0)
