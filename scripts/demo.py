@@ -2,7 +2,7 @@
 
 Starts the whole product on free ports with a state of its own, does what a user would do, writes
 the images and report.json to demo-output/, and stops everything. Exit 0 only if one generation
-succeeded, one was refunded, a pack was bought and its unused part given back, and the ledger
+succeeded, one was refunded, a pack was bought and its unused part returned, and the ledger
 balances.
 """
 
@@ -17,15 +17,12 @@ import tempfile
 import time
 from pathlib import Path
 
-import psycopg
 from PIL import Image
 
-from core.db import Database
-from core.nouns import NOUNS
-from core.proofs import prove
 from sandbox.stack.errors import StackError
 from sandbox.stack.product import ROOT, Product
-from scripts.shopper import Document, Shopper, ShopperError, sign_up
+from scripts.api_client import ApiClient, ApiProblemError, Document, sign_up
+from scripts.reconcile import CannotTellError, report_on
 
 SAMPLE = ROOT / "tests" / "data" / "samples" / "ring.jpg"
 OUTPUT = ROOT / "demo-output"
@@ -38,7 +35,7 @@ JOBS: tuple[tuple[str, str, Document], ...] = (
     ("scene", "a scene that the provider refuses", {"prompt": REFUSED_PROMPT}),
 )
 PACK = "credits_10"
-# Costs more than is left of the credits from sign-up: a part of the pack is used.
+# Costs more than what is left of the credits from sign-up, so that it uses a part of the pack.
 JOB_AFTER_PURCHASE: tuple[str, str, Document] = (
     "scene_hd",
     "scene by daylight in two steps, redrawn",
@@ -86,13 +83,13 @@ def say(text: str = "") -> None:
     print(text, flush=True)
 
 
-async def run_job(shopper: Shopper, upload: Document, label: str, body: Document) -> Document:
+async def run_job(client: ApiClient, upload: Document, label: str, body: Document) -> Document:
     """One generation with its progress line; the finished document."""
-    generation = await shopper.post("/v1/generations", {"upload_id": upload["id"], **body})
+    generation = await client.post("/v1/generations", {"upload_id": upload["id"], **body})
     line = ProgressLine(label)
     ticking = asyncio.create_task(line.tick())
     try:
-        return await shopper.finish(generation["id"], line.change)
+        return await client.finish(generation["id"], line.change)
     finally:
         ticking.cancel()
         line.end()
@@ -110,18 +107,18 @@ async def use_product(product: Product, photo: Path) -> Document:
         password=secrets.token_urlsafe(16),
     )
     say(f"  The mail {mail['subject']!r} came and its link was opened.")
-    async with Shopper(product.api_url, token) as shopper:
-        me = await shopper.get("/v1/me")
+    async with ApiClient(product.api_url, token) as client:
+        me = await client.get("/v1/me")
         granted = me["balance"]["available"]
         say(f"  The address is verified: {granted} credits to start with.")
-        upload = await _upload(shopper, photo)
+        upload = await _upload(client, photo)
         generations = [
-            await _make(shopper, upload, slug, label, params) for slug, label, params in JOBS
+            await _make(client, upload, slug, label, params) for slug, label, params in JOBS
         ]
-        order = await _buy(shopper)
-        generations.append(await _make(shopper, upload, *JOB_AFTER_PURCHASE))
-        payment = await _give_back(shopper, order)
-        balance = (await shopper.get("/v1/me"))["balance"]
+        order = await _buy(client)
+        generations.append(await _make(client, upload, *JOB_AFTER_PURCHASE))
+        payment = await _return_unused(client, order)
+        balance = (await client.get("/v1/me"))["balance"]
     by_money = {
         money: sum(entry["credits"] for entry in generations if entry["state"] in states)
         for money, states in (("confirmed", {"succeeded"}), ("refunded", {"failed", "cancelled"}))
@@ -129,7 +126,7 @@ async def use_product(product: Product, photo: Path) -> Document:
     say()
     say(
         f"Credits: {granted} granted, {payment['credits']} bought, {by_money['confirmed']} spent,"
-        f" {by_money['refunded']} refunded, {payment['refunded_credits']} given back,"
+        f" {by_money['refunded']} refunded, {payment['refunded_credits']} returned,"
         f" {balance['available']} left."
     )
     return {
@@ -144,14 +141,14 @@ async def use_product(product: Product, photo: Path) -> Document:
     }
 
 
-async def _buy(shopper: Shopper) -> Document:
+async def _buy(client: ApiClient) -> Document:
     """A pack through the payment page; the paid order."""
     say()
     say(f"Buying the pack {PACK} on the payment page.")
-    order = await shopper.buy(PACK)
+    order = await client.buy(PACK)
     if order["state"] != "paid":
-        raise ShopperError({"title": "The pack did not arrive", "detail": order["state"]})
-    balance = (await shopper.get("/v1/me"))["balance"]
+        raise ApiProblemError({"title": "The pack did not arrive", "detail": order["state"]})
+    balance = (await client.get("/v1/me"))["balance"]
     say(
         f"    Paid {_money(order['amount_total'], order)}: {order['credits']} credits arrived,"
         f" {balance['available']} to spend."
@@ -159,12 +156,12 @@ async def _buy(shopper: Shopper) -> Document:
     return order
 
 
-async def _give_back(shopper: Shopper, order: Document) -> Document:
-    """What is unused of the pack goes back; an entry of the report."""
+async def _return_unused(client: ApiClient, order: Document) -> Document:
+    """Returns the money for the unused credits of the pack; an entry of the report."""
     say()
-    say("Giving the unused credits of the pack back.")
-    refund = await shopper.refund(order["id"])
-    found = await shopper.get(f"/v1/payments/{order['id']}")
+    say("Returning the unused credits of the pack.")
+    refund = await client.refund(order["id"])
+    found = await client.get(f"/v1/payments/{order['id']}")
     say(
         f"    {_money(refund['amount'], refund)} go back for {found['refunded_credits']} of"
         f" {found['credits']} credits: {found['state'].replace('_', ' ')}."
@@ -182,27 +179,27 @@ def _money(amount: int, of: Document) -> str:
     return f"{amount / 100:.2f} {of['currency'].upper()}"
 
 
-async def _upload(shopper: Shopper, photo: Path) -> Document:
+async def _upload(client: ApiClient, photo: Path) -> Document:
     data = await asyncio.to_thread(photo.read_bytes)
     say(f"Uploading {photo.name} ({len(data) / 1e6:.2f} MB).")
-    upload = await shopper.upload(photo.name, data)
+    upload = await client.upload(photo.name, data)
     if upload["state"] != "ready":
-        raise ShopperError(upload["problem"] or {})
+        raise ApiProblemError(upload["problem"] or {})
     notes = "; ".join(upload["notes"]) or "nothing had to be changed"
     say(f"  Ready: {upload['width']} x {upload['height']} pixels; {notes}.")
     return upload
 
 
 async def _make(
-    shopper: Shopper, upload: Document, slug: str, label: str, params: Document
+    client: ApiClient, upload: Document, slug: str, label: str, params: Document
 ) -> Document:
     """One entry of the report; the image lands in demo-output/."""
     say()
     say(f"{slug}: {label}")
-    done = await run_job(shopper, upload, label, {"operation": slug, "params": params})
+    done = await run_job(client, upload, label, {"operation": slug, "params": params})
     image = None
     if done["image"] is not None:
-        file_name, data = await shopper.download(done)
+        file_name, data = await client.download(done)
         path = OUTPUT / f"{slug}{Path(file_name).suffix}"
         path.write_bytes(data)
         image = path.name
@@ -212,7 +209,7 @@ async def _make(
         )
     else:
         say(f"    {done['problem']['detail']}")
-    await _explain(shopper, done)
+    await _explain(client, done)
     return {
         "id": done["id"],
         "operation": done["operation"],
@@ -225,8 +222,8 @@ async def _make(
     }
 
 
-async def _explain(shopper: Shopper, done: Document) -> None:
-    explained = await shopper.get(f"/v1/credits/explain/{done['id']}")
+async def _explain(client: ApiClient, done: Document) -> None:
+    explained = await client.get(f"/v1/credits/explain/{done['id']}")
     for line in explained["lines"]:
         say(f"      {line['text']}")
 
@@ -235,19 +232,10 @@ def _shown(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-async def prove_ledger(product: Product) -> Document:
-    """Number of ledger events and of rows that do not follow from the others."""
-    url = product.environ()["MIGRATION_DATABASE_URL"]
-    database = Database(url, pool_size=1, name="demo")
-    await database.open()
-    try:
-        drift = await database.run(lambda conn: prove(conn, NOUNS), snapshot=True)
-    finally:
-        await database.close()
-    with psycopg.connect(url) as conn:
-        row = conn.execute("select count(*) from app.ledger_transfers").fetchone()
-    assert row is not None
-    return {"events": row[0], "drift": len(drift)}
+def prove_ledger(product: Product) -> Document:
+    """How many transfers the ledger holds, and how many rows do not follow from the others."""
+    report = asyncio.run(report_on(product.environ()["MIGRATION_DATABASE_URL"]))
+    return {"transfers": report.transfers, "drift": len(report.drift)}
 
 
 def _require_photo(photo: Path) -> None:
@@ -262,7 +250,7 @@ def _write_input(photo: Path) -> None:
 
 
 def _contact_sheet() -> Path | None:
-    """Input and results side by side: a person would rather look than read."""
+    """Input and results side by side in one picture."""
     pictures = []
     for path in sorted(OUTPUT.iterdir()):
         try:
@@ -281,8 +269,8 @@ def _contact_sheet() -> Path | None:
 
 
 def is_proved(report: Document) -> bool:
-    """One delivered and charged, one refused and refunded, a pack bought and its unused part given
-    back, and the ledger balances."""
+    """One delivered and charged, one refused and refunded, a pack bought and its unused part
+    returned, and the ledger balances."""
     states = [entry["state"] for entry in report["generations"]]
     return (
         "succeeded" in states
@@ -302,14 +290,14 @@ def run_demo(photo: Path) -> int:
         with Product(Path(folder) / "state", durable=False, temporary=True) as product:
             say(f"  Up in {time.monotonic() - started:.1f} s: API at {product.api_url}")
             used = asyncio.run(use_product(product, photo))
-            ledger = asyncio.run(prove_ledger(product))
+            ledger = prove_ledger(product)
     report = {
         **used,
         "ledger": ledger,
         "seconds": round(time.monotonic() - started, 1),
     }
     (OUTPUT / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    say(f"Ledger: {ledger['events']} events, {ledger['drift']} rows of drift.")
+    say(f"Ledger: {ledger['transfers']} transfers, {ledger['drift']} rows of drift.")
     sheet = _contact_sheet()
     say(
         f"Wrote {_shown(OUTPUT)}/ ({_shown(sheet) if sheet else 'no pictures'}, report.json)"
@@ -324,7 +312,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         return run_demo(arguments.photo.expanduser().resolve())
-    except (ShopperError, StackError) as error:
+    except (ApiProblemError, CannotTellError, StackError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -29,7 +29,7 @@ CONNECT_SECONDS = 10
 
 # Without row security this raises for a role that would see a part only.
 _COUNT = """
-select (select count(*) from app.ledger_transfers) as lines,
+select (select count(*) from app.ledger_transfers) as transfers,
   (select count(*) from app.credit_accounts) as accounts
 """
 
@@ -39,11 +39,11 @@ class CannotTellError(Exception):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """`accounts` and `lines` are null for a role that may call the proof but not read all rows."""
+    """`accounts` and `transfers` are null for a role that may prove but not read every row."""
 
     drift: list[Drift]
     accounts: int | None
-    lines: int | None
+    transfers: int | None
     seconds: float
 
 
@@ -53,7 +53,7 @@ async def _count(conn: Connection) -> dict[str, Any]:
             await conn.execute("set local row_security = off")
             row = await (await conn.execute(_COUNT)).fetchone()
     except psycopg.errors.InsufficientPrivilege:
-        return {"accounts": None, "lines": None}
+        return {"accounts": None, "transfers": None}
     assert row is not None
     return row
 
@@ -92,7 +92,7 @@ async def report_on(url: str) -> Report:
         raise CannotTellError("this database has no ledger: run `make migrate` first") from error
     except psycopg.Error as error:
         raise CannotTellError(f"{type(error).__name__}: {error}") from error
-    return Report(drift, counts["accounts"], counts["lines"], time.monotonic() - started)
+    return Report(drift, counts["accounts"], counts["transfers"], time.monotonic() - started)
 
 
 @contextlib.contextmanager
@@ -123,8 +123,8 @@ def _figures(detail: dict[str, Any]) -> str:
 def _print_table(report: Report, *, show_all: bool) -> None:
     if not report.drift:
         size = ""
-        if report.lines is not None:
-            size = f" {report.lines:,} lines of {report.accounts:,} accounts,"
+        if report.transfers is not None:
+            size = f" {report.transfers:,} transfers of {report.accounts:,} accounts,"
         print(f"reconcile: the ledger balances:{size} 0 drift ({report.seconds:.1f} s)")
         return
     shown = Counter[str]()

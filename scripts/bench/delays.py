@@ -16,7 +16,8 @@ import psycopg
 
 from sandbox.stack.product import Product
 from scripts.bench import stage
-from scripts.bench.people import Person, make_people
+from scripts.bench.people import make_people
+from scripts.people import Person
 
 SAMPLES = 30
 MODEL_SECONDS = 1

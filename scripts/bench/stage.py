@@ -19,7 +19,7 @@ from core.settings import load_settings
 from core.storage.supabase import SupabaseStorage
 from sandbox.stack.product import Product
 from scripts.bench import http_load
-from scripts.bench.people import Person
+from scripts.people import Person
 
 JWT_SECRET = secrets.token_hex(32)
 PHOTO_KEY = "bench/normal.jpg"

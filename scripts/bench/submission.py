@@ -12,7 +12,8 @@ from typing import Any
 from sandbox.stack import binaries
 from sandbox.stack.product import Product
 from scripts.bench import http_load, stage
-from scripts.bench.people import Person, make_people
+from scripts.bench.people import make_people
+from scripts.people import Person
 
 CLIENTS = 8
 ROUND_SECONDS = 5

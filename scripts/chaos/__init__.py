@@ -1,4 +1,4 @@
 """Kills, flushes, restarts and provider faults against the whole product: `make chaos`.
 
-Real processes, real clients, a provider that keeps its own book. What must hold is in `verdict`.
+Real processes, real clients, a provider that keeps its own ledger. What must hold is in `verdict`.
 """

@@ -1,4 +1,4 @@
-"""What one run is: its size and times, the settings of the product, and what is ordered."""
+"""What one run is: its size and times, the settings of the product, and the requests."""
 
 import math
 import random
@@ -11,15 +11,15 @@ from sandbox.fal.faults import FaultKind
 
 KILL_SECONDS = 2.0
 WORKERS_MIN, WORKERS_MAX = 5, 10
-# A worker that lives as long as this after its start gets something done.
+# A worker that runs for this long after its start finishes tasks.
 USEFUL_SECONDS = 8.0
-# Until a worker is of full use it has imported its modules, connected, and started its pixel
-# process, which imports as well: so many times the first.
+# A worker imports its modules, connects, and starts its pixel process, which imports as well:
+# until all of that is done it takes this many times as long as its own imports.
 STARTS = 3
 FLUSHES, API_KILLS, DATABASE_RESTARTS = 3, 2, 1
 FAULT_RATE = 0.3
 PEOPLE = 5
-# One account a pair of keys; a locked account must not stop the other.
+# Two accounts: while one is locked, calls go on at the other.
 FAL_KEYS = {
     "FAL_AI_KEY_1": ("chaos-one:first-key", "east"),
     "FAL_AI_KEY_2": ("chaos-two:second-key", "east"),
@@ -43,8 +43,8 @@ FAULT_ARGS: Mapping[FaultKind, dict[str, Any]] = {
 }
 
 
-class Order(msgspec.Struct, frozen=True):
-    """One generation that a person will ask for, `at` seconds after the start."""
+class Request(msgspec.Struct, frozen=True):
+    """One generation that a client requests, `at` seconds after the start."""
 
     at: float
     operation: str
@@ -53,7 +53,7 @@ class Order(msgspec.Struct, frozen=True):
     # Seconds after the answer; None: never.
     cancel_after: float | None
     is_sent_twice: bool
-    is_tried_again: bool
+    is_retried: bool
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -67,11 +67,11 @@ class Plan(msgspec.Struct, frozen=True):
     submit_seconds: float
     people: int
     workers: int
-    orders: tuple[tuple[Order, ...], ...]
+    requests: tuple[tuple[Request, ...], ...]
 
     @property
     def seconds_max(self) -> float:
-        """After the last order everything ends within its deadline; then the books are closed."""
+        """Each generation ends by its deadline after the last request; a minute is spare."""
         return self.window_seconds + self.deadline_seconds + 60
 
     def settings(self) -> dict[str, str]:
@@ -102,23 +102,23 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def make_plan(n: int, seed: int, *, start_seconds: float) -> Plan:
-    """Five orders in three seconds are what two cores carry while workers are being killed: each
-    kill costs 2 s of CPU for the start of its successor (measured 2026-11-22).
+    """Two cores carry five requests in three seconds while workers are killed: each kill costs
+    2 s of CPU for the start of the next worker (measured 2026-11-22).
 
     `start_seconds`: how long a worker needs to start here. On a slower or busier machine there are
-    more workers, each killed as seldom as it takes to be of use, and fewer orders a second.
+    more workers, so that each runs for long enough, and fewer requests a second.
     """
     slowness = min(1.8, max(1.0, start_seconds / 1.5))
-    dice = random.Random(seed)  # noqa: S311  a repeatable run, not a secret
+    rng = random.Random(seed)  # noqa: S311  a repeatable run, not a secret
     people = max(2, min(PEOPLE, n // 4))
     window = max(12.0, n * 0.6 * slowness)
     is_small = n < 100
     retries = max(1, n * 3 // 100)
-    orders: list[list[Order]] = [[] for _ in range(people)]
-    again = set(dice.sample(range(n - retries), retries))
+    requests: list[list[Request]] = [[] for _ in range(people)]
+    again = set(rng.sample(range(n - retries), retries))
     for number in range(n - retries):
         at = window * number / (n - retries)
-        orders[number % people].append(_order(dice, at, is_tried_again=number in again))
+        requests[number % people].append(_request(rng, at, is_retried=number in again))
     return Plan(
         n=n,
         seed=seed,
@@ -130,41 +130,41 @@ def make_plan(n: int, seed: int, *, start_seconds: float) -> Plan:
         submit_seconds=7 if is_small else 10,
         people=people,
         workers=_workers(start_seconds),
-        orders=tuple(tuple(each) for each in orders),
+        requests=tuple(tuple(each) for each in requests),
     )
 
 
 def _workers(start_seconds: float) -> int:
-    """One dies every two seconds: the more there are, the longer each lives."""
+    """One is killed every two seconds, in turns: the more there are, the longer each runs."""
     wanted = math.ceil((STARTS * start_seconds + USEFUL_SECONDS) / KILL_SECONDS)
     return min(WORKERS_MAX, max(WORKERS_MIN, wanted))
 
 
-def _order(dice: random.Random, at: float, *, is_tried_again: bool) -> Order:
-    operation = dice.choices(list(SHARES), weights=list(SHARES.values()))[0]
-    return Order(
+def _request(rng: random.Random, at: float, *, is_retried: bool) -> Request:
+    operation = rng.choices(list(SHARES), weights=list(SHARES.values()))[0]
+    return Request(
         at=at,
         operation=operation,
-        params=_params(dice, operation),
-        priority="batch" if dice.random() < 0.3 else "interactive",
-        cancel_after=dice.uniform(0, 4) if dice.random() < 0.05 and not is_tried_again else None,
-        is_sent_twice=dice.random() < 0.08,
-        is_tried_again=is_tried_again,
+        params=_params(rng, operation),
+        priority="batch" if rng.random() < 0.3 else "interactive",
+        cancel_after=rng.uniform(0, 4) if rng.random() < 0.05 and not is_retried else None,
+        is_sent_twice=rng.random() < 0.08,
+        is_retried=is_retried,
     )
 
 
-def _params(dice: random.Random, operation: str) -> dict[str, Any]:
+def _params(rng: random.Random, operation: str) -> dict[str, Any]:
     match operation:
         case "packshot":
             return {
-                "size": dice.choice([1024, 1200]),
-                "shadow": dice.choice(["none", "soft"]),
-                "aspect_ratio": dice.choice(["1:1", "4:5"]),
-                "margin_percent": dice.choice([5, 8, 12]),
+                "size": rng.choice([1024, 1200]),
+                "shadow": rng.choice(["none", "soft"]),
+                "aspect_ratio": rng.choice(["1:1", "4:5"]),
+                "margin_percent": rng.choice([5, 8, 12]),
             }
         case "scene" | "scene_hd":
-            return {"preset": dice.choice(PRESETS), "aspect_ratio": "1:1"}
+            return {"preset": rng.choice(PRESETS), "aspect_ratio": "1:1"}
         case "upscale":
-            return {"factor": dice.choice([1.5, 2])}
+            return {"factor": rng.choice([1.5, 2])}
         case _:
             return {}

@@ -5,8 +5,8 @@ import sys
 import time
 from collections import Counter
 
-from scripts.chaos.customers import Customer
-from scripts.chaos.monkey import Monkey
+from scripts.chaos.clients import RetryingClient
+from scripts.chaos.fault_injector import FaultInjector
 
 _STATES = (
     "queued",
@@ -25,10 +25,10 @@ def say(text: str) -> None:
 
 
 class Progress:
-    def __init__(self, total: int, customers: list[Customer], monkey: Monkey) -> None:
+    def __init__(self, total: int, clients: list[RetryingClient], injector: FaultInjector) -> None:
         self._total = total
-        self._customers = customers
-        self._monkey = monkey
+        self._clients = clients
+        self._injector = injector
         self._started = time.monotonic()
         self._is_live = sys.stderr.isatty()
 
@@ -44,13 +44,13 @@ class Progress:
 
     def _draw(self) -> None:
         states = Counter(
-            each["state"] for customer in self._customers for each in customer.generations.values()
+            each["state"] for client in self._clients for each in client.generations.values()
         )
         shown = " ".join(f"{state} {states[state]}" for state in _STATES if states[state])
         seconds = time.monotonic() - self._started
         line = (
             f"{seconds:5.0f} s  {sum(states.values())}/{self._total}  {shown}"
-            f"  | workers killed {self._monkey.counts['worker_kills']}"
+            f"  | workers killed {self._injector.counts['worker_kills']}"
         )
         print(
             f"\r{line:<118.118}" if self._is_live else line,

@@ -17,14 +17,14 @@ MODES = {
 @pytest.mark.parametrize("mode", MODES)
 async def test_images_come(mode: str, product: ProductHarness) -> None:
     with product.worker(**MODES[mode]):
-        async with product.shopper() as shopper:
+        async with product.client() as client:
             started = [
-                await product.start(shopper, "cutout"),
-                await product.start(shopper, "scene_hd", preset="marble"),
+                await product.start(client, "cutout"),
+                await product.start(client, "scene_hd", preset="marble"),
             ]
-            done = [await product.finish(shopper, each) for each in started]
+            done = [await product.finish(client, each) for each in started]
             assert [each["state"] for each in done] == ["succeeded", "succeeded"]
-            files = [await shopper.download(each) for each in done]
+            files = [await client.download(each) for each in done]
     assert all(len(data) > 1000 for _, data in files)
     calls = [call for each in started for call in product.calls(each)]
     assert [call["state"] for call in calls] == ["succeeded"] * 3
@@ -41,10 +41,10 @@ async def test_a_cancel_is_heard(mode: str, product: ProductHarness) -> None:
     """The provider says nothing of a request that it cancelled: we have to ask."""
     product.misbehave({"kind": "never_finishes"})
     with product.worker(**MODES[mode]):
-        async with product.shopper() as shopper:
-            started = await product.start(shopper, "cutout")
+        async with product.client() as client:
+            started = await product.start(client, "cutout")
             product.wait("running call", lambda: product.generation(started)["state"] == "running")
-            await shopper.post(f"/v1/generations/{started}/cancel", {})
-            done = await product.finish(shopper, started)
+            await client.post(f"/v1/generations/{started}/cancel", {})
+            done = await product.finish(client, started)
     assert (done["state"], done["money"]) == ("cancelled", "refunded")
     assert [row["state"] for row in product.ledger()] == ["cancelled"]

@@ -6,8 +6,8 @@ import random
 import httpx
 import pytest
 
+from scripts.api_client import ApiClient, Document
 from scripts.chaos.people import make_people
-from scripts.shopper import Document, Shopper
 from tests.harness.product import JWT_SECRET, ProductHarness
 
 # The first test of a process also starts the product.
@@ -23,8 +23,8 @@ async def test_exactly_what_was_paid_for_arrives(product: ProductHarness) -> Non
         (bob,) = await make_people(product.processes, 1, jwt_secret=JWT_SECRET)
     async with (
         httpx.AsyncClient(base_url=product.processes.stripe_url, timeout=60) as stripe,
-        product.shopper() as ada,
-        Shopper(product.processes.api_url, bob.token) as other,
+        product.client() as ada,
+        ApiClient(product.processes.api_url, bob.token) as other,
     ):
         await stripe.patch("/__control/config", json={"webhooks_held": True})
         bought = [(ada, await _paid(ada, stripe, pack)) for pack in PACKS]
@@ -49,15 +49,15 @@ async def test_exactly_what_was_paid_for_arrives(product: ProductHarness) -> Non
     assert product.rows(waiting) == []
 
 
-async def _paid(shopper: Shopper, stripe: httpx.AsyncClient, pack: str) -> Document:
-    order = await shopper.post("/v1/checkout", {"pack": pack})
+async def _paid(client: ApiClient, stripe: httpx.AsyncClient, pack: str) -> Document:
+    order = await client.post("/v1/checkout", {"pack": pack})
     paid = await stripe.post(order["checkout_url"], data={"action": "pay"})
     assert paid.has_redirect_location, paid.text
     return order
 
 
-async def _land(shopper: Shopper, order: Document) -> Document:
-    return await shopper.get(f"/v1/checkout/{order['id']}")
+async def _land(client: ApiClient, order: Document) -> Document:
+    return await client.get(f"/v1/checkout/{order['id']}")
 
 
 async def _tell(stripe: httpx.AsyncClient) -> None:

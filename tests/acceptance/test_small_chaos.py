@@ -1,4 +1,4 @@
-"""A short storm with a fixed seed: `make chaos` itself, as a person would run it."""
+"""A short run of `make chaos` with a fixed seed, as a person would start it."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ from sandbox.stack.product import ROOT
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_fifteen_generations_through_a_storm() -> None:
+def test_fifteen_generations_while_faults_are_injected() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "scripts.chaos", "--n", "15", "--seed", "5"],
         cwd=ROOT,
@@ -29,5 +29,5 @@ def test_fifteen_generations_through_a_storm() -> None:
     assert report["disturbances"]["database_restarts"] == 1
     assert report["disturbances"]["worker_kills"] >= 5
     theirs = report["provider_calls"]["theirs"]["billed"]
-    unheard = len(report["provider_calls"]["paid_unheard"])
-    assert report["provider_calls"]["paid_ours"] + unheard == theirs
+    unreported = len(report["provider_calls"]["paid_unreported"])
+    assert report["provider_calls"]["paid_ours"] + unreported == theirs

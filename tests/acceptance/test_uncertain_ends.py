@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from scripts.shopper import ShopperError
+from scripts.api_client import ApiProblemError
 from tests.harness.product import ProductHarness
 
 # The first test of a process also starts the product.
@@ -15,8 +15,8 @@ async def test_a_dropped_answer_is_told_by_the_webhook(product: ProductHarness) 
     """Accepted, then the connection drops: the webhook names the call, nothing is sent twice."""
     product.misbehave({"kind": "accept_then_drop", "times": 1})
     with product.worker():
-        async with product.shopper() as shopper:
-            done = await product.make(shopper, "cutout")
+        async with product.client() as client:
+            done = await product.make(client, "cutout")
     assert done["state"] == "succeeded"
     (call,) = product.calls(done["id"])
     assert (call["state"], call["is_resubmission"]) == ("succeeded", False)
@@ -27,9 +27,9 @@ async def test_a_dropped_answer_is_told_by_the_webhook(product: ProductHarness) 
 async def test_without_a_webhook_it_is_sent_again_and_counted(product: ProductHarness) -> None:
     product.misbehave({"kind": "accept_then_drop", "times": 1})
     with product.worker(PROVIDER_WEBHOOKS="false"):
-        async with product.shopper() as shopper:
-            done = await product.make(shopper, "cutout")
-            explained = await shopper.get(f"/v1/credits/explain/{done['id']}")
+        async with product.client() as client:
+            done = await product.make(client, "cutout")
+            explained = await client.get(f"/v1/credits/explain/{done['id']}")
     assert (done["state"], done["money"]) == ("succeeded", "charged")
     first, second = product.calls(done["id"])
     assert (first["state"], first["request_id"]) == ("abandoned", None)
@@ -57,23 +57,23 @@ async def test_a_late_image_is_offered_and_charged_once(product: ProductHarness)
     )
     with product.worker() as worker:
         product.wait_started(worker)  # its time runs from the order on
-        async with product.shopper() as shopper:
-            before = (await shopper.get("/v1/me"))["balance"]
-            done = await product.make(shopper, "cutout")
+        async with product.client() as client:
+            before = (await client.get("/v1/me"))["balance"]
+            done = await product.make(client, "cutout")
             assert (done["state"], done["money"]) == ("failed", "refunded")
             assert done["problem"]["code"] == "deadline_exceeded"
-            assert (await shopper.get("/v1/me"))["balance"] == before
+            assert (await client.get("/v1/me"))["balance"] == before
             path = f"/v1/generations/{done['id']}"
             product.wait(
                 "late image", lambda: product.rows("select 1 from app.late_images"), seconds=30
             )
-            late = (await shopper.get(path))["late_image"]
+            late = (await client.get(path))["late_image"]
             assert late["bought_as"] is None
-            bought = await shopper.post(f"{path}/late-image", {})
-            with pytest.raises(ShopperError):
-                await shopper.post(f"{path}/late-image", {})
-            after = (await shopper.get("/v1/me"))["balance"]
-            _, data = await shopper.download(bought)
+            bought = await client.post(f"{path}/late-image", {})
+            with pytest.raises(ApiProblemError):
+                await client.post(f"{path}/late-image", {})
+            after = (await client.get("/v1/me"))["balance"]
+            _, data = await client.download(bought)
     assert (bought["state"], bought["money"]) == ("succeeded", "charged")
     assert after["available"] == before["available"] - done["cost_credits"]
     assert len(data) == bought["image"]["size_bytes"]

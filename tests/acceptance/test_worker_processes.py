@@ -18,10 +18,10 @@ async def test_a_stop_leaves_nothing_half_done(product: ProductHarness) -> None:
     """SIGTERM while a submit waits for its answer: it is recorded, and another worker goes on."""
     product.misbehave({"kind": "delay_submit", "times": 1, "args": {"seconds": 3}})
     worker = product.start_worker()
-    async with product.shopper() as shopper:
-        slow = await product.start(shopper, "cutout")
+    async with product.client() as client:
+        slow = await product.start(client, "cutout")
         product.wait("submit on its way", product.has_misbehaved)
-        others = [await product.start(shopper, "cutout") for _ in range(4)]
+        others = [await product.start(client, "cutout") for _ in range(4)]
         assert product.wait_ended(worker, signal.SIGTERM, seconds=20) < 20
         assert worker.exit_code == 0
         (call,) = product.calls(slow)
@@ -30,7 +30,7 @@ async def test_a_stop_leaves_nothing_half_done(product: ProductHarness) -> None:
         assert product.rows("select 1 from app.outbox where lease_until > now()") == []
         assert product.rows("select 1 from app.worker_heartbeats where pid = %s", worker.pid) == []
         with product.worker():
-            done = [await product.finish(shopper, each) for each in (slow, *others)]
+            done = [await product.finish(client, each) for each in (slow, *others)]
     assert [each["state"] for each in done] == ["succeeded"] * 5
     assert len(product.ledger()) == 5
 
@@ -39,13 +39,13 @@ async def test_a_killed_worker_costs_a_lease_and_no_image(product: ProductHarnes
     """SIGKILL in the middle of the POST: the webhook names the call, and nothing is paid twice."""
     product.misbehave({"kind": "delay_submit", "times": 1, "args": {"seconds": 1}})
     worker = product.start_worker()
-    async with product.shopper() as shopper:
-        started = await product.start(shopper, "cutout")
+    async with product.client() as client:
+        started = await product.start(client, "cutout")
         product.wait("submit on its way", product.has_misbehaved)
         worker.kill()
         assert product.calls(started)[0]["state"] == "submitting"
         with product.worker():
-            done = await product.finish(shopper, started)
+            done = await product.finish(client, started)
     assert done["state"] == "succeeded"
     assert len(product.calls(started)) == len(product.ledger()) == 1
 
@@ -54,13 +54,13 @@ async def test_work_is_taken_while_redis_is_away(product: ProductHarness) -> Non
     valkey = product.processes.stack.valkey
     with product.worker() as worker:
         product.wait_started(worker)
-        async with product.shopper() as shopper:
+        async with product.client() as client:
             valkey.stop()
             try:
-                started = await product.start(shopper, "cutout")
+                started = await product.start(client, "cutout")
             finally:
                 valkey.start()
-            done = await product.finish(shopper, started)
+            done = await product.finish(client, started)
     assert done["state"] == "succeeded"
 
 
@@ -83,8 +83,8 @@ async def test_rq_sees_workers_and_queues(product: ProductHarness) -> None:
         product.wait("three workers", lambda: "3 workers" in _rq_info(product))
         _flush(product)
         product.wait("three workers again", lambda: "3 workers" in _rq_info(product))
-        async with product.shopper() as shopper:
-            started = [await product.start(shopper, "cutout") for _ in range(3)]
-            done = [await product.finish(shopper, each) for each in started]
+        async with product.client() as client:
+            started = [await product.start(client, "cutout") for _ in range(3)]
+            done = [await product.finish(client, each) for each in started]
         assert [each["state"] for each in done] == ["succeeded"] * 3
         assert "jewelshot-interactive" in _rq_info(product)

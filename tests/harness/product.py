@@ -13,9 +13,10 @@ import psycopg
 from psycopg.rows import DictRow, dict_row
 
 from sandbox.stack.product import Child, Product
-from scripts.chaos.books import find_drift
-from scripts.chaos.people import Person, make_people
-from scripts.shopper import FINISHED, Document, Shopper
+from scripts.api_client import FINISHED, ApiClient, Document
+from scripts.chaos.both_ledgers import find_drift
+from scripts.chaos.people import make_people
+from scripts.people import Person
 
 JWT_SECRET = "acceptance-only-secret-of-the-local-sandbox-0123456789"
 # What a test may shorten, and what it is otherwise.
@@ -46,9 +47,9 @@ class ProductHarness:
         """The person, and every picture once: the sandbox computes it at its first use."""
         with self.worker():
             self.person = (await make_people(self.processes, 1, jwt_secret=JWT_SECRET))[0]
-            async with self.shopper() as shopper:
-                await self.make(shopper, "cutout")
-                await self.make(shopper, "scene_hd", preset="marble")
+            async with self.client() as client:
+                await self.make(client, "cutout")
+                await self.make(client, "scene_hd", preset="marble")
 
     # -- workers ------------------------------------------------------------------------------
 
@@ -89,28 +90,28 @@ class ProductHarness:
     # -- what a user does ---------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
-    async def shopper(self) -> AsyncIterator[Shopper]:
-        async with Shopper(self.processes.api_url, self.person.token) as shopper:
-            yield shopper
+    async def client(self) -> AsyncIterator[ApiClient]:
+        async with ApiClient(self.processes.api_url, self.person.token) as client:
+            yield client
 
-    async def start(self, shopper: Shopper, operation: str, **params: Any) -> str:
+    async def start(self, client: ApiClient, operation: str, **params: Any) -> str:
         body = {
             "operation": operation,
             "upload_id": str(self.person.upload_id),
             "params": params,
         }
-        return str((await shopper.post("/v1/generations", body))["id"])
+        return str((await client.post("/v1/generations", body))["id"])
 
-    async def finish(self, shopper: Shopper, identifier: str, *, seconds: float = 90) -> Document:
+    async def finish(self, client: ApiClient, identifier: str, *, seconds: float = 90) -> Document:
         async with asyncio.timeout(seconds):
             while True:
-                found = await shopper.get(f"/v1/generations/{identifier}")
+                found = await client.get(f"/v1/generations/{identifier}")
                 if found["state"] in FINISHED:
                     return found
                 await asyncio.sleep(0.1)
 
-    async def make(self, shopper: Shopper, operation: str, **params: Any) -> Document:
-        return await self.finish(shopper, await self.start(shopper, operation, **params))
+    async def make(self, client: ApiClient, operation: str, **params: Any) -> Document:
+        return await self.finish(client, await self.start(client, operation, **params))
 
     # -- what stands in the books -------------------------------------------------------------
 

@@ -17,7 +17,7 @@ Document = dict[str, Any]
 FINISHED = frozenset({"succeeded", "failed", "cancelled"})
 
 
-class ShopperError(Exception):
+class ApiProblemError(Exception):
     """The API answered with a problem; the message is what a user would read."""
 
     def __init__(self, problem: Document) -> None:
@@ -55,8 +55,8 @@ async def _last_mail(supabase_url: str, email: str) -> Document:
     raise TimeoutError(f"no mail came for {email}")
 
 
-class Shopper:
-    """One signed-in person at one API. Every method raises ShopperError for a problem."""
+class ApiClient:
+    """One signed-in person at one API. Every method raises ApiProblemError for a problem."""
 
     def __init__(self, api_url: str, access_token: str) -> None:
         self._http = httpx.AsyncClient(
@@ -86,7 +86,7 @@ class Shopper:
             page.raise_for_status()
             paid = await browser.post(order["checkout_url"], data={"action": "pay"})
         if not paid.has_redirect_location:
-            raise ShopperError({"title": "The payment page said no", "detail": paid.text[:300]})
+            raise ApiProblemError({"title": "The payment page said no", "detail": paid.text[:300]})
         return await self.wait(f"/v1/checkout/{order['id']}", {"created", "open", "processing"})
 
     async def refund(self, order_id: str) -> Document:
@@ -147,5 +147,5 @@ class Shopper:
 def _document(reply: httpx.Response) -> Document:
     document: Document = reply.json()
     if reply.is_error:
-        raise ShopperError(document)
+        raise ApiProblemError(document)
     return document

@@ -1,4 +1,4 @@
-"""The judge of `make chaos` has to see what is wrong: each rule is broken once."""
+"""`make chaos` finds each violation: every rule is broken once."""
 
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from core.proofs import Drift
-from scripts.chaos import verdict
-from scripts.chaos.books import Books
-from scripts.chaos.verdict import Promise
+from scripts.chaos import violations
+from scripts.chaos.both_ledgers import BothLedgers
+from scripts.chaos.violations import Promise
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 ANN = uuid.uuid4()
@@ -62,7 +62,7 @@ def paid(identifier: uuid.UUID, state: str, **changes: Any) -> dict[str, Any]:
     }
 
 
-def books(**changes: Any) -> Books:
+def ledgers(**changes: Any) -> BothLedgers:
     values: dict[str, Any] = {
         "generations": [generation(DONE, "succeeded"), generation(REFUNDED, "failed")],
         "calls": [call(PAID_CALL, DONE, "succeeded"), call(FAILED_CALL, REFUNDED, "failed")],
@@ -70,12 +70,12 @@ def books(**changes: Any) -> Books:
         "dead_letters": [],
         "late_images": [],
         "leftovers": [],
-        "pending": {"tasks": 0, "slots": 0, "looks": 0, "generations": 0},
+        "pending": {"tasks": 0, "slots": 0, "polls": 0, "generations": 0},
         "paid_totals": {"billed": 1},
         "drift": [],
-        "events": 4,
+        "transfers": 4,
     }
-    return Books(**(values | changes))
+    return BothLedgers(**(values | changes))
 
 
 PROMISES = [
@@ -84,17 +84,20 @@ PROMISES = [
 ]
 
 
-def rules(found: Books, promises: list[Promise] | None = None) -> set[str]:
-    return {each.rule for each in verdict.judge(found, PROMISES if promises is None else promises)}
+def rules(found: BothLedgers, promises: list[Promise] | None = None) -> set[str]:
+    return {
+        each.rule
+        for each in violations.find_violations(found, PROMISES if promises is None else promises)
+    }
 
 
-def test_what_is_right_is_found_right() -> None:
-    assert rules(books()) == set()
-    assert verdict.count(books())["provider_calls"]["paid_ours"] == 1
+def test_a_clean_run_has_no_violations() -> None:
+    assert rules(ledgers()) == set()
+    assert violations.count(ledgers())["provider_calls"]["paid_ours"] == 1
 
 
 OTHER = uuid.uuid4()
-UNHEARD = {"request_id": None, "error_type": "ambiguous_submit"}
+UNREPORTED = {"request_id": None, "error_type": "ambiguous_submit"}
 BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "open": ({"generations": [generation(DONE, "running", finished_at=None)]}, "never_ended"),
     "late": (
@@ -143,7 +146,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         "paid_twice",
     ),
     "a slot is held": (
-        {"pending": {"tasks": 0, "slots": 1, "looks": 0, "generations": 0}},
+        {"pending": {"tasks": 0, "slots": 1, "polls": 0, "generations": 0}},
         "left_over",
     ),
     "a dead letter": (
@@ -166,26 +169,26 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("broken", BROKEN)
-def test_what_is_wrong_is_found(broken: str) -> None:
+def test_each_broken_rule_is_found(broken: str) -> None:
     changes, rule = BROKEN[broken]
-    assert rule in rules(books(**changes))
+    assert rule in rules(ledgers(**changes))
 
 
-def test_money_that_was_shown_wrong() -> None:
+def test_money_shown_to_a_client_must_match() -> None:
     shown = [Promise(str(DONE), str(ANN), "succeeded", "refunded"), PROMISES[1]]
-    assert rules(books(), shown) == {"shown_money"}
+    assert rules(ledgers(), shown) == {"shown_money"}
 
 
-def test_a_resubmission_may_cost_twice_and_is_named() -> None:
-    found = books(
+def test_a_resubmission_may_be_billed_twice_and_is_named() -> None:
+    found = ledgers(
         calls=[
-            call(OTHER, DONE, "abandoned", **UNHEARD),
+            call(OTHER, DONE, "abandoned", **UNREPORTED),
             call(PAID_CALL, DONE, "succeeded", is_resubmission=True),
             call(FAILED_CALL, REFUNDED, "failed"),
         ],
         paid_calls=[paid(OTHER, "billed"), paid(PAID_CALL, "billed"), paid(FAILED_CALL, "failed")],
     )
     assert rules(found) == set()
-    counts = verdict.count(found)["provider_calls"]
+    counts = violations.count(found)["provider_calls"]
     assert [each["call"] for each in counts["resubmissions"]] == [str(PAID_CALL)]
-    assert counts["paid_unheard"] == [str(OTHER)]
+    assert counts["paid_unreported"] == [str(OTHER)]

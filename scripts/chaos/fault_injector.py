@@ -1,4 +1,4 @@
-"""What goes wrong around the code: processes die, Redis forgets, the database restarts."""
+"""Faults around the code: processes are killed, Redis is flushed, the database restarts."""
 
 import asyncio
 import random
@@ -13,50 +13,50 @@ from sandbox.stack.product import Child, Product
 from scripts.chaos.plan import API_KILLS, DATABASE_RESTARTS, FLUSHES, KILL_SECONDS, Plan
 
 
-class Monkey:
+class FaultInjector:
     """Kills whole process groups with SIGKILL and starts them again."""
 
     def __init__(self, product: Product, plan: Plan) -> None:
         self.counts: Counter[str] = Counter()
-        self.ended_by_themselves: list[str] = []
+        self.ended_unkilled: list[str] = []
         self._product = product
         self._plan = plan
-        self._dice = random.Random(plan.seed)  # noqa: S311  repeatable, not a secret
-        self._victim = 0
+        self._rng = random.Random(plan.seed)  # noqa: S311  repeatable, not a secret
+        self._next_worker = 0
 
     async def kill_workers(self) -> None:
         """About every two seconds, in turns, until cancelled."""
         while True:
-            await asyncio.sleep(KILL_SECONDS * self._dice.uniform(0.8, 1.2))
+            await asyncio.sleep(KILL_SECONDS * self._rng.uniform(0.8, 1.2))
             workers = self._product.workers
-            worker = workers[self._victim % len(workers)]
-            self._victim += 1
+            worker = workers[self._next_worker % len(workers)]
+            self._next_worker += 1
             for other in workers:
                 if not other.is_running():
-                    self._note_end(other)
+                    self._record_end(other)
                     other.start(self._product.environ())
             await self._restart(worker)
             self.counts["worker_kills"] += 1
 
-    async def disturb(self) -> None:
-        """Everything else, spread over the time of the orders."""
-        acts: list[tuple[float, Callable[[], Coroutine[Any, Any, None]]]] = []
-        for act, times in (
+    async def inject_outages(self) -> None:
+        """Flushes, kills of the API and restarts of the database, spread over the requests."""
+        outages: list[tuple[float, Callable[[], Coroutine[Any, Any, None]]]] = []
+        for outage, times in (
             (self._flush, FLUSHES),
             (self._kill_api, API_KILLS),
             (self._restart_database, DATABASE_RESTARTS),
         ):
-            acts += [((index + 1) / (times + 1), act) for index in range(times)]
-        # Not two at the same moment: the middle of one is the middle of all.
+            outages += [((index + 1) / (times + 1), outage) for index in range(times)]
+        # Apart by chance: evenly spread, the middle one of each kind would fall on one moment.
         moments = sorted(
-            (share + self._dice.uniform(-0.06, 0.06), index, act)
-            for index, (share, act) in enumerate(acts)
+            (share + self._rng.uniform(-0.06, 0.06), index, outage)
+            for index, (share, outage) in enumerate(outages)
         )
         started = time.monotonic()
-        for share, _, act in moments:
-            due = started + share * self._plan.window_seconds
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
-            await act()
+        for share, _, outage in moments:
+            due_at = started + share * self._plan.window_seconds
+            await asyncio.sleep(max(0.0, due_at - time.monotonic()))
+            await outage()
 
     async def _flush(self) -> None:
         def flush() -> None:
@@ -76,9 +76,9 @@ class Monkey:
 
     async def _restart(self, child: Child) -> None:
         if not child.is_running():
-            self._note_end(child)
+            self._record_end(child)
         await asyncio.to_thread(child.kill)
         child.start(self._product.environ())
 
-    def _note_end(self, child: Child) -> None:
-        self.ended_by_themselves.append(f"{child.name}: {child.tail(3)}")
+    def _record_end(self, child: Child) -> None:
+        self.ended_unkilled.append(f"{child.name}: {child.tail(3)}")

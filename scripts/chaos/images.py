@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from core.pixels import raster
-from scripts.chaos.books import Row
+from scripts.chaos.both_ledgers import Row
 
 _HUE_BINS = 36
 
 
 class Photo:
-    """A person's normalised photo, and what its colours are."""
+    """A person's normalised photo, decoded."""
 
     def __init__(self, upload_id: uuid.UUID, data: bytes) -> None:
         self.upload_id = upload_id
@@ -22,7 +22,7 @@ class Photo:
             self.picture = image.convert("RGB")
 
 
-def look(data: bytes, generation: Row, photos: dict[uuid.UUID, Photo]) -> str | None:
+def find_defect(data: bytes, generation: Row, photos: dict[uuid.UUID, Photo]) -> str | None:
     """What is wrong with the stored image of a succeeded generation, or None."""
     result = generation["result"]
     try:
@@ -44,7 +44,7 @@ def look(data: bytes, generation: Row, photos: dict[uuid.UUID, Photo]) -> str | 
 
 
 def _distance(generation: Row, image: Image.Image, photo: Photo) -> float:
-    """How far the image is from the photo; infinite where it cannot be of it."""
+    """How far the image is from the photo; infinite where it cannot be made from this photo."""
     match generation["operation"]:
         case "cutout":
             return _of_own_pixels(image, photo)
@@ -53,7 +53,7 @@ def _distance(generation: Row, image: Image.Image, photo: Photo) -> float:
         case "upscale":
             return _of_whole(image, photo)
         case _:
-            # A scene is redrawn: nothing that can be told for sure.
+            # The model redraws a scene, so its pixels do not tell which photo it is made from.
             return 0.0 if photo.upload_id == generation["upload_id"] else 1.0
 
 

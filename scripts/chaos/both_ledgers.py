@@ -1,4 +1,4 @@
-"""Both books after a run: our database and the provider's own ledger, read once, changed never."""
+"""Both ledgers after a run, our database's and the provider's own. Reads only."""
 
 import asyncio
 import time
@@ -10,10 +10,9 @@ import msgspec
 import psycopg
 from psycopg.rows import DictRow, dict_row
 
-from core.db import Database
-from core.nouns import NOUNS
-from core.proofs import Drift, prove
+from core.proofs import Drift
 from sandbox.stack.product import Product
+from scripts.reconcile import report_on
 
 Row = DictRow
 
@@ -46,19 +45,19 @@ order by created_at
 _DEAD_LETTERS = "select id, job, args, failures, error from app.dead_letters order by died_at"
 _LATE = "select generation_id, call_id, bought_as from app.late_images"
 
-# What is still to come: nothing of it may stay.
+# What the product still has to do; after a run nothing of it may be left.
 _PENDING = """
 select
   (select count(*) from app.outbox) as tasks,
   (select count(*) from app.provider_calls
     where state in ('submitting', 'accepted', 'ambiguous')) as slots,
   (select count(*) from app.provider_calls
-    where state = 'abandoned' and next_poll_at is not null) as looks,
+    where state = 'abandoned' and next_poll_at is not null) as polls,
   (select count(*) from app.generations where finished_at is null) as generations
 """
 
 
-class Books(msgspec.Struct, frozen=True):
+class BothLedgers(msgspec.Struct, frozen=True):
     generations: list[Row]
     calls: list[Row]
     dead_letters: list[Row]
@@ -68,12 +67,12 @@ class Books(msgspec.Struct, frozen=True):
     paid_calls: list[dict[str, Any]]
     paid_totals: dict[str, Any]
     drift: list[Drift]
-    events: int
+    transfers: int
 
 
-async def read(product: Product) -> Books:
+async def read_both_ledgers(product: Product) -> BothLedgers:
     paid = await asyncio.to_thread(_read_ledger, product)
-    return Books(
+    return BothLedgers(
         **await asyncio.to_thread(_read_database, product),
         paid_calls=paid["calls"],
         paid_totals=paid["totals"],
@@ -82,16 +81,11 @@ async def read(product: Product) -> Books:
 
 
 async def find_drift(product: Product) -> list[Drift]:
-    database = Database(product.environ()["MIGRATION_DATABASE_URL"], pool_size=1, name="chaos")
-    await database.open()
-    try:
-        return await database.run(lambda conn: prove(conn, NOUNS), snapshot=True)
-    finally:
-        await database.close()
+    return (await report_on(product.environ()["MIGRATION_DATABASE_URL"])).drift
 
 
-async def wait_until_closed(product: Product, *, seconds: float) -> None:
-    """Until nothing is pending, at most so long; what is left then shows in the books."""
+async def wait_until_nothing_pending(product: Product, *, seconds: float) -> None:
+    """Waits at most `seconds`; what is pending after that is a violation of the run."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if not any((await asyncio.to_thread(pending, product)).values()):
@@ -112,7 +106,7 @@ def read_late_images(product: Product) -> list[Row]:
 
 
 def set_deadlines(product: Product, deadline_seconds: int, uncertain_seconds: int) -> None:
-    """Of every operation, for this database: minutes where the catalogue has more."""
+    """Shorter deadlines than the catalogue's, for every operation of this database."""
     with _connect(product) as conn:
         conn.execute(
             "update app.operations set deadline_seconds = %s, uncertain_seconds = %s",
@@ -120,8 +114,8 @@ def set_deadlines(product: Product, deadline_seconds: int, uncertain_seconds: in
         )
 
 
-def normal_key(product: Product, upload_id: uuid.UUID) -> str:
-    """Where the photo that the models see is stored."""
+def find_normal_key(product: Product, upload_id: uuid.UUID) -> str:
+    """The storage key of the normalised photo, which the models get."""
     with _connect(product) as conn:
         row = conn.execute(
             "select normal_key from app.uploads where id = %s", (upload_id,)
@@ -136,17 +130,17 @@ def _connect(product: Product) -> psycopg.Connection[Row]:
 
 def _read_database(product: Product) -> dict[str, Any]:
     with _connect(product) as conn:
-        events = conn.execute("select count(*) as events from app.ledger_transfers").fetchone()
-        still = conn.execute(_PENDING).fetchone()
-        assert events is not None
+        counted = conn.execute("select count(*) as transfers from app.ledger_transfers").fetchone()
+        still_pending = conn.execute(_PENDING).fetchone()
+        assert counted is not None
         return {
             "generations": conn.execute(_GENERATIONS).fetchall(),
             "calls": conn.execute(_CALLS).fetchall(),
             "dead_letters": conn.execute(_DEAD_LETTERS).fetchall(),
             "late_images": conn.execute(_LATE).fetchall(),
-            "pending": still,
+            "pending": still_pending,
             "leftovers": conn.execute("select * from app.outbox limit 20").fetchall(),
-            "events": events["events"],
+            "transfers": counted["transfers"],
         }
 
 
