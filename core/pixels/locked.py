@@ -15,7 +15,7 @@ from core.pixels import raster, rendered, white_jpeg
 from core.pixels.faults import OutputFault
 from core.pixels.fidelity import Fidelity, measure_fidelity
 from core.pixels.formats.base import ImageFormat
-from core.pixels.rendered import OutputRuleError, RenderedOutput
+from core.pixels.types import OutputRuleError, RenderedOutput
 
 _COVERAGE_MIN, _COVERAGE_MAX = 0.002, 0.98
 _HAZE = 8

@@ -4,28 +4,13 @@ Runs in a pixel process. A JPEG that needs neither turning nor conversion keeps 
 compressed pixels; everything else is encoded once, lossless where the source was lossless.
 """
 
-import msgspec
 from PIL import Image
 
 from core.pixels import colour, headers, raster, sniff
 from core.pixels.formats import jpeg
 from core.pixels.formats.base import Colour, ImageFormat, Layout, corrupt, truncated
 from core.pixels.limits import BYTES_MAX
-
-
-class NormalisedImage(msgspec.Struct, frozen=True, kw_only=True):
-    data: bytes
-    format: ImageFormat
-    width: int
-    height: int
-    has_alpha: bool
-    pixel_sha256: str
-    """Over the decoded pixels of `data`, see `raster.pixel_sha256`."""
-    thumbnail: bytes
-    thumbnail_format: ImageFormat
-    source_format: ImageFormat
-    notes: tuple[str, ...]
-    """What was changed, in words for the user."""
+from core.pixels.types import NormalisedImage
 
 
 def normalise(data: bytes) -> NormalisedImage:

@@ -14,7 +14,8 @@ from core.pixels.faults import OutputFault
 from core.pixels.fidelity import Fidelity, measure_fidelity
 from core.pixels.formats.base import ImageFormat
 from core.pixels.limits import OUTPUT_BYTES_MAX, OUTPUT_PIXELS_MAX
-from core.pixels.rendered import DecodedInfo, Opened, OutputRuleError, RenderedOutput
+from core.pixels.rendered import Opened
+from core.pixels.types import RULES, DecodedInfo, OutputRuleError, RenderedOutput
 
 __all__ = [
     "DecodedInfo",
@@ -27,10 +28,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-
-RULES = frozenset({"own_pixels_cutout", "packshot", "as_delivered"})
-RULES_OF_OWN_PIXELS = RULES - {"as_delivered"}
-"""These look at the photo itself; the other needs no more of it than its size."""
 
 _ENLARGED_ASPECT_TOLERANCE = 0.03
 _ENLARGED_SHARE_MIN = 0.75

@@ -10,43 +10,11 @@ from core.pixels.errors import UnsupportedMediaError
 from core.pixels.faults import OutputFault
 from core.pixels.formats.base import Colour, ImageFormat, Layout
 from core.pixels.limits import OUTPUT_BYTES_MAX, OUTPUT_PIXELS_MAX, SIDE_MAX, SIDE_MIN
+from core.pixels.types import DecodedInfo, OutputRuleError, RenderedOutput
 
 _DELIVERABLE = frozenset({ImageFormat.JPEG, ImageFormat.PNG, ImageFormat.WEBP})
 _BLANK_RANGE = 2
 """A flat picture differs by this much at most after JPEG; any real one by far more."""
-
-
-class OutputRuleError(Exception):
-    """The provider's result is not what was ordered: the generation fails and is refunded.
-
-    `detail` is for our records and holds nothing from the provider.
-    """
-
-    def __init__(self, reason: OutputFault, detail: str) -> None:
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
-
-
-class DecodedInfo(msgspec.Struct, frozen=True, kw_only=True):
-    format: ImageFormat
-    width: int
-    height: int
-    has_alpha: bool
-    size_bytes: int
-
-
-class RenderedOutput(msgspec.Struct, frozen=True, kw_only=True):
-    data: bytes
-    format: ImageFormat
-    width: int
-    height: int
-    pixel_sha256: str
-    """Over the decoded pixels of `data`, see `raster.pixel_sha256`."""
-    thumbnail: bytes
-    thumbnail_format: ImageFormat
-    facts: dict[str, Any]
-    """JSON-ready statements about the picture, measured on the picture."""
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,10 +12,10 @@ import structlog
 
 from core.db import Connection, Database
 from core.errors import LeaseLostError, NotFoundError
+from core.pixels import remote
 from core.pixels.errors import PayloadTooLargeError, UnsupportedMediaError
-from core.pixels.normalise import NormalisedImage
-from core.pixels.normalise import normalise as normalise_pixels
 from core.pixels.pool import PixelPool
+from core.pixels.types import NormalisedImage
 from core.settings import Settings
 from core.storage.types import Storage
 from core.tasks.jobs import DONE, Outcome
@@ -106,7 +106,7 @@ async def _judge(tools: ProcessingTools, upload: Upload) -> Verdict:
     try:
         bucket = tools.settings.storage_bucket_uploads
         data = await tools.storage.get(bucket, upload.storage_key)
-        image = await tools.pixels.run(normalise_pixels, data)
+        image = await remote.normalise(tools.pixels, data)
         return await _store(tools, upload, image)
     except NotFoundError:
         return _rejected(_MISSING)

@@ -16,8 +16,9 @@ from core.generations.pipeline.tools import PipelineTools
 from core.generations.pipeline.types import CallEnd, CallResult, Role
 from core.generations.providers.types import Output, OutputRefusedError
 from core.generations.types import CallState, GenerationState, ResultImage
-from core.pixels import outputs
+from core.pixels import remote
 from core.pixels.limits import OUTPUT_BYTES_MAX
+from core.pixels.types import RULES_OF_OWN_PIXELS, OutputRuleError
 from core.tasks.outbox import Task
 
 # A file that is missing this often stays missing: a provider's CDN needs seconds, not minutes.
@@ -113,8 +114,8 @@ async def _advance(
 ) -> None:
     """Keeps the step's image as the next step's input and hands the slot over."""
     try:
-        info = await tools.pixels.run(outputs.verify_output, data)
-    except outputs.OutputRuleError as error:
+        info = await remote.verify_output(tools.pixels, data)
+    except OutputRuleError as error:
         raise _rule_broken(error) from error
     key = f"{_folder(call)}/step-{call.step}.{info.format.extension}"
     bucket = tools.settings.storage_bucket_results
@@ -138,17 +139,17 @@ async def _advance(
 
 async def _render_and_store(tools: PipelineTools, call: CallResult, data: bytes) -> ResultImage:
     source: bytes | tuple[int, int] = (call.source_width, call.source_height)
-    if call.output_rule in outputs.RULES_OF_OWN_PIXELS:
+    if call.output_rule in RULES_OF_OWN_PIXELS:
         source = await tools.storage.get(tools.settings.storage_bucket_uploads, call.source_key)
     try:
-        rendered = await tools.pixels.run(
-            outputs.apply_rule,
+        rendered = await remote.apply_rule(
+            tools.pixels,
             call.output_rule,
             source=source,
             result=data,
             params=_rule_params(call),
         )
-    except outputs.OutputRuleError as error:
+    except OutputRuleError as error:
         raise _rule_broken(error) from error
     bucket = tools.settings.storage_bucket_results
     result = ResultImage(
@@ -179,7 +180,7 @@ def _rule_params(call: CallResult) -> dict[str, Any]:
     return {**call.params, "upscale_factor": factor}
 
 
-def _rule_broken(error: outputs.OutputRuleError) -> _UndeliverableError:
+def _rule_broken(error: OutputRuleError) -> _UndeliverableError:
     return _UndeliverableError(error.reason, ending_of_output(error.reason), error.detail)
 
 
