@@ -5,7 +5,7 @@ RUN := .venv/bin/python -m
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo run test race lint fmt migrate reconcile bench chaos
+.PHONY: help venv demo run test race lint fmt migrate migration reconcile bench chaos
 
 help:  ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +33,9 @@ lint: venv  ## ruff, formatting and mypy
 fmt: venv  ## format, and fix what ruff can fix
 	$(RUN) ruff check --fix .
 	$(RUN) ruff format .
+
+migration: venv  ## write the migration that leads to schema/ (NAME=add_invoices)
+	@$(RUN) migrations new $(NAME)
 
 migrate: venv  ## apply pending migrations (MIGRATION_DATABASE_URL)
 	@$(RUN) migrations up

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from migrations.runner import commands as runner
-from migrations.runner import files, roles
+from migrations.runner import files, present, roles
 from migrations.runner.errors import MigrationError
 
 
@@ -67,10 +67,15 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _new(arguments: argparse.Namespace) -> int:
-    migration = files.create(arguments.name, arguments.dir)
-    print(migration.path)
-    print(migration.down_path)
-    return 0
+    if arguments.empty:
+        migration = files.create(arguments.name, arguments.dir)
+        print(migration.path)
+        print(migration.down_path)
+        return 0
+    # A program of its own: it needs the local servers, which production does not install.
+    folders = [str(arguments.dir), str(arguments.schema)]
+    command = [sys.executable, "-m", "scripts.new_migration", arguments.name, *folders]
+    return subprocess.run(command, check=False).returncode
 
 
 def _verify(arguments: argparse.Namespace) -> int:
@@ -127,7 +132,12 @@ def _parser() -> argparse.ArgumentParser:
     how_far.add_argument("--to", metavar="VERSION", help="back to this one; 0 takes back all")
     how_far.add_argument("--steps", type=int, help="how many (default 1)")
     command("status", _status, "what is applied and what is pending")
-    command("new", _new, "make an empty migration and its way back").add_argument("name")
+    new = command("new", _new, "write the migration that leads to the text in schema/")
+    new.add_argument("name")
+    new.add_argument(
+        "--empty", action="store_true", help="make an empty pair, to be written by hand"
+    )
+    new.add_argument("--schema", type=Path, default=present.PRESENT, help="the present text")
     verify = command("verify", _verify, "files sound, ledger and disk the same")
     verify.add_argument(
         "--roundtrip", action="store_true", help="also up, down, up in a throw-away database"

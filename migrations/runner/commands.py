@@ -140,6 +140,12 @@ def prepare_ledger(conn: psycopg.Connection) -> None:
         conn.execute(_LEDGER.encode())
 
 
+def run_file(conn: psycopg.Connection, path: Path, text: bytes) -> None:
+    """Run a file in one transaction, outside the ledger. Raises: MigrationError."""
+    with _one_transaction(conn, path, text):
+        pass
+
+
 def _read_ledger(conn: psycopg.Connection) -> list[Applied]:
     columns = {
         row[0]

@@ -102,8 +102,8 @@ def refusals(name: str, text: bytes) -> list[str]:
     return lines
 
 
-def create(name: str, directory: Path = MIGRATIONS) -> Migration:
-    """Make an empty migration and its way back, younger than all others."""
+def create(name: str, directory: Path = MIGRATIONS, *, up: str = "", down: str = "") -> Migration:
+    """Make a migration and its way back, younger than all others."""
     slug = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
     if not slug:
         raise MigrationError(f"{name!r} has no letters or digits to name a file with")
@@ -117,8 +117,12 @@ def create(name: str, directory: Path = MIGRATIONS) -> Migration:
     down_path = directory / "down" / path.name
     down_path.parent.mkdir(parents=True, exist_ok=True)
     title = slug.replace("_", " ")
-    path.write_text(_TEMPLATE.format(title=f"{title}: what it makes, and why"))
-    down_path.write_text(_TEMPLATE.format(title=f"Way back of {title}"))
+    path.write_text(_TEMPLATE.format(title=f"{title}: what it makes, and why") + _ended(up))
+    down_path.write_text(_TEMPLATE.format(title=f"Way back of {title}") + _ended(down))
     return Migration(
         version=version, name=slug, path=path, down_path=down_path, sql=path.read_bytes()
     )
+
+
+def _ended(text: str) -> str:
+    return f"{text}\n" if text else ""
