@@ -16,7 +16,7 @@ from litestar.types import ControllerRouterHandler
 
 from api import identity, resources
 from api.exception_handlers import HANDLERS
-from api.http import pages
+from api.http import once, pages
 from api.middleware.clients import ClientAddress
 from api.middleware.cors import Cors
 from api.middleware.drain import Drain
@@ -29,6 +29,12 @@ from core import log
 from core.settings import Settings, load_settings
 
 JSON_BODY_BYTES_MAX = 256 * 1024
+_DEPENDENCIES = {
+    **resources.DEPENDENCIES,
+    **identity.DEPENDENCIES,
+    **once.DEPENDENCIES,
+    **pages.DEPENDENCIES,
+}
 
 
 def create_app(
@@ -40,7 +46,7 @@ def create_app(
     """The whole application, ready to be opened. `transport` and `extra_routes` are for tests."""
     app = Litestar(
         route_handlers=[docs_router(), *ROUTERS, *extra_routes],
-        dependencies=resources.DEPENDENCIES | identity.DEPENDENCIES | pages.DEPENDENCIES,
+        dependencies=_DEPENDENCIES,
         middleware=[Gate],
         exception_handlers=HANDLERS,
         openapi_config=openapi_config(settings),

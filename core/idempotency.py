@@ -5,7 +5,6 @@ Retry-After), and then get the stored answer. Kept 24 hours, per user and route.
 Source: draft-ietf-httpapi-idempotency-key-header.
 """
 
-import hashlib
 from typing import Any
 
 import msgspec
@@ -28,13 +27,11 @@ class StoredAnswer(msgspec.Struct, frozen=True):
     response: dict[str, Any]
 
 
-def request_of(route: str, key: str | None, body: bytes) -> IdempotentRequest | None:
-    """None without a key. Raises: InvalidInputError for a key that is no short printable text."""
-    if key is None:
-        return None
+def request_of(route: str, key: str, body_sha256: bytes) -> IdempotentRequest:
+    """Raises: InvalidInputError for a key that is no short printable text."""
     if not 1 <= len(key) <= KEY_LENGTH_MAX or not key.isascii() or not key.isprintable():
         raise InvalidInputError(field="Idempotency-Key", reason=InputReason.NOT_AN_IDEMPOTENCY_KEY)
-    return IdempotentRequest(route, key, hashlib.sha256(body).digest())
+    return IdempotentRequest(route, key, body_sha256)
 
 
 async def begin(conn: Connection, request: IdempotentRequest) -> StoredAnswer | None:

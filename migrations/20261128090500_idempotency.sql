@@ -1,7 +1,7 @@
 -- Answers of requests that carry an idempotency key, kept for 24 hours.
 
 create table app.idempotency_keys (
-  user_id uuid not null references app.users (id) on delete restrict,
+  user_id uuid not null,
   route text not null,
   key text not null,
   body_sha256 bytea not null,
@@ -29,6 +29,19 @@ create policy idempotency_keys_worker on app.idempotency_keys to jewelshot_worke
 grant create on schema app to jewelshot_ledger;
 set local role jewelshot_ledger;
 
+create function app.idempotency_user_id()
+  returns uuid
+  language sql
+  stable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select case when app.claims() ->> 'break_glass' = 'true'
+    then '00000000-0000-0000-0000-000000000000' else app.current_user_id() end
+$$;
+comment on function app.idempotency_user_id is
+$$Whose key it is: a person's or an admin's, who may have no account; the nil UUID stands for the
+break-glass key.$$;
+
 create function app.idempotency_begin(p_route text, p_key text, p_body_sha256 bytea)
   returns jsonb
   language plpgsql
@@ -36,7 +49,7 @@ create function app.idempotency_begin(p_route text, p_key text, p_body_sha256 by
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_user_id uuid := app.current_user_id();
+  v_user_id uuid := app.idempotency_user_id();
   v_stored app.idempotency_keys;
 begin
   if v_user_id is null then
@@ -82,7 +95,7 @@ create function app.idempotency_store(
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_user_id uuid := app.current_user_id();
+  v_user_id uuid := app.idempotency_user_id();
 begin
   if v_user_id is null then
     raise exception 'no identity' using errcode = 'JS401';
@@ -104,4 +117,4 @@ revoke create on schema app from jewelshot_ledger;
 grant execute on function
   app.idempotency_begin(text, text, bytea),
   app.idempotency_store(text, text, bytea, integer, jsonb)
-  to jewelshot_user;
+  to jewelshot_user, jewelshot_admin;

@@ -99,7 +99,10 @@ begin
   values (
     p_id, v_user_id, p_storage_key, left(p_file_name, 255),
     app.now() + make_interval(secs => p_signed_seconds))
-  on conflict (id) do nothing;
+  on conflict (id) do update
+  set signed_until = greatest(uploads.signed_until, excluded.signed_until)
+  where uploads.user_id = v_user_id
+    and uploads.state = 'pending';
   if not found and not exists (
     select from app.uploads where id = p_id and user_id = v_user_id
   ) then
@@ -109,7 +112,7 @@ end $$;
 comment on function app.prepare_upload is
 $$The intent to store a photo, before its bytes go anywhere; p_signed_seconds is how long a
 direct upload's URL may live. Errors: JS401, JS409, JS429.
-Replay: the same id of the same user changes nothing.$$;
+Replay: for the same id of the same user, a new URL may live longer while the bytes are missing.$$;
 
 create function app.complete_upload(p_id uuid, p_source_format text, p_size_bytes bigint)
   returns uuid

@@ -10,8 +10,8 @@ ALLOWED_HEADERS = (
     b"Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer, X-Request-ID"
 )
 EXPOSED_HEADERS = (
-    b"ETag, Link, Location, Preference-Applied, RateLimit, RateLimit-Policy, Retry-After,"
-    b" X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-Request-ID"
+    b"ETag, Idempotency-Replayed, Link, Location, Preference-Applied, RateLimit, RateLimit-Policy,"
+    b" Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-Request-ID"
 )
 
 

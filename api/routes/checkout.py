@@ -4,33 +4,30 @@ import time
 import uuid
 from typing import Any
 
+import msgspec
 from litestar import Request, Response, Router, get, post
 from litestar.datastructures import ResponseHeader
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody
 
-from api.http.params import IdempotencyKey, Prefer
+from api.http.once import ONCE_ERRORS, REPLAYED_HEADER, Once, OnceKey
+from api.http.params import Prefer
 from api.http.wait import parse_prefer_wait, wait_until
 from api.identity import CurrentUser, User
 from api.openapi import BEARER
 from api.problems import raises
 from api.resources import AppResources, Resources
 from api.schemas.payments import CreateCheckout, PaymentView, payment_view
-from core import idempotency
 from core.db import Connection, Database, Scope
 from core.errors import (
     ConflictError,
-    IdempotencyMismatchError,
-    InvalidInputError,
     NotAllowedError,
     NotFoundError,
     NotSetUpError,
     QuotaError,
-    RequestInProgressError,
 )
 from core.ids import new_id
 from core.payments import checkout, service
-from core.payments.checkout import Checkout
 from core.payments.context import Buyer
 from core.payments.types import UNSETTLED, Order
 from core.people import service as accounts
@@ -57,18 +54,16 @@ _LOCATION = ResponseHeader(name="Location", description="Where to look.", docume
     tags=["Payments"],
     security=BEARER,
     status_code=201,
-    response_headers=[_LOCATION],
+    response_headers=[_LOCATION, REPLAYED_HEADER],
     opt={"rate_limit": "checkout"},
     responses={
         **raises(
             NotAllowedError,
             NotFoundError,
             ConflictError,
-            InvalidInputError,
             QuotaError,
-            RequestInProgressError,
-            IdempotencyMismatchError,
             NotSetUpError,
+            *ONCE_ERRORS,
             body=True,
         ),
         200: ResponseSpec(
@@ -77,21 +72,18 @@ _LOCATION = ResponseHeader(name="Location", description="Where to look.", docume
     },
 )
 async def create_checkout(
-    request: AnyRequest,
     user: CurrentUser,
     resources: AppResources,
+    once: OnceKey,
     data: JSONBody[CreateCheckout],
-    *,
-    idempotency_key: IdempotencyKey = None,
 ) -> Response[PaymentView]:
     context = resources.checkout_context()
     await resources.limits.check_ip(IP_LIMIT, user.client_ip)
-    repeated = idempotency.request_of("create_checkout", idempotency_key, await request.body())
-    started, status = await _start(resources, user, data.pack, repeated)
+    started, is_new = await _start(resources, user, once, data.pack)
     order = await checkout.open_session(context, buyer_of(user), started)
     return Response(
         payment_view(order),
-        status_code=status,
+        status_code=201 if is_new else 200,
         headers={"Location": f"/v1/checkout/{order.id}"},
     )
 
@@ -100,26 +92,29 @@ def buyer_of(user: User) -> Buyer:
     return Buyer(user.claims.user_id, user.claims.email, user.scope)
 
 
-async def _start(
-    resources: Resources, user: User, pack: str, repeated: idempotency.IdempotentRequest | None
-) -> tuple[Checkout, int]:
-    """The checkout and the status of the answer. What is stored with the key is the order's id: the
-    page is opened after this transaction, and a repetition goes on where the first one stopped."""
-    minted = new_id()
+class _Started(msgspec.Struct, frozen=True):
+    """What is kept of an answer: the page is opened after the transaction, and a repetition goes
+    on where the first one stopped."""
 
-    async def work(conn: Connection) -> tuple[Checkout, int]:
+    order_id: uuid.UUID
+    is_new: bool
+
+
+async def _start(
+    resources: Resources, user: User, once: Once, pack: str
+) -> tuple[checkout.Checkout, bool]:
+    """The checkout, and whether it is a new one."""
+    minted = new_id()
+    claim = await once.claim()
+
+    async def start(conn: Connection) -> _Started:
         await accounts.get_or_open_account(conn, user.client_network)
-        if repeated is not None:
-            stored = await idempotency.begin(conn, repeated)
-            if stored is not None:
-                order_id = uuid.UUID(stored.response["order_id"])
-                return await checkout.find_started(conn, order_id), stored.status
-        started = await checkout.start(conn, minted, pack)
-        status = 201 if started.order.id == minted else 200
-        if repeated is not None:
-            response = {"order_id": str(started.order.id)}
-            await idempotency.store(conn, repeated, status=status, response=response)
-        return started, status
+        order_id = await checkout.start_order(conn, minted, pack)
+        return _Started(order_id, is_new=order_id == minted)
+
+    async def work(conn: Connection) -> tuple[checkout.Checkout, bool]:
+        started = await once.answer_in(conn, claim, _Started, start)
+        return await checkout.find_started(conn, started.order_id), started.is_new
 
     return await resources.db.run(work, scope=user.scope)
 

@@ -4,6 +4,7 @@ import msgspec
 from litestar import Router, post
 from litestar.params import JSONBody
 
+from api.http.once import ONCE_ERRORS, REPLAYED_HEADER, OnceKey
 from api.identity import CurrentUser
 from api.openapi import BEARER
 from api.problems import raises
@@ -11,7 +12,6 @@ from api.resources import Db, Limits
 from api.schemas.codes import RedeemCode, RedemptionView
 from core.codes import service
 from core.codes.errors import ExpiredCodeError, UnknownCodeError, UsedUpCodeError
-from core.codes.types import Redemption
 from core.db import Connection
 from core.errors import ConflictError, NotAllowedError, NotFoundError
 from core.people import service as accounts
@@ -32,6 +32,7 @@ _IP_LIMIT = Limit("codes-ip", 60, 3600)
     tags=["Credits"],
     security=BEARER,
     status_code=200,
+    response_headers=[REPLAYED_HEADER],
     opt={"rate_limit": "codes"},
     responses=raises(
         NotAllowedError,
@@ -40,20 +41,21 @@ _IP_LIMIT = Limit("codes-ip", 60, 3600)
         ConflictError,
         ExpiredCodeError,
         UsedUpCodeError,
+        *ONCE_ERRORS,
         body=True,
     ),
 )
 async def redeem_code(
-    user: CurrentUser, db: Db, limits: Limits, data: JSONBody[RedeemCode]
+    user: CurrentUser, db: Db, limits: Limits, once: OnceKey, data: JSONBody[RedeemCode]
 ) -> RedemptionView:
     await limits.check_ip(_IP_LIMIT, user.client_ip)
 
-    async def work(conn: Connection) -> Redemption:
+    async def redeem(conn: Connection) -> RedemptionView:
         await accounts.get_or_open_account(conn, user.client_network)
-        return await service.redeem(conn, data.code)
+        redemption = await service.redeem(conn, data.code)
+        return msgspec.convert(redemption, RedemptionView, from_attributes=True)
 
-    redemption = await db.run(work, scope=user.scope)
-    return msgspec.convert(redemption, RedemptionView, from_attributes=True)
+    return await once.run(db, user.scope, RedemptionView, redeem)
 
 
 router = Router("/", route_handlers=[redeem_code])

@@ -3,13 +3,13 @@
 import uuid
 from typing import Annotated, Any
 
-import msgspec
 from litestar import Request, Response, Router, get, post
 from litestar.datastructures import ResponseHeader
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
+from api.http.once import ONCE_ERRORS, REPLAYED_HEADER, OnceKey
 from api.http.pages import NEWEST_FIRST, AskedPage, Page, read_page
-from api.http.params import IdempotencyKey, Prefer
+from api.http.params import Prefer
 from api.http.wait import parse_prefer_wait
 from api.identity import CurrentUser
 from api.openapi import BEARER
@@ -22,17 +22,14 @@ from api.schemas.generations import (
     SignedImage,
     view_of,
 )
-from core import idempotency
 from core.changes import Change
 from core.credits.errors import InsufficientCreditsError
 from core.db import Connection, Database, Scope
 from core.errors import (
     ConflictError,
     GoneError,
-    IdempotencyMismatchError,
     InvalidInputError,
     NotFoundError,
-    RequestInProgressError,
 )
 from core.generations import service
 from core.generations.types import Filters, Generation, GenerationState, NewGeneration
@@ -44,6 +41,7 @@ _RETRY_AFTER_SECONDS = 2
 _LOCATION = ResponseHeader(name="Location", description="Where to look.", documentation_only=True)
 _WORK_HEADERS = [
     _LOCATION,
+    REPLAYED_HEADER,
     ResponseHeader(
         name="Retry-After", description="Seconds until a look is worth it.", documentation_only=True
     ),
@@ -65,19 +63,16 @@ _WORK_HEADERS = [
         InsufficientCreditsError,
         NotFoundError,
         ConflictError,
-        InvalidInputError,
-        RequestInProgressError,
-        IdempotencyMismatchError,
+        *ONCE_ERRORS,
         body=True,
     ),
 )
 async def create_generation(
-    request: AnyRequest,
     user: CurrentUser,
     resources: AppResources,
+    once: OnceKey,
     data: JSONBody[CreateGeneration],
     *,
-    idempotency_key: IdempotencyKey = None,
     prefer: Prefer = None,
 ) -> Response[GenerationView]:
     new = NewGeneration(
@@ -86,30 +81,12 @@ async def create_generation(
         params=data.params,
         priority=data.queue_priority,
     )
-    repeated = idempotency.request_of("create_generation", idempotency_key, await request.body())
-    view = await _start(resources, user.scope, new, repeated)
+
+    async def start(conn: Connection) -> GenerationView:
+        return view_of(await service.start(conn, new))
+
+    view = await once.run(resources.db, user.scope, GenerationView, start)
     return await _answer(resources, user.scope, view, wait=parse_prefer_wait(prefer))
-
-
-async def _start(
-    resources: Resources,
-    scope: Scope,
-    new: NewGeneration,
-    repeated: idempotency.IdempotentRequest | None,
-) -> GenerationView:
-    """Starts once; a repeated request answers as before."""
-
-    async def work(conn: Connection) -> GenerationView:
-        if repeated is not None:
-            stored = await idempotency.begin(conn, repeated)
-            if stored is not None:
-                return msgspec.convert(stored.response, GenerationView)
-        view = view_of(await service.start(conn, new))
-        if repeated is not None:
-            await idempotency.store(conn, repeated, status=202, response=msgspec.to_builtins(view))
-        return view
-
-    return await resources.db.run(work, scope=scope)
 
 
 async def _answer(
@@ -219,24 +196,20 @@ async def cancel_generation(
         InsufficientCreditsError,
         NotFoundError,
         ConflictError,
-        InvalidInputError,
-        RequestInProgressError,
-        IdempotencyMismatchError,
+        *ONCE_ERRORS,
     ),
 )
 async def retry_generation(
     user: CurrentUser,
     resources: AppResources,
+    once: OnceKey,
     generation_id: FromPath[uuid.UUID],
-    idempotency_key: IdempotencyKey = None,
     prefer: Prefer = None,
 ) -> Response[GenerationView]:
-    async def terms(conn: Connection) -> NewGeneration:
-        return await service.retry_terms(conn, generation_id)
+    async def retry(conn: Connection) -> GenerationView:
+        return view_of(await service.start(conn, await service.retry_terms(conn, generation_id)))
 
-    new = await resources.db.run(terms, scope=user.scope)
-    repeated = idempotency.request_of("retry_generation", idempotency_key, generation_id.bytes)
-    view = await _start(resources, user.scope, new, repeated)
+    view = await once.run(resources.db, user.scope, GenerationView, retry)
     return await _answer(resources, user.scope, view, wait=parse_prefer_wait(prefer))
 
 
@@ -249,21 +222,21 @@ async def retry_generation(
     tags=["Generations"],
     security=BEARER,
     status_code=201,
-    response_headers=[_LOCATION],
-    responses=raises(InsufficientCreditsError, NotFoundError, ConflictError, GoneError),
+    response_headers=[_LOCATION, REPLAYED_HEADER],
+    responses=raises(
+        InsufficientCreditsError, NotFoundError, ConflictError, GoneError, *ONCE_ERRORS
+    ),
 )
 async def buy_late_image(
-    user: CurrentUser, db: Db, generation_id: FromPath[uuid.UUID]
+    user: CurrentUser, db: Db, once: OnceKey, generation_id: FromPath[uuid.UUID]
 ) -> Response[GenerationView]:
     bought_id = new_id()
 
-    async def work(conn: Connection) -> Generation:
-        return await service.buy_late_image(conn, bought_id, generation_id)
+    async def buy(conn: Connection) -> GenerationView:
+        return view_of(await service.buy_late_image(conn, bought_id, generation_id))
 
-    bought = await db.run(work, scope=user.scope)
-    return Response(
-        view_of(bought), status_code=201, headers={"Location": f"/v1/generations/{bought.id}"}
-    )
+    bought = await once.run(db, user.scope, GenerationView, buy)
+    return Response(bought, status_code=201, headers={"Location": f"/v1/generations/{bought.id}"})
 
 
 @get(

@@ -3,10 +3,12 @@
 import uuid
 from typing import Annotated
 
+import msgspec
 from litestar import Response, Router, get, post
 from litestar.datastructures import ResponseHeader
 from litestar.params import FromPath, QueryParameter
 
+from api.http.once import ONCE_ERRORS, REPLAYED_HEADER, OnceKey
 from api.http.pages import NEWEST_FIRST, AskedPage, Page, read_page
 from api.identity import CurrentUser
 from api.openapi import BEARER
@@ -20,7 +22,9 @@ from api.schemas.payments import (
     invoice_view,
     payment_view,
 )
+from core.db import Connection
 from core.errors import ConflictError, InvalidInputError, NotFoundError, NotSetUpError
+from core.ids import new_id
 from core.payments import checkout, customers, service
 from core.payments.types import OrderFilters, OrderState
 
@@ -115,6 +119,12 @@ async def list_invoices(user: CurrentUser, db: Db, page: AskedPage) -> Page[Invo
     return found.show(invoice_view)
 
 
+class _PortalVisit(msgspec.Struct, frozen=True):
+    """What is kept of an answer: its page is a secret, and the provider gives it again."""
+
+    id: uuid.UUID
+
+
 @post(
     "/v1/portal",
     operation_id="create_portal",
@@ -123,12 +133,23 @@ async def list_invoices(user: CurrentUser, db: Db, page: AskedPage) -> Page[Invo
     tags=["Payments"],
     security=BEARER,
     status_code=201,
-    responses=raises(NotFoundError, NotSetUpError),
+    response_headers=[REPLAYED_HEADER],
+    responses=raises(NotFoundError, NotSetUpError, *ONCE_ERRORS),
 )
-async def create_portal(user: CurrentUser, resources: AppResources) -> PortalView:
-    return PortalView(
-        await customers.create_portal_url(resources.checkout_context(), buyer_of(user))
-    )
+async def create_portal(user: CurrentUser, resources: AppResources, once: OnceKey) -> PortalView:
+    context = resources.checkout_context()
+    minted = _PortalVisit(new_id())
+    claim = await once.claim()
+
+    async def begin(_: Connection) -> _PortalVisit:
+        return minted
+
+    async def work(conn: Connection) -> tuple[str, _PortalVisit]:
+        customer_id = await customers.get_customer(conn, user.claims.user_id)
+        return customer_id, await once.answer_in(conn, claim, _PortalVisit, begin)
+
+    customer_id, visit = await resources.db.run(work, scope=user.scope)
+    return PortalView(await customers.create_portal_url(context, customer_id, visit_id=visit.id))
 
 
 router = Router(

@@ -3,28 +3,25 @@
 import uuid
 from typing import Any
 
-import msgspec
 from litestar import Request, Response, Router, get, post
 from litestar.datastructures import ResponseHeader
 from litestar.params import FromPath, FromQuery, JSONBody
 
+from api.http.once import ONCE_ERRORS, REPLAYED_HEADER, OnceKey
 from api.http.pages import NEWEST_FIRST, AskedPage, Page, read_page
-from api.http.params import IdempotencyKey, Prefer
+from api.http.params import Prefer
 from api.http.wait import parse_prefer_wait, wait_until
 from api.identity import CurrentUser
 from api.openapi import BEARER
 from api.problems import raises
-from api.resources import AppResources, Db, Resources
+from api.resources import AppResources, Db
 from api.schemas.refunds import CreateRefund, RefundView, refund_view
-from core import idempotency
 from core.db import Connection, Database, Scope
 from core.errors import (
     ConflictError,
-    IdempotencyMismatchError,
     InvalidInputError,
     NotFoundError,
     NotSetUpError,
-    RequestInProgressError,
 )
 from core.ids import new_id
 from core.payments import returns
@@ -47,6 +44,7 @@ RETRY_AFTER_SECONDS = 2
     status_code=202,
     response_headers=[
         ResponseHeader(name="Location", description="Where to look.", documentation_only=True),
+        REPLAYED_HEADER,
         ResponseHeader(
             name="Retry-After",
             description="Seconds until asking is worth it.",
@@ -56,25 +54,29 @@ RETRY_AFTER_SECONDS = 2
     responses=raises(
         NotFoundError,
         ConflictError,
-        InvalidInputError,
-        RequestInProgressError,
-        IdempotencyMismatchError,
         NotSetUpError,
+        *ONCE_ERRORS,
         body=True,
     ),
 )
 async def create_refund(
-    request: AnyRequest,
     user: CurrentUser,
     resources: AppResources,
+    once: OnceKey,
     data: JSONBody[CreateRefund],
     *,
-    idempotency_key: IdempotencyKey = None,
     prefer: Prefer = None,
 ) -> Response[RefundView]:
     resources.require_payments()
-    repeated = idempotency.request_of("create_refund", idempotency_key, await request.body())
-    view = await _start(resources, user.scope, data, repeated)
+    refund_id = new_id()
+
+    async def ask(conn: Connection) -> RefundView:
+        made = await returns.request_return(
+            conn, refund_id, data.order_id, credits_=data.credits, reason=data.reason
+        )
+        return refund_view(made)
+
+    view = await once.run(resources.db, user.scope, RefundView, ask)
     headers = {"Location": f"/v1/refunds/{view.id}", "Retry-After": str(RETRY_AFTER_SECONDS)}
     wait = parse_prefer_wait(prefer)
     if wait:
@@ -86,32 +88,6 @@ async def create_refund(
         )
         view = refund_view(found)
     return Response(view, status_code=202, headers=headers)
-
-
-async def _start(
-    resources: Resources,
-    scope: Scope,
-    data: CreateRefund,
-    repeated: idempotency.IdempotentRequest | None,
-) -> RefundView:
-    """Asked for once, and its task enqueued after the commit; a repetition answers as before."""
-    refund_id = new_id()
-
-    async def work(conn: Connection) -> RefundView:
-        if repeated is not None:
-            stored = await idempotency.begin(conn, repeated)
-            if stored is not None:
-                return msgspec.convert(stored.response, RefundView)
-        view = refund_view(
-            await returns.request_return(
-                conn, refund_id, data.order_id, credits_=data.credits, reason=data.reason
-            )
-        )
-        if repeated is not None:
-            await idempotency.store(conn, repeated, status=202, response=msgspec.to_builtins(view))
-        return view
-
-    return await resources.db.run(work, scope=scope)
 
 
 async def _read(db: Database, scope: Scope, refund_id: uuid.UUID) -> Return:

@@ -10,8 +10,9 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from api.http import multipart
+from api.http.once import ONCE_ERRORS, REPLAYED_HEADER, OnceKey
 from api.http.pages import NEWEST_FIRST, AskedPage, Page, read_page
-from api.http.params import IdempotencyKey, Prefer
+from api.http.params import Prefer
 from api.http.wait import parse_prefer_wait
 from api.identity import CurrentUser, User
 from api.openapi import BEARER
@@ -24,15 +25,12 @@ from api.schemas.uploads import (
     direct_view_of,
     view_of,
 )
-from core import idempotency
 from core.errors import (
     ConflictError,
-    IdempotencyMismatchError,
     InvalidInputError,
     NotAllowedError,
     NotFoundError,
     QuotaError,
-    RequestInProgressError,
     find_reason,
 )
 from core.pixels.errors import PayloadTooLargeError, UnsupportedMediaError
@@ -46,6 +44,7 @@ AnyRequest = Request[Any, Any, Any]
 _RETRY_AFTER_SECONDS = 1
 _HEADERS = [
     ResponseHeader(name="Location", description="Where to look.", documentation_only=True),
+    REPLAYED_HEADER,
     ResponseHeader(
         name="Retry-After", description="Seconds until a look is worth it.", documentation_only=True
     ),
@@ -78,9 +77,7 @@ _WAIT = (
     | raises(
         UnsupportedMediaError,
         PayloadTooLargeError,
-        InvalidInputError,
-        IdempotencyMismatchError,
-        RequestInProgressError,
+        *ONCE_ERRORS,
         QuotaError,
         NotAllowedError,
         NotFoundError,
@@ -90,34 +87,31 @@ async def create_upload(
     request: AnyRequest,
     user: CurrentUser,
     resources: AppResources,
-    idempotency_key: IdempotencyKey = None,
+    once: OnceKey,
     prefer: Prefer = None,
 ) -> Response[UploadView]:
     checked = await service.check_file(await multipart.read_file(request))
-    upload_id = await service.receive(
-        _tools(resources),
-        _owner(user),
-        checked,
-        idempotent=idempotency.request_of("create_upload", idempotency_key, checked.sha256),
-    )
-    return await _answer(resources, user, upload_id, wait=parse_prefer_wait(prefer))
+    claim = once.claim_for(checked.sha256)
+    taken = await service.receive(_tools(resources), _owner(user), checked, claim=claim)
+    once.tell(is_replay=taken.is_replay)
+    return await _answer(resources, user, taken.id, wait=parse_prefer_wait(prefer))
 
 
 @post(
     "/v1/uploads/direct",
     operation_id="start_direct_upload",
     summary="Get a URL to send a photo to",
-    description="The bytes go straight to storage: send them to `url`, then call complete.",
+    description="The bytes go straight to storage: send them to `url`, then call complete. The URL"
+    " is not stored: a repetition with the same key gets one of its own for the same upload, until"
+    " the bytes are there.",
     tags=["Uploads"],
     security=BEARER,
     status_code=201,
-    response_headers=_HEADERS[:1],
+    response_headers=_HEADERS[:2],
     responses=raises(
         UnsupportedMediaError,
         PayloadTooLargeError,
-        InvalidInputError,
-        IdempotencyMismatchError,
-        RequestInProgressError,
+        *ONCE_ERRORS,
         QuotaError,
         NotAllowedError,
         NotFoundError,
@@ -125,11 +119,10 @@ async def create_upload(
     ),
 )
 async def start_direct_upload(
-    request: AnyRequest,
     user: CurrentUser,
     resources: AppResources,
+    once: OnceKey,
     data: JSONBody[StartDirectUpload],
-    idempotency_key: IdempotencyKey = None,
 ) -> Response[DirectUploadView]:
     direct = await service.start_direct(
         _tools(resources),
@@ -137,10 +130,9 @@ async def start_direct_upload(
         file_name=data.file_name,
         content_type=data.content_type,
         size_bytes=data.size_bytes,
-        idempotent=idempotency.request_of(
-            "start_direct_upload", idempotency_key, await request.body()
-        ),
+        claim=await once.claim(),
     )
+    once.tell(is_replay=direct.is_replay)
     return Response(direct_view_of(direct), headers={"Location": f"/v1/uploads/{direct.id}"})
 
 

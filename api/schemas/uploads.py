@@ -75,10 +75,16 @@ class DirectUploadView(msgspec.Struct, frozen=True):
     """Send the file's bytes to `url` with this method and these headers, then complete."""
 
     id: uuid.UUID
-    url: Annotated[str, Meta(description="Signed; takes the bytes once, no other credential.")]
+    url: Annotated[
+        str | None,
+        Meta(
+            description="Signed; takes the bytes once, no other credential. Null in a repeated"
+            " answer where the bytes are there."
+        ),
+    ]
     method: Annotated[str, Meta(examples=["PUT"])]
     headers: Annotated[dict[str, str], Meta(examples=[{"Content-Type": "image/jpeg"}])]
-    expires_at: dt.datetime
+    expires_at: dt.datetime | None
     complete_url: Annotated[
         str, Meta(examples=["/v1/uploads/0192f3a1-b2c3-7d4e-8f90-a1b2c3d4e5f6/complete"])
     ]

@@ -42,12 +42,12 @@ class Checkout(msgspec.Struct, frozen=True):
     customer_id: str | None
 
 
-async def start(conn: Connection, order_id: uuid.UUID, pack: str) -> Checkout:
+async def start_order(conn: Connection, order_id: uuid.UUID, pack: str) -> uuid.UUID:
     """A new order, or the caller's open one for the same pack. Runs as the user.
 
     Raises: NotFoundError, NotAllowedError, QuotaError, NoIdentityError.
     """
-    return await find_started(conn, await queries.start_order(conn, order_id, pack))
+    return await queries.start_order(conn, order_id, pack)
 
 
 async def find_started(conn: Connection, order_id: uuid.UUID) -> Checkout:

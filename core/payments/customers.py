@@ -1,6 +1,7 @@
 """A buyer's customer at the provider: made once, found again, and the page that shows it."""
 
 import hashlib
+import uuid
 
 import structlog
 
@@ -29,20 +30,25 @@ async def create_customer(
     )
 
 
-async def create_portal_url(context: CheckoutContext, buyer: Buyer) -> str:
-    """The provider's own page where the buyer sees payments, receipts and cards.
-
-    Raises: NotFoundError when nothing was ever bought, TemporarilyUnavailableError.
-    """
-
-    async def load(conn: Connection) -> str | None:
-        return await queries.find_customer(conn, buyer.user_id)
-
-    customer_id = await context.db.run(load, scope=buyer.scope)
+async def get_customer(conn: Connection, user_id: uuid.UUID) -> str:
+    """Raises: NotFoundError when nothing was ever bought."""
+    customer_id = await queries.find_customer(conn, user_id)
     if customer_id is None:
         raise NotFoundError(kind="customer")
+    return customer_id
+
+
+async def create_portal_url(
+    context: CheckoutContext, customer_id: str, *, visit_id: uuid.UUID
+) -> str:
+    """The provider's own page where the buyer sees payments, receipts and cards.
+
+    Raises: TemporarilyUnavailableError. Replay: the same visit answers the same page.
+    """
     try:
-        return await context.provider.create_portal_url(customer_id, return_url=context.landing_url)
+        return await context.provider.create_portal_url(
+            customer_id, return_url=context.landing_url, key=f"portal:{visit_id}"
+        )
     except PaymentProviderError as error:
         log.warning("payment.portal_failed", reason=error.reason)
         raise TemporarilyUnavailableError(what="payments") from error

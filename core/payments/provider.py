@@ -198,5 +198,5 @@ class PaymentProvider(Protocol):
 
     async def create_return(self, request: ReturnRequest, *, key: str) -> ProviderReturn: ...
 
-    async def create_portal_url(self, customer_id: str, *, return_url: str) -> str:
+    async def create_portal_url(self, customer_id: str, *, return_url: str, key: str) -> str:
         """A short-lived page where a buyer sees payments, receipts and cards."""

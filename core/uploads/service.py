@@ -10,7 +10,7 @@ import hashlib
 import time
 import uuid
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import structlog
@@ -73,6 +73,13 @@ class Checked(msgspec.Struct, frozen=True):
     sha256: bytes
 
 
+class Taken(msgspec.Struct, frozen=True):
+    """An upload that was taken in, now or by an earlier request with the same key."""
+
+    id: UploadId
+    is_replay: bool
+
+
 async def check_file(file: SentFile) -> Checked:
     """Off the loop: 25 MB take some 40 ms to hash.
 
@@ -89,12 +96,8 @@ def _check(file: SentFile) -> Checked:
 
 
 async def receive(
-    tools: UploadTools,
-    owner: Owner,
-    checked: Checked,
-    *,
-    idempotent: IdempotentRequest | None = None,
-) -> UploadId:
+    tools: UploadTools, owner: Owner, checked: Checked, *, claim: IdempotentRequest | None = None
+) -> Taken:
     """Store a checked file and have it normalised.
 
     Raises: QuotaError, StorageUnavailableError, RequestInProgressError, IdempotencyMismatchError.
@@ -103,44 +106,41 @@ async def receive(
     upload_id = UploadId(new_id())
     key = original_key(owner.user_id, upload_id, checked.format.extension)
 
-    async def prepare(conn: Connection) -> dict[str, Any] | None:
-        stored = await _stored_answer(conn, idempotent)
-        if stored is None:
+    async def prepare(conn: Connection) -> Taken | None:
+        first = await _find_first(conn, claim)
+        if first is None:
             await get_or_open_account(conn, owner.network)
             await queries.prepare(
                 conn, upload_id, storage_key=key, file_name=clean_file_name(checked.file.name)
             )
-        return stored
+        return first
 
-    async def complete(conn: Connection) -> dict[str, Any]:
+    async def complete(conn: Connection) -> Taken:
         # Another request with this key may have come first while the bytes were on their way.
-        stored = await _stored_answer(conn, idempotent)
-        if stored is not None:
-            return stored
+        first = await _find_first(conn, claim)
+        if first is not None:
+            return first
         await queries.complete(
             conn,
             upload_id,
             source_format=checked.format.value,
             size_bytes=len(checked.file.data),
         )
-        answer = {"upload_id": str(upload_id)}
-        if idempotent is not None:
-            await idempotency.store(conn, idempotent, status=_STATUS_ACCEPTED, response=answer)
-        return answer
+        return await _keep(conn, claim, upload_id, status=_STATUS_ACCEPTED)
 
-    answer = await tools.db.run(prepare, scope=owner.scope)
-    if answer is None:
+    taken = await tools.db.run(prepare, scope=owner.scope)
+    if taken is None:
         try:
             await tools.storage.put(
                 tools.bucket, key, checked.file.data, checked.format.content_type
             )
-            answer = await tools.db.run(complete, scope=owner.scope)
+            taken = await tools.db.run(complete, scope=owner.scope)
         except (DomainError, asyncio.CancelledError):
             await _forget(tools, owner, upload_id)
             raise
-        if answer["upload_id"] != str(upload_id):
+        if taken.is_replay:
             await _forget(tools, owner, upload_id)
-    return UploadId(uuid.UUID(answer["upload_id"]))
+    return taken
 
 
 async def start_direct(
@@ -150,56 +150,75 @@ async def start_direct(
     file_name: str,
     content_type: str,
     size_bytes: int,
-    idempotent: IdempotentRequest | None = None,
+    claim: IdempotentRequest | None = None,
 ) -> DirectUpload:
     """A URL to which the owner sends the bytes without us; `complete_direct` then checks them.
 
     Raises: UnsupportedMediaError, PayloadTooLargeError, QuotaError, StorageUnavailableError.
+    Replay: an idempotency key goes on with its first upload. Its URL is not stored but signed
+    again, as long as no bytes are there.
     """
     extension = declared_extension(content_type)
     sniff.check_size(size_bytes)
-    upload_id = UploadId(new_id())
-    key = original_key(owner.user_id, upload_id, extension)
+    minted = UploadId(new_id())
 
-    async def prepare(conn: Connection) -> dict[str, Any] | None:
-        stored = await _stored_answer(conn, idempotent)
-        if stored is None:
+    async def prepare(conn: Connection) -> Taken:
+        first = await _find_first(conn, claim)
+        if first is None:
             await get_or_open_account(conn, owner.network)
-            await queries.prepare(
-                conn,
-                upload_id,
-                storage_key=key,
-                file_name=clean_file_name(file_name),
-                signed_seconds=SIGNED_SECONDS_MAX,
-            )
-        return stored
+        taken = first or Taken(minted, is_replay=False)
+        await queries.prepare(
+            conn,
+            taken.id,
+            storage_key=original_key(owner.user_id, taken.id, extension),
+            file_name=clean_file_name(file_name),
+            signed_seconds=SIGNED_SECONDS_MAX,
+        )
+        return first or await _keep(conn, claim, minted, status=_STATUS_CREATED)
 
-    answer = await tools.db.run(prepare, scope=owner.scope)
-    if answer is not None:
-        return msgspec.convert(answer, DirectUpload)
+    taken = await tools.db.run(prepare, scope=owner.scope)
+    key = original_key(owner.user_id, taken.id, extension)
+    try:
+        return await _sign_direct(tools, owner, taken, key, content_type)
+    except (DomainError, asyncio.CancelledError):
+        if claim is None:  # with a key, the same request goes on with this upload
+            await _forget(tools, owner, taken.id)
+        raise
+
+
+async def _sign_direct(
+    tools: UploadTools, owner: Owner, taken: Taken, key: str, content_type: str
+) -> DirectUpload:
+    if taken.is_replay:
+        upload = await get(tools.db, owner.scope, taken.id)
+        if upload.state is not UploadState.PENDING:
+            return DirectUpload(taken.id, None, content_type, None, is_replay=True)
     try:
         signed = await tools.storage.sign_upload(tools.bucket, key)
-        made = DirectUpload(upload_id, signed.url, content_type, signed.expires_at)
-        if idempotent is None:
-            return made
-        kept = await tools.db.run(lambda conn: _keep(conn, idempotent, made), scope=owner.scope)
-    except (DomainError, asyncio.CancelledError):
-        await _forget(tools, owner, upload_id)
-        raise
-    if kept.id != upload_id:
-        await _forget(tools, owner, upload_id)
-    return kept
+    except ConflictError:
+        if not taken.is_replay:
+            raise
+        return DirectUpload(taken.id, None, content_type, None, is_replay=True)
+    return DirectUpload(
+        taken.id, signed.url, content_type, signed.expires_at, is_replay=taken.is_replay
+    )
+
+
+async def _find_first(conn: Connection, claim: IdempotentRequest | None) -> Taken | None:
+    """What the first request with this key took in."""
+    stored = await idempotency.begin(conn, claim) if claim is not None else None
+    if stored is None:
+        return None
+    return Taken(UploadId(uuid.UUID(stored.response["upload_id"])), is_replay=True)
 
 
 async def _keep(
-    conn: Connection, idempotent: IdempotentRequest, made: DirectUpload
-) -> DirectUpload:
-    stored = await _stored_answer(conn, idempotent)
-    if stored is not None:
-        return msgspec.convert(stored, DirectUpload)
-    response: dict[str, Any] = msgspec.to_builtins(made)
-    await idempotency.store(conn, idempotent, status=_STATUS_CREATED, response=response)
-    return made
+    conn: Connection, claim: IdempotentRequest | None, upload_id: UploadId, *, status: int
+) -> Taken:
+    if claim is not None:
+        response = {"upload_id": str(upload_id)}
+        await idempotency.store(conn, claim, status=status, response=response)
+    return Taken(upload_id, is_replay=False)
 
 
 async def complete_direct(tools: UploadTools, owner: Owner, upload_id: UploadId) -> Upload:
@@ -305,15 +324,6 @@ async def sign_pictures(
     except StorageUnavailableError:
         return {}
     return {key: url for key, url in zip(keys, urls, strict=True) if url is not None}
-
-
-async def _stored_answer(
-    conn: Connection, idempotent: IdempotentRequest | None
-) -> dict[str, Any] | None:
-    if idempotent is None:
-        return None
-    stored = await idempotency.begin(conn, idempotent)
-    return None if stored is None else stored.response
 
 
 async def _forget(tools: UploadTools, owner: Owner, upload_id: UploadId) -> None:

@@ -70,12 +70,16 @@ class SentFile(msgspec.Struct, frozen=True):
 
 
 class DirectUpload(msgspec.Struct, frozen=True):
-    """Where and how the owner writes the bytes, without any other credential."""
+    """Where and how the owner writes the bytes, without any other credential.
+
+    `url` is None where an earlier request got it and the bytes are there.
+    """
 
     id: UploadId
-    url: str
+    url: str | None
     content_type: str
-    expires_at: dt.datetime
+    expires_at: dt.datetime | None
+    is_replay: bool
 
 
 def original_key(user_id: uuid.UUID, upload_id: uuid.UUID, extension: str) -> str:

@@ -64,6 +64,21 @@ class TestDatabase:
         assert len(rows) == 1, f"{len(rows)} rows from {query!r}"
         return rows[0]
 
+    def tables_with(self, text: str) -> list[str]:
+        """The tables in which some row holds `text`: for what must not be kept anywhere."""
+        tables = self.rows(
+            "select format('%I.%I', schemaname, tablename) as name from pg_tables"
+            " where schemaname not in ('pg_catalog', 'information_schema')"
+        )
+        return [
+            table["name"]
+            for table in tables
+            if self.rows(
+                f"select from {table['name']} as row where position(%s in row::text) > 0 limit 1",
+                (text,),
+            )
+        ]
+
     def drift(self) -> list[DictRow]:
         """What reconciliation finds: rows that do not follow from the others."""
         return self.rows(PROOFS)

@@ -70,7 +70,8 @@ class DirectBuyer:
         """An order with an open session."""
 
         async def work(conn: Connection) -> Checkout:
-            return await checkout.start(conn, new_id(), pack)
+            order_id = await checkout.start_order(conn, new_id(), pack)
+            return await checkout.find_started(conn, order_id)
 
         started = await self.payments.api_db.run(work, scope=self.scope)
         return await checkout.open_session(self.payments.context, self.buyer, started)

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import msgspec
 from litestar import Router, get, post
-from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
+from api.http.once import ONCE_ERRORS, REPLAYED_HEADER, OnceKey
 from api.http.pages import AskedPage, Keyset, Page, read_page
 from api.identity import CurrentAdmin
 from api.openapi import ADMIN
@@ -35,16 +36,6 @@ from core.codes.types import (
 from core.db import Connection
 from core.errors import ConflictError, InvalidInputError, NotAllowedError, NotFoundError
 
-BatchKey = Annotated[
-    str | None,
-    HeaderParameter(
-        name="Idempotency-Key",
-        description="One key of one admin makes one batch, for ever. Because codes are shown once,"
-        " a repetition is answered 409 with the `batch_id`: disable it and use another key.",
-        min_length=1,
-        max_length=255,
-    ),
-]
 Prefix = Annotated[
     str | None,
     QueryParameter(description="The beginning of a code, such as JSG-7K3M.", max_length=20),
@@ -62,29 +53,30 @@ _NEWEST_REDEMPTION_FIRST: Keyset[RedemptionRow, tuple[datetime, uuid.UUID]] = Ke
     operation_id="admin_create_codes",
     summary="Make promo or gift codes",
     description="One or many on the same terms, audited. **The answer is the only place where the"
-    " codes are ever shown**: only their hashes are kept.",
+    " codes are ever shown**: only their hashes are kept. A repetition with the same key answers"
+    " with the codes left out, and after 24 hours `409`: disable the batch and use another key.",
     tags=["Admin"],
     security=ADMIN,
     status_code=201,
-    responses=raises(NotAllowedError, InvalidInputError, ConflictError, body=True),
+    response_headers=[REPLAYED_HEADER],
+    responses=raises(NotAllowedError, ConflictError, *ONCE_ERRORS, body=True),
 )
 async def create_codes(
     admin: CurrentAdmin,
     db: Db,
+    once: OnceKey,
     data: JSONBody[CreateCodes],
-    *,
-    idempotency_key: BatchKey = None,
 ) -> NewCodesView:
     terms = msgspec.convert(data, Terms, from_attributes=True)
-    batch = service.new_batch(data.count, actor=admin.actor, key=idempotency_key)
+    batch = service.new_batch(data.count, actor=admin.actor, key=once.key)
 
-    async def work(conn: Connection) -> None:
+    async def create(conn: Connection) -> NewCodesView:
         await service.create(conn, batch, terms)
+        return NewCodesView(
+            batch.id, [NewCodeView(code.id, code.text, code.prefix) for code in batch.codes]
+        )
 
-    await db.run(work, scope=admin.scope)
-    return NewCodesView(
-        batch.id, [NewCodeView(code.id, code.text, code.prefix) for code in batch.codes]
-    )
+    return await once.run(db, admin.scope, NewCodesView, create)
 
 
 @get(

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import msgspec
 from litestar import Router, get, post
-from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
+from api.http.once import KEY_REQUIRED, ONCE_ERRORS, REPLAYED_HEADER, OnceKey
 from api.http.pages import AskedPage, Keyset, Page, read_page
 from api.identity import CurrentAdmin
 from api.openapi import ADMIN
@@ -28,24 +29,14 @@ from core.admin import service as admin_service
 from core.admin.service import AuditFilters, AuditRow, UserRow
 from core.credits import service
 from core.credits.errors import CreditReason
-from core.credits.types import Balance, Entry, EntryFilters, Overview, Position
+from core.credits.types import Entry, EntryFilters, Overview, Position
 from core.db import Connection
 from core.errors import (
-    IdempotencyMismatchError,
     InvalidInputError,
     NotAllowedError,
     NotFoundError,
 )
 
-IdempotencyKey = Annotated[
-    str,
-    HeaderParameter(
-        name="Idempotency-Key",
-        description="Required. The same key with the same body is carried out once, for ever.",
-        min_length=1,
-        max_length=255,
-    ),
-]
 IdPrefix = Annotated[
     str | None,
     QueryParameter(name="id", description="A user's id, or the beginning of one.", max_length=36),
@@ -144,24 +135,24 @@ async def list_user_ledger(
     tags=["Admin"],
     security=ADMIN,
     status_code=201,
-    responses=raises(
-        NotAllowedError, NotFoundError, InvalidInputError, IdempotencyMismatchError, body=True
-    ),
+    response_headers=[REPLAYED_HEADER],
+    dependencies=KEY_REQUIRED,
+    responses=raises(NotAllowedError, NotFoundError, *ONCE_ERRORS, body=True),
 )
 async def adjust_credits(
     admin: CurrentAdmin,
     db: Db,
+    once: OnceKey,
     user_id: FromPath[uuid.UUID],
     data: JSONBody[CreateAdjustment],
-    idempotency_key: IdempotencyKey,
 ) -> AdjustmentView:
-    async def work(conn: Connection) -> Balance:
-        return await service.adjust_credits(
-            conn, user_id, data.amount, reason=data.reason, key=idempotency_key
+    async def adjust(conn: Connection) -> AdjustmentView:
+        balance = await service.adjust_credits(
+            conn, user_id, data.amount, reason=data.reason, key=once.required_key
         )
+        return AdjustmentView(user_id, data.amount, data.reason, balance_view(balance))
 
-    balance = await db.run(work, scope=admin.scope)
-    return AdjustmentView(user_id, data.amount, data.reason, balance_view(balance))
+    return await once.run(db, admin.scope, AdjustmentView, adjust)
 
 
 @get(

@@ -7,6 +7,7 @@ from typing import Annotated
 from litestar import Router, get, post
 from litestar.params import FromPath, FromQuery, QueryParameter
 
+from api.http.once import ONCE_ERRORS, REPLAYED_HEADER, OnceKey
 from api.http.pages import AskedPage, Keyset, Page, read_page
 from api.identity import CurrentAdmin
 from api.openapi import ADMIN
@@ -62,15 +63,16 @@ async def list_dead_letters(
     tags=["Admin"],
     security=ADMIN,
     status_code=202,
-    responses=raises(NotAllowedError, NotFoundError),
+    response_headers=[REPLAYED_HEADER],
+    responses=raises(NotAllowedError, NotFoundError, *ONCE_ERRORS),
 )
 async def replay_dead_letter(
-    admin: CurrentAdmin, db: Db, letter_id: FromPath[uuid.UUID]
+    admin: CurrentAdmin, db: Db, once: OnceKey, letter_id: FromPath[uuid.UUID]
 ) -> ReplayedTask:
-    async def work(conn: Connection) -> uuid.UUID:
-        return await dead_letters.replay_dead_letter(conn, letter_id)
+    async def replay(conn: Connection) -> ReplayedTask:
+        return ReplayedTask(await dead_letters.replay_dead_letter(conn, letter_id))
 
-    return ReplayedTask(await db.run(work, scope=admin.scope))
+    return await once.run(db, admin.scope, ReplayedTask, replay)
 
 
 router = Router("/", route_handlers=[list_dead_letters, replay_dead_letter])

@@ -6,8 +6,9 @@ from typing import Annotated
 
 from litestar import Response, Router, get, post
 from litestar.datastructures import ResponseHeader
-from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
+from api.http.once import KEY_REQUIRED, ONCE_ERRORS, REPLAYED_HEADER, OnceKey
 from api.http.pages import NEWEST_FIRST, AskedPage, Keyset, Page, read_page
 from api.identity import CurrentAdmin
 from api.openapi import ADMIN
@@ -31,7 +32,6 @@ from api.schemas.refunds import RefundView, refund_view
 from core.db import Connection
 from core.errors import (
     ConflictError,
-    IdempotencyMismatchError,
     InvalidInputError,
     NotAllowedError,
     NotFoundError,
@@ -44,15 +44,6 @@ from core.payments.stripe import events
 from core.payments.stripe.types import StripeEvent
 from core.payments.types import Order, OrderFilters, Return
 
-RefundKey = Annotated[
-    str,
-    HeaderParameter(
-        name="Idempotency-Key",
-        description="Required. The same key for the same order is carried out once, for ever.",
-        min_length=1,
-        max_length=255,
-    ),
-]
 Types = Annotated[
     list[Annotated[str, QueryParameter(max_length=255)]] | None,
     QueryParameter(name="type", description="Only these types; may be repeated."),
@@ -121,15 +112,18 @@ async def get_event(admin: CurrentAdmin, db: Db, event_id: FromPath[str]) -> Eve
     tags=["Admin"],
     security=ADMIN,
     status_code=202,
-    responses=raises(NotAllowedError, NotFoundError),
+    response_headers=[REPLAYED_HEADER],
+    responses=raises(NotAllowedError, NotFoundError, *ONCE_ERRORS),
 )
-async def replay_event(admin: CurrentAdmin, db: Db, event_id: FromPath[str]) -> EventView:
-    async def work(conn: Connection) -> StripeEvent:
+async def replay_event(
+    admin: CurrentAdmin, db: Db, once: OnceKey, event_id: FromPath[str]
+) -> EventView:
+    async def replay(conn: Connection) -> EventView:
         await events.get_event(conn, event_id)
         await events.replay(conn, ids=[event_id], limit=1)
-        return await events.get_event(conn, event_id)
+        return event_view(await events.get_event(conn, event_id))
 
-    return event_view(await db.run(work, scope=admin.scope))
+    return await once.run(db, admin.scope, EventView, replay)
 
 
 @post(
@@ -141,25 +135,26 @@ async def replay_event(admin: CurrentAdmin, db: Db, event_id: FromPath[str]) -> 
     tags=["Admin"],
     security=ADMIN,
     status_code=202,
-    responses=raises(NotAllowedError, InvalidInputError, body=True),
+    response_headers=[REPLAYED_HEADER],
+    responses=raises(NotAllowedError, *ONCE_ERRORS, body=True),
 )
 async def replay_events(
-    admin: CurrentAdmin, db: Db, data: JSONBody[ReplayEvents]
+    admin: CurrentAdmin, db: Db, once: OnceKey, data: JSONBody[ReplayEvents]
 ) -> ReplayedEvents:
     if data.received_from is None and data.received_to is None and data.types is None:
         raise InvalidInputError(field="from", reason=PaymentReason.FROM_TO_OR_TYPES_NEEDED)
 
-    async def work(conn: Connection) -> list[str]:
-        return await events.replay(
+    async def replay(conn: Connection) -> ReplayedEvents:
+        replayed = await events.replay(
             conn,
             received_from=data.received_from,
             received_to=data.received_to,
             types=data.types,
             limit=data.limit,
         )
+        return ReplayedEvents(replayed, may_be_more=len(replayed) == data.limit)
 
-    replayed = await db.run(work, scope=admin.scope)
-    return ReplayedEvents(replayed, may_be_more=len(replayed) == data.limit)
+    return await once.run(db, admin.scope, ReplayedEvents, replay)
 
 
 @get(
@@ -228,42 +223,38 @@ async def get_order(
     security=ADMIN,
     status_code=202,
     response_headers=[
-        ResponseHeader(name="Location", description="The order.", documentation_only=True)
+        ResponseHeader(name="Location", description="The order.", documentation_only=True),
+        REPLAYED_HEADER,
     ],
+    dependencies=KEY_REQUIRED,
     responses=raises(
-        NotAllowedError,
-        NotFoundError,
-        ConflictError,
-        InvalidInputError,
-        IdempotencyMismatchError,
-        NotSetUpError,
-        body=True,
+        NotAllowedError, NotFoundError, ConflictError, NotSetUpError, *ONCE_ERRORS, body=True
     ),
 )
 async def create_refund(
     admin: CurrentAdmin,
     resources: AppResources,
+    once: OnceKey,
     data: JSONBody[CreateAdminRefund],
-    idempotency_key: RefundKey,
 ) -> Response[RefundView]:
     resources.require_payments()
     minted = new_id()
 
-    async def work(conn: Connection) -> Return:
-        return await returns.admin_return(
+    async def ask(conn: Connection) -> RefundView:
+        made = await returns.admin_return(
             conn,
             minted,
             data.order_id,
             amount=data.amount,
             reason=data.reason,
-            key=idempotency_key,
+            key=once.required_key,
         )
+        return refund_view(made)
 
-    made = await resources.db.run(work, scope=admin.scope)
     return Response(
-        refund_view(made),
+        await once.run(resources.db, admin.scope, RefundView, ask),
         status_code=202,
-        headers={"Location": f"/v1/admin/orders/{made.order_id}"},
+        headers={"Location": f"/v1/admin/orders/{data.order_id}"},
     )
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from api.http.once import ShownOnce
 from core.codes.types import CODES_MAX, CodeKind, CodeStatus
 
 CREDITS_MAX = 10_000
@@ -65,7 +66,7 @@ class NewCodeView(msgspec.Struct, frozen=True):
     """A code, in the only answer that ever shows it."""
 
     id: uuid.UUID
-    code: Annotated[str, Meta(examples=["JSG-7K3M-9QXT-4R2C-8HWD"])]
+    code: Annotated[ShownOnce, Meta(examples=["JSG-7K3M-9QXT-4R2C-8HWD"])]
     prefix: Annotated[
         str, Meta(description="What is shown of it from now on.", examples=["JSG-7K3M"])
     ]

@@ -144,9 +144,10 @@ class StripeClient:
         }
         return _return(await call(self.v1.refunds.create_async, params, {"idempotency_key": key}))
 
-    async def create_portal_url(self, customer_id: str, *, return_url: str) -> str:
+    async def create_portal_url(self, customer_id: str, *, return_url: str, key: str) -> str:
         params: Any = {"customer": customer_id, "return_url": return_url}
-        url: str = (await call(self.v1.billing_portal.sessions.create_async, params))["url"]
+        create = self.v1.billing_portal.sessions.create_async
+        url: str = (await call(create, params, {"idempotency_key": key}))["url"]
         return url
 
     async def list_events(

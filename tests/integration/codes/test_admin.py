@@ -80,9 +80,21 @@ async def test_a_key_makes_one_batch(
 ) -> None:
     first = (await codes.create(key="k", count=2)).json()
     again = await codes.create(key="k", count=2)
-    assert problem(again) == (409, "conflict")
-    assert again.json()["reason"] == "codes_shown_once"
-    assert again.json()["batch_id"] == first["batch_id"]
+    assert (again.status_code, again.headers["idempotency-replayed"]) == (201, "true")
+    assert again.json() == {
+        "batch_id": first["batch_id"],
+        "codes": [{**code, "code": None} for code in first["codes"]],
+    }
+    assert [database.tables_with(code["code"]) for code in first["codes"]] == [[], []]
+    three = await codes.create(key="k", count=3)
+    assert problem(three) == (422, "idempotency-mismatch")
+    assert ledger.value("select count(*) from app.codes") == 2
+
+    database.rows("delete from app.idempotency_keys")  # as a day later
+    late = await codes.create(key="k", count=2)
+    assert problem(late) == (409, "conflict")
+    assert late.json()["reason"] == "codes_shown_once"
+    assert late.json()["batch_id"] == first["batch_id"]
     assert ledger.value("select count(*) from app.codes") == 2
     other = codes.other_admin()
     assert (await other.create(key="k")).status_code == 201

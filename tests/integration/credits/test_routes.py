@@ -205,7 +205,9 @@ async def test_admins_read_and_correct_money(
         "reason": "a bent prong",
         "balance": {"available": 8, "reserved": 0, "debt": 0},
     }
-    assert (await adjust(5, "one")).json() == answer.json()
+    again = await adjust(5, "one")
+    assert (again.status_code, again.json()) == (201, answer.json())
+    assert again.headers["idempotency-replayed"] == "true"
     mismatch = await adjust(6, "one")
     assert mismatch.status_code == 422
     assert mismatch.json()["type"].endswith("/problems/idempotency-mismatch")

@@ -26,6 +26,7 @@ async def test_twenty_clients_with_one_key(pipeline: PipelineHarness, ada: Photo
     assert {answer.status_code for answer in answers} == {202}
     assert len({answer.content for answer in answers}) == 1
     assert len({answer.headers["location"] for answer in answers}) == 1
+    assert sum("idempotency-replayed" in answer.headers for answer in answers) == 19
     assert max(repeats for _, repeats in insisted) <= 1
     assert len(pipeline.database.rows("select from app.generations")) == 1
     assert len(pipeline.database.rows("select from app.reservations")) == 1
@@ -40,6 +41,8 @@ async def test_the_same_request_answers_the_same(
     await pipeline.finish(first.json()["id"])
     again = await ada.create("packshot", key="k")
     assert (again.status_code, again.content) == (202, first.content)
+    assert "idempotency-replayed" not in first.headers
+    assert again.headers["idempotency-replayed"] == "true"
     assert again.headers["location"] == first.headers["location"]
     assert pipeline.balance(ada) == (9, 0)
 
@@ -72,6 +75,9 @@ async def test_keys_belong_to_a_person_and_a_route(
     retried = await ada.post(f"/v1/generations/{mine.json()['id']}/retry", key="k")
     assert retried.status_code == 202
     assert retried.json()["id"] != mine.json()["id"]
+    elsewhere = await ada.post(f"/v1/generations/{retried.json()['id']}/retry", key="k")
+    assert elsewhere.status_code == 422
+    assert elsewhere.json()["type"].endswith("/problems/idempotency-mismatch")
 
 
 async def test_a_refusal_is_not_kept(pipeline: PipelineHarness, ada: PhotoOwner) -> None:

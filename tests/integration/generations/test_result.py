@@ -109,8 +109,9 @@ async def test_a_late_image_is_offered_and_bought_once(
     offer = view["late_image"]
     assert (offer["width"], offer["height"], offer["bought_as"]) == (2000, 2000, None)
 
-    answer = await ada.post(f"/v1/generations/{generation_id}/late-image")
+    answer = await ada.post(f"/v1/generations/{generation_id}/late-image", key="late")
     bought = answer.json()
+    assert "idempotency-replayed" not in answer.headers
     assert answer.status_code == 201, answer.text
     assert answer.headers["location"] == f"/v1/generations/{bought['id']}"
     assert (bought["state"], bought["money"], bought["retry_of"]) == (
@@ -121,6 +122,11 @@ async def test_a_late_image_is_offered_and_bought_once(
     assert pipeline.balance(ada) == (9, 0)
     signed = (await ada.get(f"/v1/generations/{bought['id']}/result")).json()
     assert (await _fetch(pipeline, signed["url"])).status_code == 200
+
+    repeated = await ada.post(f"/v1/generations/{generation_id}/late-image", key="late")
+    assert (repeated.status_code, repeated.content) == (201, answer.content)
+    assert repeated.headers["idempotency-replayed"] == "true"
+    assert repeated.headers["location"] == answer.headers["location"]
 
     again = await ada.post(f"/v1/generations/{generation_id}/late-image")
     told = again.json()

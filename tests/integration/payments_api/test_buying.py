@@ -126,6 +126,7 @@ async def test_a_key_goes_on_where_the_first_request_stopped(
     assert known["state"] == "created"
     again = await ada.post("/v1/checkout", {"pack": "credits_50"}, key="k")
     assert (again.status_code, again.json()["id"]) == (201, known["id"])
+    assert again.headers["idempotency-replayed"] == "true"
     assert again.json()["checkout_url"] is not None
     await payments_api.pay(known["id"])
     await payments_api.landed(ada, known["id"])
@@ -238,9 +239,15 @@ async def test_the_portal_is_for_whoever_has_bought(
 ) -> None:
     assert (await ada.post("/v1/portal")).status_code == 404
     await ada.checkout()
-    answer = await ada.post("/v1/portal")
+    answer = await ada.post("/v1/portal", key="k")
     assert answer.status_code == 201
-    assert answer.json()["url"].startswith("http://stripe.test/")
+    url = answer.json()["url"]
+    assert url.startswith("http://stripe.test/")
+    again = await ada.post("/v1/portal", key="k")
+    assert (again.status_code, again.json()["url"]) == (201, url)
+    assert again.headers["idempotency-replayed"] == "true"
+    assert payments_api.database.tables_with(url.rpartition("/")[2]) == []
+    assert (await ada.post("/v1/portal", key="other")).json()["url"] != url
     payments_api.router.refuse_paths(STRIPE_ORIGIN, "/v1/billing_portal", status=401, times=1)
     assert (await ada.post("/v1/portal")).status_code == 503
 

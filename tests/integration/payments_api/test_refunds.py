@@ -94,7 +94,8 @@ async def test_an_admin_refunds_what_was_spent_too(
     answers = [await admin.post("/v1/admin/refunds", body, key="a") for _ in range(2)]
     assert [answer.status_code for answer in answers] == [202, 202]
     refund = answers[0].json()
-    assert answers[1].json()["id"] == refund["id"]
+    assert answers[1].json() == refund
+    assert ["idempotency-replayed" in answer.headers for answer in answers] == [False, True]
     assert (refund["origin"], refund["amount"]) == ("admin", 1000)
     assert answers[0].headers["location"] == f"/v1/admin/orders/{paid['id']}"
     other = await admin.post("/v1/admin/refunds", {**body, "amount": 999}, key="a")

@@ -59,10 +59,17 @@ class Uploader:
         )
 
     async def start_direct(
-        self, data: bytes, name: str = "ring.jpg", content_type: str = "image/jpeg", **more: Any
+        self,
+        data: bytes,
+        name: str = "ring.jpg",
+        content_type: str = "image/jpeg",
+        *,
+        key: str | None = None,
+        **more: Any,
     ) -> httpx.Response:
         body = {"file_name": name, "content_type": content_type, "size_bytes": len(data)}
-        return await self.client.post("/v1/uploads/direct", json=body | more, headers=self.headers)
+        headers = self.headers | ({"Idempotency-Key": key} if key is not None else {})
+        return await self.client.post("/v1/uploads/direct", json=body | more, headers=headers)
 
     async def complete(self, upload_id: str, *, wait: int | None = None) -> httpx.Response:
         headers = dict(self.headers)

@@ -169,14 +169,6 @@ async def test_a_url_that_cannot_be_signed_leaves_nothing(
     assert uploads.rows() == []
 
 
-async def test_an_idempotency_key_announces_once(uploads: UploadsHarness, ada: Uploader) -> None:
-    ada.headers["Idempotency-Key"] = "once"
-    first = await _started(ada, JPEG)
-    assert await _started(ada, JPEG) == first
-    assert (await ada.start_direct(PNG)).status_code == 422
-    assert len(uploads.rows()) == 1
-
-
 async def test_complete_by_many_at_once_is_one_task(uploads: UploadsHarness, ada: Uploader) -> None:
     direct = await _started(ada, JPEG)
     await uploads.put(direct, JPEG)
@@ -207,3 +199,38 @@ async def test_at_most_two_hundred_unfinished(uploads: UploadsHarness, ada: Uplo
     )
     answer = await ada.start_direct(JPEG)
     assert (answer.status_code, answer.json()["limit"]) == (429, 200)
+
+
+async def test_a_key_goes_on_with_its_upload(uploads: UploadsHarness, ada: Uploader) -> None:
+    """Its URL is a secret, so it is not stored: each request gets one of its own."""
+    await uploads.fault(path_contains="/object/upload/sign/", method="POST", times=2)
+    assert (await ada.start_direct(JPEG, key="k")).status_code == 503
+    (pending,) = uploads.rows()
+    first = await ada.start_direct(JPEG, key="k")
+    direct = first.json()
+    assert (first.status_code, direct["id"]) == (201, str(pending["id"]))
+    assert first.headers["idempotency-replayed"] == "true"
+    again = (await ada.start_direct(JPEG, key="k")).json()
+    assert again["id"] == direct["id"]
+    for shown in (direct, again):
+        assert uploads.database.tables_with(shown["url"].rpartition("token=")[2]) == []
+    other = await ada.start_direct(PNG, key="k")
+    assert (other.status_code, len(uploads.rows())) == (422, 1)
+
+    assert (await uploads.put(again, JPEG)).status_code == 200
+    sent = (await ada.start_direct(JPEG, key="k")).json()
+    assert (sent["id"], sent["url"], sent["expires_at"]) == (direct["id"], None, None)
+    assert (await ada.complete(direct["id"])).status_code == 202
+    done = (await ada.start_direct(JPEG, key="k")).json()
+    assert (done["id"], done["url"]) == (direct["id"], None)
+
+
+async def test_a_url_that_is_signed_again_is_remembered(
+    uploads: UploadsHarness, ada: Uploader
+) -> None:
+    """What is sent to it after a refusal is erased when it has ended."""
+    await ada.start_direct(JPEG, key="k")
+    uploads.database.rows("update app.uploads set signed_until = app.now() - interval '1 hour'")
+    await ada.start_direct(JPEG, key="k")
+    row = uploads.database.row("select signed_until > app.now() as is_live from app.uploads")
+    assert row["is_live"]

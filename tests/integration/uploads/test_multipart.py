@@ -316,6 +316,8 @@ async def test_an_idempotency_key_makes_one_upload(uploads: UploadsHarness, ada:
     first = await ada.send(JPEG, key="once")
     again = await ada.send(JPEG, key="once")
     assert first.json()["id"] == again.json()["id"]
+    assert "idempotency-replayed" not in first.headers
+    assert again.headers["idempotency-replayed"] == "true"
     other = await ada.send(PNG, "ring.png", key="once")
     assert (other.status_code, other.json()["type"].rpartition("/")[2]) == (
         422,

@@ -20,6 +20,33 @@ from core.settings import Settings
 from tests.harness.http import borrowed_app, offline_client
 
 METHODS = {"get", "post", "put", "patch", "delete"}
+# These create nothing, or are carried out once whatever happens.
+WITHOUT_KEY = {
+    # Sessions and mails of Supabase Auth, which has its own limits and one-time tokens.
+    "sign_up",
+    "confirm",
+    "sign_in",
+    "refresh_session",
+    "sign_out",
+    "recover",
+    "resend_confirmation",
+    "enroll_factor",
+    "challenge_factor",
+    "verify_factor",
+    # Told by vendors, under ids of theirs.
+    "receive_fal_webhook",
+    "receive_stripe_webhook",
+    # Nothing is created.
+    "create_estimate",
+    # The thing that is named is moved on, once: its state says whether it was.
+    "cancel_generation",
+    "complete_upload",
+    "retry_payment",
+    "admin_disable_code",
+    "admin_disable_code_batch",
+}
+# An admin's change of money: the ledger keeps these keys for ever.
+KEY_IS_REQUIRED = {"admin_adjust_credits", "admin_create_refund"}
 # Short, and never cut.
 WHOLE_LISTS = {"/problems", "/v1/operations", "/v1/packs", "/v1/admin/provider-accounts"}
 NOT_PROBLEMS = {("/readyz", "503")}  # answers its checks in any state
@@ -156,6 +183,29 @@ def test_cursors_come_back_as_they_went() -> None:
     for wrong in ("", "%%%", "bm9wZQ", cursor[:-3], "é", other):
         with pytest.raises(InvalidInputError):
             order.place_in(wrong)
+
+
+def test_every_creating_post_takes_a_key(document: dict[str, Any]) -> None:
+    posts = {
+        operation["operationId"]: operation
+        for _, method, operation in _operations(document)
+        if method == "post"
+    }
+    for name, operation in posts.items():
+        headers = {
+            parameter["name"]: parameter
+            for parameter in operation.get("parameters", ())
+            if parameter["in"] == "header"
+        }
+        if name in WITHOUT_KEY:
+            assert "Idempotency-Key" not in headers, name
+            continue
+        assert "Idempotency-Key" in headers, name
+        assert headers["Idempotency-Key"]["required"] == (name in KEY_IS_REQUIRED), name
+        assert {"409", "422"} <= set(operation["responses"]), name
+        answers = [answer for status, answer in operation["responses"].items() if status < "300"]
+        assert any("Idempotency-Replayed" in answer.get("headers", {}) for answer in answers), name
+    assert set(posts) >= WITHOUT_KEY | KEY_IS_REQUIRED
 
 
 def test_every_list_is_a_page(document: dict[str, Any]) -> None:
