@@ -56,7 +56,7 @@ def check_params(operation: Operation, params: dict[str, Any]) -> dict[str, Any]
     return catalog_params.check(operation.params_schema, params)
 
 
-def forget() -> None:
+def invalidate_cache() -> None:
     """After a change of the catalogue that must be seen at once."""
     _remembered.clear()
 

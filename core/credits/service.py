@@ -14,6 +14,7 @@ from core.credits.types import (
     Balance,
     Change,
     Entry,
+    EntryFacts,
     EntryFilters,
     Lot,
     Overview,
@@ -160,11 +161,12 @@ def _starting_balance(
 
 def _entry(row: dict[str, Any], balance_after: Balance | None) -> Entry:
     facts = {name: row[name] for name in Entry.__struct_fields__ if name in row}
-    return msgspec.convert(
-        {**facts, "change": _change(row), "text": words.entry_in_words(row)}
-        | {"balance_after": balance_after},
-        Entry,
-    )
+    told = {
+        "change": _change(row),
+        "text": words.entry_in_words(msgspec.convert(row, EntryFacts)),
+        "balance_after": balance_after,
+    }
+    return msgspec.convert({**facts, **told}, Entry)
 
 
 def _change(row: dict[str, Any]) -> Change:

@@ -66,6 +66,19 @@ class Change(msgspec.Struct, frozen=True):
     debt: int
 
 
+class EntryFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the words of a line are made of; the last two where they are known."""
+
+    kind: EntryKind
+    amount: int
+    debit: str
+    credit: str
+    source: Source | None
+    lot_expires_at: datetime | None
+    operation: str | None = None
+    extended_from: datetime | None = None
+
+
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """One immutable line of the ledger, seen from the user's side."""
 

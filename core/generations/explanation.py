@@ -2,12 +2,14 @@
 
 import uuid
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
-from typing import Any
 
 import msgspec
 
 from core.credits.types import EntryKind, Source
+from core.generations.endings import Ending
+from core.generations.types import CallState, GenerationState, StateChange
 
 
 class LineKind(StrEnum):
@@ -80,11 +82,58 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     lines: list[Line]
 
 
-class RunRows(msgspec.Struct, frozen=True):
-    """The rows of one run, as the queries return them."""
+# --- the rows ------------------------------------------------------------------------------------
 
-    generation: dict[str, Any]
-    transfers: list[dict[str, Any]]
-    calls: list[dict[str, Any]]
-    events: list[dict[str, Any]]
-    late_image: dict[str, Any] | None
+
+class RunRow(msgspec.Struct, frozen=True, kw_only=True):
+    """The generation, with what its operation says."""
+
+    id: uuid.UUID
+    operation: str
+    title: str
+    lane: str
+    state: GenerationState
+    cost_credits: int
+    retry_of: uuid.UUID | None
+    cancel_requested_at: datetime | None
+    ending: Ending | None
+    created_at: datetime
+    finished_at: datetime | None
+    steps: int
+
+
+class TransferRow(MoneyFacts, frozen=True, kw_only=True):
+    """A line of the ledger. `created_at` is the start of its transaction."""
+
+    created_at: datetime
+
+
+class CallRow(msgspec.Struct, frozen=True, kw_only=True):
+    call_id: uuid.UUID
+    endpoint: str
+    step: int
+    attempt: int
+    is_resubmission: bool
+    state: CallState
+    accepted_at: datetime | None
+    ended_at: datetime | None
+    http_status: int | None
+    error_type: str | None
+    billable_units: Decimal | None
+    created_at: datetime
+
+
+class LateImageRow(msgspec.Struct, frozen=True, kw_only=True):
+    created_at: datetime
+    expires_at: datetime
+    bought_as: uuid.UUID | None
+
+
+class RunRows(msgspec.Struct, frozen=True):
+    """`states` are empty when the run's events are over their 90 days."""
+
+    generation: RunRow
+    transfers: list[TransferRow]
+    calls: list[CallRow]
+    states: list[StateChange]
+    late_image: LateImageRow | None

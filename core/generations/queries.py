@@ -2,6 +2,8 @@
 
 import uuid
 
+import msgspec
+
 from core.db import Connection, fetch_all, fetch_one
 from core.generations.explanation import RunRows
 
@@ -18,8 +20,8 @@ where generation.id = %s
 
 # The line that set the credits aside carries the expiry that the lot had then.
 _RUN_TRANSFERS = """
-select entry.id, entry.kind, entry.debit, entry.credit, entry.amount, entry.lot_id, lot.source,
-  entry.lot_expires_at, entry.created_at,
+select entry.id as entry_id, entry.kind, entry.debit, entry.credit, entry.amount, entry.lot_id,
+  lot.source, entry.lot_expires_at, entry.created_at,
   case when entry.kind = 'refund' and taken.lot_expires_at < entry.lot_expires_at
     then taken.lot_expires_at end as extended_from
 from app.ledger_transfers as entry
@@ -33,14 +35,14 @@ order by entry.id
 """
 
 _RUN_CALLS = """
-select id, step, attempt, endpoint, state, is_resubmission, accepted_at, ended_at, http_status,
-  error_type, billable_units, created_at
+select id as call_id, step, attempt, endpoint, state, is_resubmission, accepted_at, ended_at,
+  http_status, error_type, billable_units, created_at
 from app.provider_calls
 where generation_id = %s
 order by attempt
 """
 
-_RUN_EVENTS = """
+_RUN_STATES = """
 select payload ->> 'state' as state, version, created_at as at
 from app.events
 where subject_id = %s
@@ -59,10 +61,13 @@ async def find_run(conn: Connection, generation_id: uuid.UUID) -> RunRows | None
     generation = await fetch_one(conn, _GENERATION, (generation_id,))
     if generation is None:
         return None
-    return RunRows(
-        generation=generation,
-        transfers=await fetch_all(conn, _RUN_TRANSFERS, (generation_id,)),
-        calls=await fetch_all(conn, _RUN_CALLS, (generation_id,)),
-        events=await fetch_all(conn, _RUN_EVENTS, (generation_id,)),
-        late_image=await fetch_one(conn, _RUN_LATE_IMAGE, (generation_id,)),
+    return msgspec.convert(
+        {
+            "generation": generation,
+            "transfers": await fetch_all(conn, _RUN_TRANSFERS, (generation_id,)),
+            "calls": await fetch_all(conn, _RUN_CALLS, (generation_id,)),
+            "states": await fetch_all(conn, _RUN_STATES, (generation_id,)),
+            "late_image": await fetch_one(conn, _RUN_LATE_IMAGE, (generation_id,)),
+        },
+        RunRows,
     )

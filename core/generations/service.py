@@ -1,4 +1,4 @@
-"""What a user does with generations: start, look, cancel, try again, fetch the image.
+"""What a user does with generations: start, read, cancel, try again, fetch the image.
 
 Every function runs in the caller's transaction, scoped to the user: row level security shows own
 rows only, and the writing functions take the identity from the claims.

@@ -78,7 +78,7 @@ async def test_a_new_version_is_seen_after_a_moment(
         " from app.operations where slug = 'packshot'"
     )
     assert (await _operations(db_api))["packshot"].version == 1
-    service.forget()
+    service.invalidate_cache()
     packshot = (await _operations(db_api))["packshot"]
     assert (packshot.version, packshot.cost_credits) == (2, 9)
 

@@ -168,7 +168,9 @@ async def test_the_first_call_may_come_second(pipeline: PipelineHarness, ada: Ph
     assert str(second["id"]) in pipeline.generation(generation_id)["result"]["storage_key"]
 
 
-async def test_a_failing_rival_decides_nothing(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
+async def test_a_superseded_call_that_fails_decides_nothing(
+    pipeline: PipelineHarness, ada: PhotoOwner
+) -> None:
     await pipeline.fault("accept_then_drop", nth=1)
     await pipeline.fault("content_policy", nth=1)
     pipeline.router.hold(WEBHOOKS)
