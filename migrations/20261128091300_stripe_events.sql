@@ -42,7 +42,7 @@ create function app.receive_stripe_event(
   p_id text, p_type text, p_object_id text, p_created double precision, p_payload jsonb,
   p_source text
 )
-  returns uuid
+  returns boolean
   language plpgsql
   security definer
   set search_path = pg_catalog, pg_temp
@@ -52,30 +52,27 @@ begin
   values (p_id, p_type, p_object_id, to_timestamp(p_created), p_payload, p_source)
   on conflict do nothing;
   if not found then
-    return null;
+    return false;
   end if;
-  return app.add_task(
+  perform app.add_task(
     'stripe_event.handle', jsonb_build_object('event_id', p_id), p_id, 'interactive');
+  return true;
 end $$;
 comment on function app.receive_stripe_event is
-$$Keeps a signed event and wants it handled, once. Returns the task, or null for one we have.$$;
+$$Keeps a signed event and wants it handled, once. Returns whether it is new.$$;
 
-create function app.finish_stripe_event(
-  p_event_id text, p_outcome text, p_order_id uuid, p_lease_token uuid
-)
+create function app.finish_stripe_event(p_event_id text, p_outcome text, p_order_id uuid)
   returns void
-  language plpgsql
+  language sql
   security definer
   set search_path = pg_catalog, pg_temp
 as $$
-begin
   update app.stripe_events
   set handled_at = app.now(), outcome = p_outcome, order_id = coalesce(p_order_id, order_id)
-  where id = p_event_id;
-  perform app.complete_task(p_lease_token);
-end $$;
+  where id = p_event_id
+$$;
 comment on function app.finish_stripe_event is
-$$What was done about an event, in the transaction of its effect; completes its task.$$;
+$$What was done about an event, in the transaction of its effect.$$;
 
 create function app.replay_stripe_events(
   p_ids text[], p_from timestamptz, p_to timestamptz, p_types text[], p_limit integer
@@ -123,21 +120,19 @@ comment on function app.replay_stripe_events is
 $$Puts events back to work: the named ones, or those that were received in a range. Audited.
 Returns their ids. Errors: JS403. Replay: handling an event again posts nothing new.$$;
 
-create function app.prune_stripe_events(p_days integer, p_lease_token uuid)
+create function app.prune_stripe_events(p_days integer)
   returns bigint
-  language plpgsql
+  language sql
   security definer
   set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_count bigint;
-begin
-  delete from app.stripe_events
-  where handled_at < app.now() - make_interval(days => p_days);
-  get diagnostics v_count = row_count;
-  perform app.complete_task(p_lease_token);
-  return v_count;
-end $$;
+  with pruned as (
+    delete from app.stripe_events
+    where handled_at < app.now() - make_interval(days => p_days)
+    returning id
+  )
+  select count(*) from pruned
+$$;
 comment on function app.prune_stripe_events is
 $$Handled events older than p_days are deleted: they hold names and addresses. Returns the count.$$;
 
@@ -149,8 +144,8 @@ grant execute on function
   to jewelshot_api;
 grant execute on function
   app.receive_stripe_event(text, text, text, double precision, jsonb, text),
-  app.finish_stripe_event(text, text, uuid, uuid),
-  app.prune_stripe_events(integer, uuid)
+  app.finish_stripe_event(text, text, uuid),
+  app.prune_stripe_events(integer)
   to jewelshot_worker;
 grant execute on function
   app.replay_stripe_events(text[], timestamptz, timestamptz, text[], integer)

@@ -345,7 +345,7 @@ $$The provider's customer of a user; p_replaces is one that the provider no long
 Returns the customer that counts: of two that were made at once the first.$$;
 
 create function app.request_order_sync(p_order_id uuid)
-  returns uuid
+  returns void
   language plpgsql
   security definer
   set search_path = pg_catalog, pg_temp
@@ -368,13 +368,14 @@ begin
   if v_order.state not in ('created', 'open', 'processing', 'expired')
     or v_order.asked_at > app.clock_now() - interval '1 second'
   then
-    return null;
+    return;
   end if;
-  return app.add_task(
+  perform app.add_task(
     'payment.sync', jsonb_build_object('order_id', p_order_id), p_order_id::text, 'interactive');
 end $$;
 comment on function app.request_order_sync is
-$$Wants an order that has not ended synced; a moment after the last fetch at the earliest. Returns the task or null. Errors: JS401, JS404.$$;
+$$Wants an order that has not ended synced; a moment after the last fetch at the earliest.
+Errors: JS401, JS404.$$;
 
 create function app.settle_order(p_order_id uuid)
   returns app.orders
@@ -456,8 +457,7 @@ $$Recomputes what of a paid order goes back and posts the difference, never the 
 Expects the locks of account and order. Posts under the order's version, which rises each time.$$;
 
 create function app.sync_order(
-  p_order_id uuid, p_version integer, p_asked_at timestamptz, p_state jsonb, p_event_id text,
-  p_lease_token uuid
+  p_order_id uuid, p_version integer, p_asked_at timestamptz, p_state jsonb
 )
   returns jsonb
   language plpgsql
@@ -534,10 +534,6 @@ begin
     perform app.mirror_disputes(v_before, v_fetched.disputes);
     v_order := app.settle_order(p_order_id);
   end if;
-  if p_event_id is not null then
-    perform app.finish_stripe_event(p_event_id, v_order.state, p_order_id, null);
-  end if;
-  perform app.complete_task(p_lease_token);
   return jsonb_build_object('state', v_order.state, 'was', v_before.state,
     'granted', v_before.paid_at is null and v_order.paid_at is not null,
     'credits_reversed', v_order.credits_reversed - v_before.credits_reversed);
@@ -549,7 +545,7 @@ answer is null and the caller fetches again, unless a state was written whose fe
 that one counts.
 p_state is a FetchedState of core/payments/fetch.py.
 Returns {state, was, granted, credits_reversed}, the last one as a difference.
-Locks: account, order, lots, task. Errors: JS404, JS430. Replay: the same state posts nothing.$$;
+Locks: account, order, lots. Errors: JS404. Replay: the same state posts nothing.$$;
 
 reset role;
 revoke create on schema app from jewelshot_ledger;
@@ -565,5 +561,5 @@ grant execute on function
   app.record_customer(uuid, text, text)
   to jewelshot_api;
 grant execute on function
-  app.sync_order(uuid, integer, timestamptz, jsonb, text, uuid)
+  app.sync_order(uuid, integer, timestamptz, jsonb)
   to jewelshot_worker;

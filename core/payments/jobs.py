@@ -38,27 +38,21 @@ class PaymentTools(Protocol):
 async def sync(tools: PaymentTools, task: Task) -> Outcome:
     """`payment.sync` {order_id}"""
     with _provider(tools) as provider:
-        await sync_order(
-            tools.db, provider, uuid.UUID(task.args["order_id"]), lease_token=task.lease_token
-        )
+        await sync_order(tools.db, provider, uuid.UUID(task.args["order_id"]))
     return DONE
 
 
 async def handle_event(tools: PaymentTools, task: Task) -> Outcome:
     """`stripe_event.handle` {event_id}"""
     with _provider(tools) as provider:
-        await handle.handle_event(
-            tools.db, provider, task.args["event_id"], lease_token=task.lease_token
-        )
+        await handle.handle_event(tools.db, provider, task.args["event_id"])
     return DONE
 
 
 async def make_return(tools: PaymentTools, task: Task) -> Outcome:
     """`return.create` {return_id}"""
     with _provider(tools) as provider:
-        await create_return(
-            tools.db, provider, uuid.UUID(task.args["return_id"]), lease_token=task.lease_token
-        )
+        await create_return(tools.db, provider, uuid.UUID(task.args["return_id"]))
     return DONE
 
 
@@ -88,9 +82,9 @@ async def compare_day(tools: PaymentTools, _: Task) -> Outcome:
     return await _scheduled(tools, functools.partial(catch_up.compare_day, day=yesterday))
 
 
-async def prune_events(tools: PaymentTools, task: Task) -> Outcome:
+async def prune_events(tools: PaymentTools, _: Task) -> Outcome:
     """`payments.prune_events` {}"""
-    pruned = await tools.db.run(lambda conn: events.prune(conn, lease_token=task.lease_token))
+    pruned = await tools.db.run(events.prune)
     if pruned:
         log.info("stripe_events.pruned", count=pruned)
     return DONE

@@ -38,16 +38,16 @@ NOUN = Noun(
     figures="select * from app.payments_figures()",
     jobs={
         "payment.sync": Job(
-            run=jobs.sync, fence=Fence.LEASE, when_dead=f"The order stays as it was. {_HEALED}"
+            run=jobs.sync, fence=Fence.STATE, when_dead=f"The order stays as it was. {_HEALED}"
         ),
         "stripe_event.handle": Job(
             run=jobs.handle_event,
-            fence=Fence.LEASE,
+            fence=Fence.STATE,
             when_dead=f"The event is kept and not handled. {_HEALED}",
         ),
         "return.create": Job(
             run=jobs.make_return,
-            fence=Fence.LEASE,
+            fence=Fence.STATE,
             when_dead=f"The return of money stays requested, its credits are set aside. {_HEALED}",
         ),
         "payments.sync_unsettled": Job(
@@ -62,6 +62,6 @@ NOUN = Noun(
             fence=Fence.STATE,
             when_dead="That day was not compared with Stripe's books: replay it the same day.",
         ),
-        "payments.prune_events": Job(run=jobs.prune_events, fence=Fence.LEASE, when_dead=_NEXT_RUN),
+        "payments.prune_events": Job(run=jobs.prune_events, fence=Fence.STATE, when_dead=_NEXT_RUN),
     },
 )

@@ -196,21 +196,16 @@ async def write_state(
     conn: Connection,
     snapshot: OrderSnapshot,
     fetched: FetchedState,
-    *,
-    event_id: str | None,
-    lease_token: uuid.UUID | None,
 ) -> Synced | None:
     """What was changed, or None: the order has moved on since the snapshot."""
     row = await fetch_one(
         conn,
-        "select app.sync_order(%s, %s, %s, %s, %s, %s) as result",
+        "select app.sync_order(%s, %s, %s, %s) as result",
         (
             snapshot.order.id,
             snapshot.order.version,
             snapshot.asked_at,
             Jsonb(msgspec.to_builtins(fetched)),
-            event_id,
-            lease_token,
         ),
     )
     assert row is not None

@@ -80,16 +80,10 @@ async def list_returns(
     return await queries.list_returns(conn, order_id=order_id, before=before, limit=limit)
 
 
-async def create_return(
-    db: Database,
-    provider: PaymentProvider,
-    return_id: uuid.UUID,
-    *,
-    lease_token: uuid.UUID | None = None,
-) -> None:
+async def create_return(db: Database, provider: PaymentProvider, return_id: uuid.UUID) -> None:
     """Make a requested return at the provider, at most once, and sync its order. For the worker.
 
-    Raises: NotFoundError, PaymentProviderError, RetryableError, LeaseLostError.
+    Raises: NotFoundError, PaymentProviderError, RetryableError.
     Replay: a return that the provider has is found by our id and not made again.
     """
 
@@ -105,7 +99,7 @@ async def create_return(
             reason = error.reason
             log.warning("payment.return_refused", return_id=str(return_id), reason=reason)
             await db.run(lambda conn: queries.refuse_return(conn, return_id, reason))
-    await sync_order(db, provider, order.id, lease_token=lease_token)
+    await sync_order(db, provider, order.id)
 
 
 async def _ensure_made(

@@ -8,6 +8,7 @@ asked again.
 import asyncio
 import random
 import uuid
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
@@ -23,6 +24,8 @@ log = structlog.get_logger()
 
 ATTEMPTS_MAX: Final = 10
 
+WithSynced = Callable[[Connection, Synced], Awaitable[None]]
+
 
 async def sync_order(
     db: Database,
@@ -30,28 +33,43 @@ async def sync_order(
     order_id: uuid.UUID,
     *,
     claimed_session_id: str | None = None,
-    event_id: str | None = None,
-    lease_token: uuid.UUID | None = None,
+    record: WithSynced | None = None,
 ) -> Synced:
-    """`claimed_session_id` is a session that claims to be of this order.
+    """`claimed_session_id` is a session that claims to be of this order. `record` writes, in the
+    transaction of the effect, what else follows from it.
 
-    The event is marked handled and the task completed in the transaction of the effect.
-    Raises: NotFoundError, PaymentProviderError, RetryableError, LeaseLostError.
+    Raises: NotFoundError, PaymentProviderError, RetryableError.
     Replay: safe; what was granted or clawed back is not posted again.
     """
     for _ in range(ATTEMPTS_MAX):
-        snapshot = await db.run(lambda conn: _get_snapshot(conn, order_id))
-        fetched = await fetch_state(provider, snapshot, claimed_session_id)
-        synced = await db.run(
-            lambda conn, snapshot=snapshot, fetched=fetched: queries.write_state(  # type: ignore[misc]
-                conn, snapshot, fetched, event_id=event_id, lease_token=lease_token
-            )
-        )
+        synced = await _try_to_sync(db, provider, order_id, claimed_session_id, record)
         if synced is not None:
-            _report(order_id, fetched, synced)
             return synced
         await asyncio.sleep(random.uniform(0, 0.1))  # noqa: S311  spreads writers, no secret
     raise RetryableError("order_busy")
+
+
+async def _try_to_sync(
+    db: Database,
+    provider: PaymentProvider,
+    order_id: uuid.UUID,
+    claimed_session_id: str | None,
+    record: WithSynced | None,
+) -> Synced | None:
+    """None: the order has moved on while the provider was asked."""
+    snapshot = await db.run(lambda conn: _get_snapshot(conn, order_id))
+    fetched = await fetch_state(provider, snapshot, claimed_session_id)
+
+    async def write(conn: Connection) -> Synced | None:
+        synced = await queries.write_state(conn, snapshot, fetched)
+        if synced is not None and record is not None:
+            await record(conn, synced)
+        return synced
+
+    synced = await db.run(write)
+    if synced is not None:
+        _report(order_id, fetched, synced)
+    return synced
 
 
 async def _get_snapshot(conn: Connection, order_id: uuid.UUID) -> OrderSnapshot:

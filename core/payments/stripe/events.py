@@ -56,11 +56,12 @@ async def record(conn: Connection, event: ReceivedEvent, *, source: str) -> bool
     """Keeps an event to be handled; False where it is known already."""
     row = await fetch_one(
         conn,
-        "select app.receive_stripe_event(%s, %s, %s, %s, %s, %s) as task_id",
+        "select app.receive_stripe_event(%s, %s, %s, %s, %s, %s) as is_new",
         (event.id, event.type, event.object_id, event.created, Jsonb(event.payload), source),
     )
     assert row is not None
-    return row["task_id"] is not None
+    is_new: bool = row["is_new"]
+    return is_new
 
 
 async def find_event(conn: Connection, event_id: str) -> StripeEvent | None:
@@ -128,18 +129,10 @@ async def list_stranded(conn: Connection, *, older_than_seconds: float, limit: i
 
 
 async def finish(
-    conn: Connection,
-    event_id: str,
-    outcome: str,
-    *,
-    order_id: uuid.UUID | None,
-    lease_token: uuid.UUID | None,
+    conn: Connection, event_id: str, outcome: str, *, order_id: uuid.UUID | None
 ) -> None:
-    """Mark an event that changes no order and complete its task. Raises: LeaseLostError."""
-    await conn.execute(
-        "select app.finish_stripe_event(%s, %s, %s, %s)",
-        (event_id, outcome, order_id, lease_token),
-    )
+    """Mark an event handled, in the transaction of its effect."""
+    await conn.execute("select app.finish_stripe_event(%s, %s, %s)", (event_id, outcome, order_id))
 
 
 async def replay(
@@ -163,10 +156,8 @@ async def replay(
     return [row["id"] for row in rows]
 
 
-async def prune(conn: Connection, *, lease_token: uuid.UUID) -> int:
-    """Delete what was handled more than KEPT_DAYS ago and complete the task; how many."""
-    row = await fetch_one(
-        conn, "select app.prune_stripe_events(%s, %s) as pruned", (KEPT_DAYS, lease_token)
-    )
+async def prune(conn: Connection) -> int:
+    """Delete what was handled more than KEPT_DAYS ago; how many."""
+    row = await fetch_one(conn, "select app.prune_stripe_events(%s) as pruned", (KEPT_DAYS,))
     assert row is not None
     return int(row["pruned"])

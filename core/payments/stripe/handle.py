@@ -15,6 +15,7 @@ from core.payments.stripe import events
 from core.payments.stripe.client import StripeClient
 from core.payments.stripe.types import StripeEvent, Subject, received_event
 from core.payments.sync import sync_order
+from core.payments.types import Synced
 
 log = structlog.get_logger()
 
@@ -30,18 +31,12 @@ class _Found(msgspec.Struct, frozen=True):
     order_id: uuid.UUID | None
 
 
-async def handle_event(
-    db: Database,
-    provider: PaymentProvider,
-    event_id: str,
-    *,
-    lease_token: uuid.UUID | None = None,
-) -> None:
+async def handle_event(db: Database, provider: PaymentProvider, event_id: str) -> None:
     """Sync the order that an event is about; the event is marked in the transaction of the effect.
 
-    Raises: PaymentProviderError, RetryableError, LeaseLostError.
+    Raises: PaymentProviderError, RetryableError.
     """
-    found = await db.run(lambda conn: _load(conn, event_id, lease_token))
+    found = await db.run(lambda conn: _find(conn, event_id))
     if found is None:
         return
     event, order_id = found.event, found.order_id
@@ -52,20 +47,14 @@ async def handle_event(
     if order_id is None or event.type in events.NOTED_TYPES:
         outcome = "noted" if order_id is not None else "ignored: no order of ours"
         log.info("stripe_event.passed_over", event_id=event_id, type=event.type, outcome=outcome)
-        await db.run(
-            lambda conn: events.finish(
-                conn, event_id, outcome, order_id=order_id, lease_token=lease_token
-            )
-        )
+        await db.run(lambda conn: events.finish(conn, event_id, outcome, order_id=order_id))
         return
-    await sync_order(
-        db,
-        provider,
-        order_id,
-        claimed_session_id=found.subject.id if event.type in events.SESSION_TYPES else None,
-        event_id=event_id,
-        lease_token=lease_token,
-    )
+
+    async def finish(conn: Connection, synced: Synced) -> None:
+        await events.finish(conn, event_id, synced.state, order_id=order_id)
+
+    claimed = found.subject.id if event.type in events.SESSION_TYPES else None
+    await sync_order(db, provider, order_id, claimed_session_id=claimed, record=finish)
 
 
 async def handle_stranded(
@@ -96,12 +85,10 @@ async def fetch_missed(db: Database, client: StripeClient, *, today: date | None
     return new
 
 
-async def _load(conn: Connection, event_id: str, lease_token: uuid.UUID | None) -> _Found | None:
-    """The event and the order that our rows know it by; None once it is handled or gone."""
+async def _find(conn: Connection, event_id: str) -> _Found | None:
+    """The event and the order that our rows know it by; None once it is handled or pruned."""
     event = await events.find_event(conn, event_id)
     if event is None or event.handled_at is not None:
-        outcome = (event and event.outcome) or "gone"
-        await events.finish(conn, event_id, outcome, order_id=None, lease_token=lease_token)
         return None
     assert event.payload is not None
     subject = _subject_of(event.payload["data"]["object"])
