@@ -19,6 +19,7 @@ from core.credits.errors import InsufficientCreditsError, MoneyInvariantError
 from core.generations.errors import GenerationReason
 from core.identity.errors import AccessReason, BadCredentialsError, NoIdentityError
 from core.pixels.errors import Found, PayloadTooLargeError, PhotoReason, UnsupportedMediaError
+from core.tasks.errors import LeaseLostError
 from core.uploads.errors import UploadReason
 from core.words.say import SENTENCES, figures_of, say
 
@@ -178,7 +179,7 @@ BY_ERROR: dict[type[errors.DomainError], ProblemKind] = {
         members=errors.QuotaError(reason=UploadReason.UNFINISHED_UPLOADS, limit=200).fields,
         retry_after_seconds=30,
     ),
-    errors.LeaseLostError: ProblemKind(
+    LeaseLostError: ProblemKind(
         status=409,
         slug="lease-lost",
         title="Somebody else works on this now",

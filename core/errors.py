@@ -205,13 +205,6 @@ class QuotaError(DomainError):
     limit: int
 
 
-class LeaseLostError(DomainError):
-    """Another worker holds this now: stop and write nothing."""
-
-    sqlstate = "JS430"
-    in_jobs = InJobs.STOP
-
-
 class RequestInProgressError(DomainError):
     """The same idempotency key is being executed."""
 

@@ -20,6 +20,7 @@ from core.changes import Change
 from core.db import Connection, may_pass, savepoint
 from core.errors import FailureKind, InJobs, JobFailure
 from core.tasks import outbox
+from core.tasks.errors import LeaseLostError
 from core.tasks.jobs import Again, Job
 from core.tasks.outbox import Task
 from worker.context import WorkerContext
@@ -204,7 +205,7 @@ async def give_up(
 
     try:
         change = await ctx.db.run(work)
-    except errors.LeaseLostError:
+    except LeaseLostError:
         return "lease_lost"
     log.error("job.dead_letter", job=task.job, task_id=str(task.id), reason=reason)
     await ctx.changes.publish(change)

@@ -16,31 +16,14 @@ from core.errors import DomainError, InvalidInputError, NotAllowedError
 from core.identity import sessions
 from core.identity.errors import AccessReason, BadCredentialsError
 from core.identity.supabase_auth import LinkType, SignedIn
+from core.words.say import say
 
 log = structlog.get_logger()
 
 AnyRequest = Request[Any, Any, Any]
 # After these the person needs a password of their own.
 _ASKS_PASSWORD = frozenset({"recovery", "invite"})
-_WORDS: dict[str, tuple[str, str, str]] = {
-    "recovery": (
-        "Choose a new password",
-        "Eight characters at least; a few words are better than one.",
-        "",
-    ),
-    "invite": ("Welcome to Jewelshot", "Choose a password to finish your account.", ""),
-    "magiclink": ("Sign in", "Press the button to sign in.", "Sign in"),
-    "email_change": (
-        "Confirm your new address",
-        "Press the button to confirm that this address is yours.",
-        "Confirm the address",
-    ),
-}
-_CONFIRM = (
-    "Confirm your address",
-    "One step left: press the button, and your account is ready.",
-    "Confirm and open my account",
-)
+_LIKE = {"signup": "email"}
 _SESSION_CHARACTERS_MAX = 16_384
 
 
@@ -58,16 +41,16 @@ async def show_confirm_page(
 ) -> Response[str]:
     link = _read_link(token_hash, link_type)
     if link is None:
-        return _failed("This link is not complete.", status_code=400)
+        return _failed("incomplete_link", status_code=400)
     token_hash, kind = link
-    title, lead, button = _WORDS.get(kind, _CONFIRM)
     if kind in _ASKS_PASSWORD:
         return _password_form(kind, token_hash=token_hash)
+    words = f"page.confirm.{_LIKE.get(kind, kind)}"
     return pages.render(
         "confirm.html",
-        title=title,
-        lead=lead,
-        button=button,
+        title=say(f"{words}.title"),
+        lead=say(f"{words}.lead"),
+        button=say(f"{words}.button"),
         token_hash=token_hash,
         type=kind,
     )
@@ -87,7 +70,7 @@ async def use_confirm_link(
 ) -> Response[str]:
     link = _read_link(data.token_hash, data.type)
     if link is None:
-        return _failed("This link is not complete.", status_code=400)
+        return _failed("incomplete_link", status_code=400)
     token_hash, link_type = link
     try:
         if link_type in _ASKS_PASSWORD:
@@ -95,29 +78,25 @@ async def use_confirm_link(
         session = await resources.auth.confirm_link(token_hash, link_type)
         return await _confirmed(request, resources, session)
     except BadCredentialsError:
-        return _failed("This link was used already, or its time is over.", status_code=401)
+        return _failed("used_link", status_code=401)
     except DomainError as error:
         log.warning("auth.confirm_page_failed", error=type(error).__name__)
-        return _failed("That did not work just now.", status_code=503)
+        return _failed("not_now", status_code=503)
 
 
 async def _confirmed(
     request: AnyRequest, resources: Resources, session: SignedIn | None
 ) -> Response[str]:
     if session is None:
-        return _done(
-            resources, "Almost done", "Now open the link in the mail to the other address."
-        )
+        return _done(resources, "other_address")
     context = context_of(request)
     welcome = await sessions.welcome(
         resources.db, resources.tokens, session, network=context.client_network
     )
     context.claims = welcome.claims
-    granted = welcome.opening is not None and welcome.opening.granted
-    lead = "Your address is confirmed."
-    if granted and welcome.opening is not None:
-        lead += f" {welcome.opening.credits} free credits are waiting in your account."
-    return _done(resources, "You are in", lead)
+    if welcome.opening is not None and welcome.opening.granted:
+        return _done(resources, "confirmed_with_credits", credits=welcome.opening.credits)
+    return _done(resources, "confirmed")
 
 
 async def _set_password(
@@ -132,7 +111,7 @@ async def _set_password(
             link_type,
             token_hash=token_hash,
             session=data.session,
-            error="Choose a password of at most 72 characters.",
+            fault="too_long",
         )
     access_token = data.session
     if not access_token:
@@ -144,21 +123,16 @@ async def _set_password(
     try:
         await resources.auth.update_password(access_token, claims, password, None)
     except InvalidInputError as error:
-        weak = error.reason is AccessReason.WEAK_PASSWORD
+        is_weak = error.reason is AccessReason.WEAK_PASSWORD
         return _password_form(
             link_type,
             token_hash=token_hash,
             session=access_token,
-            error="That password is too easy to guess. Take a longer one."
-            if weak
-            else "That password cannot be used. Take another one.",
+            fault="weak" if is_weak else "refused",
         )
     except NotAllowedError:
-        return _failed(
-            "Your account is protected by a second factor: change the password in the app.",
-            status_code=403,
-        )
-    return _done(resources, "Password saved", "Sign in with your new password.")
+        return _failed("second_factor", status_code=403)
+    return _done(resources, "password_saved")
 
 
 def _read_link(token_hash: str, link_type: str) -> tuple[str, LinkType] | None:
@@ -169,34 +143,45 @@ def _read_link(token_hash: str, link_type: str) -> tuple[str, LinkType] | None:
 
 
 def _password_form(
-    link_type: str, *, token_hash: str, session: str = "", error: str = ""
+    link_type: str, *, token_hash: str, session: str = "", fault: str | None = None
 ) -> Response[str]:
-    title, lead, _ = _WORDS[link_type]
+    words = f"page.confirm.{link_type}"
+    error_html = ""
+    if fault is not None:
+        text = pages.escape(say(f"page.confirm.password_fault.{fault}"))
+        error_html = f'<p class="bad" role="alert">{text}</p>'
     return pages.render(
         "password.html",
-        title=title,
-        status_code=422 if error else 200,
-        lead=lead,
-        error_html=f'<p class="bad" role="alert">{pages.escape(error)}</p>' if error else "",
+        title=say(f"{words}.title"),
+        status_code=200 if fault is None else 422,
+        lead=say(f"{words}.lead"),
+        error_html=error_html,
         token_hash=token_hash,
         type=link_type,
         session=session,
     )
 
 
-def _done(resources: Resources, title: str, lead: str) -> Response[str]:
+def _done(resources: Resources, end: str, **figures: Any) -> Response[str]:
     site = resources.settings.site_url
-    link = f'<a class="button" href="{pages.escape(site)}">Continue</a>' if site else ""
-    return pages.render("done.html", title=title, lead=lead, link_html=link)
+    text = say("page.confirm.done.continue")
+    link = f'<a class="button" href="{pages.escape(site)}">{text}</a>' if site else ""
+    words = f"page.confirm.done.{end}"
+    return pages.render(
+        "done.html",
+        title=say(f"{words}.title"),
+        lead=say(f"{words}.lead", **figures),
+        link_html=link,
+    )
 
 
-def _failed(lead: str, *, status_code: int) -> Response[str]:
+def _failed(fault: str, *, status_code: int) -> Response[str]:
     return pages.render(
         "failed.html",
-        title="This did not work",
+        title=say("page.confirm.failed.title"),
         status_code=status_code,
-        lead=lead,
-        hint="Ask for a new link where you signed up or signed in.",
+        lead=say(f"page.confirm.failed.{fault}"),
+        hint=say("page.confirm.failed.hint"),
     )
 
 

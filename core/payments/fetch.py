@@ -18,7 +18,7 @@ from core.payments.provider import (
     ProviderReturn,
     SessionState,
 )
-from core.payments.types import Order, OrderState, ReturnState
+from core.payments.types import Order, OrderState, ReturnState, ReviewReason
 from core.payments.verify import find_mismatch
 
 log = structlog.get_logger()
@@ -44,7 +44,7 @@ class FetchedState(msgspec.Struct, frozen=True, kw_only=True):
     """What the provider says of an order, as app.sync_order writes it."""
 
     outcome: OrderState
-    review_reason: str | None = None
+    review_reason: ReviewReason | None = None
     failure_reason: str | None = None
     session_id: str | None = None
     session_url: str | None = None
@@ -88,7 +88,7 @@ async def _fetch_paid(
         disputes = await provider.list_disputes(session.payment_id)
     state = FetchedState(
         outcome=OrderState.REVIEW if mismatch else OrderState.PAID,
-        review_reason=mismatch or ("paid_twice" if is_paid_twice else None),
+        review_reason=mismatch or (ReviewReason.PAID_TWICE if is_paid_twice else None),
         session_id=session.id,
         customer_id=session.customer_id,
         provider_payment_id=session.payment_id,

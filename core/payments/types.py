@@ -40,6 +40,20 @@ class ReturnState(StrEnum):
     REFUSED = "refused"
 
 
+class ReviewReason(StrEnum):
+    """What of a payment differs from its order, so that somebody has to look."""
+
+    AMOUNT_SUBTOTAL = "amount_subtotal"
+    CURRENCY = "currency"
+    LINE_ITEMS = "line_items"
+    MODE = "mode"
+    OTHER_ORDER = "other_order"
+    OTHER_USER = "other_user"
+    PAID_TWICE = "paid_twice"
+    PRICE = "price"
+    QUANTITY = "quantity"
+
+
 class ReturnOrigin(StrEnum):
     BUYER = "buyer"
     ADMIN = "admin"
@@ -90,7 +104,7 @@ class Order(msgspec.Struct, frozen=True):
     provider_payment_id: str | None
     amount_total: int | None
     failure_reason: str | None
-    review_reason: str | None
+    review_reason: ReviewReason | None
     invoice_id: str | None
     invoice_url: str | None
     invoice_pdf_url: str | None

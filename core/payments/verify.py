@@ -5,21 +5,23 @@ from the order. `amount_total` is not compared: tax raises it and a promotion co
 """
 
 from core.payments.provider import CheckoutSession
-from core.payments.types import Order
+from core.payments.types import Order, ReviewReason
 
 
-def find_mismatch(order: Order, session: CheckoutSession, price_id: str | None) -> str | None:
-    """A stable word for the first thing that differs from the order, or None: grant."""
+def find_mismatch(
+    order: Order, session: CheckoutSession, price_id: str | None
+) -> ReviewReason | None:
+    """The first thing that differs from the order, or None: grant."""
     item = session.items[0] if len(session.items) == 1 else None
     checks = {
-        "other_order": session.order_reference == str(order.id)
+        ReviewReason.OTHER_ORDER: session.order_reference == str(order.id)
         and session.metadata.get("order_id") == str(order.id),
-        "other_user": session.metadata.get("user_id") == str(order.user_id),
-        "mode": session.is_one_time,
-        "line_items": item is not None,
-        "quantity": item is not None and item.quantity == 1,
-        "price": item is not None and price_id is not None and item.price_id == price_id,
-        "currency": session.currency == order.currency,
-        "amount_subtotal": session.amount_subtotal == order.unit_amount,
+        ReviewReason.OTHER_USER: session.metadata.get("user_id") == str(order.user_id),
+        ReviewReason.MODE: session.is_one_time,
+        ReviewReason.LINE_ITEMS: item is not None,
+        ReviewReason.QUANTITY: item is not None and item.quantity == 1,
+        ReviewReason.PRICE: item is not None and price_id is not None and item.price_id == price_id,
+        ReviewReason.CURRENCY: session.currency == order.currency,
+        ReviewReason.AMOUNT_SUBTOTAL: session.amount_subtotal == order.unit_amount,
     }
     return next((name for name, holds in checks.items() if not holds), None)

@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 
 from core.db import Connection, fetch_all, fetch_one
-from core.errors import FailureKind, LeaseLostError
+from core.errors import FailureKind
+from core.tasks.errors import LeaseLostError
 
 QUEUES = ("interactive", "default", "background")  # in the order in which workers serve them
 

@@ -11,13 +11,14 @@ import msgspec
 import structlog
 
 from core.db import Connection, Database
-from core.errors import LeaseLostError, NotFoundError
+from core.errors import NotFoundError
 from core.pixels import remote
 from core.pixels.errors import PayloadTooLargeError, UnsupportedMediaError
 from core.pixels.pool import PixelPool
 from core.pixels.types import NormalisedImage
 from core.settings import Settings
 from core.storage.types import Storage
+from core.tasks.errors import LeaseLostError
 from core.tasks.jobs import DONE, Outcome
 from core.tasks.outbox import Task
 from core.uploads import queries

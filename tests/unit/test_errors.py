@@ -30,6 +30,7 @@ from core.errors import (
 from core.generations.errors import AlreadyBoughtError, GenerationReason
 from core.identity.errors import NoIdentityError
 from core.sql_errors import decode
+from core.tasks.errors import LeaseLostError
 from core.words.say import figures_of
 from tests.harness.errors import example, required_of, subclasses
 from tests.unit.test_structure import migrations_text, sources, tree_of
@@ -123,7 +124,7 @@ def test_the_detail_of_sql_fills_declared_fields() -> None:
     assert plain == ConflictError(reason=GenerationReason.ALREADY_FINISHED, state="failed")
     assert isinstance(plain, ConflictError)
     assert plain.reason is GenerationReason.ALREADY_FINISHED
-    assert decode("JS430", None) == errors.LeaseLostError()
+    assert decode("JS430", None) == LeaseLostError()
     assert decode("JS401", None) == NoIdentityError()
     assert decode("23505", None) is None
 

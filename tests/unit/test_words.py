@@ -1,7 +1,9 @@
 """One table of sentences: every word that people may meet has one, and every one is met."""
 
+import ast
 import datetime as dt
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from typing import get_args
 
 import pytest
@@ -19,12 +21,19 @@ from core.people.events import AccountEventType
 from core.pixels.errors import Carried, Found
 from core.pixels.formats.base import ImageFormat
 from core.words.say import SENTENCES, figures_of, say
+from tests.unit.test_structure import sources, tree_of
+
+
+def both(*names: str, parts: str) -> set[str]:
+    return {f"{name}.{part}" for name in names for part in parts.split()}
+
 
 # Of each table: the words that need a sentence, and further keys that code asks for by name.
 OPEN_CALLS = {CallState.SUBMITTING, CallState.ACCEPTED, CallState.AMBIGUOUS}
 TABLES: dict[str, tuple[Iterable[str], set[str]]] = {
     "account_event": (AccountEventType, set()),
     "ending": (Ending, set()),
+    "dead_letter": ((), {"unknown_job"}),
     "entry": (
         (),
         {
@@ -48,6 +57,29 @@ TABLES: dict[str, tuple[Iterable[str], set[str]]] = {
     ),
     "lane": (get_args(Lane), set()),
     "order_state": (OrderState, set()),
+    "page.checkout": ((), {"link", *both("cancelled", "paid", "back", parts="title lead hint")}),
+    "page.confirm": (
+        (),
+        {
+            *both("recovery", "invite", parts="title lead"),
+            *both("magiclink", "email_change", "email", parts="title lead button"),
+        },
+    ),
+    "page.confirm.done": (
+        (),
+        {
+            "continue",
+            *both(
+                *("other_address", "confirmed", "confirmed_with_credits", "password_saved"),
+                parts="title lead",
+            ),
+        },
+    ),
+    "page.confirm.failed": (
+        (),
+        {"title", "hint", "incomplete_link", "used_link", "not_now", "second_factor"},
+    ),
+    "page.confirm.password_fault": ((), {"too_long", "weak", "refused"}),
     "param": (
         (*params.LIMITS, *params.BRANCHES),
         {"required", "unknown", "unknown_all", "control_characters", "type", "enum", "other"},
@@ -85,6 +117,43 @@ def test_sentences_read_well(key: str) -> None:
     assert "  " not in sentence
     assert "\n" not in sentence
     figures_of(key)  # its braces are balanced
+
+
+# Calls whose sentences are for whoever runs or reads the product, not for the people who use it:
+# descriptions of the API and of jobs, and errors of programmers and operators.
+ELSEWHERE = (
+    *("api.routes.", "api.http.", "api.problems", "api.openapi"),
+    "core.generations.providers.fal.",  # what a model is told
+)
+NOT_FOR_PEOPLE = {"Meta", "Job", "OutputRuleError", "ValueError", "Schedule"}
+_SENTENCE = re.compile(r"[A-Z][^.]* [^.]*.*[.!?]$", re.DOTALL)
+
+
+def sentences_in(node: ast.AST) -> Iterator[ast.Constant]:
+    """String constants that read like a sentence, but for docstrings and what is named above."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant):
+            continue
+        if isinstance(child, ast.Call):
+            name = child.func
+            called = name.id if isinstance(name, ast.Name) else getattr(name, "attr", "")
+            if called in NOT_FOR_PEOPLE:
+                continue
+        if isinstance(child, ast.Constant) and isinstance(child.value, str):
+            if _SENTENCE.match(child.value):
+                yield child
+        else:
+            yield from sentences_in(child)
+
+
+def test_sentences_for_people_stand_in_the_table_alone() -> None:
+    wrong = [
+        f"{name}:{found.lineno} {found.value!r}"
+        for name, path in sources("core", "api", "worker")
+        if not name.startswith(ELSEWHERE) and not name.endswith(".noun")
+        for found in sentences_in(tree_of(path))
+    ]
+    assert wrong == []
 
 
 def test_figures_have_forms() -> None:

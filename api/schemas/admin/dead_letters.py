@@ -9,8 +9,7 @@ from msgspec import Meta
 
 from core.nouns import find_job
 from core.tasks.dead_letters import DeadLetter
-
-_UNKNOWN = "This version knows no such job: nothing was done, and a replay does nothing either."
+from core.words.say import say
 
 
 class DeadLetterView(msgspec.Struct, frozen=True):
@@ -38,7 +37,8 @@ class DeadLetterView(msgspec.Struct, frozen=True):
 def dead_letter_view(letter: DeadLetter) -> DeadLetterView:
     job = find_job(letter.job)
     return DeadLetterView(
-        **msgspec.structs.asdict(letter), meaning=_UNKNOWN if job is None else job.when_dead
+        **msgspec.structs.asdict(letter),
+        meaning=say("dead_letter.unknown_job") if job is None else job.when_dead,
     )
 
 

@@ -10,7 +10,7 @@ from msgspec import Meta
 from api.schemas.payments import PaymentView, payment_view
 from api.schemas.refunds import AMOUNT_MAX, REASON_LENGTH_MAX, RefundView, refund_view
 from core.payments.stripe.types import StripeEvent
-from core.payments.types import Order, Return
+from core.payments.types import Order, Return, ReviewReason
 
 REPLAYED_MAX = 1000
 
@@ -79,7 +79,8 @@ class AdminOrderView(PaymentView, frozen=True, kw_only=True):
     version: Annotated[int, Meta(description="Rises with each sync.")]
     attempt: Annotated[int, Meta(description="Sessions that were wanted for it.")]
     review_reason: Annotated[
-        str | None, Meta(description="What differs from the order.", examples=["amount_subtotal"])
+        ReviewReason | None,
+        Meta(description="What differs from the order.", examples=["amount_subtotal"]),
     ]
     session_id: str | None
     payment_intent: str | None

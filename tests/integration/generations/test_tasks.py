@@ -5,9 +5,9 @@ import uuid
 
 import pytest
 
-from core import errors
 from core.generations.pipeline import collect
 from core.tasks import outbox
+from core.tasks.errors import LeaseLostError
 from core.tasks.outbox import Task
 from tests.harness.pipeline import SUPABASE_URL, PhotoOwner, PipelineHarness
 from tests.integration.generations.conftest import OpenPipeline
@@ -57,7 +57,7 @@ async def test_a_lost_lease_writes_nothing(pipeline: PipelineHarness, ada: Photo
     slow = await claim(pipeline, task_id)
     await pipeline.pass_leases()
     quick = await claim(pipeline, task_id)
-    with pytest.raises(errors.LeaseLostError):
+    with pytest.raises(LeaseLostError):
         await collect.collect(pipeline.ctx, slow)
     assert pipeline.state(generation_id) == "collecting"
     assert pipeline.balance(ada) == (9, 1)
@@ -79,7 +79,7 @@ async def test_a_lost_lease_refunds_nothing(
     slow = await claim(pipeline, task_id)
     await pipeline.pass_leases()
     await claim(pipeline, task_id)
-    with pytest.raises(errors.LeaseLostError):
+    with pytest.raises(LeaseLostError):
         await collect.collect(pipeline.ctx, slow)
     assert pipeline.state(generation_id) == "collecting"
     assert pipeline.balance(ada) == (9, 1)
@@ -182,7 +182,7 @@ async def test_a_lost_lease_buries_nothing(pipeline: PipelineHarness, ada: Photo
     slow = await claim(pipeline, task_id)
     await pipeline.pass_leases()
     await claim(pipeline, task_id)
-    with pytest.raises(errors.LeaseLostError):
+    with pytest.raises(LeaseLostError):
         await pipeline.ctx.db.run(lambda conn: outbox.bury(conn, slow.lease_token, "too late"))
     assert pipeline.dead_letters() == []
     assert pipeline.state(generation_id) == "running"

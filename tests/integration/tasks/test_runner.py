@@ -13,6 +13,7 @@ from core.db import Connection, Database
 from core.errors import FailureKind, InJobs, PermanentError, RetryableError
 from core.settings import Settings
 from core.tasks import outbox
+from core.tasks.errors import LeaseLostError
 from core.tasks.jobs import DONE, Again, Backoff, Fence, Job, Outcome
 from core.tasks.outbox import Task
 from tests.harness.database import TestDatabase
@@ -133,7 +134,7 @@ async def test_again_waits_and_counts_nothing(toy: Outbox) -> None:
     [
         (errors.NotFoundError(kind="generation"), "dead", {}),
         (errors.TemporarilyUnavailableError(what="storage"), "retry", {"absent": 1}),
-        (errors.LeaseLostError(), "lease_lost", {}),
+        (LeaseLostError(), "lease_lost", {}),
         (PermanentError("no such call"), "dead", {}),
         (RetryableError("odd answer", kind=FailureKind.ERROR), "retry", {"error": 1}),
         (RetryableError("nobody there", kind=FailureKind.ABSENT), "retry", {"absent": 1}),

@@ -9,12 +9,12 @@ import msgspec
 import pytest
 
 from core.db import Database
-from core.errors import LeaseLostError
 from core.pixels.pool import PixelPool
 from core.settings import Settings
 from core.storage.supabase import SupabaseStorage
 from core.storage.types import Storage
 from core.tasks import outbox
+from core.tasks.errors import LeaseLostError
 from core.tasks.jobs import DONE
 from core.tasks.outbox import Task
 from core.uploads import processing
