@@ -4,6 +4,9 @@ PYTHON ?= python3
 RUN := .venv/bin/python -m
 WORKERS ?= 2
 
+# Compiled modules are kept, whatever the shell says: processes of the product start all the time.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help venv demo run test race lint fmt migrate migration reconcile bench chaos
 

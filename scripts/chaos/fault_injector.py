@@ -10,7 +10,7 @@ from typing import Any
 import redis
 
 from sandbox.stack.product import Child, Product
-from scripts.chaos.plan import API_KILLS, DATABASE_RESTARTS, FLUSHES, KILL_SECONDS, Plan
+from scripts.chaos.plan import API_KILLS, DATABASE_RESTARTS, FLUSHES, Plan
 
 
 class FaultInjector:
@@ -25,9 +25,9 @@ class FaultInjector:
         self._next_worker = 0
 
     async def kill_workers(self) -> None:
-        """About every two seconds, in turns, until cancelled."""
+        """Every few seconds, in turns, until cancelled."""
         while True:
-            await asyncio.sleep(KILL_SECONDS * self._rng.uniform(0.8, 1.2))
+            await asyncio.sleep(self._plan.kill_seconds * self._rng.uniform(0.8, 1.2))
             workers = self._product.workers
             worker = workers[self._next_worker % len(workers)]
             self._next_worker += 1

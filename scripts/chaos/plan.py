@@ -9,8 +9,10 @@ import msgspec
 
 from sandbox.fal.faults import FaultKind
 
-KILL_SECONDS = 2.0
-WORKERS_MIN, WORKERS_MAX = 5, 10
+KILL_SECONDS, KILL_SECONDS_TINY = 2.0, 3.0
+WORKERS_MIN, WORKERS_MIN_TINY, WORKERS_MAX = 5, 4, 10
+# The number of generations below which a run is one of the tests, or one that a person watches.
+TINY, SMALL = 30, 100
 # A worker that runs for this long after its start finishes tasks.
 USEFUL_SECONDS = 8.0
 # A worker imports its modules, connects, and starts its pixel process, which imports as well:
@@ -67,6 +69,7 @@ class Plan(msgspec.Struct, frozen=True):
     submit_seconds: float
     people: int
     workers: int
+    kill_seconds: float
     requests: tuple[tuple[Request, ...], ...]
 
     @property
@@ -112,7 +115,8 @@ def make_plan(n: int, seed: int, *, start_seconds: float) -> Plan:
     rng = random.Random(seed)  # noqa: S311  a repeatable run, not a secret
     people = max(2, min(PEOPLE, n // 4))
     window = max(12.0, n * 0.6 * slowness)
-    is_small = n < 100
+    is_tiny, is_small = n < TINY, n < SMALL
+    kill_seconds = KILL_SECONDS_TINY if is_tiny else KILL_SECONDS
     retries = max(1, n * 3 // 100)
     requests: list[list[Request]] = [[] for _ in range(people)]
     again = set(rng.sample(range(n - retries), retries))
@@ -123,21 +127,29 @@ def make_plan(n: int, seed: int, *, start_seconds: float) -> Plan:
         n=n,
         seed=seed,
         window_seconds=window,
-        deadline_seconds=round((50 if is_small else 150) * slowness),
+        deadline_seconds=round(_deadline_seconds(n) * slowness),
         uncertain_seconds=round((15 if is_small else 40) * slowness),
         grace_seconds=4 if is_small else 10,
         lease_seconds=5 if is_small else 10,
         submit_seconds=7 if is_small else 10,
         people=people,
-        workers=_workers(start_seconds),
+        workers=_workers(
+            start_seconds, kill_seconds, at_least=WORKERS_MIN_TINY if is_tiny else WORKERS_MIN
+        ),
+        kill_seconds=kill_seconds,
         requests=tuple(tuple(each) for each in requests),
     )
 
 
-def _workers(start_seconds: float) -> int:
-    """One is killed every two seconds, in turns: the more there are, the longer each runs."""
-    wanted = math.ceil((STARTS * start_seconds + USEFUL_SECONDS) / KILL_SECONDS)
-    return min(WORKERS_MAX, max(WORKERS_MIN, wanted))
+def _deadline_seconds(n: int) -> int:
+    """Calls that the provider lost end by it, and workers are killed until then."""
+    return 30 if n < TINY else 50 if n < SMALL else 150
+
+
+def _workers(start_seconds: float, kill_seconds: float, *, at_least: int) -> int:
+    """One is killed every few seconds, in turns: the more there are, the longer each runs."""
+    wanted = math.ceil((STARTS * start_seconds + USEFUL_SECONDS) / kill_seconds)
+    return min(WORKERS_MAX, max(at_least, wanted))
 
 
 def _request(rng: random.Random, at: float, *, is_retried: bool) -> Request:

@@ -40,7 +40,7 @@ def run_chaos(n: int, seed: int, *, keep: bool = False) -> Document:
     folder = Path(tempfile.mkdtemp(prefix="jewelshot-chaos-"))
     folder.chmod(0o711)  # as root: PostgreSQL's own account has to traverse it
     # Thirty starts of a worker a minute: without compiled modules they would take all of the CPU.
-    compiled = {"PYTHONPYCACHEPREFIX": str(folder / "compiled"), "PYTHONDONTWRITEBYTECODE": ""}
+    compiled = {"PYTHONDONTWRITEBYTECODE": ""}
     plan = make_plan(n, seed, start_seconds=_start_seconds(compiled))
     say(f"Starting PostgreSQL, Valkey, sandbox, API and {plan.workers} workers in {folder}.")
     product = Product(

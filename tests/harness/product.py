@@ -171,8 +171,11 @@ class ProductHarness:
         assert open_calls == []
         assert await find_drift(self.processes) == []
 
+    def has_tasks(self) -> bool:
+        return bool(self.rows("select 1 from app.outbox limit 1"))
+
     async def settle(self, *, seconds: float = 60) -> None:
         """Until every task is done."""
         async with asyncio.timeout(seconds):
-            while self.rows("select 1 from app.outbox limit 1"):  # noqa: ASYNC110  another process
+            while self.has_tasks():  # noqa: ASYNC110  another process
                 await asyncio.sleep(0.1)
