@@ -6,7 +6,6 @@ released for another try, or made a dead letter.
 
 import asyncio
 import contextlib
-import random
 import threading
 import time
 import uuid
@@ -150,7 +149,7 @@ async def _failed(ctx: WorkerContext, task: Task, job: Job[WorkerContext], error
             await _release(
                 ctx,
                 task,
-                delay_seconds=failure.retry_after_seconds or _backoff_seconds(job, count),
+                delay_seconds=failure.retry_after_seconds or job.backoff.pause_seconds(count),
                 failure=failure.kind,
                 error=failure.reason,
             )
@@ -162,11 +161,6 @@ def _is_used_up(task: Task, job: Job[WorkerContext], kind: FailureKind, count: i
     if kind is FailureKind.ABSENT:
         return task.age_seconds > ABSENT_SECONDS_MAX
     return count >= job.attempts_max
-
-
-def _backoff_seconds(job: Job[WorkerContext], count: int) -> float:
-    doubled = job.backoff.seconds * 2.0 ** min(count - 1, 20)
-    return min(job.backoff.seconds_max, doubled) * random.uniform(0.5, 1)  # noqa: S311  jitter
 
 
 async def _release(

@@ -11,21 +11,10 @@ from PIL import Image
 
 from core.pixels import label, locked, raster, rendered
 from core.pixels.faults import OutputFault
-from core.pixels.fidelity import Fidelity, measure_fidelity
 from core.pixels.formats.base import ImageFormat
 from core.pixels.limits import OUTPUT_BYTES_MAX, OUTPUT_PIXELS_MAX
 from core.pixels.rendered import Opened
 from core.pixels.types import RULES, DecodedInfo, OutputRuleError, RenderedOutput
-
-__all__ = [
-    "DecodedInfo",
-    "Fidelity",
-    "OutputRuleError",
-    "RenderedOutput",
-    "apply_rule",
-    "measure_fidelity",
-    "verify_output",
-]
 
 T = TypeVar("T")
 

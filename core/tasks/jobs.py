@@ -6,6 +6,7 @@ Job names and the names of their arguments are wire format: change them by addin
 """
 
 import dataclasses
+import random
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import Generic, TypeAlias, TypeVar
@@ -48,6 +49,10 @@ class Backoff(msgspec.Struct, frozen=True):
 
     seconds: float = 1.0
     seconds_max: float = 60.0
+
+    def pause_seconds(self, failures: int) -> float:
+        doubled = self.seconds * 2.0 ** min(failures - 1, 20)
+        return min(self.seconds_max, doubled) * random.uniform(0.5, 1)  # noqa: S311  jitter
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

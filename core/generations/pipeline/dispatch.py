@@ -6,7 +6,6 @@ call whose lease expires, which the sweep turns into an ambiguous one.
 """
 
 import asyncio
-import random
 import time
 from datetime import UTC, datetime
 
@@ -33,14 +32,13 @@ from core.generations.providers.types import (
 )
 from core.generations.types import CallState
 from core.settings import Settings
-from core.tasks.jobs import DONE, Outcome
+from core.tasks.jobs import DONE, Backoff, Outcome
 from core.tasks.outbox import Task
 
 log = structlog.get_logger()
 
 # A wait for the provider's path to heal: doubles with each call of the generation.
-_BACKOFF_SECONDS = 1.0
-_BACKOFF_SECONDS_MAX = 30.0
+_BACKOFF = Backoff(seconds_max=30)
 # The provider may fetch the photo late in its queue: longer than any deadline of ours.
 _INPUT_URL_SECONDS = 86_400
 _RECORD_PAUSE_SECONDS = 0.5
@@ -281,9 +279,7 @@ async def _record_not_accepted(
 def _delay_seconds(intent: CallIntent, outcome: NotAccepted) -> float:
     if outcome.account_effect != "none":
         return 0  # the account pauses, not the generation: another account may take it
-    doubled = _BACKOFF_SECONDS * 2.0 ** min(intent.attempt - 1, 10)
-    backoff = min(_BACKOFF_SECONDS_MAX, doubled)
-    return backoff * random.uniform(0.5, 1)  # noqa: S311  spreads retries, no secret
+    return _BACKOFF.pause_seconds(intent.attempt)
 
 
 async def _end_without_call(

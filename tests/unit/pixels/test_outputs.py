@@ -8,14 +8,10 @@ from PIL import Image
 from core.pixels import label
 from core.pixels.colour import Space, icc_of
 from core.pixels.faults import OutputFault
+from core.pixels.fidelity import measure_fidelity
 from core.pixels.normalise import normalise
-from core.pixels.outputs import (
-    OutputRuleError,
-    RenderedOutput,
-    apply_rule,
-    measure_fidelity,
-    verify_output,
-)
+from core.pixels.outputs import apply_rule, verify_output
+from core.pixels.types import OutputRuleError, RenderedOutput
 from tests.unit.pixels import images
 
 NAMES = ("ring", "earrings")

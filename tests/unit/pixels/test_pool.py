@@ -8,8 +8,9 @@ import pytest
 from core.errors import RetryableError
 from core.pixels.errors import UnsupportedMediaError
 from core.pixels.normalise import normalise
-from core.pixels.outputs import OutputRuleError, verify_output
+from core.pixels.outputs import verify_output
 from core.pixels.pool import PixelPool
+from core.pixels.types import OutputRuleError
 from tests.unit.pixels import images
 
 
