@@ -4,7 +4,7 @@
 
 create table app.codes (
   id uuid primary key,  -- minted by us, in the order of time
-  batch_id uuid not null,  -- codes that were made together, on the same terms
+  issue_id uuid not null,  -- codes that were made together, on the same terms
   code_sha256 bytea not null,  -- of the 16 characters: 80 bits, so no salt and no slow hash
   prefix text not null,  -- the first group, by which people can speak of a code
   kind text not null,
@@ -26,7 +26,7 @@ create table app.codes (
   constraint codes_uses_in_range check (uses between 0 and uses_max),
   constraint codes_credits_expire_after_positive check (credits_expire_after_days > 0)
 );
-create index codes_batch_id on app.codes (batch_id);
+create index codes_issue_id on app.codes (issue_id);
 create index codes_campaign on app.codes (campaign, id desc) where campaign is not null;
 create index codes_prefix on app.codes (prefix);
 
@@ -60,7 +60,7 @@ grant select, insert, update (uses, disabled_at) on app.codes to jewelshot_ledge
 grant select, insert on app.code_redemptions to jewelshot_ledger;
 -- All but the hash.
 grant select (
-    id, batch_id, prefix, kind, credits, uses_max, uses, expires_at, credits_expire_after_days,
+    id, issue_id, prefix, kind, credits, uses_max, uses, expires_at, credits_expire_after_days,
     campaign, note, created_by, created_at, disabled_at
   ) on app.codes to jewelshot_admin;
 -- All but the person's key.
@@ -79,7 +79,7 @@ grant create on schema app to jewelshot_ledger;
 set local role jewelshot_ledger;
 
 create function app.create_codes(
-  p_batch_id uuid, p_kind text, p_credits bigint, p_uses_max integer, p_expires_at timestamptz,
+  p_issue_id uuid, p_kind text, p_credits bigint, p_uses_max integer, p_expires_at timestamptz,
   p_credits_expire_after_days integer, p_campaign text, p_note text, p_codes jsonb
 )
   returns void
@@ -105,43 +105,43 @@ begin
       'field', v_field,
       'reason', case v_field when 'expires_at' then 'in_the_past' else 'out_of_range' end)::text;
   end if;
-  perform pg_advisory_xact_lock(hashtextextended('codes ' || p_batch_id, 0));
-  if exists (select from app.codes where batch_id = p_batch_id) then
+  perform pg_advisory_xact_lock(hashtextextended('codes ' || p_issue_id, 0));
+  if exists (select from app.codes where issue_id = p_issue_id) then
     if exists (
       select
       from jsonb_array_elements(p_codes) as code
       where not exists (
         select
         from app.codes
-        where batch_id = p_batch_id
+        where issue_id = p_issue_id
           and code_sha256 = decode(code ->> 'sha256', 'hex')
       )
     ) then
       raise exception 'codes are shown once' using errcode = 'JS409', detail = jsonb_build_object(
-        'reason', 'codes_shown_once', 'batch_id', p_batch_id)::text;
+        'reason', 'codes_shown_once', 'issue_id', p_issue_id)::text;
     end if;
     return;
   end if;
   insert into app.codes (
-    id, batch_id, code_sha256, prefix, kind, credits, uses_max, expires_at,
+    id, issue_id, code_sha256, prefix, kind, credits, uses_max, expires_at,
     credits_expire_after_days, campaign, note, created_by
   )
-  select (code ->> 'id')::uuid, p_batch_id, decode(code ->> 'sha256', 'hex'), code ->> 'prefix',
+  select (code ->> 'id')::uuid, p_issue_id, decode(code ->> 'sha256', 'hex'), code ->> 'prefix',
     p_kind, p_credits, p_uses_max, p_expires_at, p_credits_expire_after_days, p_campaign, p_note,
     coalesce(app.claims() ->> 'sub', 'break-glass')
   from jsonb_array_elements(p_codes) as code;
-  perform app.write_audit('codes.create', p_batch_id::text, jsonb_build_object(
+  perform app.write_audit('codes.create', p_issue_id::text, jsonb_build_object(
     'kind', p_kind, 'credits', p_credits, 'uses_max', p_uses_max, 'expires_at', p_expires_at,
     'credits_expire_after_days', p_credits_expire_after_days, 'campaign', p_campaign,
     'note', p_note, 'codes', jsonb_array_length(p_codes)));
 end $$;
 comment on function app.create_codes is
 $$Makes codes on the same terms, audited. p_codes: [{id, sha256 (hex), prefix}].
-Locks: one advisory lock, of the batch. Errors: JS403, JS422 {field, reason}, JS409.
-Replay: the same batch with the same codes does nothing; with other codes, which is a repeated
-request whose answer was lost, JS409 {reason: codes_shown_once, batch_id}.$$;
+Locks: one advisory lock, of the issue. Errors: JS403, JS422 {field, reason}, JS409.
+Replay: the same issue with the same codes does nothing; with other codes, which is a repeated
+request whose answer was lost, JS409 {reason: codes_shown_once, issue_id}.$$;
 
-create function app.disable_codes(p_code_id uuid, p_batch_id uuid)
+create function app.disable_codes(p_code_id uuid, p_issue_id uuid)
   returns bigint
   language plpgsql
   security definer
@@ -153,23 +153,23 @@ begin
   if not app.is_admin() then
     raise exception 'admins only' using errcode = 'JS403', detail = '{"reason": "admin_required"}';
   end if;
-  if not exists (select from app.codes where id = p_code_id or batch_id = p_batch_id) then
+  if not exists (select from app.codes where id = p_code_id or issue_id = p_issue_id) then
     raise exception 'no such code' using errcode = 'JS404', detail = jsonb_build_object(
-      'kind', case when p_code_id is null then 'code_batch' else 'code' end)::text;
+      'kind', case when p_code_id is null then 'code_issue' else 'code' end)::text;
   end if;
   update app.codes
   set disabled_at = app.now()
-  where (id = p_code_id or batch_id = p_batch_id)
+  where (id = p_code_id or issue_id = p_issue_id)
     and disabled_at is null;
   get diagnostics v_disabled = row_count;
   if v_disabled > 0 then
-    perform app.write_audit('codes.disable', coalesce(p_code_id, p_batch_id)::text,
+    perform app.write_audit('codes.disable', coalesce(p_code_id, p_issue_id)::text,
       jsonb_build_object('codes', v_disabled));
   end if;
   return v_disabled;
 end $$;
 comment on function app.disable_codes is
-$$Withdraws one code or a batch; what was redeemed stays. Audited. Returns how many it changed.
+$$Withdraws one code or an issue; what was redeemed stays. Audited. Returns how many it changed.
 Locks: the codes. Errors: JS403, JS404. Replay: changes and records nothing more.$$;
 
 create function app.redeem_code(p_code_sha256 bytea)

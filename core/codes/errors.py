@@ -41,4 +41,4 @@ class CodesShownOnceError(ConflictError):
     in_jobs = InJobs.NEVER
     speaks_for = (CodeReason.CODES_SHOWN_ONCE,)
 
-    batch_id: uuid.UUID
+    issue_id: uuid.UUID

@@ -3,20 +3,27 @@
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 import msgspec
-from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
-from core.codes.types import CodeFilters, PlainCode, Terms, digest_of
+from core.codes.types import (
+    Code,
+    CodeFilters,
+    KeptCode,
+    PlainCode,
+    Redemption,
+    RedemptionRow,
+    Terms,
+    digest_of,
+)
 from core.db import Connection, fetch_all, fetch_one
 
 _CODES = """
-select id, batch_id, prefix, kind, credits, uses_max, uses, expires_at,
+select id, issue_id, prefix, kind, credits, uses_max, uses, expires_at,
   credits_expire_after_days, campaign, note, created_by, created_at, disabled_at, status
 from (
-  select id, batch_id, prefix, kind, credits, uses_max, uses, expires_at,
+  select id, issue_id, prefix, kind, credits, uses_max, uses, expires_at,
     credits_expire_after_days, campaign, note, created_by, created_at, disabled_at,
     case
       when disabled_at is not null then 'disabled'
@@ -36,7 +43,7 @@ where (%(before)s::uuid is null or id < %(before)s)
   and (%(kind)s::text is null or kind = %(kind)s)
   and (%(status)s::text is null or status = %(status)s)
   and (%(campaign)s::text is null or campaign = %(campaign)s)
-  and (%(batch_id)s::uuid is null or batch_id = %(batch_id)s)
+  and (%(issue_id)s::uuid is null or issue_id = %(issue_id)s)
   and (%(prefix)s::text is null or prefix = %(prefix)s)
 order by id desc
 limit %(limit)s
@@ -59,17 +66,17 @@ limit %(limit)s
 
 
 async def create_codes(
-    conn: Connection, batch_id: uuid.UUID, terms: Terms, codes: Sequence[PlainCode]
+    conn: Connection, issue_id: uuid.UUID, terms: Terms, codes: Sequence[PlainCode]
 ) -> None:
     listed = []
     for code in codes:
         digest = digest_of(code.text)
         assert digest is not None
-        listed.append({"id": str(code.id), "sha256": digest.hex(), "prefix": code.prefix})
+        listed.append(KeptCode(code.id, sha256=digest.hex(), prefix=code.prefix))
     await conn.execute(
         "select app.create_codes(%s, %s, %s, %s, %s, %s, %s, %s, %s)",
         (
-            batch_id,
+            issue_id,
             terms.kind.value,
             terms.credits,
             terms.uses_max,
@@ -77,35 +84,35 @@ async def create_codes(
             terms.credits_expire_after_days,
             terms.campaign,
             terms.note,
-            Jsonb(listed),
+            Jsonb(msgspec.to_builtins(listed)),
         ),
     )
 
 
 async def disable_codes(
-    conn: Connection, *, code_id: uuid.UUID | None, batch_id: uuid.UUID | None
+    conn: Connection, *, code_id: uuid.UUID | None, issue_id: uuid.UUID | None
 ) -> int:
-    row = await fetch_one(conn, "select app.disable_codes(%s, %s) as disabled", (code_id, batch_id))
+    row = await fetch_one(conn, "select app.disable_codes(%s, %s) as disabled", (code_id, issue_id))
     assert row is not None
     return int(row["disabled"])
 
 
-async def redeem_code(conn: Connection, digest: bytes) -> dict[str, Any]:
+async def redeem_code(conn: Connection, digest: bytes) -> Redemption:
     row = await fetch_one(conn, "select app.redeem_code(%s) as redemption", (digest,))
     assert row is not None
-    redemption: dict[str, Any] = row["redemption"]
-    return redemption
+    return msgspec.convert(row["redemption"], Redemption)
 
 
 async def list_codes(
     conn: Connection, filters: CodeFilters, *, before: uuid.UUID | None, limit: int
-) -> list[DictRow]:
+) -> list[Code]:
     params = {**msgspec.structs.asdict(filters), "before": before, "limit": limit}
-    return await fetch_all(conn, _LIST, params)
+    return msgspec.convert(await fetch_all(conn, _LIST, params), list[Code])
 
 
-async def find_code(conn: Connection, code_id: uuid.UUID) -> DictRow | None:
-    return await fetch_one(conn, _ONE, (code_id,))
+async def find_code(conn: Connection, code_id: uuid.UUID) -> Code | None:
+    row = await fetch_one(conn, _ONE, (code_id,))
+    return msgspec.convert(row, Code) if row else None
 
 
 async def list_redemptions(
@@ -114,8 +121,8 @@ async def list_redemptions(
     *,
     before: tuple[datetime, uuid.UUID] | None,
     limit: int,
-) -> list[DictRow]:
-    return await fetch_all(
+) -> list[RedemptionRow]:
+    rows = await fetch_all(
         conn,
         _REDEMPTIONS,
         {
@@ -125,3 +132,4 @@ async def list_redemptions(
             "limit": limit,
         },
     )
+    return msgspec.convert(rows, list[RedemptionRow])

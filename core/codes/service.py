@@ -7,14 +7,12 @@ and compared is its hash.
 import uuid
 from datetime import datetime
 
-import msgspec
-
 from core.codes import queries
 from core.codes.errors import UnknownCodeError
 from core.codes.types import (
-    Batch,
     Code,
     CodeFilters,
+    Issue,
     PlainCode,
     Redemption,
     RedemptionRow,
@@ -26,26 +24,26 @@ from core.db import Connection
 from core.errors import NotFoundError
 from core.ids import new_id
 
-# A key of an admin names one batch for ever.
-_BATCHES = uuid.UUID("3e699f02-a3dd-4cd0-a4cc-47789bc20c0a")
+# A key of an admin names one issue for ever.
+_ISSUES = uuid.UUID("3e699f02-a3dd-4cd0-a4cc-47789bc20c0a")
 
 
-def new_batch(count: int, *, actor: str, key: str | None) -> Batch:
+def new_issue(count: int, *, actor: str, key: str | None) -> Issue:
     """Codes that nobody has seen, to be kept by `create`. The same actor and key: the same id.
 
     Made outside the transaction, so that one that is run again keeps the same codes.
     """
-    batch_id = new_id() if key is None else uuid.uuid5(_BATCHES, f"{actor} {key}")
-    return Batch(batch_id, [PlainCode(new_id(), new_code_text()) for _ in range(count)])
+    issue_id = new_id() if key is None else uuid.uuid5(_ISSUES, f"{actor} {key}")
+    return Issue(issue_id, [PlainCode(new_id(), new_code_text()) for _ in range(count)])
 
 
-async def create(conn: Connection, batch: Batch, terms: Terms) -> None:
-    """Keep the hashes of a batch, audited. For admins.
+async def create(conn: Connection, issue: Issue, terms: Terms) -> None:
+    """Keep the hashes of an issue, audited. For admins.
 
-    Raises: NotAllowedError, InvalidInputError, ConflictError (the batch exists with other codes).
-    Replay: the same batch does nothing more.
+    Raises: NotAllowedError, InvalidInputError, ConflictError (the issue exists with other codes).
+    Replay: the same issue does nothing more.
     """
-    await queries.create_codes(conn, batch.id, terms, batch.codes)
+    await queries.create_codes(conn, issue.id, terms, issue.codes)
 
 
 async def disable(conn: Connection, code_id: uuid.UUID) -> Code:
@@ -53,16 +51,16 @@ async def disable(conn: Connection, code_id: uuid.UUID) -> Code:
 
     Raises: NotAllowedError, NotFoundError. Replay: does nothing more.
     """
-    await queries.disable_codes(conn, code_id=code_id, batch_id=None)
+    await queries.disable_codes(conn, code_id=code_id, issue_id=None)
     return await get_code(conn, code_id)
 
 
-async def disable_batch(conn: Connection, batch_id: uuid.UUID) -> int:
-    """Withdraw all codes of a batch, audited; how many were not withdrawn before. For admins.
+async def disable_issue(conn: Connection, issue_id: uuid.UUID) -> int:
+    """Withdraw all codes of an issue, audited; how many were not withdrawn before. For admins.
 
     Raises: NotAllowedError, NotFoundError. Replay: does nothing more.
     """
-    return await queries.disable_codes(conn, code_id=None, batch_id=batch_id)
+    return await queries.disable_codes(conn, code_id=None, issue_id=issue_id)
 
 
 async def redeem(conn: Connection, written: str) -> Redemption:
@@ -75,23 +73,22 @@ async def redeem(conn: Connection, written: str) -> Redemption:
     digest = digest_of(written)
     if digest is None:
         raise UnknownCodeError
-    return msgspec.convert(await queries.redeem_code(conn, digest), Redemption)
+    return await queries.redeem_code(conn, digest)
 
 
 async def list_codes(
     conn: Connection, filters: CodeFilters, *, before: uuid.UUID | None, limit: int
 ) -> list[Code]:
     """Newest first."""
-    rows = await queries.list_codes(conn, filters, before=before, limit=limit)
-    return msgspec.convert(rows, list[Code])
+    return await queries.list_codes(conn, filters, before=before, limit=limit)
 
 
 async def get_code(conn: Connection, code_id: uuid.UUID) -> Code:
     """Raises: NotFoundError."""
-    row = await queries.find_code(conn, code_id)
-    if row is None:
+    code = await queries.find_code(conn, code_id)
+    if code is None:
         raise NotFoundError(kind="code")
-    return msgspec.convert(row, Code)
+    return code
 
 
 async def list_redemptions(
@@ -101,7 +98,6 @@ async def list_redemptions(
     before: tuple[datetime, uuid.UUID] | None,
     limit: int,
 ) -> list[RedemptionRow]:
-    """Who redeemed it, newest first.  Raises: NotFoundError."""
+    """Who redeemed it, newest first. Raises: NotFoundError."""
     await get_code(conn, code_id)
-    rows = await queries.list_redemptions(conn, code_id, before=before, limit=limit)
-    return msgspec.convert(rows, list[RedemptionRow])
+    return await queries.list_redemptions(conn, code_id, before=before, limit=limit)

@@ -14,7 +14,7 @@ ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 BRAND = "JSG"
 GROUP = 4
 CHARACTERS = 16  # of 5 bits: 80 in all
-CODES_MAX = 500  # in one batch
+CODES_MAX = 500  # in one issue
 
 # What people and their programs put between the groups, hyphens and dashes of any kind.
 _BETWEEN = re.compile(r"[\s\-_.\u00ad\u200b\u2010-\u2015\u2212]+")
@@ -51,6 +51,14 @@ class PlainCode(msgspec.Struct, frozen=True):
         return f"PlainCode(id={self.id!r}, prefix={self.prefix!r})"
 
 
+class KeptCode(msgspec.Struct, frozen=True):
+    """What is kept of a code: all of it but its text."""
+
+    id: uuid.UUID
+    sha256: str
+    prefix: str
+
+
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """Units: whole credits; days. `expires_at` is the code's, the days are those of its credits."""
 
@@ -63,7 +71,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     note: str | None
 
 
-class Batch(msgspec.Struct, frozen=True):
+class Issue(msgspec.Struct, frozen=True):
     """Codes that were made together, on the same terms."""
 
     id: uuid.UUID
@@ -72,7 +80,7 @@ class Batch(msgspec.Struct, frozen=True):
 
 class Code(Terms, frozen=True, kw_only=True):
     id: uuid.UUID
-    batch_id: uuid.UUID
+    issue_id: uuid.UUID
     prefix: str
     status: CodeStatus
     uses: int
@@ -85,7 +93,7 @@ class CodeFilters(msgspec.Struct, frozen=True, kw_only=True):
     kind: CodeKind | None = None
     status: CodeStatus | None = None
     campaign: str | None = None
-    batch_id: uuid.UUID | None = None
+    issue_id: uuid.UUID | None = None
     prefix: str | None = None
 
 

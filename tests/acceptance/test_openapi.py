@@ -111,7 +111,7 @@ class House:
             "user_id": str(ada.id),
             "letter_id": str(letter["id"]),
             "code_id": code["id"],
-            "batch_id": made.json()["batch_id"],
+            "issue_id": made.json()["issue_id"],
             "slug": "packshot",
         }
 

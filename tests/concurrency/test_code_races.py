@@ -26,7 +26,7 @@ def make_code(ledger: Ledger, *, uses_max: int, credits: int = 7) -> tuple[uuid.
     code_id, digest = uuid.uuid4(), digest_of(new_code_text())
     assert digest is not None
     ledger.database.rows(
-        "insert into app.codes (id, batch_id, code_sha256, prefix, kind, credits, uses_max,"
+        "insert into app.codes (id, issue_id, code_sha256, prefix, kind, credits, uses_max,"
         " created_by) values (%s, %s, %s, 'JSG-0000', 'promo', %s, %s, 'a test')",
         (code_id, code_id, digest, credits, uses_max),
     )

@@ -18,7 +18,7 @@ from api.schemas.admin.codes import (
     CodeRedemptionView,
     CodeView,
     CreateCodes,
-    DisabledBatchView,
+    DisabledIssueView,
     NewCodesView,
     NewCodeView,
 )
@@ -54,7 +54,7 @@ _NEWEST_REDEMPTION_FIRST: Keyset[RedemptionRow, tuple[datetime, uuid.UUID]] = Ke
     summary="Make promo or gift codes",
     description="One or many on the same terms, audited. **The answer is the only place where the"
     " codes are ever shown**: only their hashes are kept. A repetition with the same key answers"
-    " with the codes left out, and after 24 hours `409`: disable the batch and use another key.",
+    " with the codes left out, and after 24 hours `409`: disable the issue and use another key.",
     tags=["Admin"],
     security=ADMIN,
     status_code=201,
@@ -68,12 +68,12 @@ async def create_codes(
     data: JSONBody[CreateCodes],
 ) -> NewCodesView:
     terms = msgspec.convert(data, Terms, from_attributes=True)
-    batch = service.new_batch(data.count, actor=admin.actor, key=once.key)
+    issue = service.new_issue(data.count, actor=admin.actor, key=once.key)
 
     async def create(conn: Connection) -> NewCodesView:
-        await service.create(conn, batch, terms)
+        await service.create(conn, issue, terms)
         return NewCodesView(
-            batch.id, [NewCodeView(code.id, code.text, code.prefix) for code in batch.codes]
+            issue.id, [NewCodeView(code.id, code.text, code.prefix) for code in issue.codes]
         )
 
     return await once.run(db, admin.scope, NewCodesView, create)
@@ -95,14 +95,14 @@ async def list_codes(
     kind: FromQuery[CodeKind | None] = None,
     status: FromQuery[CodeStatus | None] = None,
     campaign: Campaign = None,
-    batch_id: FromQuery[uuid.UUID | None] = None,
+    issue_id: FromQuery[uuid.UUID | None] = None,
     prefix: Prefix = None,
 ) -> Page[CodeView]:
     stored_prefix = prefix_of(prefix) if prefix is not None else None
     if prefix is not None and stored_prefix is None:
         raise InvalidInputError(field="prefix", reason=CodeReason.NOT_THE_BEGINNING_OF_A_CODE)
     filters = CodeFilters(
-        kind=kind, status=status, campaign=campaign, batch_id=batch_id, prefix=stored_prefix
+        kind=kind, status=status, campaign=campaign, issue_id=issue_id, prefix=stored_prefix
     )
     found = await read_page(
         db,
@@ -170,22 +170,22 @@ async def disable_code(admin: CurrentAdmin, db: Db, code_id: FromPath[uuid.UUID]
 
 
 @post(
-    "/v1/admin/code-batches/{batch_id:uuid}/disable",
-    operation_id="admin_disable_code_batch",
-    summary="Withdraw all codes of a batch",
+    "/v1/admin/code-issues/{issue_id:uuid}/disable",
+    operation_id="admin_disable_code_issue",
+    summary="Withdraw all codes of an issue",
     description="Audited. What was redeemed stays redeemed.",
     tags=["Admin"],
     security=ADMIN,
     status_code=200,
     responses=raises(NotAllowedError, NotFoundError),
 )
-async def disable_code_batch(
-    admin: CurrentAdmin, db: Db, batch_id: FromPath[uuid.UUID]
-) -> DisabledBatchView:
+async def disable_code_issue(
+    admin: CurrentAdmin, db: Db, issue_id: FromPath[uuid.UUID]
+) -> DisabledIssueView:
     async def work(conn: Connection) -> int:
-        return await service.disable_batch(conn, batch_id)
+        return await service.disable_issue(conn, issue_id)
 
-    return DisabledBatchView(batch_id, await db.run(work, scope=admin.scope))
+    return DisabledIssueView(issue_id, await db.run(work, scope=admin.scope))
 
 
 def _code_view(code: Code) -> CodeView:
@@ -200,6 +200,6 @@ router = Router(
         get_code,
         list_redemptions,
         disable_code,
-        disable_code_batch,
+        disable_code_issue,
     ],
 )

@@ -75,7 +75,7 @@ class NewCodeView(msgspec.Struct, frozen=True):
 class NewCodesView(msgspec.Struct, frozen=True):
     """Codes that were made together. They are not kept: note them down now."""
 
-    batch_id: uuid.UUID
+    issue_id: uuid.UUID
     codes: list[NewCodeView]
 
 
@@ -83,7 +83,7 @@ class CodeView(msgspec.Struct, frozen=True, kw_only=True):
     """A code without the code."""
 
     id: uuid.UUID
-    batch_id: Annotated[uuid.UUID, Meta(description="Codes that were made together.")]
+    issue_id: Annotated[uuid.UUID, Meta(description="Codes that were made together.")]
     prefix: Annotated[str, Meta(examples=["JSG-7K3M"])]
     kind: CodeKind
     status: CodeStatus
@@ -112,6 +112,6 @@ class CodeRedemptionView(msgspec.Struct, frozen=True, kw_only=True):
     redeemed_at: datetime
 
 
-class DisabledBatchView(msgspec.Struct, frozen=True):
-    batch_id: uuid.UUID
+class DisabledIssueView(msgspec.Struct, frozen=True):
+    issue_id: uuid.UUID
     disabled: Annotated[int, Meta(description="Codes that were not disabled before.")]

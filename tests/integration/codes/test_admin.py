@@ -45,7 +45,7 @@ def test_enums_equal_their_constraint(database: TestDatabase) -> None:
     assert {kind.value for kind in CodeKind} < {source.value for source in Source}
 
 
-async def test_a_batch_is_shown_once_and_kept_as_hashes(
+async def test_an_issue_is_shown_once_and_kept_as_hashes(
     codes: CodesHarness, database: TestDatabase
 ) -> None:
     answer = await codes.create(
@@ -63,7 +63,7 @@ async def test_a_batch_is_shown_once_and_kept_as_hashes(
         }
         assert text not in kept
         assert text[4:].replace("-", "") not in kept
-    listed = (await codes.list(batch_id=body["batch_id"]))["items"]
+    listed = (await codes.list(issue_id=body["issue_id"]))["items"]
     assert {row["id"] for row in listed} == {code["id"] for code in body["codes"]}
     assert {row["prefix"] for row in listed} == {text[:8] for text in texts}
     assert {tuple(row[name] for name in ("kind", "status", "credits", "uses", "uses_max",
@@ -71,18 +71,18 @@ async def test_a_batch_is_shown_once_and_kept_as_hashes(
         ("promo", "active", 25, 0, 5, "fair", "at the stand", str(codes.admin_id), 90)
     }  # fmt: skip
     ((actor, action, target, detail),) = audit(database)
-    assert (actor, action, target) == (str(codes.admin_id), "codes.create", body["batch_id"])
+    assert (actor, action, target) == (str(codes.admin_id), "codes.create", body["issue_id"])
     assert detail["codes"] == 3
 
 
-async def test_a_key_makes_one_batch(
+async def test_a_key_makes_one_issue(
     codes: CodesHarness, database: TestDatabase, ledger: Ledger
 ) -> None:
     first = (await codes.create(key="k", count=2)).json()
     again = await codes.create(key="k", count=2)
     assert (again.status_code, again.headers["idempotency-replayed"]) == (201, "true")
     assert again.json() == {
-        "batch_id": first["batch_id"],
+        "issue_id": first["issue_id"],
         "codes": [{**code, "code": None} for code in first["codes"]],
     }
     assert [database.tables_with(code["code"]) for code in first["codes"]] == [[], []]
@@ -94,13 +94,13 @@ async def test_a_key_makes_one_batch(
     late = await codes.create(key="k", count=2)
     assert problem(late) == (409, "conflict")
     assert late.json()["reason"] == "codes_shown_once"
-    assert late.json()["batch_id"] == first["batch_id"]
+    assert late.json()["issue_id"] == first["issue_id"]
     assert ledger.value("select count(*) from app.codes") == 2
     other = codes.other_admin()
     assert (await other.create(key="k")).status_code == 201
-    answer = await codes.disable(f"code-batches/{first['batch_id']}")
-    assert answer.json() == {"batch_id": first["batch_id"], "disabled": 2}
-    answer = await codes.disable(f"code-batches/{first['batch_id']}")
+    answer = await codes.disable(f"code-issues/{first['issue_id']}")
+    assert answer.json() == {"issue_id": first["issue_id"], "disabled": 2}
+    answer = await codes.disable(f"code-issues/{first['issue_id']}")
     assert answer.json()["disabled"] == 0
     assert [(action, detail["codes"]) for _, action, _, detail in audit(database)] == [
         ("codes.create", 2), ("codes.create", 1), ("codes.disable", 2),
@@ -110,8 +110,8 @@ async def test_a_key_makes_one_batch(
 def test_a_repeated_transaction_keeps_the_same_codes(
     database: TestDatabase, ledger: Ledger
 ) -> None:
-    """What a lost COMMIT leads to: the same batch with the same codes once more."""
-    batch_id, code_id = uuid.uuid4(), uuid.uuid4()
+    """What a lost COMMIT leads to: the same issue with the same codes once more."""
+    issue_id, code_id = uuid.uuid4(), uuid.uuid4()
     digest = digest_of(new_code_text())
     assert digest is not None
     with connect(database.api_url) as conn:
@@ -121,7 +121,7 @@ def test_a_repeated_transaction_keeps_the_same_codes(
                     "select app.create_codes(%s, 'gift', 5, 1, null, null, null, null,"
                     " jsonb_build_array(jsonb_build_object('id', %s::uuid, 'sha256', %s::text,"
                     " 'prefix', 'JSG-0000')))",
-                    (batch_id, code_id, digest.hex()),
+                    (issue_id, code_id, digest.hex()),
                 )
     assert ledger.value("select count(*) from app.codes") == 1
     assert len(audit(database)) == 1
@@ -187,11 +187,11 @@ async def test_what_is_not_there_is_404(codes: CodesHarness, client: httpx.Async
         await client.get(f"/v1/admin/codes/{unknown}", headers=codes.admin),
         await client.get(f"/v1/admin/codes/{unknown}/redemptions", headers=codes.admin),
         await codes.disable(f"codes/{unknown}"),
-        await codes.disable(f"code-batches/{unknown}"),
+        await codes.disable(f"code-issues/{unknown}"),
     ]
     assert [problem(answer) for answer in answers] == [(404, "not-found")] * 4
     kinds = [answer.json()["kind"] for answer in answers]
-    assert kinds == ["code", "code", "code", "code_batch"]
+    assert kinds == ["code", "code", "code", "code_issue"]
 
 
 async def test_wrong_terms_say_so(codes: CodesHarness, database: TestDatabase) -> None:
@@ -249,7 +249,7 @@ async def test_only_admins_with_a_second_factor(
             await client.post(
                 "/v1/admin/codes", json={"kind": "gift", "credits": 1}, headers=headers
             ),
-            await client.post(f"/v1/admin/code-batches/{uuid.uuid4()}/disable", headers=headers),
+            await client.post(f"/v1/admin/code-issues/{uuid.uuid4()}/disable", headers=headers),
         ]
         assert [answer.status_code for answer in answers] == [403] * 5
     assert (await codes.look(code["id"]))["status"] == "active"

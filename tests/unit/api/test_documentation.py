@@ -43,7 +43,7 @@ WITHOUT_KEY = {
     "complete_upload",
     "retry_payment",
     "admin_disable_code",
-    "admin_disable_code_batch",
+    "admin_disable_code_issue",
 }
 # An admin's change of money: the ledger keeps these keys for ever.
 KEY_IS_REQUIRED = {"admin_adjust_credits", "admin_create_refund"}
