@@ -6,7 +6,7 @@ from sandbox.fal.config import FalSandboxConfig
 from sandbox.fal.control_routes import CONTROL_ROUTES, warm_prerendered
 from sandbox.fal.engine import Engine
 from sandbox.fal.file_routes import FILE_ROUTES
-from sandbox.fal.queue_routes import cancel, look, submit
+from sandbox.fal.queue_routes import cancel, get_status_or_result, submit
 
 BODY_BYTES_MAX = 128 * 1024 * 1024  # inputs may be data URIs
 
@@ -14,11 +14,11 @@ BODY_BYTES_MAX = 128 * 1024 * 1024  # inputs may be data URIs
 def create_app(config: FalSandboxConfig | None = None) -> Litestar:
     """`app.state.engine` is the running sandbox.
 
-    It needs no start, only an event loop; whoever does not run the ASGI lifespan closes it with
+    It needs no start, only an event loop; callers that do not run the ASGI lifespan close it with
     `await app.state.engine.aclose()`.
     """
     app = Litestar(
-        route_handlers=[*CONTROL_ROUTES, *FILE_ROUTES, submit, look, cancel],
+        route_handlers=[*CONTROL_ROUTES, *FILE_ROUTES, submit, get_status_or_result, cancel],
         on_startup=[_warm],
         on_shutdown=[_close],
         openapi_config=None,
@@ -30,7 +30,7 @@ def create_app(config: FalSandboxConfig | None = None) -> Litestar:
 
 
 def configure(app: Litestar, config: FalSandboxConfig) -> None:
-    """A sandbox that has seen nothing yet, behind routes that are built once."""
+    """An empty sandbox, behind routes that are built once."""
     app.state.engine = Engine(config)
 
 

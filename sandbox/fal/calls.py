@@ -21,7 +21,7 @@ class CallStatus(StrEnum):
 
 
 class Submission:
-    """What a submit brought, before it is accepted."""
+    """What a submit request contained, before it is accepted."""
 
     __slots__ = (
         "account",

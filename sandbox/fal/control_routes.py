@@ -1,4 +1,4 @@
-"""What tests and the operator's scripts ask of the sandbox itself; not part of fal's protocol.
+"""Controls of the sandbox for tests and scripts; not part of fal's protocol.
 
 POST   /__control/faults                a rule or a list of rules (see `faults`)
 GET    /__control/faults                the rules and how often each fired
@@ -8,7 +8,7 @@ GET    /__control/ledger                {"calls": [...], "totals": {...}}
 GET    /__control/requests/{id}         one request with its webhook attempts
 GET    /__control/config                tuning and counts;  PATCH changes tuning
 POST   /__control/webhook-key/rotate    {"keep_old": true}
-POST   /__control/reset                 forgets requests, files, faults and the ledger
+POST   /__control/reset                 deletes requests, files, faults and the ledger
 GET    /__control/health
 """
 
@@ -62,12 +62,12 @@ async def clear_faults(request: AnyRequest) -> Reply:
 
 
 @post("/__control/chaos", status_code=200)
-async def unleash(request: AnyRequest) -> Reply:
+async def start_chaos(request: AnyRequest) -> Reply:
     try:
         chaos = msgspec.json.decode(await request.body(), type=Chaos)
     except msgspec.ValidationError as error:
         return reply(422, {"detail": str(error)})
-    engine_of(request).plan.unleash(chaos)
+    engine_of(request).plan.start_chaos(chaos)
     return reply(200, {"status": "OK"})
 
 
@@ -147,5 +147,5 @@ CONTROL_ROUTES = [
     show_ledger,
     show_request,
     tune,
-    unleash,
+    start_chaos,
 ]

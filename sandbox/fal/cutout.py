@@ -1,7 +1,7 @@
 """Finds the piece in a photo: a coverage map in 0..1 of the size of the photo.
 
 A small saliency network (weights/README.md) sees the whole photo, then overlapping windows of
-what it found: the first look tells which thing is meant, the windows bring the thin parts and
+what it found: the first pass finds which object is meant, the windows add the thin parts and
 the holes that 320 pixels cannot show. grabCut then moves the edge to where the colours change.
 """
 
@@ -50,7 +50,7 @@ def _find(rgb: Pixels) -> Coverage:
     meant = _dilate(rough > 0.3, _odd(0.011, rgb))
     if not meant.any():
         return np.ones(rgb.shape[:2], np.float32)
-    fine = _look_closer(rgb, rough) * meant
+    fine = _refine_in_windows(rgb, rough) * meant
     left, top, right, bottom = _box(meant, margin=0.1)
     part = (slice(top, bottom), slice(left, right))
     coverage = np.zeros(rgb.shape[:2], np.float32)
@@ -87,7 +87,7 @@ def _unlike_border(rgb: Pixels) -> Coverage:
     return _unit(distance / max(1.0, 2 * threshold))
 
 
-def _look_closer(rgb: Pixels, rough: Coverage) -> Coverage:
+def _refine_in_windows(rgb: Pixels, rough: Coverage) -> Coverage:
     left, top, right, bottom = _box(rough > 0.5 * rough.max(), margin=PIECE_MARGIN)
     side = max(32, int(max(right - left, bottom - top) * WINDOW_SHARE))
     fine = np.zeros(rough.shape, np.float32)
@@ -95,7 +95,7 @@ def _look_closer(rgb: Pixels, rough: Coverage) -> Coverage:
         for x in _starts(left, right, side):
             part = (slice(y, y + side), slice(x, x + side))
             fine[part] = np.maximum(fine[part], _saliency(rgb[part]))
-    # Where no window was sure of anything, the first look is all there is.
+    # If no window found anything with certainty, the first pass is the result.
     return fine if float(fine.max()) >= 0.5 else rough
 
 
@@ -116,7 +116,7 @@ def _settle_edges(rgb: Pixels, fine: Coverage, meant: NDArray[np.bool_]) -> Cove
     if not (labels & 1).any() or (labels & 1).all():
         return fine
     cv2.setRNGSeed(0)
-    no_box = (0, 0, 0, 0)  # the mask says it all
+    no_box = (0, 0, 0, 0)  # the mask alone decides
     outside, inside = np.zeros((1, 65)), np.zeros((1, 65))
     cv2.grabCut(rgb, labels, no_box, outside, inside, 3, cv2.GC_INIT_WITH_MASK)
     cut = (labels & 1).astype(np.float32)  # GC_FGD and GC_PR_FGD are the odd labels

@@ -1,7 +1,7 @@
-"""The queue: who waits, who runs, how each request ends.
+"""The queue: which requests wait, which run, and how each ends.
 
 One event loop, timers only, no polling: a waiting or running request costs one timer handle.
-Only `IN_PROGRESS` counts against an account's limit; what is over it waits and is never refused.
+Only `IN_PROGRESS` counts against an account's limit; requests above it wait and are never refused.
 """
 
 import asyncio
@@ -67,7 +67,7 @@ class Engine:
         self._next_ticket = 0
         self._background: set[asyncio.Task[None]] = set()
 
-    # -- what the routes ask ------------------------------------------------------------------
+    # -- for the routes -----------------------------------------------------------------------
 
     def submit(self, submission: Submission, faults: Faults) -> Call:
         request_id = str(uuid.uuid4())
@@ -146,7 +146,7 @@ class Engine:
         }
 
     def reset(self) -> None:
-        """Forgets every request, file, fault and the ledger; keeps the key and the tuning."""
+        """Deletes every request, file, fault and the ledger; keeps the key and the tuning."""
         for call in self._calls.values():
             call.stop_timers()
             call.notify()
@@ -191,7 +191,7 @@ class Engine:
         lost = call.fault(FaultKind.LOST_REQUEST)
         if lost is not None:
             loop = asyncio.get_running_loop()
-            call.run_timer = loop.call_later(lost.get("seconds", 0.5), self._lose, call)
+            call.run_timer = loop.call_later(lost.get("seconds", 0.5), self._drop_request, call)
         elif call.fault(FaultKind.NEVER_FINISHES) is None:
             self._attempt(call)
 
@@ -258,8 +258,8 @@ class Engine:
             self._queued_by_endpoint[call.submission.endpoint_id] -= 1
         asyncio.get_running_loop().call_soon(self._pump, account)
 
-    def _lose(self, call: Call) -> None:
-        """The request is gone without an end: its status is 404 from here on."""
+    def _drop_request(self, call: Call) -> None:
+        """Deletes the request without an end: its status is 404 from here on."""
         lost = call.fault(FaultKind.LOST_REQUEST) or {}
         self._release(call)
         del self._calls[call.id]
@@ -290,18 +290,19 @@ class Engine:
             call.ledger.state = LedgerState.CANCELLED if cancelled else LedgerState.FAILED
         call.submission.body = b""
         call.notify()
-        # Whether fal tells of a cancelled request is not documented; silence is the harder case.
+        # Whether fal sends a webhook for a cancelled request is not documented; without one the
+        # product has to poll, which is the harder case.
         if call.submission.webhook_url is None or cancelled:
             call.webhook_settled.set()
         else:
-            self._spawn(self._tell(call, call.submission.webhook_url, outcome))
+            self._spawn(self._send_webhook(call, call.submission.webhook_url, outcome))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    async def _tell(self, call: Call, url: str, outcome: Outcome) -> None:
+    async def _send_webhook(self, call: Call, url: str, outcome: Outcome) -> None:
         try:
             if call.fault(FaultKind.WEBHOOK_NEVER) is not None:
                 return

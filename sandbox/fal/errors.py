@@ -115,7 +115,7 @@ def flat_error(error_type: str, *, detail: str | None = None, user: bool = False
 
 
 def any_error(status: int | None, error_type: str | None) -> Outcome:
-    """The failure a fault asks for by status, by type or by both."""
+    """The failure that a fault rule names by status, by type or by both."""
     if error_type in FLAT_ERRORS:
         return flat_error(error_type)
     if error_type is not None:

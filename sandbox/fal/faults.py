@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from sandbox.kit.rules import Strikes
+from sandbox.kit.rules import Trigger
 
 
 class FaultKind(StrEnum):
@@ -33,7 +33,7 @@ class FaultKind(StrEnum):
     NEVER_FINISHES = "never_finishes"
     LOST_REQUEST = "lost_request"  # seconds=0.5 until 404, billed=false
     CANCEL_RACE = "cancel_race"  # cancel answers 202 and the request finishes all the same
-    # looking at it
+    # reading its status and result
     STATUS_5XX = "status_5xx"  # status=500, count=2, html=false
     RESULT_5XX = "result_5xx"  # status=500, count=2, html=false
     # webhooks
@@ -72,7 +72,7 @@ class FaultRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Chaos(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Each submit suffers one fault of `kinds` (default: all) with probability `rate`."""
+    """Each submit gets one fault of `kinds` (default: all) with probability `rate`."""
 
     seed: int
     rate: float
@@ -80,48 +80,48 @@ class Chaos(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     args: dict[FaultKind, dict[str, Any]] = {}
 
 
-class _LiveRule:
-    __slots__ = ("rule", "strikes")
+class _ActiveRule:
+    __slots__ = ("rule", "trigger")
 
     def __init__(self, rule: FaultRule) -> None:
         self.rule = rule
-        self.strikes = Strikes(nth=rule.match.nth, rate=rule.rate, times=rule.times)
+        self.trigger = Trigger(nth=rule.match.nth, rate=rule.rate, times=rule.times)
 
-    def draws(self, endpoint_id: str, body: bytes, dice: random.Random) -> bool:
+    def applies(self, endpoint_id: str, body: bytes, rng: random.Random) -> bool:
         match = self.rule.match
         if match.endpoint is not None and match.endpoint != endpoint_id:
             return False
         if match.contains is not None and match.contains.encode() not in body:
             return False
-        return self.strikes.draw(dice)
+        return self.trigger.fires(rng)
 
 
 class FaultPlan:
-    """Every rule now in force; `draw` decides what one submit will suffer."""
+    """Every rule now in force; `draw` decides which faults one submit gets."""
 
     def __init__(self) -> None:
-        self._rules: list[_LiveRule] = []
-        self._dice = random.Random(0)  # noqa: S311  repeatable tests, not secrets
+        self._rules: list[_ActiveRule] = []
+        self._rng = random.Random(0)  # noqa: S311  repeatable tests, not secrets
         self._chaos: Chaos | None = None
-        self._chaos_dice = random.Random(0)  # noqa: S311  as above
+        self._chaos_rng = random.Random(0)  # noqa: S311  as above
 
     def add(self, rules: Sequence[FaultRule]) -> None:
-        self._rules.extend(_LiveRule(rule) for rule in rules)
+        self._rules.extend(_ActiveRule(rule) for rule in rules)
 
-    def unleash(self, chaos: Chaos) -> None:
+    def start_chaos(self, chaos: Chaos) -> None:
         self._chaos = chaos
-        self._chaos_dice = random.Random(chaos.seed)  # noqa: S311  as above
+        self._chaos_rng = random.Random(chaos.seed)  # noqa: S311  as above
 
     def clear(self) -> None:
         self._rules.clear()
         self._chaos = None
-        self._dice = random.Random(0)  # noqa: S311  as above
+        self._rng = random.Random(0)  # noqa: S311  as above
 
     def describe(self) -> dict[str, Any]:
         return {
             "rules": [
-                {"rule": live.rule, "seen": live.strikes.seen, "fired": live.strikes.fired}
-                for live in self._rules
+                {"rule": active.rule, "seen": active.trigger.seen, "fired": active.trigger.fired}
+                for active in self._rules
             ],
             "chaos": self._chaos,
         }
@@ -130,14 +130,14 @@ class FaultPlan:
         if not self._rules and self._chaos is None:
             return NO_FAULTS
         drawn: dict[FaultKind, Mapping[str, Any]] = {
-            live.rule.kind: live.rule.args
-            for live in self._rules
-            if live.draws(endpoint_id, body, self._dice)
+            active.rule.kind: active.rule.args
+            for active in self._rules
+            if active.applies(endpoint_id, body, self._rng)
         }
         if self._chaos is not None and self._chaos.kinds:
-            # Two draws a submit whatever happens, so that a seed means the same sequence.
-            hit = self._chaos_dice.random() < self._chaos.rate
-            kind = self._chaos_dice.choice(self._chaos.kinds)
+            # Two draws a submit in any case, so that one seed gives one sequence.
+            hit = self._chaos_rng.random() < self._chaos.rate
+            kind = self._chaos_rng.choice(self._chaos.kinds)
             if hit:
                 drawn.setdefault(kind, self._chaos.args.get(kind, {}))
         return drawn

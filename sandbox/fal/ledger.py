@@ -1,7 +1,7 @@
-"""The sandbox's own book of paid calls: what fal would put on the bill.
+"""The sandbox's own ledger of paid calls: what fal would put on the bill.
 
-It is the yardstick for ours: a row per accepted request, whether or not its answer was heard.
-Successful output is billed even if nobody collects it; failures, refusals and cancelled
+Tests compare ours with it: a row per accepted request, whether or not the client got the answer.
+Successful output is billed even if no client collects it; failures, refusals and cancelled
 requests are not.
 """
 

@@ -1,4 +1,4 @@
-"""The endpoints the sandbox knows: input schema, price, and which renderer computes the output."""
+"""The endpoints of the sandbox: input schema, price, and which renderer computes the output."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -29,8 +29,8 @@ from sandbox.fal.inputs import (
 NAMESPACES = frozenset({"workflows", "comfy"})
 
 
-class Made(msgspec.Struct, frozen=True):
-    """What pricing needs to know of a finished run."""
+class RunOutput(msgspec.Struct, frozen=True):
+    """What the price of a finished run depends on."""
 
     params: Mapping[str, Any]
     images: int
@@ -38,30 +38,30 @@ class Made(msgspec.Struct, frozen=True):
     seconds: float
 
 
-def _per_image(made: Made) -> float:
-    return float(made.images)
+def _per_image(output: RunOutput) -> float:
+    return float(output.images)
 
 
-def _per_megapixel(made: Made) -> float:
-    return float(max(1, math.ceil(made.megapixels)))
+def _per_megapixel(output: RunOutput) -> float:
+    return float(max(1, math.ceil(output.megapixels)))
 
 
-def _per_compute_second(made: Made) -> float:
-    return round(made.seconds, 4)
+def _per_compute_second(output: RunOutput) -> float:
+    return round(output.seconds, 4)
 
 
 _RESOLUTION_FACTOR = {"0.5K": 0.75, "1K": 1.0, "2K": 1.5, "4K": 2.0}
 
 
-def _nano_banana_2(made: Made) -> float:
-    factor = _RESOLUTION_FACTOR[made.params["resolution"]]
-    extra: float = 0.015 * made.params["enable_web_search"]
-    extra += 0.002 * (made.params["thinking_level"] == "high")
-    return made.images * factor + extra / 0.08
+def _nano_banana_2(output: RunOutput) -> float:
+    factor = _RESOLUTION_FACTOR[output.params["resolution"]]
+    extra: float = 0.015 * output.params["enable_web_search"]
+    extra += 0.002 * (output.params["thinking_level"] == "high")
+    return output.images * factor + extra / 0.08
 
 
-def _nano_banana_pro(made: Made) -> float:
-    return made.images * (2.0 if made.params["resolution"] == "4K" else 1.0)
+def _nano_banana_pro(output: RunOutput) -> float:
+    return output.images * (2.0 if output.params["resolution"] == "4K" else 1.0)
 
 
 Renderer = Literal["cutout", "scene", "upscale"]
@@ -78,7 +78,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     renderer: Renderer
     unit: str
     unit_price: float
-    units: Callable[[Made], float]
+    units: Callable[[RunOutput], float]
     many: bool = False
     extras: tuple[str, ...] = ()
     input_bytes_max: int = 50 * 1024 * 1024

@@ -23,7 +23,7 @@ from sandbox.fal.scenes import compose
 
 INPUT_SIDE_MIN = 8
 INPUT_PIXELS_MAX = 60_000_000
-OUTPUT_SIDE_MAX = 2048  # scenes: what 4K would cost in CPU says nothing about a client
+OUTPUT_SIDE_MAX = 2048  # scenes: 4K would cost CPU without testing anything more
 UPSCALE_FACTOR_MAX = 4.0
 UPSCALE_PIXELS_MAX = 16_000_000
 SUPPORTED_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
@@ -80,15 +80,15 @@ class UnusableImageError(Exception):
 
 
 def prepare_process() -> None:
-    """Low priority: the machine is shared with what is under test."""
+    """Low priority: the product under test runs on the same machine."""
     cv2.setNumThreads(min(2, os.cpu_count() or 1))
     os.nice(5)
-    watch = threading.Thread(target=_die_with_parent, args=(os.getppid(),), daemon=True)
+    watch = threading.Thread(target=_exit_with_parent, args=(os.getppid(),), daemon=True)
     watch.start()
 
 
-def _die_with_parent(parent: int) -> None:
-    """A killed server cannot stop its pool; the pool notices."""
+def _exit_with_parent(parent: int) -> None:
+    """A killed server cannot stop its pool: each process ends when its parent has."""
     while os.getppid() == parent:
         time.sleep(2)
     os._exit(0)
@@ -152,7 +152,7 @@ def _piece_of(size: tuple[int, int], pixels: bytes) -> Coverage:
 
 
 def coverage_of(picture: Image.Image) -> Coverage:
-    """Where the piece is; an input that is already cut out says it itself."""
+    """Where the piece is: the alpha channel of an input that is already cut out, else found."""
     if picture.mode == "RGBA":
         alpha: Coverage = np.asarray(picture.getchannel("A"), np.float32) / np.float32(255)
         if alpha.min() < 0.5:

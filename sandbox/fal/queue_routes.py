@@ -135,7 +135,7 @@ async def _answer_submit(request: AnyRequest, engine: Engine, call: Call) -> Rep
                 call.webhook_settled.wait(), float(reordered.get("timeout", 10.0))
             )
     if call.fault(FaultKind.ACCEPT_THEN_DROP) is not None:
-        # Where there is no socket to close (in-process), half of the answer has to do.
+        # In-process there is no socket to close, so half of the answer stands for a lost one.
         drop_connection(request.scope)
         return reply(200, bytes(answer.content[: len(answer.content) // 2]))
     broken = call.fault(FaultKind.ACCEPT_THEN_500)
@@ -175,7 +175,7 @@ def _locate(request: AnyRequest, path: str) -> Reply | tuple[Call, list[str]]:
 
 
 @get("/{path:path}")
-async def look(request: AnyRequest, path: FromPath[str]) -> Response[Any]:
+async def get_status_or_result(request: AnyRequest, path: FromPath[str]) -> Response[Any]:
     located = _locate(request, path)
     if isinstance(located, Response):
         return located

@@ -1,4 +1,4 @@
-"""Answers that a fault orders in place of the protocol's own."""
+"""Answers that a fault rule sets in place of the protocol's own."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""The runner of a model: checks the input, computes the output, writes the bill's quantity."""
+"""The runner of a model: checks the input, computes the output, computes the billed quantity."""
 
 import base64
 import time
@@ -19,7 +19,7 @@ from sandbox.fal.errors import (
 )
 from sandbox.fal.faults import FaultKind
 from sandbox.fal.inputs import FORBIDDEN_PROMPT_WORD, Input
-from sandbox.fal.models import Made
+from sandbox.fal.models import RunOutput
 from sandbox.fal.outputs import RenderedImage, prerendered
 from sandbox.fal.renderer import Renderer
 from sandbox.fal.storage import FileStore, StoredFile
@@ -104,7 +104,7 @@ class Runner:
             body[name] = _extra(name, parsed, seconds, len(files), flagged=flagged)
         if flagged:
             body["has_nsfw_concepts"] = [True] * len(files)
-        made = Made(
+        made = RunOutput(
             params=parsed.model_dump(),
             images=len(files),
             megapixels=sum(image.width * image.height for image in pictures) / 1_000_000,

@@ -82,7 +82,7 @@ def safe_name(name: str) -> str:
 
 
 def expiry_of(headers: Mapping[str, str], header: str) -> float | None:
-    """When a file with this lifecycle header ends; None lives as long as the sandbox."""
+    """When a file with this lifecycle header ends; None: when the sandbox stops."""
     raw = headers.get(header)
     if raw is None:
         return None

@@ -100,7 +100,7 @@ class Signer:
 
 
 class Delivery(msgspec.Struct, kw_only=True):
-    """What one webhook is to be, and what became of each attempt."""
+    """One webhook to send, and the outcome of each attempt."""
 
     url: str
     request_id: str

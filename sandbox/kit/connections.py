@@ -1,4 +1,4 @@
-"""Ends a client's connection without an answer, as a dying proxy does."""
+"""Ends a client's connection without an answer, as a crashing proxy does."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ _FD_DIRS = (Path("/proc/self/fd"), Path("/dev/fd"))
 def drop_connection(scope: Scope) -> bool:
     """True if the socket of this request was found and shut down.
 
-    ASGI has no word for it, so the socket is looked up among our own descriptors by its peer.
+    ASGI has no message for it, so the socket is found among our own descriptors by its peer.
     An in-process transport has no socket: False.
     """
     client = scope.get("client")
@@ -23,7 +23,7 @@ def drop_connection(scope: Scope) -> bool:
         return False
     peer = (client[0], int(client[1]))  # the server gives the port as text
     for descriptor in [int(entry.name) for entry in directory.iterdir()]:
-        # Gone in the meantime, or a socket without a peer: not the one.
+        # Closed in the meantime, or without a peer: not the socket of this request.
         with contextlib.suppress(OSError):
             if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
                 continue

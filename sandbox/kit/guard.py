@@ -1,7 +1,7 @@
-"""What every sandbox server asks before it binds: is this a place where a stand-in may run?
+"""Checks that a sandbox server makes before it binds: may a stand-in run here?
 
-A stand-in holds fixed keys and mints any identity it is asked for, so it must never be reachable
-from outside the machine nor run beside production.
+A stand-in holds fixed keys and issues tokens for any identity, so it must never be reachable
+from outside the machine nor run in production.
 """
 
 import ipaddress
@@ -14,7 +14,7 @@ class SandboxRefusedError(RuntimeError):
 
 
 def require_sandbox_allowed(environ: Mapping[str, str]) -> None:
-    """Raises: SandboxRefusedError when `APP_ENV` says production."""
+    """Raises: SandboxRefusedError when `APP_ENV` is production."""
     if environ.get("APP_ENV", "").strip().casefold() in {"production", "prod"}:
         raise SandboxRefusedError(
             "APP_ENV is production: the sandbox servers do not start there; "

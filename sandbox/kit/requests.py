@@ -1,4 +1,4 @@
-"""The request of a stand-in's route, whose application's state says what it stands for."""
+"""The type of a request in a stand-in's routes; the application's state holds the stand-in."""
 
 from typing import Any
 

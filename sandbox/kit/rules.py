@@ -1,10 +1,10 @@
-"""When a fault rule strikes; what it matches is each sandbox's own business."""
+"""When a fault rule applies. Which requests match it is decided by each sandbox."""
 
 import random
 
 
-class Strikes:
-    """`nth` counts the matches of the rule (1 = the first); `times` bounds the strikes."""
+class Trigger:
+    """`nth` counts the matches of the rule (1 = the first); `times` bounds how often it applies."""
 
     __slots__ = ("_nth", "_rate", "_times", "fired", "seen")
 
@@ -15,14 +15,14 @@ class Strikes:
         self.seen = 0
         self.fired = 0
 
-    def draw(self, dice: random.Random) -> bool:
-        """To be asked once for each match."""
+    def fires(self, rng: random.Random) -> bool:
+        """Whether the rule applies to this match. Called once for each match."""
         self.seen += 1
         if self._nth is not None and self.seen != self._nth:
             return False
         if self._times is not None and self.fired >= self._times:
             return False
-        if self._rate < 1 and dice.random() >= self._rate:
+        if self._rate < 1 and rng.random() >= self._rate:
             return False
         self.fired += 1
         return True

@@ -32,7 +32,7 @@ class Account(msgspec.Struct, frozen=True):
 
 
 def server_account(data_dir: Path) -> Account | None:
-    """The account to run the server as; None is the account we are.
+    """The account to run the server as; None: our own.
 
     Existing data stay with their owner, so that an account installed later changes nothing.
     """

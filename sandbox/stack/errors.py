@@ -1,4 +1,4 @@
-"""What can go wrong with the local servers, said in words a person can act on."""
+"""What can go wrong with the local servers, with messages that a person can act on."""
 
 
 class StackError(Exception):

@@ -34,7 +34,7 @@ _SIGNALS: dict[str, signal.Signals] = {
 }
 _START_SECONDS = 60
 _PORT_TAKEN = ("could not bind", "Address already in use", "could not create any TCP")
-# What a postmaster says while the children of its killed predecessor are still going away.
+# What a postmaster logs while children of the one before it, which was killed, are still ending.
 _PREDECESSOR = ("pre-existing shared memory block", "lock file")
 
 
@@ -134,7 +134,7 @@ class EmbeddedPostgres:
         return self._find(self._home() / "data") is not None
 
     def attach(self) -> bool:
-        """Learn the port of a server that another process started; False if none runs."""
+        """Reads the port of a server that another process started; False if none runs."""
         pgdata = self._home() / "data"
         if self._find(pgdata) is None:
             return False

@@ -1,4 +1,4 @@
-"""Finding and ending server processes by their pid files, without ever ending a stranger.
+"""Finding and ending server processes by their pid files, and never another program's.
 
 A pid file can outlive its process (crash, power cut, restarted container), and the number in it
 may by then belong to something else. A process is ours only if it runs the expected program in

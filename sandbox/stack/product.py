@@ -71,7 +71,7 @@ class Child:
             self._process.send_signal(number)
 
     def kill(self) -> None:
-        """SIGKILL to the process and what it started: as a machine that goes away."""
+        """SIGKILL to the process and its children, as when a machine fails."""
         if self._process is not None and self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
@@ -170,7 +170,7 @@ class Product:
             "FAL_JWKS_URL": f"{self.fal_url}/.well-known/jwks.json",
             "FAL_AI_KEY_1": "sandbox-one:" + self._passwords.get("fal_one"),
             "FAL_AI_KEY_2": "sandbox-two:" + self._passwords.get("fal_two"),
-            # The sandbox answers in a second: look for lost webhooks soon.
+            # The sandbox answers in a second, so poll for lost webhooks soon.
             "PROVIDER_POLL_FIRST_SECONDS": "3",
             "STRIPE_API_URL": self.stripe_url,
             "STRIPE_SECRET_KEY": "sk_test_" + self._passwords.get("stripe"),
@@ -190,7 +190,7 @@ class Product:
         return worker
 
     def wait_ready(self, *, seconds: float = READY_SECONDS) -> None:
-        """Until the API says that all is well: database, Redis, workers, provider accounts."""
+        """Until /readyz reports ready: database, Redis, workers, provider accounts."""
         self._wait_for("the API", self.api, f"{self.api_url}/readyz", seconds=seconds, status="ok")
 
     def _start_children(self) -> None:
@@ -270,7 +270,7 @@ class Product:
         )
 
     def _set_up(self, environ: Mapping[str, str], *modules: str) -> None:
-        """What an operator runs once for each outside service; side by side here."""
+        """What an operator runs once for each outside service; here at the same time."""
         running = {
             module: subprocess.Popen(
                 [sys.executable, "-m", module],
@@ -299,7 +299,7 @@ class Product:
         seconds: float = READY_SECONDS,
         status: str | None = None,
     ) -> None:
-        """Until `url` answers 200; with `status`, until its JSON says so."""
+        """Until `url` answers 200; with `status`, until its JSON has that status."""
         until = time.monotonic() + seconds
         last = "no answer"
         with httpx.Client(timeout=5, verify=tls_context()) as client:

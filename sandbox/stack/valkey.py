@@ -57,7 +57,7 @@ class EmbeddedValkey:
         return f"redis://default:{self.password}@{LOOPBACK}:{self.port}/{database}"
 
     def start(self) -> None:
-        """Start, and return when it answers. One left behind by a dead process is ended first."""
+        """Start, and return when it answers. One that an earlier process left is ended first."""
         self.directory.mkdir(parents=True, exist_ok=True)
         self.stop()
         for _ in range(5):
@@ -108,7 +108,7 @@ class EmbeddedValkey:
         return False
 
     def _answers(self) -> bool:
-        """Whether our own process answers, not a stranger on the same port."""
+        """Whether our own process answers, and not another one on the same port."""
         client = redis.Redis(
             host=LOOPBACK, port=self.port, password=self.password, socket_timeout=2
         )

@@ -1,4 +1,4 @@
-"""The account behind the key: what a start-up check asks for."""
+"""The account of the key, which a check at start-up reads."""
 
 import stripe
 

@@ -94,12 +94,12 @@ async def _answer(incoming: Incoming) -> Answer:
     except ApiError as error:
         if error.stored:
             answer = error.status, encode(error.body)
-            idempotency.remember(box, key, headers["request-id"], *answer)
+            idempotency.store(box, key, headers["request-id"], *answer)
         else:
-            idempotency.forget(box, key)
+            idempotency.discard(box, key)
         raise
     else:
-        idempotency.remember(box, key, headers["request-id"], status, body)
+        idempotency.store(box, key, headers["request-id"], status, body)
         return status, body
     finally:
         box.keys_in_use.discard(key)

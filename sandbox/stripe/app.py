@@ -10,7 +10,7 @@ from litestar import Litestar
 from sandbox.stripe import checkout
 from sandbox.stripe.api_routes import api
 from sandbox.stripe.config import StripeSandboxConfig
-from sandbox.stripe.control import misunderstood, refused
+from sandbox.stripe.control import api_error, invalid_body
 from sandbox.stripe.control_routes import CONTROL_ROUTES
 from sandbox.stripe.engine import Sandbox
 from sandbox.stripe.errors import ApiError
@@ -22,13 +22,13 @@ SWEEP_SECONDS = 1.0
 def create_app(config: StripeSandboxConfig | None = None) -> Litestar:
     """`app.state.sandbox` is the running sandbox.
 
-    It needs no start, only an event loop: sessions then expire with the next request. Whoever
-    does not run the ASGI lifespan closes it with `await app.state.sandbox.aclose()`.
+    It needs no start, only an event loop: sessions then expire with the next request. Callers
+    that do not run the ASGI lifespan close it with `await app.state.sandbox.aclose()`.
     """
     app = Litestar(
         route_handlers=[*CONTROL_ROUTES, *PAGE_ROUTES, api],
         lifespan=[_running],
-        exception_handlers={ApiError: refused, msgspec.DecodeError: misunderstood},
+        exception_handlers={ApiError: api_error, msgspec.DecodeError: invalid_body},
         openapi_config=None,
         logging_config=None,
     )
@@ -37,7 +37,7 @@ def create_app(config: StripeSandboxConfig | None = None) -> Litestar:
 
 
 def configure(app: Litestar, config: StripeSandboxConfig) -> None:
-    """A sandbox with what `config.state_dir` remembers, behind routes that are built once."""
+    """A sandbox with what `config.state_dir` holds, behind routes that are built once."""
     app.state.sandbox = Sandbox(config)
 
 

@@ -1,4 +1,4 @@
-"""Reading and answering for the control routes."""
+"""Reading requests and building answers for the control routes."""
 
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ from sandbox.stripe.replies import AnyRequest, Reply, base_url_of, encode, reply
 _T = TypeVar("_T")
 
 
-async def told(request: AnyRequest, type_: type[_T]) -> _T:
+async def read_body(request: AnyRequest, type_: type[_T]) -> _T:
     raw = await request.body()
     return msgspec.json.decode(raw or b"{}", type=type_)
 
@@ -22,16 +22,16 @@ def answer(request: AnyRequest, body: Any, status: int = 200) -> Reply:
     return reply(status, encode(body))
 
 
-def own(request: AnyRequest) -> Cause:
-    """Nobody asked for it through the API."""
+def own_cause(request: AnyRequest) -> Cause:
+    """The cause of a change that no request of the API made; expires what is due first."""
     cause = Cause(base_url_of(request))
     checkout.sweep(sandbox_of(request), cause.base_url)
     return cause
 
 
-def refused(_: AnyRequest, error: ApiError) -> Reply:
+def api_error(_: AnyRequest, error: ApiError) -> Reply:
     return reply(error.status, encode(error.body))
 
 
-def misunderstood(_: AnyRequest, error: msgspec.ValidationError) -> Reply:
+def invalid_body(_: AnyRequest, error: msgspec.ValidationError) -> Reply:
     return reply(422, encode({"detail": str(error)}))

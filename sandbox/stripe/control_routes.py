@@ -1,4 +1,4 @@
-"""What tests and the operator's scripts ask of the sandbox itself; not part of Stripe's protocol.
+"""Controls of the sandbox for tests and scripts; not part of Stripe's protocol.
 
 POST   /__control/faults                      a rule or a list of rules (see `faults`)
 GET    /__control/faults                      the rules and how often each fired
@@ -15,7 +15,7 @@ POST   /__control/disputes                    {"payment_intent" or "charge", "am
 POST   /__control/disputes/{id}               {"status": "won"}: any status of a dispute
 GET    /__control/objects/{kind}/{id}         one object;  PATCH merges into it, without an event
 GET    /__control/ledger                      payments, refunds, disputes and their totals
-POST   /__control/reset                       forgets everything but configuration and tuning
+POST   /__control/reset                       deletes everything but configuration and tuning
 GET    /__control/health
 Those of events and webhooks are in `webhook_routes`.
 """
@@ -30,7 +30,7 @@ from litestar.params import FromPath
 from sandbox.stripe import checkout, disputes, ledger, refunds
 from sandbox.stripe.common import get as get_object
 from sandbox.stripe.config import TuningPatch
-from sandbox.stripe.control import answer, own, told
+from sandbox.stripe.control import answer, own_cause, read_body
 from sandbox.stripe.engine import public
 from sandbox.stripe.errors import invalid
 from sandbox.stripe.faults import FaultRule
@@ -105,14 +105,14 @@ async def show_config(request: AnyRequest) -> Reply:
 @patch("/__control/config")
 async def tune(request: AnyRequest) -> Reply:
     tuning = sandbox_of(request).tuning
-    (await told(request, TuningPatch)).apply(tuning)
+    (await read_body(request, TuningPatch)).apply(tuning)
     return answer(request, {"tuning": tuning})
 
 
 @post("/__control/clock", status_code=200)
 async def advance(request: AnyRequest) -> Reply:
     box = sandbox_of(request)
-    seconds = (await told(request, Advance)).advance_seconds
+    seconds = (await read_body(request, Advance)).advance_seconds
     if seconds < 0:
         raise invalid("time does not run backwards", param="advance_seconds")
     now = box.advance(seconds)
@@ -120,13 +120,13 @@ async def advance(request: AnyRequest) -> Reply:
     return answer(request, {"now": now})
 
 
-# -- what customers and banks do --------------------------------------------------------------
+# -- acts of customers and banks --------------------------------------------------------------
 
 
 @post("/__control/sessions/{id_:str}/pay", status_code=200)
 async def pay(request: AnyRequest, id_: FromPath[str]) -> Reply:
-    payment = await told(request, Payment)
-    box, cause = sandbox_of(request), own(request)
+    payment = await read_body(request, Payment)
+    box, cause = sandbox_of(request), own_cause(request)
     session = get_object(box, "checkout.session", id_)
     if payment.promotion_code is not None:
         checkout.apply_code(box, session, payment.promotion_code)
@@ -143,8 +143,8 @@ async def pay(request: AnyRequest, id_: FromPath[str]) -> Reply:
 
 @post("/__control/sessions/{id_:str}/decline", status_code=200)
 async def decline(request: AnyRequest, id_: FromPath[str]) -> Reply:
-    code = (await told(request, Decline)).code
-    box, cause = sandbox_of(request), own(request)
+    code = (await read_body(request, Decline)).code
+    box, cause = sandbox_of(request), own_cause(request)
     session = get_object(box, "checkout.session", id_)
     checkout.decline(box, cause, session, code=code)
     return answer(request, public(session))
@@ -152,8 +152,8 @@ async def decline(request: AnyRequest, id_: FromPath[str]) -> Reply:
 
 @post("/__control/sessions/{id_:str}/settle", status_code=200)
 async def settle(request: AnyRequest, id_: FromPath[str]) -> Reply:
-    succeeded = (await told(request, Settlement)).succeeded
-    box, cause = sandbox_of(request), own(request)
+    succeeded = (await read_body(request, Settlement)).succeeded
+    box, cause = sandbox_of(request), own_cause(request)
     session = get_object(box, "checkout.session", id_)
     checkout.settle(box, cause, session, succeeded=succeeded)
     return answer(request, public(session))
@@ -161,7 +161,7 @@ async def settle(request: AnyRequest, id_: FromPath[str]) -> Reply:
 
 @post("/__control/sessions/{id_:str}/expire", status_code=200)
 async def expire(request: AnyRequest, id_: FromPath[str]) -> Reply:
-    box, cause = sandbox_of(request), own(request)
+    box, cause = sandbox_of(request), own_cause(request)
     session = get_object(box, "checkout.session", id_)
     checkout.expire(box, cause, session)
     return answer(request, public(session))
@@ -169,18 +169,18 @@ async def expire(request: AnyRequest, id_: FromPath[str]) -> Reply:
 
 @post("/__control/refunds/{id_:str}", status_code=200)
 async def end_refund(request: AnyRequest, id_: FromPath[str]) -> Reply:
-    end = await told(request, RefundEnd)
+    end = await read_body(request, RefundEnd)
     if end.status not in {"succeeded", "failed", "canceled"}:
         raise invalid("a refund ends as succeeded, failed or canceled", param="status")
     box = sandbox_of(request)
     refund = get_object(box, "refund", id_)
-    refunds.settle(box, own(request), refund, end.status, reason=end.reason)
+    refunds.settle(box, own_cause(request), refund, end.status, reason=end.reason)
     return answer(request, public(refund))
 
 
 @post("/__control/disputes", status_code=200)
 async def open_dispute(request: AnyRequest) -> Reply:
-    new = await told(request, NewDispute)
+    new = await read_body(request, NewDispute)
     box = sandbox_of(request)
     if new.charge is not None:
         charge = get_object(box, "charge", new.charge)
@@ -189,7 +189,7 @@ async def open_dispute(request: AnyRequest) -> Reply:
         charge = get_object(box, "charge", intent["latest_charge"] or "")
     dispute = disputes.open_dispute(
         box,
-        own(request),
+        own_cause(request),
         charge,
         amount=charge["amount"] if new.amount is None else new.amount,
         reason=new.reason,
@@ -200,16 +200,16 @@ async def open_dispute(request: AnyRequest) -> Reply:
 
 @post("/__control/disputes/{id_:str}", status_code=200)
 async def move_dispute(request: AnyRequest, id_: FromPath[str]) -> Reply:
-    status = (await told(request, DisputeStatus)).status
+    status = (await read_body(request, DisputeStatus)).status
     if status not in disputes.STATUSES:
         raise invalid(f"one of {', '.join(sorted(disputes.STATUSES))}", param="status")
     box = sandbox_of(request)
     dispute = get_object(box, "dispute", id_)
-    disputes.move(box, own(request), dispute, status)
+    disputes.move(box, own_cause(request), dispute, status)
     return answer(request, public(dispute))
 
 
-# -- looking inside ---------------------------------------------------------------------------
+# -- reading and changing the state -----------------------------------------------------------
 
 
 @get("/__control/objects/{kind:str}/{id_:str}")
@@ -219,16 +219,16 @@ async def show_object(request: AnyRequest, kind: FromPath[str], id_: FromPath[st
 
 @patch("/__control/objects/{kind:str}/{id_:str}")
 async def tamper(request: AnyRequest, kind: FromPath[str], id_: FromPath[str]) -> Reply:
-    """`line_items` of a session are reached as well: what was bought may be falsified too. Those
-    that are told take the place of the old ones; a new one begins as a copy of the first."""
-    change = await told(request, dict[str, Any])
+    """Merges the body into an object. `line_items` of a session may be falsified too: those of the
+    body replace the old ones, and a new one starts as a copy of the first."""
+    change = await read_body(request, dict[str, Any])
     box = sandbox_of(request)
     obj = get_object(box, kind, id_)
     if "line_items" in change and PRIVATE in obj:
         known = obj[PRIVATE]["line_items"]
-        told_lines = change.pop("line_items")
-        lines = [copy.deepcopy(known[i if i < len(known) else 0]) for i in range(len(told_lines))]
-        for line, part in zip(lines, told_lines, strict=True):
+        changed = change.pop("line_items")
+        lines = [copy.deepcopy(known[i if i < len(known) else 0]) for i in range(len(changed))]
+        for line, part in zip(lines, changed, strict=True):
             _merge(line, part)
         obj[PRIVATE]["line_items"] = lines
     _merge(obj, change)

@@ -56,7 +56,7 @@ def update(box: Sandbox, cause: Cause, params: Params, id_: str) -> Obj:
 
 
 def close(box: Sandbox, cause: Cause, _params: Params, id_: str) -> Obj:
-    """We give in."""
+    """The merchant accepts the dispute: it is lost."""
     dispute = get(box, "dispute", id_)
     if dispute["status"] in _CLOSED:
         raise invalid("This dispute is already closed", param="dispute")
@@ -113,12 +113,12 @@ def move(box: Sandbox, cause: Cause, dispute: Obj, status: str) -> None:
     if status not in HARMLESS and not withdrawn:
         _withdraw(box, cause, dispute)
     if status in {"won", "prevented"} and withdrawn:
-        _book(box, dispute, dispute["amount"])
+        _add_balance_transaction(box, dispute, dispute["amount"])
         box.emit(cause, "charge.dispute.funds_reinstated", dispute)
 
 
 def _withdraw(box: Sandbox, cause: Cause, dispute: Obj) -> None:
-    _book(box, dispute, -dispute["amount"])
+    _add_balance_transaction(box, dispute, -dispute["amount"])
     box.emit(cause, "charge.dispute.funds_withdrawn", dispute)
 
 
@@ -126,7 +126,7 @@ def _reinstated(dispute: Obj) -> bool:
     return bool(dispute["balance_transactions"][-1]["amount"] > 0)
 
 
-def _book(box: Sandbox, dispute: Obj, amount: int) -> None:
+def _add_balance_transaction(box: Sandbox, dispute: Obj, amount: int) -> None:
     fee = 1500 if amount < 0 else 0
     dispute["balance_transactions"].append(
         {

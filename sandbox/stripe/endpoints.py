@@ -1,4 +1,4 @@
-"""Webhook endpoints. The secret is told once, when the endpoint is made."""
+"""Webhook endpoints. The secret is shown once, when the endpoint is made."""
 
 import time
 

@@ -41,7 +41,7 @@ def public(obj: Obj) -> Obj:
 
 
 def snapshot(obj: Obj) -> Obj:
-    """As the API shows it, and cut off from later changes."""
+    """As the API shows it, copied, so that later changes do not reach it."""
     copy: Obj = msgspec.json.decode(msgspec.json.encode(public(obj)))
     return copy
 
@@ -96,7 +96,7 @@ class Sandbox:
         return event
 
     def reset(self) -> None:
-        """Forgets everything but the configuration and the tuning."""
+        """Deletes everything but the configuration and the tuning."""
         self.webhooks.stop()
         self.store.clear()
         self.plan.clear()

@@ -6,10 +6,10 @@ DOCS = "https://stripe.com/docs/error-codes/"
 
 
 class ApiError(Exception):
-    """What the client is told instead of an object.
+    """The answer that the client gets instead of an object.
 
-    `stored` says whether an idempotency key remembers it: validation is before execution, and
-    only an execution's outcome is kept.  https://docs.stripe.com/api/idempotent_requests
+    `stored`: whether repeats under the idempotency key get it. Validation is before execution, and
+    only the outcome of an execution is stored.  https://docs.stripe.com/api/idempotent_requests
     """
 
     def __init__(

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from sandbox.kit.rules import Strikes
+from sandbox.kit.rules import Trigger
 
 
 class FaultKind(StrEnum):
@@ -36,7 +36,7 @@ class FaultKind(StrEnum):
     WEBHOOK_BAD_SIGNATURE = "webhook_bad_signature"
     WEBHOOK_UNSIGNED = "webhook_unsigned"
     WEBHOOK_STALE = "webhook_stale"  # seconds=600: signed as of then
-    WEBHOOK_LIVEMODE = "webhook_livemode"  # says livemode: true
+    WEBHOOK_LIVEMODE = "webhook_livemode"  # with livemode: true
 
 
 Faults = Mapping[FaultKind, Mapping[str, Any]]
@@ -61,12 +61,12 @@ class FaultRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     args: dict[str, Any] = {}
 
 
-class _LiveRule:
-    __slots__ = ("rule", "strikes")
+class _ActiveRule:
+    __slots__ = ("rule", "trigger")
 
     def __init__(self, rule: FaultRule) -> None:
         self.rule = rule
-        self.strikes = Strikes(nth=rule.match.nth, rate=rule.rate, times=rule.times)
+        self.trigger = Trigger(nth=rule.match.nth, rate=rule.rate, times=rule.times)
 
     def fits(self, subject: Mapping[str, str], body: bytes) -> bool:
         match = self.rule.match
@@ -84,20 +84,20 @@ class FaultPlan:
 
     def __init__(self, seed: int = 0) -> None:
         self._seed = seed
-        self._rules: list[_LiveRule] = []
-        self._dice = random.Random(seed)  # noqa: S311  repeatable tests, not secrets
+        self._rules: list[_ActiveRule] = []
+        self._rng = random.Random(seed)  # noqa: S311  repeatable tests, not secrets
 
     def add(self, rules: Sequence[FaultRule]) -> None:
-        self._rules.extend(_LiveRule(rule) for rule in rules)
+        self._rules.extend(_ActiveRule(rule) for rule in rules)
 
     def clear(self) -> None:
         self._rules.clear()
-        self._dice = random.Random(self._seed)  # noqa: S311  as above
+        self._rng = random.Random(self._seed)  # noqa: S311  as above
 
     def describe(self) -> list[dict[str, Any]]:
         return [
-            {"rule": live.rule, "seen": live.strikes.seen, "fired": live.strikes.fired}
-            for live in self._rules
+            {"rule": active.rule, "seen": active.trigger.seen, "fired": active.trigger.fired}
+            for active in self._rules
         ]
 
     def of_request(self, method: str, path: str, key: str | None, body: bytes) -> Faults:
@@ -108,9 +108,9 @@ class FaultPlan:
 
     def _draw(self, subject: Mapping[str, str], body: bytes, *, webhook: bool) -> Faults:
         return {
-            live.rule.kind: live.rule.args
-            for live in self._rules
-            if (live.rule.kind in _WEBHOOK) == webhook
-            and live.fits(subject, body)
-            and live.strikes.draw(self._dice)
+            active.rule.kind: active.rule.args
+            for active in self._rules
+            if (active.rule.kind in _WEBHOOK) == webhook
+            and active.fits(subject, body)
+            and active.trigger.fires(self._rng)
         }

@@ -1,4 +1,4 @@
-"""Idempotency keys: the first outcome, 500s included, is what every repeat is told.
+"""Idempotency keys: every repeat gets the first outcome, 500s included.
 
 https://docs.stripe.com/api/idempotent_requests
 """
@@ -13,13 +13,13 @@ KIND = "sandbox.idempotency"
 KEPT_SECONDS = 86_400
 
 
-class Remembered(NamedTuple):
+class StoredOutcome(NamedTuple):
     request_id: str
     status: int
     body: bytes
 
 
-def begin(box: Sandbox, key: str, method: str, path: str, raw: bytes) -> Remembered | None:
+def begin(box: Sandbox, key: str, method: str, path: str, raw: bytes) -> StoredOutcome | None:
     """The outcome of an earlier request; None makes this one the first.
 
     Raises: ApiError, when the key came with other parameters or its request still runs.
@@ -33,19 +33,19 @@ def begin(box: Sandbox, key: str, method: str, path: str, raw: bytes) -> Remembe
     if key in box.keys_in_use:
         raise key_in_use(key)
     if record is not None and record["status"] is not None:
-        return Remembered(record["request_id"], record["status"], record["body"].encode())
+        return StoredOutcome(record["request_id"], record["status"], record["body"].encode())
     box.keys_in_use.add(key)
     box.store.save({"id": key, "at": box.now(), "digest": digest, "status": None}, KIND)
     return None
 
 
-def remember(box: Sandbox, key: str, request_id: str, status: int, body: bytes) -> None:
+def store(box: Sandbox, key: str, request_id: str, status: int, body: bytes) -> None:
     record = box.store.find(KIND, key)
     assert record is not None
     record |= {"request_id": request_id, "status": status, "body": body.decode()}
     box.store.save(record, KIND)
 
 
-def forget(box: Sandbox, key: str) -> None:
+def discard(box: Sandbox, key: str) -> None:
     """The request did not begin to execute: the key is free again."""
     box.store.remove(KIND, key)

@@ -6,7 +6,7 @@ from litestar import Response, get, post
 from litestar.params import FromPath
 
 from sandbox.stripe import checkout, pages, portal
-from sandbox.stripe.control import own
+from sandbox.stripe.control import own_cause
 from sandbox.stripe.errors import ApiError
 from sandbox.stripe.forms import parse_pairs
 from sandbox.stripe.pdf import one_page
@@ -18,14 +18,14 @@ DECLINED = "Your card was declined. Try another way to pay."
 
 @get("/c/pay/{id_:str}")
 async def show_checkout(request: AnyRequest, id_: FromPath[str]) -> Reply:
-    own(request)  # expires what is due
+    own_cause(request)  # expires what is due
     session = sandbox_of(request).store.find("checkout.session", id_)
     return _session_page(session)
 
 
 @post("/c/pay/{id_:str}", status_code=200)
 async def act_on_checkout(request: AnyRequest, id_: FromPath[str]) -> Reply:
-    box, cause = sandbox_of(request), own(request)
+    box, cause = sandbox_of(request), own_cause(request)
     session = box.store.find("checkout.session", id_)
     if session is None or session["status"] != "open":
         return _session_page(session)

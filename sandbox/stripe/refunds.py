@@ -48,7 +48,7 @@ def create(box: Sandbox, cause: Cause, params: Params) -> Obj:
     _recount(box, charge)
     box.emit(cause, "charge.refunded", charge)
     answer = snapshot(refund)
-    # Stripe's test methods change their mind "later"; after the answer is late enough.
+    # Stripe's test methods end otherwise "later"; after the answer is late enough.
     match charge[PRIVATE]["refund"]:
         case "pending":
             settle(box, cause, refund, "succeeded")

@@ -1,4 +1,4 @@
-"""Builders for the answers of every route, and what a request says about itself."""
+"""Builders for the answers of every route, and readers of a request."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -23,7 +23,7 @@ from sandbox.stripe.store import PRIVATE, Obj
 
 EXPIRY_SECONDS_MIN = 30 * 60
 EXPIRY_SECONDS_MAX = 24 * 3600
-# Between minting `expires_at` and our looking at it the clock moves on.
+# The client computed `expires_at` from its clock a moment before the sandbox reads its own.
 _EXPIRY_GRACE_SECONDS = 60
 LINES_MAX = 100
 REFERENCE_CHARS_MAX = 200

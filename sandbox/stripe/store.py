@@ -1,6 +1,6 @@
 """All objects, by kind in the order of their creation; optionally kept in a SQLite file.
 
-An object is the dict that the API answers with. What the sandbox knows beyond it stands under
+An object is the dict that the API answers with. What the sandbox records beyond it is under
 the key `PRIVATE`, which never leaves the process. Change an object, then `save` it.
 """
 
@@ -58,7 +58,7 @@ class Store:
         return self._objects[kind].get(id_)
 
     def remove(self, kind: str, id_: str) -> None:
-        """Gone without a trace, as only the sandbox's own records may."""
+        """Deletes it for good; for the sandbox's own records only."""
         del self._objects[kind][id_]
         if self._file is not None:
             self._dirty[kind, id_] = None

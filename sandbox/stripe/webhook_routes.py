@@ -21,13 +21,13 @@ from litestar.params import FromPath
 
 from sandbox.stripe import endpoints
 from sandbox.stripe.common import get as get_object
-from sandbox.stripe.control import answer, own, told
+from sandbox.stripe.control import answer, own_cause, read_body
 from sandbox.stripe.engine import Sandbox, public
 from sandbox.stripe.replies import AnyRequest, Reply, sandbox_of
 from sandbox.stripe.store import Obj
 
 
-class Forgery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ForgedEvent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     type: str
     object: dict[str, Any]
     previous_attributes: dict[str, Any] | None = None
@@ -45,7 +45,7 @@ class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: int = 0
 
 
-class Patience(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class SettleTimeout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seconds: float = 10.0
 
 
@@ -72,25 +72,25 @@ async def list_events(request: AnyRequest) -> Reply:
 
 @post("/__control/events", status_code=200)
 async def forge(request: AnyRequest) -> Reply:
-    forgery = await told(request, Forgery)
-    data: Obj = {"object": forgery.object}
-    if forgery.previous_attributes is not None:
-        data["previous_attributes"] = forgery.previous_attributes
-    event = sandbox_of(request).emit_data(own(request), forgery.type, data)
+    forged = await read_body(request, ForgedEvent)
+    data: Obj = {"object": forged.object}
+    if forged.previous_attributes is not None:
+        data["previous_attributes"] = forged.previous_attributes
+    event = sandbox_of(request).emit_data(own_cause(request), forged.type, data)
     return answer(request, public(event))
 
 
 @post("/__control/events/{id_:str}/resend", status_code=200)
 async def resend(request: AnyRequest, id_: FromPath[str]) -> Reply:
-    wish = await told(request, Resend)
+    body = await read_body(request, Resend)
     box = sandbox_of(request)
     event = get_object(box, "event", id_)
     deliveries = [
         delivery
         for delivery in box.webhooks.deliveries(event["id"])
-        if wish.endpoint in {None, delivery["endpoint"]}
+        if body.endpoint in {None, delivery["endpoint"]}
     ]
-    copies = [box.webhooks.attempt(delivery) for delivery in deliveries for _ in range(wish.copies)]
+    copies = [box.webhooks.attempt(delivery) for delivery in deliveries for _ in range(body.copies)]
     await asyncio.gather(*copies)
     return answer(request, {"deliveries": deliveries})
 
@@ -103,25 +103,25 @@ async def show_webhooks(request: AnyRequest) -> Reply:
 
 @post("/__control/webhooks/release", status_code=200)
 async def release(request: AnyRequest) -> Reply:
-    wish = await told(request, Release)
+    body = await read_body(request, Release)
     released = await sandbox_of(request).webhooks.release(
-        order=wish.order, copies=wish.copies, parallel=wish.parallel, seed=wish.seed
+        order=body.order, copies=body.copies, parallel=body.parallel, seed=body.seed
     )
     return answer(request, {"deliveries": released})
 
 
 @post("/__control/webhooks/settle", status_code=200)
 async def settle(request: AnyRequest) -> Reply:
-    seconds = (await told(request, Patience)).seconds
+    seconds = (await read_body(request, SettleTimeout)).seconds
     return answer(request, {"settled": await sandbox_of(request).webhooks.settle(seconds)})
 
 
 @post("/__control/webhook-endpoints/{id_:str}/roll", status_code=200)
 async def roll(request: AnyRequest, id_: FromPath[str]) -> Reply:
-    wish = await told(request, Roll)
+    body = await read_body(request, Roll)
     box = sandbox_of(request)
     endpoint = get_object(box, "webhook_endpoint", id_)
-    return answer(request, {"secret": endpoints.roll(box, endpoint, wish.old_lives_seconds)})
+    return answer(request, {"secret": endpoints.roll(box, endpoint, body.old_lives_seconds)})
 
 
 WEBHOOK_ROUTES = [forge, list_events, release, resend, roll, settle, show_webhooks]

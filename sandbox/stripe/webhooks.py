@@ -30,7 +30,7 @@ def signature_header(body: bytes, secrets: Sequence[str], timestamp: int) -> str
 
 
 def event_body(event: Obj, api_version: str | None = None) -> bytes:
-    """Indented, as Stripe sends it: whoever verifies a re-serialised body must fail."""
+    """Indented, as Stripe sends it: a receiver that verifies a re-serialised body must fail."""
     body = event if api_version is None else {**event, "api_version": api_version}
     return msgspec.json.format(msgspec.json.encode(body), indent=2)
 
@@ -43,7 +43,7 @@ class Webhooks:
         self._plan = plan
         self._tuning = tuning
         self._config = config
-        self._dice = random.Random(config.seed)  # noqa: S311  repeatable tests, not secrets
+        self._rng = random.Random(config.seed)  # noqa: S311  repeatable tests, not secrets
         self._tasks: set[asyncio.Task[None]] = set()
         self._held: list[Obj] = []
         self._reordered: list[asyncio.Event] = []
@@ -97,9 +97,9 @@ class Webhooks:
     # -- sending ------------------------------------------------------------------------------
 
     def send(self, event: Obj) -> None:
-        """To every endpoint that wants it, in the background."""
+        """Sends it to every endpoint that subscribes to its type, in the background."""
         for endpoint in self._store.all("webhook_endpoint"):
-            if endpoint["status"] != "enabled" or not _wants(endpoint, event["type"]):
+            if endpoint["status"] != "enabled" or not _subscribes(endpoint, event["type"]):
                 continue
             event["pending_webhooks"] += 1
             delivery = self._store.save(
@@ -119,7 +119,7 @@ class Webhooks:
                 self._start(delivery)
 
     def resume(self) -> None:
-        """After a restart: what was still to be sent."""
+        """After a restart: sends what had not been delivered."""
         for delivery in self._store.all(DELIVERY):
             if delivery["state"] in {"pending", "held"}:
                 self._start(delivery)
@@ -137,7 +137,7 @@ class Webhooks:
         task.add_done_callback(self._tasks.discard)
 
     async def _deliver(self, delivery: Obj) -> None:
-        event, endpoint = self._parties(delivery)
+        event, endpoint = self._find_event_and_endpoint(delivery)
         if event is None or endpoint is None:
             return
         faults = self._plan.of_delivery(
@@ -147,7 +147,7 @@ class Webhooks:
             self._settle(delivery, "dropped")
             return
         if self._tuning.webhook_jitter_seconds:
-            await asyncio.sleep(self._dice.uniform(0, self._tuning.webhook_jitter_seconds))
+            await asyncio.sleep(self._rng.uniform(0, self._tuning.webhook_jitter_seconds))
         if FaultKind.WEBHOOK_DELAY in faults:
             await asyncio.sleep(float(faults[FaultKind.WEBHOOK_DELAY].get("seconds", 5.0)))
         if FaultKind.WEBHOOK_REORDER in faults:
@@ -158,10 +158,10 @@ class Webhooks:
             assert twice is not None
             await asyncio.sleep(float(twice.get("gap", 0.0)))
             await self.attempt(delivery, faults)
-        self._let_reordered_go()
+        self._release_reordered()
 
     async def _await_next(self, args: Any) -> None:
-        """Until another delivery has come first."""
+        """Waits until another delivery has overtaken this one."""
         overtaken = asyncio.Event()
         self._reordered.append(overtaken)
         try:
@@ -169,7 +169,7 @@ class Webhooks:
         except TimeoutError:
             self._reordered.remove(overtaken)
 
-    def _let_reordered_go(self) -> None:
+    def _release_reordered(self) -> None:
         for waiting in self._reordered:
             waiting.set()
         self._reordered.clear()
@@ -185,7 +185,7 @@ class Webhooks:
 
     async def attempt(self, delivery: Obj, faults: Faults | None = None) -> bool:
         """One POST. True if it was answered 2xx."""
-        event, endpoint = self._parties(delivery)
+        event, endpoint = self._find_event_and_endpoint(delivery)
         if event is None or endpoint is None:
             return False
         record: Obj = {"at": time.time()}
@@ -233,7 +233,7 @@ class Webhooks:
             secrets = ["whsec_forged"]
         return signature_header(body, secrets, now)
 
-    def _parties(self, delivery: Obj) -> tuple[Obj | None, Obj | None]:
+    def _find_event_and_endpoint(self, delivery: Obj) -> tuple[Obj | None, Obj | None]:
         return (
             self._store.find("event", delivery["event"]),
             self._store.find("webhook_endpoint", delivery["endpoint"]),
@@ -297,6 +297,6 @@ class Webhooks:
         await self._client.aclose()
 
 
-def _wants(endpoint: Obj, type_: str) -> bool:
+def _subscribes(endpoint: Obj, type_: str) -> bool:
     enabled = endpoint["enabled_events"]
     return "*" in enabled or type_ in enabled

@@ -74,7 +74,7 @@ def create_app(config: SupabaseConfig) -> Litestar:
 
 
 def configure(app: Litestar, config: SupabaseConfig) -> None:
-    """What `app` stands for from its next start on: nobody and nothing is known to it yet.
+    """The project that `app` serves from its next start on, without users, buckets or mail.
 
     The routes are built once and read all of this from the application's state.
     """

@@ -1,4 +1,4 @@
-"""What a Supabase stand-in is told once, at start."""
+"""What a Supabase stand-in is configured with at its start."""
 
 from pathlib import Path
 from typing import Any

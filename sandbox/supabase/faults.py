@@ -16,7 +16,7 @@ from sandbox.kit.requests import AnyRequest
 class Fault(msgspec.Struct, kw_only=True):
     """Applies to requests whose method and path match, at most `times` times, at `rate`.
 
-    `when="after"` does the work first and then loses the answer: the caller cannot know.
+    `when="after"` does the work first and then drops the answer, so that the caller cannot know.
     """
 
     path_contains: str = ""
@@ -31,7 +31,7 @@ class Fault(msgspec.Struct, kw_only=True):
 
 
 class Faults:
-    """The faults that are armed; asked once per request."""
+    """The faults that are armed; each request takes at most one."""
 
     def __init__(self) -> None:
         self._armed: list[Fault] = []
@@ -60,7 +60,7 @@ class Faults:
 
 
 class FaultsMiddleware:
-    """In front of every route: a request that a fault is armed for meets it."""
+    """Applies armed faults before every route."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -80,11 +80,11 @@ class FaultsMiddleware:
             await self._app(scope, receive, send)
             return
         if fault.when == "after":
-            await self._app(scope, receive, _swallow)
+            await self._app(scope, receive, _discard)
         await _answer(fault, fault.status, send)
 
 
-async def _swallow(_message: Message) -> None:
+async def _discard(_message: Message) -> None:
     return None
 
 

@@ -1,6 +1,6 @@
 """Where the sandbox's mail ends up: kept in memory, read over HTTP by people and tests.
 
-`GET /__mail?to=&kind=` lists what was sent, newest last; `DELETE /__mail?to=` forgets it.
+`GET /__mail?to=&kind=` lists what was sent, newest last; `DELETE /__mail?to=` deletes it.
 """
 
 from collections import deque
@@ -22,7 +22,7 @@ def _now() -> str:
 
 
 class Mail(msgspec.Struct, frozen=True, kw_only=True):
-    """One message. `data` holds what a test wants to follow: the token, its hash, the link."""
+    """One message. `data` holds what a test needs: the token, its hash, the link."""
 
     to: str
     subject: str

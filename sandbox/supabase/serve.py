@@ -1,4 +1,4 @@
-"""Serving the stand-in on loopback, in this process, until told to stop."""
+"""Serving the stand-in on loopback, in this process, until it is asked to stop."""
 
 import asyncio
 import contextlib

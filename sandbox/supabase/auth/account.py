@@ -40,7 +40,7 @@ async def _has_verified_factor(conn: Connection, caller: Caller) -> bool:
 async def _check_reauthentication(
     auth: Auth, conn: Connection, caller: Caller, body: dict[str, Any]
 ) -> None:
-    """Raises: AuthError where the project asks for more than a session to set a password."""
+    """Raises: AuthError where the project requires more than a session to set a password."""
     config = auth.config
     if config.current_password_required and caller.user["encrypted_password"]:
         current = requests.text(body, "current_password")

@@ -1,4 +1,4 @@
-"""The Auth server's refusals, in the two shapes it speaks.
+"""The Auth server's refusals, in the two shapes that clients know.
 
 Clients that send `X-Supabase-Api-Version: 2024-01-01` get `{code, message}` and two headers; all
 others the older `{code: <status>, error_code, msg}`.

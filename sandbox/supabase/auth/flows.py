@@ -32,7 +32,7 @@ def read_challenge(body: dict[str, Any]) -> tuple[str, str] | None:
 async def begin(
     conn: Connection, user_id: UUID, challenge: tuple[str, str] | None, *, method: str
 ) -> bool:
-    """Remember the challenge; True when the flow is PKCE, and its mail carries the prefix."""
+    """Stores the challenge; True when the flow is PKCE, and its mail carries the prefix."""
     if challenge is None:
         return False
     await conn.execute(

@@ -28,7 +28,7 @@ SENT_AT: dict[Slot, str] = {
     "email_change_token_current": "email_change_sent_at",
 }
 
-# Which slots a type of `verify` looks into.
+# Which slots a type of `verify` searches.
 SLOTS_OF_TYPE: dict[str, tuple[Slot, ...]] = {
     "signup": ("confirmation_token",),
     "invite": ("confirmation_token",),
@@ -75,7 +75,7 @@ async def clear(conn: Connection, user_id: UUID, slots: Sequence[Slot]) -> None:
 
 
 async def find(conn: Connection, token_hash: str, slots: Sequence[Slot]) -> Row | None:
-    """Locks the token and its user: of two verifications at once, one finds it gone."""
+    """Locks the token and its user: of two verifications at once, one finds it used."""
     return await fetch_one(
         conn,
         "select t.user_id, t.token_type::text as slot, t.token_hash, t.relates_to"

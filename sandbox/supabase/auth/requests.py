@@ -44,7 +44,7 @@ def credentials_of(request: AnyRequest, auth: Auth) -> Credentials:
 
 
 def device_of(request: AnyRequest, credentials: Credentials) -> Device:
-    """A secret key may say whose request it forwards (`Sb-Forwarded-For`)."""
+    """With a secret key the caller may name the address that it forwards (`Sb-Forwarded-For`)."""
     forwarded = request.headers.get("sb-forwarded-for")
     ip = request.client.host if request.client else "127.0.0.1"
     if forwarded and credentials.is_secret:
@@ -168,7 +168,7 @@ def user_claims(credentials: Credentials, auth: Auth) -> dict[str, Any]:
 async def load_caller(
     conn: Connection, claims: dict[str, Any], device: Device, *, lock: bool = False
 ) -> Caller:
-    """Raises: AuthError 403 for a user or session that is gone, though the token verifies."""
+    """Raises: AuthError 403 for a user or session that was deleted, though the token verifies."""
     try:
         user_id, session_id = UUID(str(claims["sub"])), UUID(str(claims.get("session_id")))
     except ValueError as error:

@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 
 class Unit(msgspec.Struct):
-    """One transaction and the mail it wants sent."""
+    """One transaction and the mail to send with it."""
 
     conn: Connection
     mails: list[AuthMail] = []

@@ -18,7 +18,7 @@ _SESSION = "select id, user_id, aal, factor_id, not_after, created_at from auth.
 
 
 class Device(msgspec.Struct, frozen=True):
-    """Where a request came from, as a session remembers it."""
+    """Where a request came from, as stored with a session."""
 
     ip: str
     user_agent: str
@@ -157,7 +157,7 @@ def _refused(code: str, message: str) -> AuthError:
 
 async def refresh(auth: Auth, conn: Connection, token: str, device: Device) -> dict[str, Any]:
     """Rotate. A revoked token is taken again within the reuse interval, or when it is the parent
-    of the active one; any other reuse looks like theft and ends the session.
+    of the active one; any other reuse is taken for theft and ends the session.
     """
     found = await _find_refresh(conn, token)
     if found is None:

@@ -1,4 +1,4 @@
-"""Where people come in: sign-up, magic links, lost passwords, mails sent again."""
+"""Sign-up, magic links, lost passwords, mails sent again."""
 
 from typing import Any
 

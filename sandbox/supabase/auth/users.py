@@ -271,7 +271,7 @@ def _document(
 
 
 def obfuscated(email: str, user_metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What a sign-up with a taken address answers: a stranger without role and identities."""
+    """What a sign-up with a taken address answers: a made-up user without role and identities."""
     at = stamp(now())
     return {
         "id": str(uuid4()),
@@ -295,7 +295,7 @@ def _scrambled(user_id: UUID, value: str) -> str:
 
 
 async def soft_delete(conn: Connection, row: Row) -> None:
-    """Keep the row, forget the person: the address can sign up again."""
+    """Keeps the row without personal data: the address can sign up again."""
     await conn.execute(
         "update auth.identities set provider_id = %s, identity_data = '{}' where user_id = %s",
         (_scrambled(row["id"], str(row["id"])), row["id"]),

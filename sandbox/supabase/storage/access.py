@@ -1,4 +1,4 @@
-"""Who asks, and the transaction that asks the database as them.
+"""Who the caller is, and the transaction that runs as that caller.
 
 Nothing here decides what a user may do: the policies on storage.objects and storage.buckets do.
 """

@@ -62,7 +62,7 @@ async def _as_caller(
 
 
 def _is_authenticated(storage: Storage, request: StorageRequest) -> bool:
-    """A wrong token reads like none: the answer does not tell that the bucket exists."""
+    """A wrong token counts as none: the answer does not reveal that the bucket exists."""
     read_credentials(request.headers, storage.config, storage.keys)
     try:
         storage.caller(request)
@@ -209,7 +209,7 @@ async def _content(storage: Storage, row: Row) -> bytes:
     try:
         return await storage.files.read(row["version"], size)
     except FileNotFoundError:
-        # It was replaced between the row and the bytes: look once more.
+        # It was replaced between the row and the bytes: read both once more.
         fresh = await _as_server(storage, row["bucket_id"], row["name"])
         return await storage.files.read(fresh["version"], size)
 

@@ -36,7 +36,7 @@ class FileStore:
         temporary.replace(path)
 
     async def read(self, version: str, size: int) -> bytes:
-        """Raises: FileNotFoundError. `size` is what the row says, to choose how to read."""
+        """Raises: FileNotFoundError. `size` is that of the row; it decides how to read."""
         path = self._path(version)
         if size <= INLINE_BYTES_MAX:
             return path.read_bytes()

@@ -339,13 +339,13 @@ def test_chaos_repeats_with_its_seed_and_draws_every_kind(fal: Fal) -> None:
     fal.tune(account_limit=0)
     kinds = ["submit_4xx", "rate_limited", "accept_then_500"]
 
-    def unleash(seed: int) -> list[int]:
+    def run_chaos(seed: int) -> list[int]:
         body = {"seed": seed, "rate": 0.6, "kinds": kinds}
         assert fal.http.post("/__control/chaos", json=body).status_code == 200
         return [fal.post().status_code for _ in range(30)]
 
-    first = unleash(1)
-    assert first == unleash(1) != unleash(2)
+    first = run_chaos(1)
+    assert first == run_chaos(1) != run_chaos(2)
     assert set(first) == {200, 400, 429, 500}
 
 
