@@ -25,7 +25,7 @@ from core.db import Scope, admin_scope, user_scope
 from core.errors import DomainError, NotAllowedError
 from core.identity.errors import AccessReason, BadCredentialsError, NoIdentityError
 from core.identity.tokens import Claims
-from core.people.service import network_of
+from core.people.service import ensure_account, network_of
 from core.ratelimit import Limit
 
 if TYPE_CHECKING:
@@ -115,6 +115,21 @@ def provide_user(request: AnyRequest) -> User:
     return User(claims, user_scope(claims.payload), context)
 
 
+async def provide_account_holder(request: AnyRequest) -> User:
+    """The user, with an account: it is opened here for whoever signed in elsewhere.
+
+    Raises: as `provide_user`; NotAllowedError while the address is not verified.
+    """
+    user = provide_user(request)
+    resources = resources_of(request)
+    if user.claims.user_id not in resources.account_holders:
+        await resources.db.run(
+            lambda conn: ensure_account(conn, user.client_network), scope=user.scope
+        )
+        resources.account_holders.add(user.claims.user_id)
+    return user
+
+
 def require_claims(context: RequestContext) -> Claims:
     if context.claims is not None:
         return context.claims
@@ -182,3 +197,5 @@ DEPENDENCIES = {
     "user": Provide(provide_user, sync_to_thread=False),
     "admin": Provide(provide_admin),
 }
+# Of a route that needs an account; those who sign in by /v1/auth have one.
+WITH_ACCOUNT = {"user": Provide(provide_account_holder)}

@@ -37,6 +37,23 @@ HTTP_TIMEOUT_SECONDS = 10.0
 _START_SECONDS = 30.0
 
 
+class AccountHolders:
+    """People of whom this process knows that their accounts are open. Accounts stay open."""
+
+    _PEOPLE_MAX = 100_000
+
+    def __init__(self) -> None:
+        self._ids: set[uuid.UUID] = set()
+
+    def __contains__(self, user_id: uuid.UUID) -> bool:
+        return user_id in self._ids
+
+    def add(self, user_id: uuid.UUID) -> None:
+        if len(self._ids) >= self._PEOPLE_MAX:
+            self._ids.clear()  # to be asked again costs each of them one short transaction
+        self._ids.add(user_id)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Resources:
     settings: Settings
@@ -54,6 +71,7 @@ class Resources:
     payments: StripeClient | None
     """None: nothing is for sale, because there is no STRIPE_SECRET_KEY."""
     metrics: HttpMetrics
+    account_holders: AccountHolders = dataclasses.field(default_factory=AccountHolders)
     streams: Counter[uuid.UUID] = dataclasses.field(default_factory=Counter)
     """Event streams that each person holds open here."""
 

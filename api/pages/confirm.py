@@ -90,12 +90,12 @@ async def _confirmed(
     if session is None:
         return _done(resources, "other_address")
     context = context_of(request)
-    welcome = await sessions.welcome(
+    signed_in = await sessions.complete_sign_in(
         resources.db, resources.tokens, session, network=context.client_network
     )
-    context.claims = welcome.claims
-    if welcome.opening is not None and welcome.opening.granted:
-        return _done(resources, "confirmed_with_credits", credits=welcome.opening.credits)
+    context.claims = signed_in.claims
+    if signed_in.opening is not None and signed_in.opening.granted:
+        return _done(resources, "confirmed_with_credits", credits=signed_in.opening.credits)
     return _done(resources, "confirmed")
 
 

@@ -284,10 +284,10 @@ async def _session_view(
     request: AnyRequest, resources: Resources, session: SignedIn
 ) -> schemas.SessionView:
     context = context_of(request)
-    welcome = await sessions.welcome(
+    signed_in = await sessions.complete_sign_in(
         resources.db, resources.tokens, session, network=context.client_network
     )
-    claims, opening = welcome.claims, welcome.opening
+    claims, opening = signed_in.claims, signed_in.opening
     context.claims = claims  # the log line names who signed in
     return schemas.SessionView(
         access_token=session.access_token,

@@ -13,7 +13,7 @@ from litestar.params import FromPath, JSONBody
 from api.http.once import ONCE_ERRORS, REPLAYED_HEADER, Once, OnceKey
 from api.http.params import Prefer
 from api.http.wait import parse_prefer_wait, wait_until
-from api.identity import CurrentUser, User
+from api.identity import WITH_ACCOUNT, CurrentUser, User
 from api.openapi import BEARER
 from api.problems import raises
 from api.resources import AppResources, Resources
@@ -30,7 +30,6 @@ from core.ids import new_id
 from core.payments import checkout, service
 from core.payments.context import Buyer
 from core.payments.types import UNSETTLED, Order
-from core.people import service as accounts
 from core.ratelimit import Limit
 
 AnyRequest = Request[Any, Any, Any]
@@ -56,6 +55,7 @@ _LOCATION = ResponseHeader(name="Location", description="Where to look.", docume
     status_code=201,
     response_headers=[_LOCATION, REPLAYED_HEADER],
     opt={"rate_limit": "checkout"},
+    dependencies=WITH_ACCOUNT,
     responses={
         **raises(
             NotAllowedError,
@@ -108,7 +108,6 @@ async def _start(
     claim = await once.claim()
 
     async def start(conn: Connection) -> _Started:
-        await accounts.get_or_open_account(conn, user.client_network)
         order_id = await checkout.start_order(conn, minted, pack)
         return _Started(order_id, is_new=order_id == minted)
 

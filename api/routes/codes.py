@@ -5,7 +5,7 @@ from litestar import Router, post
 from litestar.params import JSONBody
 
 from api.http.once import ONCE_ERRORS, REPLAYED_HEADER, OnceKey
-from api.identity import CurrentUser
+from api.identity import WITH_ACCOUNT, CurrentUser
 from api.openapi import BEARER
 from api.problems import raises
 from api.resources import Db, Limits
@@ -14,7 +14,6 @@ from core.codes import service
 from core.codes.errors import ExpiredCodeError, UnknownCodeError, UsedUpCodeError
 from core.db import Connection
 from core.errors import ConflictError, NotAllowedError, NotFoundError
-from core.people import service as accounts
 from core.ratelimit import Limit
 
 # Beside the limit of each person, which the route's `opt` names: a fair shares one IP.
@@ -34,6 +33,7 @@ _IP_LIMIT = Limit("codes-ip", 60, 3600)
     status_code=200,
     response_headers=[REPLAYED_HEADER],
     opt={"rate_limit": "codes"},
+    dependencies=WITH_ACCOUNT,
     responses=raises(
         NotAllowedError,
         NotFoundError,
@@ -51,7 +51,6 @@ async def redeem_code(
     await limits.check_ip(_IP_LIMIT, user.client_ip)
 
     async def redeem(conn: Connection) -> RedemptionView:
-        await accounts.get_or_open_account(conn, user.client_network)
         redemption = await service.redeem(conn, data.code)
         return msgspec.convert(redemption, RedemptionView, from_attributes=True)
 

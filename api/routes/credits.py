@@ -7,7 +7,7 @@ from litestar import Router, get
 from litestar.params import FromPath, FromQuery, QueryParameter
 
 from api.http.pages import AskedPage, Keyset, Page, read_page
-from api.identity import CurrentUser
+from api.identity import WITH_ACCOUNT, CurrentUser
 from api.openapi import BEARER
 from api.problems import raises
 from api.resources import Db
@@ -25,7 +25,6 @@ from core.db import Connection
 from core.errors import InvalidInputError, NotAllowedError, NotFoundError
 from core.generations.explain import explain
 from core.generations.explanation import Explanation
-from core.people import service as accounts
 
 NEWEST_ENTRY_FIRST: Keyset[Entry, Position] = Keyset(Position, lambda entry: entry.position)
 Kinds = Annotated[
@@ -37,14 +36,13 @@ Kinds = Annotated[
     "/v1/credits",
     operation_id="get_credits",
     summary="My balance, and what of it expires when",
-    description="Like `GET /v1/me`, the first call of a verified person opens the account.",
     tags=["Credits"],
     security=BEARER,
+    dependencies=WITH_ACCOUNT,
     responses=raises(NotAllowedError, NotFoundError),
 )
 async def get_credits(user: CurrentUser, db: Db) -> CreditsView:
     async def work(conn: Connection) -> Overview:
-        await accounts.get_or_open_account(conn, user.client_network)
         return await service.get_overview(conn, user.claims.user_id)
 
     return credits_view(await db.run(work, scope=user.scope))

@@ -3,7 +3,7 @@
 from litestar import Router, post
 from litestar.params import JSONBody
 
-from api.identity import CurrentUser
+from api.identity import WITH_ACCOUNT, CurrentUser
 from api.openapi import BEARER
 from api.problems import raises
 from api.resources import Db
@@ -21,15 +21,14 @@ from core.errors import InvalidInputError, NotAllowedError, NotFoundError
     tags=["Operations"],
     security=BEARER,
     status_code=200,
+    dependencies=WITH_ACCOUNT,
     responses=raises(NotFoundError, NotAllowedError, InvalidInputError, body=True),
 )
 async def create_estimate(
     user: CurrentUser, db: Db, data: JSONBody[EstimateRequest]
 ) -> EstimateView:
     async def work(conn: Connection) -> Estimate:
-        return await estimate(
-            conn, user.client_network, data.operation, data.params, count=data.count
-        )
+        return await estimate(conn, data.operation, data.params, count=data.count)
 
     return estimate_view_of(await db.run(work, scope=user.scope))
 

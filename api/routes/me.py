@@ -4,13 +4,12 @@ import datetime as dt
 
 from litestar import Router, get
 
-from api.identity import CurrentUser
+from api.identity import WITH_ACCOUNT, CurrentUser
 from api.openapi import BEARER
 from api.problems import raises
 from api.resources import Db
 from api.schemas.me import BalanceView, Me
-from core.db import Connection
-from core.errors import NotAllowedError
+from core.errors import NotAllowedError, NotFoundError
 from core.people import service
 
 
@@ -18,17 +17,13 @@ from core.people import service
     "/v1/me",
     operation_id="get_me",
     summary="Who am I, and what can I spend",
-    description="The first call of a verified person opens the account and grants the sign-up"
-    " credits, once per person.",
     tags=["Me"],
     security=BEARER,
-    responses=raises(NotAllowedError),
+    dependencies=WITH_ACCOUNT,
+    responses=raises(NotAllowedError, NotFoundError),
 )
 async def get_me(user: CurrentUser, db: Db) -> Me:
-    async def work(conn: Connection) -> service.Account:
-        return await service.get_or_open_account(conn, user.client_network)
-
-    account = await db.run(work, scope=user.scope)
+    account = await db.run(service.get_account, scope=user.scope)
     claims = user.claims
     return Me(
         id=claims.user_id,

@@ -14,7 +14,7 @@ from api.http.once import ONCE_ERRORS, REPLAYED_HEADER, OnceKey
 from api.http.pages import NEWEST_FIRST, AskedPage, Page, read_page
 from api.http.params import Prefer
 from api.http.wait import parse_prefer_wait
-from api.identity import CurrentUser, User
+from api.identity import WITH_ACCOUNT, CurrentUser, User
 from api.openapi import BEARER
 from api.problems import raises
 from api.resources import AppResources, Resources
@@ -72,6 +72,7 @@ _WAIT = (
     status_code=202,
     request_max_body_size=multipart.BODY_BYTES_MAX,
     operation_class=multipart.FileOperation,
+    dependencies=WITH_ACCOUNT,
     response_headers=_HEADERS,
     responses={201: _READY}
     | raises(
@@ -108,6 +109,7 @@ async def create_upload(
     security=BEARER,
     status_code=201,
     response_headers=_HEADERS[:2],
+    dependencies=WITH_ACCOUNT,
     responses=raises(
         UnsupportedMediaError,
         PayloadTooLargeError,
@@ -227,7 +229,7 @@ def _tools(resources: Resources) -> UploadTools:
 
 
 def _owner(user: User) -> Owner:
-    return Owner(user.claims.user_id, user.scope, user.client_network)
+    return Owner(user.claims.user_id, user.scope)
 
 
 async def _sign(resources: Resources, uploads: Sequence[Upload]) -> dict[str, str]:

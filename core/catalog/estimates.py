@@ -34,13 +34,13 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def estimate(
-    conn: Connection, network: str, slug: str, params: dict[str, Any] | None, *, count: int
+    conn: Connection, slug: str, params: dict[str, Any] | None, *, count: int
 ) -> Estimate:
-    """The price of `count` images for the user of the scope, whose account is opened if missing.
+    """The price of `count` images for the user of the scope.
 
-    Raises: NotFoundError, InvalidInputError, NotAllowedError while the address is not verified.
+    Raises: NotFoundError, InvalidInputError.
     """
     operation = await service.get_operation(conn, slug)
     checked = None if params is None else service.check_params(operation, params)
-    account = await accounts.get_or_open_account(conn, network)
+    account = await accounts.get_account(conn)
     return Estimate(operation=operation, params=checked, count=count, account=account)

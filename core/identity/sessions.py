@@ -1,4 +1,4 @@
-"""What follows a session: its token is verified and the person's account is opened."""
+"""What follows a sign-in: the token is verified and the person's account is opened."""
 
 import msgspec
 import psycopg
@@ -12,17 +12,20 @@ from core.people import service
 log = structlog.get_logger()
 
 
-class Welcome(msgspec.Struct, frozen=True):
-    """`opening` is None when the database did not answer: the next call of /v1/me opens it."""
+class SignInResult(msgspec.Struct, frozen=True):
+    """`opening` is None when the database did not answer: a later request opens the account."""
 
     claims: Claims
     opening: service.Opening | None
 
 
-async def welcome(
+async def complete_sign_in(
     db: Database, tokens: TokenVerifier, session: SignedIn, *, network: str
-) -> Welcome:
-    """Raises: BadCredentialsError for a token that the sign-in service should not have issued."""
+) -> SignInResult:
+    """Open the account of whoever signed in, with the sign-up credits of a new person.
+
+    Raises: BadCredentialsError for a token that the sign-in service should not have issued.
+    """
     claims = await tokens.verify(session.access_token)
 
     async def work(conn: Connection) -> service.Opening:
@@ -33,5 +36,5 @@ async def welcome(
     except psycopg.OperationalError as error:
         # The one-time link or the password was good and may not work twice: keep the session.
         log.warning("accounts.not_opened", error=type(error).__name__)
-        return Welcome(claims, None)
-    return Welcome(claims, opening)
+        return SignInResult(claims, None)
+    return SignInResult(claims, opening)

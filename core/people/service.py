@@ -7,7 +7,7 @@ import ipaddress
 import msgspec
 
 from core.db import Connection, fetch_one
-from core.errors import NotAllowedError
+from core.errors import NotAllowedError, NotFoundError
 from core.people.errors import OpeningReason
 
 
@@ -74,15 +74,20 @@ async def find_account(conn: Connection) -> Account | None:
     return None if row is None else Account(**row)
 
 
-async def get_or_open_account(conn: Connection, network: str) -> Account:
-    """The user's account; one that is missing is opened on the way.
+async def get_account(conn: Connection) -> Account:
+    """Raises: NotFoundError where none is open."""
+    account = await find_account(conn)
+    if account is None:
+        raise NotFoundError(kind="credit_account")
+    return account
+
+
+async def ensure_account(conn: Connection, network: str) -> None:
+    """Open the account of somebody who did not sign in here, if it is not open yet.
 
     Raises: NotAllowedError while the address is not verified.
     """
-    account = await find_account(conn)
-    if account is None:
+    if await find_account(conn) is None:
         opening = await open_account(conn, network)
-        account = await find_account(conn)
-        if account is None:
+        if not opening.opened:
             raise NotAllowedError(reason=opening.reason or OpeningReason.ACCOUNT_NOT_OPEN)
-    return account

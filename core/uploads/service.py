@@ -20,7 +20,6 @@ from core.db import Connection, Database, Scope
 from core.errors import ConflictError, DomainError, NotFoundError
 from core.idempotency import IdempotentRequest
 from core.ids import new_id
-from core.people.service import get_or_open_account
 from core.pixels import sniff
 from core.pixels.errors import PayloadTooLargeError, UnsupportedMediaError
 from core.pixels.formats.base import ImageFormat
@@ -58,11 +57,10 @@ class UploadTools(msgspec.Struct, frozen=True):
 
 
 class Owner(msgspec.Struct, frozen=True):
-    """Who sends: the scope of their transactions, and the network they come from."""
+    """Who sends: somebody with an account, and the scope of their transactions."""
 
     user_id: uuid.UUID
     scope: Scope
-    network: str
 
 
 class Checked(msgspec.Struct, frozen=True):
@@ -109,7 +107,6 @@ async def receive(
     async def prepare(conn: Connection) -> Taken | None:
         first = await _find_first(conn, claim)
         if first is None:
-            await get_or_open_account(conn, owner.network)
             await queries.prepare(
                 conn, upload_id, storage_key=key, file_name=clean_file_name(checked.file.name)
             )
@@ -164,8 +161,6 @@ async def start_direct(
 
     async def prepare(conn: Connection) -> Taken:
         first = await _find_first(conn, claim)
-        if first is None:
-            await get_or_open_account(conn, owner.network)
         taken = first or Taken(minted, is_replay=False)
         await queries.prepare(
             conn,
