@@ -289,13 +289,7 @@ class PipelineHarness:
 
     async def record(self, intent: CallIntent, accepted: Accepted) -> None:
         await self.ctx.db.run(
-            lambda conn: queries.record_accepted(
-                conn,
-                intent.call_id,
-                request_id=accepted.request_id,
-                urls=(accepted.status_url, accepted.response_url, accepted.cancel_url),
-                poll_seconds=4,
-            )
+            lambda conn: queries.record_accepted(conn, intent.call_id, accepted, poll_seconds=4)
         )
 
     async def submit(self) -> None:

@@ -23,7 +23,7 @@ async def cancel_call(tools: PipelineTools, task: Task) -> Outcome:
     if is_asked:
         outcome = await tools.providers[call.provider].cancel(call.address)
         if isinstance(outcome, Unreachable):
-            raise RetryableError(f"cancel unreachable: {outcome.reason}", kind=FailureKind.ABSENT)
+            raise RetryableError(f"cancel unreachable: {outcome.detail}", kind=FailureKind.ABSENT)
 
     async def work(conn: Connection) -> None:
         await queries.poll_now(conn, call_id)

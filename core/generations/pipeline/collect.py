@@ -55,7 +55,7 @@ async def collect(tools: PipelineTools, task: Task) -> Outcome:
                 await _resume_polling(tools, task, call_id, seconds=seconds)
                 return DONE
             raise RetryableError(
-                f"result unreachable: {outcome.reason}",
+                f"result unreachable: {outcome.detail}",
                 kind=FailureKind.ABSENT,
                 retry_after_seconds=outcome.retry_after_seconds,
             )

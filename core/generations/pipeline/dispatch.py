@@ -27,6 +27,7 @@ from core.generations.providers.types import (
     Accepted,
     Ambiguous,
     NotAccepted,
+    NotAcceptedReason,
     SubmitOutcome,
     UploadError,
 )
@@ -95,7 +96,7 @@ async def submit(tools: PipelineTools, intent: CallIntent, *, handed_over: bool 
     started = time.monotonic()
     outcome: SubmitOutcome
     if handed_over and not intent.account_is_open:
-        outcome = _not_sent("account_unhealthy")
+        outcome = _not_sent(NotAcceptedReason.ACCOUNT_UNHEALTHY)
     else:
         try:
             outcome = await _post(tools, intent)
@@ -122,13 +123,13 @@ async def _post(tools: PipelineTools, intent: CallIntent) -> SubmitOutcome:
     params = catalog_params.check(intent.params_schema, intent.params)
     seconds_left = (intent.give_up_at - datetime.now(UTC)).total_seconds()
     if seconds_left <= 1:
-        return _not_sent("out_of_time")
+        return _not_sent(NotAcceptedReason.OUT_OF_TIME)
     try:
         image_url = await _input_url(tools, provider, intent)
     except UploadError as error:
-        return _not_sent("provider_storage_unavailable", error)
+        return _not_sent(NotAcceptedReason.PROVIDER_STORAGE_UNAVAILABLE, error)
     except (errors.RetryableError, errors.PermanentError, errors.TemporarilyUnavailableError):
-        return _not_sent("storage_unavailable")
+        return _not_sent(NotAcceptedReason.STORAGE_UNAVAILABLE)
     callback = f"/v1/webhooks/{provider.name}/{intent.call_id}/{intent.callback_token}"
     return await provider.submit(
         Submission(
@@ -165,7 +166,7 @@ async def _input_url(tools: PipelineTools, provider: ImageProvider, intent: Call
     )
 
 
-def _not_sent(reason: str, error: UploadError | None = None) -> NotAccepted:
+def _not_sent(reason: NotAcceptedReason, error: UploadError | None = None) -> NotAccepted:
     """No POST was made; `error` may say why the account should pause."""
     return NotAccepted(
         reason=reason,
@@ -216,8 +217,7 @@ async def _write(
             return await queries.record_accepted(
                 conn,
                 intent.call_id,
-                request_id=outcome.request_id,
-                urls=(outcome.status_url, outcome.response_url, outcome.cancel_url),
+                outcome,
                 poll_seconds=_first_poll_seconds(
                     tools.settings, intent.provider_step.typical_seconds
                 ),

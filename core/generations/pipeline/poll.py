@@ -44,7 +44,7 @@ async def _poll(tools: PipelineTools, call: ProviderCall) -> None:
             await lose_call(tools, call.id)
             tools.dispatch_wanted.set()
         case Unreachable():
-            log.info("provider.status_unreachable", call_id=str(call.id), reason=outcome.reason)
+            log.info("provider.status_unreachable", call_id=str(call.id), detail=outcome.detail)
             await accounts.record_unreachable(
                 tools.db, call.account_id, outcome, settings=tools.settings
             )

@@ -11,6 +11,7 @@ from core.changes import Change
 from core.db import Connection, fetch_all, fetch_one
 from core.generations.endings import Ending
 from core.generations.pipeline.types import CallEnd, CallIntent, CallResult, ProviderCall
+from core.generations.providers.types import Accepted
 from core.generations.types import GenerationState, ResultImage
 
 
@@ -45,18 +46,20 @@ async def open_calls(
 
 
 async def record_accepted(
-    conn: Connection,
-    call_id: uuid.UUID,
-    *,
-    request_id: str,
-    urls: tuple[str, str, str],
-    poll_seconds: float,
+    conn: Connection, call_id: uuid.UUID, accepted: Accepted, *, poll_seconds: float
 ) -> Change | None:
-    """`urls` are status, response and cancel. Late answers fill only empty fields."""
+    """Late answers fill only empty fields."""
     return await _change(
         conn,
         "select app.record_accepted(%s, %s, %s, %s, %s, %s)",
-        (call_id, request_id, *urls, poll_seconds),
+        (
+            call_id,
+            accepted.request_id,
+            accepted.status_url,
+            accepted.response_url,
+            accepted.cancel_url,
+            poll_seconds,
+        ),
     )
 
 

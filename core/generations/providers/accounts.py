@@ -77,7 +77,7 @@ async def record_unreachable(
             account_id,
             outcome.account_effect,
             settings=settings,
-            reason=outcome.reason,
+            reason=outcome.detail,
             retry_after_seconds=outcome.retry_after_seconds,
         )
     )

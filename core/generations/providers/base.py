@@ -20,8 +20,8 @@ from core.generations.providers.types import (
 )
 
 
-class ProviderKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A key of this process's environment, known by its fingerprint; the secret stays there."""
+class HeldKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A key in this process's environment, known by its fingerprint; the secret stays there."""
 
     provider: str
     account: str
@@ -69,7 +69,7 @@ class ImageProvider(Protocol):
         ...
 
     @property
-    def keys(self) -> Sequence[ProviderKey]:
+    def keys(self) -> Sequence[HeldKey]:
         """Only keys of this process's environment: it opens calls for these and polls by them."""
         ...
 

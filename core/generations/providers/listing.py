@@ -7,7 +7,7 @@ import msgspec
 from core.db import Connection, fetch_all
 
 _ACCOUNTS = """
-select account.name, account.slots, account.breaker_state, account.breaker_reason,
+select account.provider, account.name, account.slots, account.breaker_state, account.breaker_reason,
   account.breaker_until, account.cooldown_until,
   (
     select count(*)
@@ -23,7 +23,7 @@ select account.name, account.slots, account.breaker_state, account.breaker_reaso
     where key.account_id = account.id
   ) as keys
 from app.provider_accounts as account
-order by account.name
+order by account.provider, account.name
 """
 
 
@@ -36,6 +36,7 @@ class ProviderKey(msgspec.Struct, frozen=True):
 
 
 class ProviderAccount(msgspec.Struct, frozen=True):
+    provider: str
     name: str
     slots: int
     slots_held: int

@@ -26,14 +26,32 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     cancel_url: str
 
 
+class NotAcceptedReason(StrEnum):
+    # Between the provider and us.
+    UNREACHABLE = "unreachable"
+    RATE_LIMITED = "rate_limited"
+    INGRESS = "ingress"
+    TRY_AGAIN = "try_again"
+    REDIRECTED = "redirected"
+    # The account.
+    UNAUTHORIZED = "unauthorized"
+    LOCKED = "locked"
+    # The request.
+    REFUSED = "refused"
+    # No POST was made.
+    ACCOUNT_UNHEALTHY = "account_unhealthy"
+    OUT_OF_TIME = "out_of_time"
+    STORAGE_UNAVAILABLE = "storage_unavailable"
+    PROVIDER_STORAGE_UNAVAILABLE = "provider_storage_unavailable"
+
+
 class NotAccepted(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Surely not accepted: nothing runs and nothing is paid.
 
-    `reason`: unreachable, rate_limited, ingress, try_again, redirected (the path failed);
-    unauthorized, locked (the account); refused (`is_final`: the same input would be refused again).
+    `is_final`: the same input would be refused again.
     """
 
-    reason: str
+    reason: NotAcceptedReason
     http_status: int | None
     error_type: str | None
     detail: str | None
@@ -56,9 +74,9 @@ SubmitOutcome = Accepted | NotAccepted | Ambiguous
 
 
 class Unreachable(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """No answer about the request itself: ask again."""
+    """No answer about the request itself: ask again. `detail` is for our records."""
 
-    reason: str
+    detail: str
     http_status: int | None = None
     retry_after_seconds: float | None = None
     account_effect: AccountEffect = "none"
@@ -169,13 +187,18 @@ class OutputMissingError(RetryableError):
     """
 
 
+class OutputRefusal(StrEnum):
+    URL_NOT_ALLOWED = "url_not_allowed"
+    REDIRECTED = "redirected"
+    FILE_REFUSED = "file_refused"
+    BAD_DATA_URI = "bad_data_uri"
+    TOO_LARGE = "too_large"
+
+
 class OutputRefusedError(PermanentError):
-    """The output may not or cannot be fetched.
+    """The output may not or cannot be fetched."""
 
-    `reason`: url_not_allowed, redirected, file_refused, bad_data_uri, too_large.
-    """
-
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: OutputRefusal) -> None:
         super().__init__(reason)
         self.reason = reason
 
@@ -184,7 +207,7 @@ class OutputTooLargeError(OutputRefusedError):
     """The output is larger than `max_bytes`."""
 
     def __init__(self) -> None:
-        super().__init__("too_large")
+        super().__init__(OutputRefusal.TOO_LARGE)
 
 
 class UploadError(RetryableError):

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from core.generations.providers.base import ProviderKey
+from core.generations.providers.base import HeldKey
 from core.generations.providers.fal.client import FalClient
 from core.generations.providers.fal.provider import FalProvider
 from core.generations.providers.types import (
@@ -290,6 +290,6 @@ async def test_a_redirect_is_not_followed_with_the_key(plain_http: httpx.AsyncCl
 async def test_keys_are_known_by_fingerprint_only(fal: Fal) -> None:
     assert hashlib.sha256(SECRET.encode()).hexdigest()[:16] == FINGERPRINT
     assert FalProvider(fal_settings(), fal.http).keys == (
-        ProviderKey(provider="fal", account="main", name="FAL_AI_KEY_1", fingerprint=FINGERPRINT),
+        HeldKey(provider="fal", account="main", name="FAL_AI_KEY_1", fingerprint=FINGERPRINT),
     )
     assert SECRET not in repr(vars(fal.client))

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.generations.providers.fal import answers
-from core.generations.providers.fal.answers import Fault, Reply, read_json
+from core.generations.providers.fal.answers import ErrorFacts, Reply, read_json
 from core.generations.providers.types import FailureCause
 
 
@@ -23,40 +23,40 @@ def reply(status: int, body: Any = b"", **headers: str) -> Reply:
 
 
 @pytest.mark.parametrize(
-    ("body", "fault"),
+    ("body", "facts"),
     [
         (
             {"detail": [{"loc": ["body", "prompt"], "msg": "required", "type": "missing"}]},
-            Fault("missing", "body.prompt: required"),
+            ErrorFacts("missing", "body.prompt: required"),
         ),
         (
             {"detail": [{"type": "missing"}, {"type": "content_policy_violation", "msg": "no"}]},
-            Fault("content_policy_violation", "missing; no"),
+            ErrorFacts("content_policy_violation", "missing; no"),
         ),
         (
             {"detail": "timed out", "error_type": "request_timeout"},
-            Fault("request_timeout", "timed out"),
+            ErrorFacts("request_timeout", "timed out"),
         ),
-        ({"detail": "plain"}, Fault(None, "plain")),
-        ({"status": "NOT_FOUND"}, Fault(None, "NOT_FOUND")),
-        ({"detail": []}, Fault(None, None)),
-        ({"detail": ["odd", 7]}, Fault(None, None)),
-        ({"detail": {"odd": 1}, "error_type": 7}, Fault(None, None)),
-        (b"<html>gateway</html>", Fault(None, "<html>gateway</html>")),
-        (b"", Fault(None, None)),
-        (b"\xff\xfe", Fault(None, "\ufffd\ufffd")),
+        ({"detail": "plain"}, ErrorFacts(None, "plain")),
+        ({"status": "NOT_FOUND"}, ErrorFacts(None, "NOT_FOUND")),
+        ({"detail": []}, ErrorFacts(None, None)),
+        ({"detail": ["odd", 7]}, ErrorFacts(None, None)),
+        ({"detail": {"odd": 1}, "error_type": 7}, ErrorFacts(None, None)),
+        (b"<html>gateway</html>", ErrorFacts(None, "<html>gateway</html>")),
+        (b"", ErrorFacts(None, None)),
+        (b"\xff\xfe", ErrorFacts(None, "\ufffd\ufffd")),
     ],
 )
-def test_shapes(body: Any, fault: Fault) -> None:
-    assert answers.read_fault(reply(422, body)) == fault
+def test_shapes(body: Any, facts: ErrorFacts) -> None:
+    assert answers.read_error(reply(422, body)) == facts
 
 
 def test_the_header_names_the_type_where_the_body_does_not() -> None:
     headers = {"x_fal_error_type": "runner_disconnected"}
-    assert answers.read_fault(reply(503, {"detail": "x"}, **headers)).error_type == (
+    assert answers.read_error(reply(503, {"detail": "x"}, **headers)).error_type == (
         "runner_disconnected"
     )
-    assert answers.read_fault(reply(503, b"<html>", **headers)).error_type == (
+    assert answers.read_error(reply(503, b"<html>", **headers)).error_type == (
         "runner_disconnected"
     )
 

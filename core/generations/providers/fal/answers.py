@@ -20,6 +20,7 @@ from core.generations.providers.types import (
     Failure,
     FailureCause,
     NotAccepted,
+    NotAcceptedReason,
     Unreachable,
 )
 
@@ -60,7 +61,7 @@ def read_json(content: bytes) -> Any:
         return None
 
 
-class Fault(msgspec.Struct, frozen=True):
+class ErrorFacts(msgspec.Struct, frozen=True):
     """What a failed answer says of itself."""
 
     error_type: str | None
@@ -115,12 +116,12 @@ _ERROR_CLASSES = {
 }
 
 
-def read_fault(reply: Reply) -> Fault:
+def read_error(reply: Reply) -> ErrorFacts:
     """Type and text of a failure, from whichever shape it has."""
     data = reply.data
     header_type = reply.headers.get("x-fal-error-type")
     if not isinstance(data, dict):
-        return Fault(header_type, reply.content[:200].decode("utf-8", "replace") or None)
+        return ErrorFacts(header_type, reply.content[:200].decode("utf-8", "replace") or None)
     listed = data.get("detail")
     if isinstance(listed, list):
         items = [item for item in listed if isinstance(item, dict)]
@@ -129,10 +130,10 @@ def read_fault(reply: Reply) -> Fault:
         policy = "content_policy_violation"
         chosen = policy if policy in types else next(iter(types), header_type)
         text = "; ".join(_item_text(item) for item in items)
-        return Fault(chosen, text[:_DETAIL_CHARS_MAX] or None)
+        return ErrorFacts(chosen, text[:_DETAIL_CHARS_MAX] or None)
     flat_type = data.get("error_type")
     detail = listed if isinstance(listed, str) else data.get("status") or data.get("error")
-    return Fault(
+    return ErrorFacts(
         flat_type if isinstance(flat_type, str) and flat_type else header_type,
         detail[:_DETAIL_CHARS_MAX] if isinstance(detail, str) else None,
     )
@@ -183,7 +184,7 @@ def is_ingress_page(reply: Reply) -> bool:
 
 
 class _Refusal(msgspec.Struct, frozen=True):
-    reason: str
+    reason: NotAcceptedReason
     account_effect: AccountEffect = "none"
     is_final: bool = False
 
@@ -191,19 +192,19 @@ class _Refusal(msgspec.Struct, frozen=True):
 def _refusal_of(reply: Reply) -> _Refusal | None:
     match reply.status:
         case 401:
-            found = _Refusal("unauthorized", "breaker")
+            found = _Refusal(NotAcceptedReason.UNAUTHORIZED, "breaker")
         case 402 | 403:
-            found = _Refusal("locked", "breaker")
+            found = _Refusal(NotAcceptedReason.LOCKED, "breaker")
         case 429:
-            found = _Refusal("rate_limited", "cooldown")
+            found = _Refusal(NotAcceptedReason.RATE_LIMITED, "cooldown")
         case status if status in _TRY_AGAIN_STATUSES:
-            found = _Refusal("try_again")
+            found = _Refusal(NotAcceptedReason.TRY_AGAIN)
         case status if 300 <= status < 400:
-            found = _Refusal("redirected")
+            found = _Refusal(NotAcceptedReason.REDIRECTED)
         case status if 400 <= status < 499:
-            found = _Refusal("refused", is_final=True)
+            found = _Refusal(NotAcceptedReason.REFUSED, is_final=True)
         case _ if is_ingress_page(reply):
-            found = _Refusal("ingress")
+            found = _Refusal(NotAcceptedReason.INGRESS)
         case _:
             return None
     return found
@@ -211,16 +212,16 @@ def _refusal_of(reply: Reply) -> _Refusal | None:
 
 def submit_refused(reply: Reply) -> NotAccepted | Ambiguous:
     """Sorts an answer to a submit that is not a success."""
-    fault = read_fault(reply)
+    error = read_error(reply)
     refusal = _refusal_of(reply)
     if refusal is None:
-        words = f"HTTP {reply.status} {fault.error_type or ''}".rstrip()
+        words = f"HTTP {reply.status} {error.error_type or ''}".rstrip()
         return Ambiguous(error=words, http_status=reply.status)
     return NotAccepted(
         reason=refusal.reason,
         http_status=reply.status,
-        error_type=fault.error_type,
-        detail=fault.detail,
+        error_type=error.error_type,
+        detail=error.detail,
         retry_after_seconds=retry_after_seconds(reply),
         account_effect=refusal.account_effect,
         is_final=refusal.is_final,
@@ -229,14 +230,14 @@ def submit_refused(reply: Reply) -> NotAccepted | Ambiguous:
 
 def unreachable(reply: Reply) -> Unreachable:
     """An answer that says nothing about the request: of the ingress, or about our key."""
-    fault = read_fault(reply)
+    error = read_error(reply)
     effect: AccountEffect = "none"
     if reply.status in _ACCOUNT_STATUSES:
         effect = "breaker"
     elif reply.status == 429:
         effect = "cooldown"
     return Unreachable(
-        reason=f"HTTP {reply.status} {fault.error_type or ''}".rstrip(),
+        detail=f"HTTP {reply.status} {error.error_type or ''}".rstrip(),
         http_status=reply.status,
         retry_after_seconds=retry_after_seconds(reply),
         account_effect=effect,
@@ -254,7 +255,7 @@ def is_conclusive(reply: Reply) -> bool:
         return True
     if is_about_path(reply) or reply.status >= 500:
         return False
-    return reply.status != 400 or read_fault(reply).error_type is not None
+    return reply.status != 400 or read_error(reply).error_type is not None
 
 
 def is_about_path(reply: Reply) -> bool:
@@ -270,8 +271,8 @@ def is_about_path(reply: Reply) -> bool:
 
 def failure(reply: Reply) -> Failure:
     """The end of a request that failed, from the answer of its result URL."""
-    fault = read_fault(reply)
-    error_type = fault.error_type
+    error = read_error(reply)
+    error_type = error.error_type
     if reply.status == 404 and error_type is None:
         gone = reply.data.get("status") == "NOT_FOUND" if reply.is_json else False
         error_type = "not_found" if gone else "path_not_found"
@@ -284,7 +285,7 @@ def failure(reply: Reply) -> Failure:
     return Failure(
         http_status=reply.status,
         error_type=error_type or ("client_cancelled" if is_cancelled else None),
-        detail=fault.detail,
+        detail=error.detail,
         cause=error_class.cause,
         is_retryable=error_class.is_retryable,
         billable_units=billable_units(reply),

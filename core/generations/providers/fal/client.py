@@ -28,6 +28,7 @@ from core.generations.providers.types import (
     InProgress,
     InQueue,
     NotAccepted,
+    NotAcceptedReason,
     StatusOutcome,
     StillRunning,
     SubmitOutcome,
@@ -231,16 +232,16 @@ class FalClient:
     async def _ask(self, method: str, url: str, fingerprint: str) -> Reply | Unreachable:
         own_url = urls.on_queue_host(url, self._queue_url)
         if own_url is None:
-            return Unreachable(reason="not a URL of the provider")
+            return Unreachable(detail="not a URL of the provider")
         if fingerprint not in self._keys:
-            return Unreachable(reason="the key is not in this process's environment")
+            return Unreachable(detail="the key is not in this process's environment")
         headers = {"Authorization": self._authorization(fingerprint)}
         try:
             return await self._send(
                 method, own_url, headers=headers, read_seconds=self._read_seconds
             )
         except (httpx.HTTPError, TimeoutError, _AnswerTooLongError) as error:
-            return Unreachable(reason=_words(error))
+            return Unreachable(detail=_words(error))
 
     # -- files --------------------------------------------------------------------------------
 
@@ -308,7 +309,7 @@ class FalClient:
 
 def _never_sent(error: httpx.HTTPError) -> NotAccepted:
     return NotAccepted(
-        reason="unreachable",
+        reason=NotAcceptedReason.UNREACHABLE,
         http_status=None,
         error_type=type(error).__name__,
         detail=_words(error),

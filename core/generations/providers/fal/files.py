@@ -16,6 +16,7 @@ from core.generations.providers.fal.answers import Reply, read_json, retry_after
 from core.generations.providers.fal.urls import same_origin
 from core.generations.providers.types import (
     OutputMissingError,
+    OutputRefusal,
     OutputRefusedError,
     OutputTooLargeError,
     UploadError,
@@ -89,9 +90,9 @@ class FalFiles:
         try:
             parsed = httpx.URL(url)
         except httpx.InvalidURL:
-            raise OutputRefusedError("url_not_allowed") from None
+            raise OutputRefusedError(OutputRefusal.URL_NOT_ALLOWED) from None
         if parsed.userinfo:
-            raise OutputRefusedError("url_not_allowed")
+            raise OutputRefusedError(OutputRefusal.URL_NOT_ALLOWED)
         if self._is_of_stand_in(url):
             return
         host = parsed.host.lower()
@@ -100,7 +101,7 @@ class FalFiles:
             names.append(host)
         is_listed = any(fnmatchcase(name, pattern) for name in names for pattern in self._hosts)
         if parsed.scheme != "https" or not is_listed:
-            raise OutputRefusedError("url_not_allowed")
+            raise OutputRefusedError(OutputRefusal.URL_NOT_ALLOWED)
 
     def _is_of_stand_in(self, url: str) -> bool:
         if self._is_production or not url.startswith(("http://", "https://")):
@@ -188,13 +189,15 @@ def _require_file(response: httpx.Response) -> None:
         raise OutputMissingError(f"output download: HTTP {status}")
     if status in _PASSING_STATUSES or status >= 500 or status < 300:
         raise RetryableError(f"output download: HTTP {status}", kind=FailureKind.ABSENT)
-    raise OutputRefusedError("redirected" if status < 400 else "file_refused")
+    raise OutputRefusedError(
+        OutputRefusal.REDIRECTED if status < 400 else OutputRefusal.FILE_REFUSED
+    )
 
 
 def _read_data_uri(url: str, max_bytes: int) -> bytes:
     head, comma, data = url.partition(",")
     if not comma:
-        raise OutputRefusedError("bad_data_uri")
+        raise OutputRefusedError(OutputRefusal.BAD_DATA_URI)
     is_base64 = head.lower().endswith(";base64")
     if len(data) > 4 * max_bytes:  # more than any encoding of so few bytes needs
         raise OutputTooLargeError
@@ -202,7 +205,7 @@ def _read_data_uri(url: str, max_bytes: int) -> bytes:
         raw = unquote_to_bytes(data)
         content = base64.b64decode(raw, validate=True) if is_base64 else raw
     except (binascii.Error, ValueError):
-        raise OutputRefusedError("bad_data_uri") from None
+        raise OutputRefusedError(OutputRefusal.BAD_DATA_URI) from None
     if len(content) > max_bytes:
         raise OutputTooLargeError
     if not content:

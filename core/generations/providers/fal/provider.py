@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import httpx
 
-from core.generations.providers.base import CallAddress, ProviderKey, Submission
+from core.generations.providers.base import CallAddress, HeldKey, Submission
 from core.generations.providers.fal import models
 from core.generations.providers.fal.client import FalClient, ModelOutput
 from core.generations.providers.types import (
@@ -27,7 +27,7 @@ class FalProvider:
             settings.fal_queue_url
         )
         self._keys = tuple(
-            ProviderKey(provider=NAME, account=key.account, name=key.name, fingerprint=known_as)
+            HeldKey(provider=NAME, account=key.account, name=key.name, fingerprint=known_as)
             for known_as, key in self._client.keys.items()
         )
 
@@ -36,7 +36,7 @@ class FalProvider:
         return NAME
 
     @property
-    def keys(self) -> Sequence[ProviderKey]:
+    def keys(self) -> Sequence[HeldKey]:
         return self._keys
 
     @property
