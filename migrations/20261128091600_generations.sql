@@ -160,6 +160,20 @@ $$;
 comment on function app.generation_change is
 $$What a generation is now, for the change feed.$$;
 
+create function app.generation_operation(p_id uuid)
+  returns text
+  language sql
+  stable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select operation
+  from app.generations
+  where id = p_id
+$$;
+comment on function app.generation_operation is
+$$What money was spent on, for who reads the ledger: null where the subject is no generation, or
+one that may not be seen.$$;
+
 create function app.start_answer(p_generation app.generations)
   returns jsonb
   language sql
@@ -397,6 +411,7 @@ grant execute on function
   app.generation_change(app.generations),
   app.start_answer(app.generations)
   to jewelshot_ledger;
+grant execute on function app.generation_operation(uuid) to jewelshot_user, jewelshot_admin;
 grant execute on function
   app.start_generation(uuid, text, uuid, jsonb, smallint, uuid),
   app.cancel_generation(uuid)

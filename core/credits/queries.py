@@ -36,22 +36,27 @@ limit %(limit)s
 
 # One statement, so that the balance belongs to the newest line.
 _ENTRIES = """
-select entry.id, entry.kind, entry.debit, entry.credit, entry.amount, entry.lot_id, lot.source,
-  entry.lot_expires_at, entry.reservation_id, generation.id as generation_id,
-  generation.operation, entry.reference, entry.actor, entry.note, entry.idempotency_key,
-  entry.created_at,
+with page as (
+  select entry.id, entry.kind, entry.debit, entry.credit, entry.amount, entry.lot_id, lot.source,
+    entry.lot_expires_at, entry.reservation_id, entry.subject_id, entry.reference, entry.actor,
+    entry.note, entry.idempotency_key, entry.created_at
+  from app.ledger_transfers as entry
+  left join app.credit_lots as lot on lot.id = entry.lot_id
+  where entry.user_id = %(user_id)s
+    and (%(before_id)s::bigint is null or entry.id < %(before_id)s)
+    and (%(subject_id)s::uuid is null or entry.subject_id = %(subject_id)s)
+    and (%(kinds)s::text[] = '{}' or entry.kind = any (%(kinds)s))
+  order by entry.id desc
+  limit %(limit)s
+)
+select page.*, subject.operation,
+  case when subject.operation is not null then page.subject_id end as generation_id,
   (select available from app.credit_accounts where user_id = %(user_id)s) as available,
   (select reserved from app.credit_accounts where user_id = %(user_id)s) as reserved,
   (select debt from app.credit_accounts where user_id = %(user_id)s) as debt
-from app.ledger_transfers as entry
-left join app.credit_lots as lot on lot.id = entry.lot_id
-left join app.generations as generation on generation.id = entry.subject_id
-where entry.user_id = %(user_id)s
-  and (%(before_id)s::bigint is null or entry.id < %(before_id)s)
-  and (%(subject_id)s::uuid is null or entry.subject_id = %(subject_id)s)
-  and (%(kinds)s::text[] = '{}' or entry.kind = any (%(kinds)s))
-order by entry.id desc
-limit %(limit)s
+from page
+cross join lateral app.generation_operation(page.subject_id) as subject (operation)
+order by page.id desc
 """
 
 

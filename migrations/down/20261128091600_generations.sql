@@ -6,6 +6,7 @@ drop function app.cancel_generation;
 drop function app.finish_generation;
 drop function app.start_generation;
 drop function app.start_answer;
+drop function app.generation_operation;
 drop function app.generation_change;
 drop function app.emit_generation_event;
 drop function app.guard_generation_state;
