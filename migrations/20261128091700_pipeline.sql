@@ -169,7 +169,8 @@ as $$
     'presets', operation.presets,
     'params', generation.params,
     'input_key', generation.input_key,
-    'give_up_at', generation.give_up_at)
+    'seconds_left',
+      extract(epoch from generation.give_up_at - app.now())::double precision)
   from app.provider_calls as call
   join app.generations as generation on generation.id = call.generation_id
   join app.provider_accounts as account on account.id = call.account_id
@@ -649,7 +650,7 @@ begin
   return app.generation_change(v_generation) || jsonb_build_object(
     'role', v_role,
     'attempts', v_generation.attempts,
-    'give_up_at', v_generation.give_up_at,
+    'is_given_up', v_generation.give_up_at <= app.now(),
     'cancel_requested', v_generation.cancel_requested_at is not null,
     'operation', v_generation.operation,
     'output_rule', v_operation.output_rule,

@@ -1,7 +1,7 @@
 """What the provider says of an order now. Knows no database: a snapshot in, a state out."""
 
 import contextlib
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import msgspec
@@ -119,7 +119,7 @@ async def _fetch_unpaid(
         each for each in sessions if snapshot.attempts.get(each.id, order.attempt) == order.attempt
     ]
     if not current:
-        is_abandoned = order.attempted_at < datetime.now(UTC) - ABANDONED_AFTER
+        is_abandoned = order.attempted_at < snapshot.asked_at - ABANDONED_AFTER
         return FetchedState(outcome=OrderState.EXPIRED if is_abandoned else OrderState.CREATED)
     session = max(current, key=lambda each: each.created_at)
     outcome, failure_reason = await _outcome_of(provider, session)

@@ -7,7 +7,6 @@ call whose lease expires, which the sweep turns into an ambiguous one.
 
 import asyncio
 import time
-from datetime import UTC, datetime
 
 import psycopg
 import structlog
@@ -121,8 +120,7 @@ async def submit(tools: PipelineTools, intent: CallIntent, *, handed_over: bool 
 async def _post(tools: PipelineTools, intent: CallIntent) -> SubmitOutcome:
     settings, provider = tools.settings, tools.providers[intent.provider]
     params = catalog_params.check(intent.params_schema, intent.params)
-    seconds_left = (intent.give_up_at - datetime.now(UTC)).total_seconds()
-    if seconds_left <= 1:
+    if intent.seconds_left <= 1:
         return _not_sent(NotAcceptedReason.OUT_OF_TIME)
     try:
         image_url = await _input_url(tools, provider, intent)
@@ -142,7 +140,7 @@ async def _post(tools: PipelineTools, intent: CallIntent) -> SubmitOutcome:
             webhook_url=(
                 f"{settings.public_base_url}{callback}" if settings.provider_webhooks else None
             ),
-            start_timeout_seconds=seconds_left,
+            start_timeout_seconds=intent.seconds_left,
         )
     )
 

@@ -1,7 +1,7 @@
 """What the pipeline reads and writes of calls and their generations: the rows as structs."""
 
 import uuid
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -46,7 +46,8 @@ class CallIntent(msgspec.Struct, frozen=True, kw_only=True):
     presets: list[dict[str, Any]]
     params: dict[str, Any]
     input_key: str
-    give_up_at: datetime
+    seconds_left: float
+    """Until the generation is given up, by the database's clock when the call was opened."""
 
     @property
     def provider_step(self) -> Step:
@@ -71,7 +72,8 @@ class CallResult(msgspec.Struct, frozen=True, kw_only=True):
     state: GenerationState
     version: int
     attempts: int
-    give_up_at: datetime
+    is_given_up: bool
+    """The sweep has asked the provider to stop, or is about to."""
     cancel_requested: bool
     operation: str
     output_rule: str
@@ -104,11 +106,6 @@ class CallResult(msgspec.Struct, frozen=True, kw_only=True):
             request_id=self.request_id,
             response_url=self.response_url,
         )
-
-    @property
-    def is_given_up(self) -> bool:
-        """The sweep has asked the provider to stop, or is about to."""
-        return self.give_up_at <= datetime.now(UTC)
 
     @property
     def is_last_step(self) -> bool:
