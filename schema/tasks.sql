@@ -235,7 +235,7 @@ end $$;
 comment on function app.issue_scheduled_tasks is
 $$Issues a task for each schedule that is due; processes share them by skip locked.$$;
 
-create function app.bury_task(p_lease_token uuid, p_error text)
+create function app.dead_letter_task(p_lease_token uuid, p_error text)
   returns uuid
   language plpgsql
   security definer
@@ -255,7 +255,7 @@ begin
   perform app.complete_task(p_lease_token);
   return v_letter_id;
 end $$;
-comment on function app.bury_task is
+comment on function app.dead_letter_task is
 $$Makes a dead letter of a task that cannot be done, with its dedupe key, and ends the task; what
 was wanted of it meanwhile runs again. Its subject has been ended by the caller, in the same
 transaction. Returns the letter's id. Locks: the task. Errors: JS430 when the lease was lost.$$;
@@ -306,6 +306,6 @@ revoke create on schema app from jewelshot_ledger;
 grant execute on function
   app.end_task(uuid),
   app.issue_scheduled_tasks(),
-  app.bury_task(uuid, text)
+  app.dead_letter_task(uuid, text)
   to jewelshot_worker;
 grant execute on function app.replay_dead_letter(uuid) to jewelshot_admin;

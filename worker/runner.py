@@ -194,7 +194,7 @@ async def give_up(
             except Exception as error:  # the letter is written all the same
                 log.exception("job.on_dead_failed", job=task.job, task_id=str(task.id))
                 note = f"{reason}; and its subject could not be ended: {type(error).__name__}"
-        await outbox.bury(conn, task.lease_token, note)
+        await outbox.dead_letter(conn, task.lease_token, note)
         return change
 
     try:

@@ -159,12 +159,12 @@ async def release(
     await conn.execute(_RELEASE, values)
 
 
-async def bury(conn: Connection, lease_token: uuid.UUID, error: str) -> uuid.UUID:
+async def dead_letter(conn: Connection, lease_token: uuid.UUID, error: str) -> uuid.UUID:
     """Makes a dead letter of the task; the letter's id. What was wanted meanwhile runs again.
 
     Raises: LeaseLostError.
     """
-    row = await fetch_one(conn, "select app.bury_task(%s, %s) as letter_id", (lease_token, error))
+    row = await fetch_one(conn, "select app.dead_letter_task(%s, %s) as letter_id", (lease_token, error))
     assert row is not None
     letter_id: uuid.UUID = row["letter_id"]
     return letter_id

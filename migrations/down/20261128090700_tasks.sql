@@ -1,5 +1,5 @@
 drop function app.replay_dead_letter;
-drop function app.bury_task;
+drop function app.dead_letter_task;
 drop function app.issue_scheduled_tasks;
 drop function app.complete_task;
 drop function app.end_task;

@@ -36,10 +36,10 @@ select app.disable_codes($1, $2) as disabled;
 select app.redeem_code($1) as redemption;
 
 -- from core.codes.queries
-select id, batch_id, prefix, kind, credits, uses_max, uses, expires_at,
+select id, issue_id, prefix, kind, credits, uses_max, uses, expires_at,
   credits_expire_after_days, campaign, note, created_by, created_at, disabled_at, status
 from (
-  select id, batch_id, prefix, kind, credits, uses_max, uses, expires_at,
+  select id, issue_id, prefix, kind, credits, uses_max, uses, expires_at,
     credits_expire_after_days, campaign, note, created_by, created_at, disabled_at,
     case
       when disabled_at is not null then 'disabled'
@@ -54,16 +54,16 @@ where ($1::uuid is null or id < $1)
   and ($2::text is null or kind = $2)
   and ($3::text is null or status = $3)
   and ($4::text is null or campaign = $4)
-  and ($5::uuid is null or batch_id = $5)
+  and ($5::uuid is null or issue_id = $5)
   and ($6::text is null or prefix = $6)
 order by id desc
 limit $7;
 
 -- from core.codes.queries
-select id, batch_id, prefix, kind, credits, uses_max, uses, expires_at,
+select id, issue_id, prefix, kind, credits, uses_max, uses, expires_at,
   credits_expire_after_days, campaign, note, created_by, created_at, disabled_at, status
 from (
-  select id, batch_id, prefix, kind, credits, uses_max, uses, expires_at,
+  select id, issue_id, prefix, kind, credits, uses_max, uses, expires_at,
     credits_expire_after_days, campaign, note, created_by, created_at, disabled_at,
     case
       when disabled_at is not null then 'disabled'
@@ -552,7 +552,7 @@ select * from app.tasks_figures();
 select app.tasks_health() as health;
 
 -- from core.tasks.outbox
-select app.bury_task($1, $2) as letter_id;
+select app.dead_letter_task($1, $2) as letter_id;
 
 -- from core.tasks.outbox
 select app.end_task($1) as ended;

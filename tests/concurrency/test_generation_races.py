@@ -285,7 +285,7 @@ def test_an_image_against_deadline_cancel_and_dead_letter(
         *(lambda conn, call=call: deliver(conn, call) for call in calls),
         *(lambda conn, call=call: cancel(conn, call.user_id, call.generation_id) for call in calls),
         *(
-            lambda conn, call=call: one(conn, "select app.bury_task(%s, 'x')", call.lease)
+            lambda conn, call=call: one(conn, "select app.dead_letter_task(%s, 'x')", call.lease)
             for call in calls[:6]
         ),
     ]
@@ -372,7 +372,7 @@ def test_a_late_image_is_bought_once(desk: Desk, database: TestDatabase) -> None
 
 def test_a_dead_letter_is_replayed_once(desk: Desk, database: TestDatabase) -> None:
     (call,) = desk.accepted(1)
-    desk.ledger.value("select app.bury_task(%s, 'broken')", call.lease)
+    desk.ledger.value("select app.dead_letter_task(%s, 'broken')", call.lease)
     letter = desk.ledger.value("select id from app.dead_letters")
 
     def replay(conn: Conn) -> Any:

@@ -150,7 +150,7 @@ async def test_a_task_of_an_upload_that_is_gone_ends(uploads: UploadsHarness, so
     assert uploads.task_jobs() == []
 
 
-class BuriedMeanwhile(SupabaseStorage):
+class DeadLetteredMeanwhile(SupabaseStorage):
     """Gives the upload up, as another worker would, while this attempt writes its last bytes."""
 
     def __init__(self, uploads: UploadsHarness, task: Task) -> None:
@@ -172,7 +172,7 @@ async def test_an_attempt_that_lost_its_lease_cleans_up_after_itself(
     await _sent(ada)
     task = await _claim(uploads)
     ctx = uploads.ctx
-    tools = Tools(ctx.db, BuriedMeanwhile(uploads, task), ctx.pixels, ctx.settings)
+    tools = Tools(ctx.db, DeadLetteredMeanwhile(uploads, task), ctx.pixels, ctx.settings)
     with pytest.raises(LeaseLostError):
         await processing.normalise(tools, task)
     assert [upload["state"] for upload in uploads.rows()] == ["rejected"]
