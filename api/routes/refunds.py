@@ -36,9 +36,11 @@ RETRY_AFTER_SECONDS = 2
     "/v1/refunds",
     operation_id="create_refund",
     summary="Give unused credits back",
-    description="Of one payment, within the time that the terms of sale say. The credits leave the"
-    " balance at once and come back if the refund is refused. `202` with `Location`; with"
-    " `Prefer: wait=n` the answer comes when Stripe has taken it, or after n seconds.",
+    description="A refund here is a return of money: unused credits of one payment go, and what"
+    " they cost goes back to the buyer, within the time that the terms of sale say. The credits"
+    " leave the balance at once and come back if the refund is refused. `202` with `Location`; with"
+    " `Prefer: wait=n` the answer comes when Stripe has taken it, or after n seconds. What a failed"
+    " generation gives back is credits and no refund of this kind: the ledger shows it.",
     tags=["Payments"],
     security=BEARER,
     status_code=202,
@@ -101,7 +103,7 @@ async def _read(db: Database, scope: Scope, refund_id: uuid.UUID) -> Return:
     "/v1/refunds",
     operation_id="list_refunds",
     summary="My refunds, newest first",
-    description="Also those that were made for me.",
+    description="Returns of money; also those that were made for me.",
     tags=["Payments"],
     security=BEARER,
     responses=raises(InvalidInputError),

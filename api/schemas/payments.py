@@ -29,13 +29,13 @@ class CreateCheckout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PaymentView(msgspec.Struct, frozen=True, kw_only=True):
-    """One purchase of one pack, from the first click on."""
+    """An order as its payer sees it: one purchase of one pack, from the first click on."""
 
     id: uuid.UUID
     pack: Annotated[str, Meta(examples=["credits_50"])]
     credits: Annotated[int, Meta(description="That the pack holds.", examples=[50])]
     refunded_credits: Annotated[
-        int, Meta(description="Taken back for refunds and disputes.", examples=[0])
+        int, Meta(description="Clawed back for refunds and disputes.", examples=[0])
     ]
     unit_amount: Annotated[int, Meta(description="Before discount and tax.", examples=[1990])]
     amount_total: Annotated[
@@ -72,7 +72,7 @@ class PaymentView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InvoiceView(msgspec.Struct, frozen=True, kw_only=True):
-    """Where Stripe keeps the papers of one payment."""
+    """Where Stripe keeps invoice and receipt of one payment."""
 
     payment_id: Annotated[uuid.UUID, Meta(description="See `GET /v1/payments/{id}`.")]
     pack: Annotated[str, Meta(examples=["credits_50"])]

@@ -29,7 +29,7 @@ Reason = Annotated[str, Meta(max_length=REASON_LENGTH_MAX, examples=["Bought too
 
 
 class CreateRefund(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Unused credits of one payment, given back for money."""
+    """Unused credits of one payment, given back for the money that they cost."""
 
     order_id: Annotated[uuid.UUID, Meta(description="The payment's id.")]
     credits: UnusedCredits | None = None
@@ -37,7 +37,7 @@ class CreateRefund(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RefundView(msgspec.Struct, frozen=True, kw_only=True):
-    """Money on its way back."""
+    """A return of money: on its way back to the buyer, or back already."""
 
     id: uuid.UUID
     order_id: Annotated[uuid.UUID, Meta(description="The payment's id.")]

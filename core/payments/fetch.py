@@ -33,7 +33,8 @@ _RETURNED_IN_REVIEW: Final = "refunded_in_review"
 
 
 class OrderSnapshot(msgspec.Struct, frozen=True):
-    """The order before the provider was asked, and its sessions by id with their attempts."""
+    """The order before the provider was asked, its sessions by id with their attempts, and the
+    database's time then."""
 
     order: Order
     attempts: dict[str, int]

@@ -217,7 +217,7 @@ async def get_order(
     "/v1/admin/refunds",
     operation_id="admin_create_refund",
     summary="Refund any amount of an order",
-    description="Audited. The credits that the amount is worth are taken back at once, spent or"
+    description="Audited. The credits that the amount is worth are clawed back at once, spent or"
     " not: what is not there becomes debt.",
     tags=["Admin"],
     security=ADMIN,
