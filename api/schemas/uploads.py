@@ -101,7 +101,7 @@ def view_of(upload: Upload, urls: Mapping[str, str]) -> UploadView:
         content_type=upload.content_type,
         width=upload.width,
         height=upload.height,
-        notes=upload.notes,
+        notes=[note.in_words("note") for note in upload.notes],
         problem=_problem_of(upload),
         thumbnail_url=urls.get(upload.thumbnail_key or ""),
         photo_url=urls.get(upload.normal_key or ""),

@@ -12,6 +12,9 @@ from typing import Final, NamedTuple
 import numpy as np
 from PIL import Image, ImageCms
 
+from core.pixels.types import Note
+from core.words.remark import Remark
+
 _TOLERANCE: Final = 2
 """Profiles that move no colour by more than this (of 255) are sRGB under another name: the
 common sRGB profiles differ by 1 from littleCMS's own."""
@@ -31,7 +34,7 @@ class Space(StrEnum):
 
 class Converted(NamedTuple):
     image: Image.Image
-    note: str | None
+    note: Remark | None
     changed: bool
 
 
@@ -50,7 +53,7 @@ def to_srgb(
     if icc:
         profile = _open(icc)
         if profile is None:
-            note = "ignored an unreadable colour profile"
+            note = Remark(Note.PROFILE_UNREADABLE)
         else:
             return _convert(image, profile, _name(profile))
     space = _stated_space(cicp, adobe_rgb=adobe_rgb)
@@ -120,15 +123,15 @@ def _transform(profile: ImageCms.ImageCmsProfile, mode: str) -> ImageCms.ImageCm
 
 def _convert(image: Image.Image, profile: ImageCms.ImageCmsProfile, name: str) -> Converted:
     if profile.profile.xcolor_space.strip() != "RGB":
-        return Converted(image, "ignored a colour profile of another kind", changed=False)
+        return Converted(image, Remark(Note.PROFILE_OF_ANOTHER_KIND), changed=False)
     try:
         transform = _transform(profile, image.mode)
         if _is_identity(_transform(profile, "RGB")):
             return Converted(image, None, changed=False)
         ImageCms.applyTransform(image, transform, inPlace=True)
     except ImageCms.PyCMSError:
-        return Converted(image, "ignored an unreadable colour profile", changed=False)
-    return Converted(image, f"converted {name} to sRGB", changed=True)
+        return Converted(image, Remark(Note.PROFILE_UNREADABLE), changed=False)
+    return Converted(image, Remark(Note.PROFILE_CONVERTED, {"profile": name}), changed=True)
 
 
 def _is_identity(transform: ImageCms.ImageCmsTransform) -> bool:

@@ -10,7 +10,8 @@ from core.pixels import colour, headers, raster, sniff
 from core.pixels.formats import jpeg
 from core.pixels.formats.base import Colour, ImageFormat, Layout, corrupt, truncated
 from core.pixels.limits import BYTES_MAX
-from core.pixels.types import NormalisedImage
+from core.pixels.types import NormalisedImage, Note
+from core.words.remark import Remark
 
 
 def normalise(data: bytes) -> NormalisedImage:
@@ -32,15 +33,15 @@ def normalise(data: bytes) -> NormalisedImage:
     return _encode_anew(image, layout, notes)
 
 
-def _privacy_notes(layout: Layout, trailer: str | None) -> list[str]:
+def _privacy_notes(layout: Layout, trailer: Note | None) -> list[Remark]:
     """Location first: it is what hurts when it leaks."""
-    notes: list[str] = []
+    notes: list[Remark] = []
     if layout.has_gps:
-        notes.append("removed location")
+        notes.append(Remark(Note.LOCATION_REMOVED))
     if layout.has_exif:
-        notes.append("removed camera data")
+        notes.append(Remark(Note.CAMERA_DATA_REMOVED))
     if trailer:
-        notes.append(f"removed {trailer}")
+        notes.append(Remark(trailer))
     return notes
 
 
@@ -64,14 +65,14 @@ def _stripped_if_whole(data: bytes, layout: jpeg.JpegLayout, image: Image.Image)
     return stripped
 
 
-def _encode_anew(image: Image.Image, layout: Layout, notes: list[str]) -> NormalisedImage:
+def _encode_anew(image: Image.Image, layout: Layout, notes: list[Remark]) -> NormalisedImage:
     turned = raster.orientation(image)
     icc = image.info.get("icc_profile")
     image = _to_rgb(image, icc, notes)
     upright, note = raster.turn_upright(image, turned)
-    notes += [note] if note else _rotation_by_codec(layout)
+    notes += [Remark(note)] if note else _rotation_by_codec(layout)
     if layout.bit_depth > 8:
-        notes.append(f"reduced from {layout.bit_depth} to 8 bits per channel")
+        notes.append(Remark(Note.BITS_REDUCED, {"bits": layout.bit_depth}))
     converted = colour.to_srgb(
         upright,
         icc=None if colour.is_gray_profile(icc) else icc,
@@ -80,7 +81,7 @@ def _encode_anew(image: Image.Image, layout: Layout, notes: list[str]) -> Normal
     )
     notes += [converted.note] if converted.note else []
     image, dropped = raster.drop_opaque_alpha(converted.image)
-    notes += ["removed an alpha channel that hid nothing"] if dropped else []
+    notes += [Remark(Note.ALPHA_REMOVED)] if dropped else []
     image.info = {}
     if image.mode == "RGBA" or layout.lossless:
         encoded = raster.encode_png(image)
@@ -91,28 +92,28 @@ def _encode_anew(image: Image.Image, layout: Layout, notes: list[str]) -> Normal
     return _result(encoded, decoded, layout.format, notes, ImageFormat.JPEG)
 
 
-def _to_rgb(image: Image.Image, icc: bytes | None, notes: list[str]) -> Image.Image:
+def _to_rgb(image: Image.Image, icc: bytes | None, notes: list[Remark]) -> Image.Image:
     if image.mode == "L" and icc and colour.is_gray_profile(icc):
-        notes.append("converted gray to sRGB")
+        notes.append(Remark(Note.GRAY_CONVERTED))
         return colour.gray_to_srgb(image, icc)
     if image.mode in {"L", "LA", "1"}:
-        notes.append("converted gray to sRGB")
+        notes.append(Remark(Note.GRAY_CONVERTED))
     return raster.flatten_modes(image)
 
 
-def _rotation_by_codec(layout: Layout) -> list[str]:
+def _rotation_by_codec(layout: Layout) -> list[Remark]:
     """HEIC and TIFF are turned by their decoders, exactly once."""
     if layout.format not in {ImageFormat.HEIC, ImageFormat.TIFF}:
         return []
     note = raster.turn_note(layout.orientation)
-    return [note] if note else []
+    return [Remark(note)] if note else []
 
 
 def _result(
     data: bytes,
     image: Image.Image,
     source: ImageFormat,
-    notes: list[str],
+    notes: list[Remark],
     kind: ImageFormat,
 ) -> NormalisedImage:
     small, small_format = raster.thumbnail(image)

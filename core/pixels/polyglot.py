@@ -10,6 +10,7 @@ import re
 from core.pixels.errors import Carried, PhotoReason, UnsupportedMediaError
 from core.pixels.formats import jpeg
 from core.pixels.formats.base import ImageFormat, Layout
+from core.pixels.types import Note
 
 # PDF readers look for the header in the first 1,024 bytes (ISO 32000-1, annex H.3, note 13).
 _PDF_REACH = 1_024
@@ -28,8 +29,8 @@ _FOREIGN_START = (
 _PADDING = b"\x00\xff \t\r\n"
 
 
-def check(data: bytes, layout: Layout) -> str | None:
-    """The kind of harmless trailer, if there is one. Raises: UnsupportedMediaError."""
+def check(data: bytes, layout: Layout) -> Note | None:
+    """What the removal of a harmless trailer is called. Raises: UnsupportedMediaError."""
     if b"%PDF-" in data[:_PDF_REACH]:
         raise _carries(Carried.PDF)
     if _ZIP_END in data[-_ZIP_REACH:]:
@@ -44,7 +45,7 @@ def check(data: bytes, layout: Layout) -> str | None:
     return _check_trailer(data, layout)
 
 
-def _check_trailer(data: bytes, layout: Layout) -> str | None:
+def _check_trailer(data: bytes, layout: Layout) -> Note | None:
     rest = data[layout.end :]
     if not rest.strip(_PADDING):
         return None
@@ -58,13 +59,13 @@ def _check_trailer(data: bytes, layout: Layout) -> str | None:
     if not rest.strip(_PADDING):
         return kind
     if rest[4:8] == b"ftyp" or b"mpvd" in rest[:64]:
-        return "motion photo"
+        return Note.MOTION_PHOTO_REMOVED
     if rest.rstrip(_PADDING).endswith(b"SEFT"):
-        return "phone maker's data"
+        return Note.MAKER_DATA_REMOVED
     raise _carries(Carried.UNKNOWN)
 
 
-def _skip_pictures(rest: bytes) -> tuple[str | None, bytes]:
+def _skip_pictures(rest: bytes) -> tuple[Note | None, bytes]:
     """Step over whole JPEGs (multi-picture format) at the start of the trailer."""
     kind = None
     for _ in range(_PICTURES_MAX):
@@ -75,7 +76,7 @@ def _skip_pictures(rest: bytes) -> tuple[str | None, bytes]:
             rest = body[jpeg.parse(body).end :]
         except UnsupportedMediaError:
             break
-        kind = "second picture"
+        kind = Note.SECOND_PICTURE_REMOVED
     return kind, rest
 
 

@@ -13,6 +13,7 @@ from PIL import ExifTags, Image, JpegImagePlugin
 from core.pixels.colour import Space, icc_of
 from core.pixels.formats.base import ImageFormat, codec_errors, corrupt
 from core.pixels.limits import THUMBNAIL_SIDE
+from core.pixels.types import Note
 
 JPEG_QUALITY: Final = 95
 _HASH_ROWS: Final = 256
@@ -20,13 +21,13 @@ _PLUGINS: Final = {ImageFormat.PNG: "PNG", ImageFormat.WEBP: "WEBP", ImageFormat
 
 # EXIF 2.32, tag 0x0112: what to do with the stored pixels.
 _TRANSPOSE: Final = {
-    2: (Image.Transpose.FLIP_LEFT_RIGHT, "mirrored"),
-    3: (Image.Transpose.ROTATE_180, "rotated 180 degrees"),
-    4: (Image.Transpose.FLIP_TOP_BOTTOM, "flipped upside down"),
-    5: (Image.Transpose.TRANSPOSE, "mirrored and rotated 90 degrees"),
-    6: (Image.Transpose.ROTATE_270, "rotated 90 degrees"),
-    7: (Image.Transpose.TRANSVERSE, "mirrored and rotated 90 degrees"),
-    8: (Image.Transpose.ROTATE_90, "rotated 90 degrees counter-clockwise"),
+    2: (Image.Transpose.FLIP_LEFT_RIGHT, Note.MIRRORED),
+    3: (Image.Transpose.ROTATE_180, Note.ROTATED_180),
+    4: (Image.Transpose.FLIP_TOP_BOTTOM, Note.FLIPPED),
+    5: (Image.Transpose.TRANSPOSE, Note.MIRRORED_AND_ROTATED),
+    6: (Image.Transpose.ROTATE_270, Note.ROTATED_90),
+    7: (Image.Transpose.TRANSVERSE, Note.MIRRORED_AND_ROTATED),
+    8: (Image.Transpose.ROTATE_90, Note.ROTATED_270),
 }
 
 # One thread: the pool runs as many processes as there are cores to use.
@@ -63,13 +64,13 @@ def orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def turn_upright(image: Image.Image, turned: int) -> tuple[Image.Image, str | None]:
+def turn_upright(image: Image.Image, turned: int) -> tuple[Image.Image, Note | None]:
     if turned not in _TRANSPOSE:
         return image, None
     return image.transpose(_TRANSPOSE[turned][0]), turn_note(turned)
 
 
-def turn_note(turned: int) -> str | None:
+def turn_note(turned: int) -> Note | None:
     return _TRANSPOSE[turned][1] if turned in _TRANSPOSE else None
 
 

@@ -26,6 +26,7 @@ from core.pixels.limits import (
     SIDE_MAX,
     SIDE_MIN,
 )
+from core.pixels.types import Note
 
 _EXTENSIONS: Final = {
     ImageFormat.JPEG: ("jpg", "jpeg", "jpe", "jfif"),
@@ -109,7 +110,7 @@ def inspect(
     return kind
 
 
-def judge(data: bytes, layout: Layout) -> str | None:
+def judge(data: bytes, layout: Layout) -> Note | None:
     """Whether a picture with this header is taken. The kind of its harmless trailer, if any.
 
     Raises: UnsupportedMediaError (reason: truncated, corrupt, too_small, animated, sixteen_bit,

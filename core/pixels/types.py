@@ -1,15 +1,39 @@
 """What goes to the pixel processes and comes back. It needs no codec: whoever asks has none."""
 
+from enum import StrEnum
 from typing import Any
 
 import msgspec
 
 from core.pixels.faults import OutputFault
 from core.pixels.formats.base import ImageFormat
+from core.words.remark import Remark
 
 RULES = frozenset({"own_pixels_cutout", "packshot", "as_delivered"})
 RULES_OF_OWN_PIXELS = RULES - {"as_delivered"}
 """These look at the photo itself; the other needs no more of it than its size."""
+
+
+class Note(StrEnum):
+    """What normalising a photo changed, for its owner."""
+
+    ALPHA_REMOVED = "alpha_removed"
+    BITS_REDUCED = "bits_reduced"
+    CAMERA_DATA_REMOVED = "camera_data_removed"
+    FLIPPED = "flipped"
+    GRAY_CONVERTED = "gray_converted"
+    LOCATION_REMOVED = "location_removed"
+    MAKER_DATA_REMOVED = "maker_data_removed"
+    MIRRORED = "mirrored"
+    MIRRORED_AND_ROTATED = "mirrored_and_rotated"
+    MOTION_PHOTO_REMOVED = "motion_photo_removed"
+    PROFILE_CONVERTED = "profile_converted"
+    PROFILE_OF_ANOTHER_KIND = "profile_of_another_kind"
+    PROFILE_UNREADABLE = "profile_unreadable"
+    ROTATED_180 = "rotated_180"
+    ROTATED_270 = "rotated_270"
+    ROTATED_90 = "rotated_90"
+    SECOND_PICTURE_REMOVED = "second_picture_removed"
 
 
 class NormalisedImage(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,8 +47,8 @@ class NormalisedImage(msgspec.Struct, frozen=True, kw_only=True):
     thumbnail: bytes
     thumbnail_format: ImageFormat
     source_format: ImageFormat
-    notes: tuple[str, ...]
-    """What was changed, in words for the user."""
+    notes: tuple[Remark, ...]
+    """What was changed, each a `Note`."""
 
 
 class OutputRuleError(Exception):

@@ -32,7 +32,7 @@ from core.uploads.types import (
     original_keys,
     thumbnail_key,
 )
-from core.words.problem import Problem
+from core.words.remark import Remark
 
 log = structlog.get_logger()
 
@@ -40,10 +40,10 @@ PENDING_SECONDS_MAX: Final = 24 * 3600
 """A signed URL lives two hours; a day is enough for whoever comes back to complete."""
 _EXPIRE_BATCH: Final = 200
 _WANTED: Final = frozenset({UploadState.PENDING, UploadState.STORED, UploadState.READY})
-_MISSING: Final = Problem(UploadReason.ORIGINAL_MISSING)
+_MISSING: Final = Remark(UploadReason.ORIGINAL_MISSING)
 
 
-_UNPROCESSED: Final = Problem(UploadReason.PROCESSING_FAILED)
+_UNPROCESSED: Final = Remark(UploadReason.PROCESSING_FAILED)
 
 
 class ProcessingTools(Protocol):
@@ -115,12 +115,12 @@ async def _judge(tools: ProcessingTools, upload: Upload) -> Verdict:
         return _rejected(_problem_of(error))
 
 
-def _problem_of(error: UnsupportedMediaError | PayloadTooLargeError) -> Problem:
+def _problem_of(error: UnsupportedMediaError | PayloadTooLargeError) -> Remark:
     figures = dict(error.fields)
-    return Problem(figures.pop("reason"), figures)
+    return Remark(figures.pop("reason"), figures)
 
 
-def _rejected(problem: Problem) -> Verdict:
+def _rejected(problem: Remark) -> Verdict:
     return Verdict(UploadState.REJECTED, {"problem": msgspec.to_builtins(problem)})
 
 
@@ -139,7 +139,7 @@ async def _store(tools: ProcessingTools, upload: Upload, image: NormalisedImage)
             "width": image.width,
             "height": image.height,
             "pixel_sha256": image.pixel_sha256,
-            "notes": list(image.notes),
+            "notes": msgspec.to_builtins(image.notes),
         },
     )
 

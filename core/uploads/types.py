@@ -9,7 +9,7 @@ import msgspec
 
 from core.pixels.errors import PhotoReason, UnsupportedMediaError
 from core.pixels.formats.base import ImageFormat
-from core.words.problem import Problem
+from core.words.remark import Remark
 
 UploadId = NewType("UploadId", uuid.UUID)
 
@@ -55,8 +55,8 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
     width: int | None
     height: int | None
     pixel_sha256: str | None
-    notes: list[str]
-    problem: Problem | None
+    notes: list[Remark]
+    problem: Remark | None
     created_at: dt.datetime
     settled_at: dt.datetime | None
 

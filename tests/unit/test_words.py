@@ -20,6 +20,7 @@ from core.payments.types import OrderState
 from core.people.events import AccountEventType
 from core.pixels.errors import Carried, Found
 from core.pixels.formats.base import ImageFormat
+from core.pixels.types import Note
 from core.words.say import SENTENCES, figures_of, say
 from tests.unit.test_structure import sources, tree_of
 
@@ -57,6 +58,7 @@ TABLES: dict[str, tuple[Iterable[str], set[str]]] = {
     ),
     "lane": (get_args(Lane), set()),
     "order_state": (OrderState, set()),
+    "note": (Note, {"other"}),
     "page.checkout": ((), {"link", *both("cancelled", "paid", "back", parts="title lead hint")}),
     "page.confirm": (
         (),

@@ -7,6 +7,7 @@ from PIL import Image
 from core.pixels import sniff
 from core.pixels.errors import PayloadTooLargeError, PhotoReason, UnsupportedMediaError
 from core.pixels.limits import BYTES_MAX
+from core.pixels.types import Note
 from core.words.say import say
 from tests.unit.pixels import images
 
@@ -182,10 +183,10 @@ def test_phone_trailers_pass() -> None:
     jpeg = images.encode(images.photo(), "jpeg")
     film = b"\x00\x00\x00\x18ftypmp42\x00\x00\x00\x00isommp42" + b"\x00" * 500
     samsung = b"\x00\x00\x01\x0a\x0e\x00\x00\x00Image_UTC_Data1700000000000SEFH" + b"\x01SEFT"
-    assert trailer_of(jpeg + jpeg) == "second picture"
-    assert trailer_of(jpeg + b"\x00" * 32 + jpeg + film) == "motion photo"
-    assert trailer_of(jpeg + film) == "motion photo"
-    assert trailer_of(jpeg + samsung) == "phone maker's data"
+    assert trailer_of(jpeg + jpeg) == Note.SECOND_PICTURE_REMOVED
+    assert trailer_of(jpeg + b"\x00" * 32 + jpeg + film) == Note.MOTION_PHOTO_REMOVED
+    assert trailer_of(jpeg + film) == Note.MOTION_PHOTO_REMOVED
+    assert trailer_of(jpeg + samsung) == Note.MAKER_DATA_REMOVED
     assert trailer_of(jpeg + b"\x00" * 100) is None
     assert reason_of(jpeg + jpeg + b"<html>") == "polyglot"
 

@@ -1,5 +1,5 @@
-"""Why something did not succeed, as it is kept: a code and its figures. Words come when it is
-shown, so that a row says the same in every language."""
+"""Something that is kept and told later: a code and its figures. Words come when it is shown, so
+that a row says the same in every language."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import msgspec
 from core.words.say import SENTENCES, say
 
 
-class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+class Remark(msgspec.Struct, frozen=True, omit_defaults=True):
     """`code` is a word of a table of core/words; `figures` are JSON-ready."""
 
     code: str
