@@ -26,6 +26,18 @@ grant jewelshot_user, jewelshot_admin to jewelshot_api;
 alter default privileges revoke execute on functions from public;
 alter default privileges for role jewelshot_ledger revoke execute on functions from public;
 
+-- The second wall beside `search_path = pg_catalog, pg_temp`: who makes no temporary objects puts no
+-- type of theirs in pg_temp. It belongs to the database, so clones and restores do not bring it
+-- along, and some platforms refuse it: `migrations up`, `verify` and `roles` say it again.
+do $$
+begin
+  execute format('revoke temporary on database %I from public', current_database());
+exception
+  when insufficient_privilege then
+    raise warning 'temporary is not revoked from public: % owns the database',
+      (select pg_get_userbyid(datdba) from pg_database where datname = current_database());
+end $$;
+
 create schema app;
 
 -- anon, authenticated and service_role, which the Data API can become, get nothing here.

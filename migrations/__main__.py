@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from migrations.runner import commands as runner
-from migrations.runner import files, present, roles
+from migrations.runner import files, present, roles, temporary
 from migrations.runner.errors import MigrationError
 
 
@@ -89,6 +89,14 @@ def _verify(arguments: argparse.Namespace) -> int:
         print(line, file=sys.stderr)
     if lines:
         return 1
+    if os.environ.get("MIGRATION_DATABASE_URL"):
+        with runner.connect(_url()) as conn:
+            if not temporary.is_revoked(conn):
+                print(
+                    "migrate: warning: anybody who signs in may make temporary objects: as the"
+                    " database's owner, revoke temporary on it from public",
+                    file=sys.stderr,
+                )
     print("migrations: files are sound" + ("" if arguments.roundtrip else " and all applied"))
     if arguments.roundtrip:
         # A program of its own: it needs the local servers, which production does not install.

@@ -7,5 +7,9 @@ drop function app.claims;
 drop function app.clock_now;
 drop function app.now;
 drop schema app;
+do $$
+begin
+  execute format('grant temporary on database %I to public', current_database());
+end $$;
 alter default privileges for role jewelshot_ledger grant execute on functions to public;
 alter default privileges grant execute on functions to public;

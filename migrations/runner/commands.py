@@ -13,7 +13,7 @@ import msgspec
 import psycopg
 from psycopg.rows import class_row
 
-from migrations.runner import files
+from migrations.runner import files, temporary
 from migrations.runner.cluster import cluster_lock
 from migrations.runner.errors import MigrationError
 from migrations.runner.files import MIGRATIONS, Migration
@@ -105,6 +105,7 @@ def up(
         chosen = [each for each in found.pending if to is None or each.version <= to]
         for migration in chosen:
             _apply(conn, migration)
+        temporary.revoke(conn)
         return chosen
 
 

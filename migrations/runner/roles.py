@@ -6,6 +6,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
+from migrations.runner import temporary
 from migrations.runner.cluster import cluster_lock
 from migrations.runner.errors import MigrationError
 
@@ -37,6 +38,7 @@ def set_passwords(url: str, passwords: Mapping[str, str]) -> None:
                 raise MigrationError(
                     f"{conn.info.user} may not change role {role}, which another role made"
                 ) from None
+        temporary.revoke(conn)
 
 
 def passwords_from_urls(urls: Mapping[str, str]) -> dict[str, str]:

@@ -109,24 +109,6 @@ from app.credit_accounts as account
 where account.user_id = $1;
 
 -- from core.credits.queries
-select entry.id, entry.kind, entry.debit, entry.credit, entry.amount, entry.lot_id, lot.source,
-  entry.lot_expires_at, entry.reservation_id, generation.id as generation_id,
-  generation.operation, entry.reference, entry.actor, entry.note, entry.idempotency_key,
-  entry.created_at,
-  (select available from app.credit_accounts where user_id = $1) as available,
-  (select reserved from app.credit_accounts where user_id = $1) as reserved,
-  (select debt from app.credit_accounts where user_id = $1) as debt
-from app.ledger_transfers as entry
-left join app.credit_lots as lot on lot.id = entry.lot_id
-left join app.generations as generation on generation.id = entry.subject_id
-where entry.user_id = $1
-  and ($2::bigint is null or entry.id < $2)
-  and ($3::uuid is null or entry.subject_id = $3)
-  and ($4::text[] = '{}' or entry.kind = any ($4))
-order by entry.id desc
-limit $5;
-
--- from core.credits.queries
 select id, source, granted, remaining, expires_at, created_at
 from app.credit_lots
 where user_id = $1
@@ -134,6 +116,29 @@ where user_id = $1
   and (expires_at is null or expires_at > app.now())
 order by expires_at nulls last, is_paid, created_at, id
 limit $2;
+
+-- from core.credits.queries
+with page as (
+  select entry.id, entry.kind, entry.debit, entry.credit, entry.amount, entry.lot_id, lot.source,
+    entry.lot_expires_at, entry.reservation_id, entry.subject_id, entry.reference, entry.actor,
+    entry.note, entry.idempotency_key, entry.created_at
+  from app.ledger_transfers as entry
+  left join app.credit_lots as lot on lot.id = entry.lot_id
+  where entry.user_id = $1
+    and ($2::bigint is null or entry.id < $2)
+    and ($3::uuid is null or entry.subject_id = $3)
+    and ($4::text[] = '{}' or entry.kind = any ($4))
+  order by entry.id desc
+  limit $5
+)
+select page.*, subject.operation,
+  case when subject.operation is not null then page.subject_id end as generation_id,
+  (select available from app.credit_accounts where user_id = $1) as available,
+  (select reserved from app.credit_accounts where user_id = $1) as reserved,
+  (select debt from app.credit_accounts where user_id = $1) as debt
+from page
+cross join lateral app.generation_operation(page.subject_id) as subject (operation)
+order by page.id desc;
 
 -- from core.credits.service
 select app.adjust_credits($1, $2, $3, $4) as balance;
@@ -248,7 +253,7 @@ select app.sync_provider_keys($1, $2);
 select name, failures from app.open_breaker($1, $2, $3);
 
 -- from core.generations.providers.listing
-select account.name, account.slots, account.breaker_state, account.breaker_reason,
+select account.provider, account.name, account.slots, account.breaker_state, account.breaker_reason,
   account.breaker_until, account.cooldown_until,
   (
     select count(*)
@@ -264,7 +269,7 @@ select account.name, account.slots, account.breaker_state, account.breaker_reaso
     where key.account_id = account.id
   ) as keys
 from app.provider_accounts as account
-order by account.name;
+order by account.provider, account.name;
 
 -- from core.generations.queries
 select created_at, expires_at, bought_as

@@ -119,6 +119,10 @@ def _database(run: Run, server: Server, template: str) -> Iterator[TestDatabase]
             sql.Identifier(server.migration_role),
         )
     )
+    # A clone does not bring it along: see migrations/runner/temporary.py.
+    run.connection().execute(
+        sql.SQL("revoke temporary on database {} from public").format(sql.Identifier(name))
+    )
     database = TestDatabase(server, name)
     try:
         yield database

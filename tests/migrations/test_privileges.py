@@ -103,6 +103,14 @@ def test_no_function_looks_for_names_where_others_may_put_them(database: TestDat
     assert careless == []
 
 
+@pytest.mark.parametrize("actor", ACTORS)
+def test_nobody_makes_temporary_objects(database: TestDatabase, actor: str) -> None:
+    """The second wall: what cannot be made in pg_temp stands in for nothing."""
+    with acting(database, actor) as conn:
+        assert refused(conn, sql.SQL("create temporary table users (id integer)").format())
+        assert refused(conn, sql.SQL("create domain pg_temp.text as pg_catalog.int4").format())
+
+
 def test_time_is_the_databases_own(database: TestDatabase) -> None:
     """What is shipped reads no setting, so that nobody who can set one moves time."""
     found = database.rows(

@@ -205,6 +205,26 @@ def test_passwords_come_from_the_urls_of_our_roles_only() -> None:
         roles.passwords_from_urls({"DATABASE_URL": "postgresql://jewelshot_api@db/postgres"})
 
 
+def test_temporary_objects_are_the_owners_alone(database: TestDatabase) -> None:
+    """Neither a clone nor a restore brings that along: `up` says it again, and `verify` looks."""
+
+    def run(command: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "migrations", command],
+            env={"MIGRATION_DATABASE_URL": database.migration_url},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stderr
+
+    assert run("verify") == ""
+    database.rows(f"grant temporary on database {database.name} to public")
+    assert "temporary objects" in run("verify")
+    run("up")
+    assert run("verify") == ""
+
+
 def test_the_command_line(database: TestDatabase) -> None:
     """`roles` sets the password that the test's server has already, so nothing else notices."""
 

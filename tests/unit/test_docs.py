@@ -44,7 +44,7 @@ def without_code(text: str) -> str:
 
 
 def code_blocks(text: str) -> list[str]:
-    return re.findall(r"^ *```(?:sh)?\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
+    return re.findall(r"^ *```(?:sh|sql)?\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
 
 
 def in_backticks(text: str) -> list[str]:
@@ -104,7 +104,7 @@ def test_the_tree_of_the_readme_is_the_tree() -> None:
     block = next(block for block in code_blocks(read("README.md")) if block.startswith("api/"))
     folders = re.findall(r"^(\w+)/ ", block, re.MULTILINE)
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
-    assert set(folders) == packages | {"migrations", "docs"}
+    assert set(folders) == packages | {"docs", "schema"}
 
 
 # --- commands --------------------------------------------------------------------------------
