@@ -1,7 +1,6 @@
-"""A person who uses the product, for demo, run, chaos and tests: only public protocols.
+"""A client of the HTTP API for demo, chaos and tests: only public protocols.
 
-Signs up with Supabase's official client, reads the confirmation mail in the sandbox's mailbox,
-then speaks to our HTTP API.
+Signs up with Supabase's official client and the confirmation mail in the sandbox's mailbox.
 """
 
 import asyncio
@@ -18,7 +17,7 @@ FINISHED = frozenset({"succeeded", "failed", "cancelled"})
 
 
 class ApiProblemError(Exception):
-    """The API answered with a problem; the message is what a user would read."""
+    """The API answered with a problem; the message is the one for users."""
 
     def __init__(self, problem: Document) -> None:
         title, detail = problem.get("title", "error"), problem.get("detail", "")
@@ -56,7 +55,7 @@ async def _last_mail(supabase_url: str, email: str) -> Document:
 
 
 class ApiClient:
-    """One signed-in person at one API. Every method raises ApiProblemError for a problem."""
+    """The client of one signed-in person. Every method raises ApiProblemError for a problem."""
 
     def __init__(self, api_url: str, access_token: str) -> None:
         self._http = httpx.AsyncClient(
@@ -79,23 +78,23 @@ class ApiClient:
         return _document(await self._http.post(path, json=body, headers=headers))
 
     async def buy(self, pack: str) -> Document:
-        """An order that is paid on the checkout's page, as by a click, and has ended for us."""
+        """Buys a pack on the checkout page; the order once the product has recorded its end."""
         order = await self.post("/v1/checkout", {"pack": pack})
         async with httpx.AsyncClient(timeout=30) as browser:
             page = await browser.get(order["checkout_url"])
             page.raise_for_status()
             paid = await browser.post(order["checkout_url"], data={"action": "pay"})
         if not paid.has_redirect_location:
-            raise ApiProblemError({"title": "The payment page said no", "detail": paid.text[:300]})
+            raise ApiProblemError({"title": "The payment page refused", "detail": paid.text[:300]})
         return await self.wait(f"/v1/checkout/{order['id']}", {"created", "open", "processing"})
 
     async def refund(self, order_id: str) -> Document:
-        """What is unused of an order goes back; the refund once Stripe has made it."""
+        """Returns the money for unused credits of an order; the refund once Stripe has made it."""
         refund = await self.post("/v1/refunds", {"order_id": order_id})
         return await self.wait(f"/v1/refunds/{refund['id']}", {"requested", "pending"})
 
     async def wait(self, path: str, while_states: set[str]) -> Document:
-        """The document at `path` once its state is none of these."""
+        """The document at `path` once its state is none of `while_states`."""
         for _ in range(120):
             found = _document(await self._http.get(path, headers={"Prefer": "wait=5"}))
             if found["state"] not in while_states:

@@ -35,7 +35,7 @@ select (select count(*) from app.ledger_transfers) as transfers,
 
 
 class CannotTellError(Exception):
-    """The proof could not be carried out; the text says why."""
+    """The proof could not be run; the message says why."""
 
 
 class Report(msgspec.Struct, frozen=True):

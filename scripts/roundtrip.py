@@ -1,4 +1,4 @@
-"""Up, down, up in a throw-away database: the way back must lead back.
+"""Up, down, up in a throw-away database: each down migration must undo its up migration.
 
 A program of its own, because the throw-away server is a development dependency and the runner
 must work where only the product is installed. `python -m scripts.roundtrip`.
@@ -84,7 +84,7 @@ def run_roundtrip(superuser_url: str, directory: Path = MIGRATIONS) -> list[str]
 
 
 def derived_password(superuser_url: str) -> str:
-    """A password for a server that is not ours alone: the same in every run, known to none."""
+    """A password for a server that others use as well: the same in every run, never in the code."""
     parts = conninfo_to_dict(superuser_url)
     seed = f"{parts.get('user')}:{parts.get('password')}".encode()
     return hashlib.scrypt(seed, salt=b"jewelshot-test-roles", n=2**12, r=8, p=1).hex()[:32]

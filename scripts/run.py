@@ -84,7 +84,7 @@ async def _ensure_user(
 
 
 async def _enroll_second_factor(environ: dict[str, str], password: str) -> str:
-    """The admin's new TOTP secret; it is shown once, so it is kept beside the data."""
+    """The admin's new TOTP secret; Auth shows it once, so it is kept in the state directory."""
     client = await _client(environ, "SUPABASE_PUBLISHABLE_KEY")
     await client.auth.sign_in_with_password({"email": ADMIN, "password": password})
     enrolled = await client.auth.mfa.enroll(

@@ -1,7 +1,6 @@
 """Makes the private buckets through the Storage API. Repeatable: `python -m scripts.seed`.
 
-Buckets are the platform's own objects, so no migration makes them. Rows of the catalogue are
-seeded by migrations.
+Buckets are objects of the platform, so no migration makes them. Migrations seed the catalogue.
 """
 
 import asyncio
@@ -22,7 +21,7 @@ RESULT_TYPES = ("image/jpeg", "image/png", "image/webp")
 
 
 def bucket_options(settings: Settings) -> dict[str, dict[str, Any]]:
-    """Results have no limit of their own: the project's holds, and an upscaled PNG is large."""
+    """Results have no limit but the project's, because an upscaled PNG is large."""
     return {
         settings.storage_bucket_uploads: {
             "public": False,

@@ -2,8 +2,8 @@
 
     python -m scripts.stripe_setup
 
-Repeatable: what is right stays, a changed price is made anew and takes the lookup key over, and
-the old one is archived. The signing secret of a new endpoint is shown once, by Stripe and here.
+Repeatable: what is right stays; a changed price is replaced by a new one, which takes over the
+lookup key, and the old one is archived. Stripe shows the signing secret of a new endpoint once.
 """
 
 import asyncio
@@ -91,7 +91,7 @@ async def ensure_endpoint(client: StripeClient, url: str) -> str | None:
 async def set_up(
     settings: Settings, client: StripeClient, packs: list[Pack], *, endpoint: bool = True
 ) -> str | None:
-    """Everything, saying what was done; the signing secret if the endpoint is new."""
+    """Everything, printing what was done; the signing secret if the endpoint is new."""
     for pack in packs:
         price_id, is_new = await ensure_price(client, pack, await ensure_product(client, pack))
         money = f"{pack.unit_amount / 100:.2f} {pack.currency.upper()}"

@@ -105,14 +105,14 @@ def _install_uv() -> None:
 
 
 def _uv_environment() -> dict[str, str]:
-    """uv does not read pip's configuration; a mirror that pip was told about is passed on."""
+    """uv does not read pip's configuration; the mirror that pip is configured with is passed on."""
     environment = dict(os.environ)
     if not environment.get("UV_DEFAULT_INDEX") and not environment.get("UV_INDEX_URL"):
         index = environment.get("PIP_INDEX_URL") or _pip_config("index-url")
         if index:
             environment["UV_DEFAULT_INDEX"] = index
     if not environment.get("UV_CACHE_DIR") and not _can_have_cache(environment):
-        environment["UV_NO_CACHE"] = "1"  # uv gives up where pip does without
+        environment["UV_NO_CACHE"] = "1"  # uv fails where pip works without a cache
     return environment
 
 

@@ -54,7 +54,7 @@ class WorkerContext:
         return len(self._background)
 
     def start_background(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
-        """Runs `work` without anybody waiting for it; its errors are logged, shutdown waits."""
+        """Starts `work` and returns; its errors are logged, and the shutdown waits for it."""
         task = asyncio.create_task(work, name=name)
         self._background.add(task)
         task.add_done_callback(self._finished)

@@ -21,7 +21,7 @@ _RESTART_PAUSE_SECONDS = 1.0
 
 
 class Supervisor:
-    """Processes by subprocess, never by fork after a loop started; a dead one is replaced."""
+    """Processes by subprocess, never by fork after a loop started; one that ended is replaced."""
 
     def __init__(self, count: int) -> None:
         self._count = count

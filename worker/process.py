@@ -29,7 +29,7 @@ from worker.rq_threads import WorkerThreads
 
 log = structlog.get_logger()
 
-# Calls in flight at the provider hold no connection; these are submits, looks and downloads.
+# Calls in flight at the provider hold no connection; these are submits, polls and downloads.
 _HTTP_CONNECTIONS = 100
 
 
@@ -133,7 +133,7 @@ async def _shut_down(
     running: list["asyncio.Task[None]"],
     heartbeat: Heartbeat,
 ) -> None:
-    """Within the grace: what does not end by then is found by its lease."""
+    """Waits within the grace period; what has not ended by then is found when its lease ends."""
     grace = ctx.settings.shutdown_grace_seconds
     threads.stop()
     for task in running:
@@ -143,6 +143,6 @@ async def _shut_down(
     await ctx.wait_for_background(timeout_seconds=grace * 0.3)
     if not ended or ctx.background_count:
         log.warning("worker.left_work_to_its_lease", in_background=ctx.background_count)
-    with contextlib.suppress(Exception):  # the database may be the reason why we stop
+    with contextlib.suppress(Exception):  # the database may be the reason for the stop
         await flush_figures(ctx)
         await heartbeat.leave()

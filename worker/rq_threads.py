@@ -1,8 +1,8 @@
-"""RQ workers on threads. RQ's own worker expects to own a process; here it owns a thread.
+"""RQ workers on threads. RQ's own worker expects a process of its own; here it runs on a thread.
 
 What it does otherwise, and why each override is here, was measured with rq 3.0: signal handlers
 fail off the main thread, its death penalties cannot interrupt a thread that waits for a future,
-an idle worker never looks at its stop flag, and after FLUSHALL it is not listed any more.
+an idle worker never checks its stop flag, and after FLUSHALL it is not listed any more.
 """
 
 import logging
@@ -51,13 +51,13 @@ class ThreadWorker(SimpleWorker):
         """The process's main thread has them."""
 
     def subscribe(self) -> None:
-        """No command channel: `rq` can look at a worker, orders come by signals."""
+        """No command channel: `rq` can show a worker, but only signals stop it."""
 
     def unsubscribe(self) -> None:
         pass
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
-        """RQ lists a killed worker for eight minutes more; an idle one beats every second."""
+        """Shorter than RQ's eight minutes, for which it would still list a killed worker."""
         super().heartbeat(timeout or _IDLE_TTL_SECONDS, pipeline)
 
     def dequeue_job_and_maintain_ttl(
@@ -69,7 +69,7 @@ class ThreadWorker(SimpleWorker):
         while not self._stopping.is_set():
             try:
                 found = super().dequeue_job_and_maintain_ttl(1, 1)
-            except ValueError as error:  # an id that is no text: it is off the queue already
+            except ValueError as error:  # an id that is no text; RQ has removed it from the queue
                 log.error("rq.foreign_job_dropped", reason=type(error).__name__)  # noqa: TRY400  nothing to trace
                 continue
             if found is not None:

@@ -1,7 +1,7 @@
 """What a wake-up leads to: claim the task, run its job under the lease, end the task or its try.
 
-A job decides by what it returns or raises; here alone stands what becomes of the task: completed,
-released for another try, or made a dead letter.
+A job returns or raises; only this module decides whether the task is then completed, released for
+another try, or made a dead letter.
 """
 
 import asyncio
@@ -27,20 +27,20 @@ from worker.registry import JOBS
 
 log = structlog.get_logger()
 
-# A task that was claimed this often without a word ends its process each time.
+# A task that was claimed this often without an outcome kills its process each time.
 CLAIMS_MAX = 20
-# Who was away for longer than this held nothing back that is still of use; a look by schedule, or
-# the subject's own clock, has taken over long ago.
+# When a vendor or the database has been unavailable for longer than this, the result is of no use
+# any more: a scheduled poll, or the deadline of the subject, has taken over long ago.
 ABSENT_SECONDS_MAX = 86_400
 
 _LEASES = {name: job.lease_seconds for name, job in JOBS.items() if job.lease_seconds is not None}
 
 
 class Runtime:
-    """Where RQ's threads hand their work to: the process's one event loop.
+    """Runs tasks on the one event loop of the process, for RQ's threads.
 
-    A task waits for networks most of its time, so a thread hands it over and takes the next, up
-    to the number of tasks that a process may have in hand: their images are in its memory.
+    A task waits for networks most of its time, so a thread hands it over and takes the next,
+    up to the number of tasks that a process may run at once: their images are in its memory.
     """
 
     def __init__(self, ctx: WorkerContext, loop: asyncio.AbstractEventLoop) -> None:
@@ -99,7 +99,7 @@ async def _carry_out(ctx: WorkerContext, task: Task, job: Job[WorkerContext] | N
     renewal = asyncio.create_task(_renew(ctx, task, job))
     try:
         outcome = await job.run(ctx, task)
-    except Exception as error:  # noqa: BLE001  the process's edge: judged by _failed
+    except Exception as error:  # noqa: BLE001  the process's edge: decided by _failed
         return await _failed(ctx, task, job, error)
     finally:
         renewal.cancel()
@@ -112,12 +112,14 @@ async def _carry_out(ctx: WorkerContext, task: Task, job: Job[WorkerContext] | N
 
 
 async def _renew(ctx: WorkerContext, task: Task, job: Job[WorkerContext]) -> None:
-    """Keeps the lease while the job runs; when it is lost the job's own writes will say so."""
+    """Renews the lease while the job runs; if it is lost, the job's own writes raise."""
     lease_seconds = job.lease_seconds or ctx.settings.task_lease_seconds
     held = True
     while held:
         await asyncio.sleep(lease_seconds / 3)
-        with contextlib.suppress(Exception):  # a database that is away is tried again in time
+        with contextlib.suppress(
+            Exception
+        ):  # an unavailable database is tried again before the lease ends
             held = await ctx.db.run(
                 lambda conn: outbox.renew(conn, task.lease_token, lease_seconds=lease_seconds)
             )
@@ -135,7 +137,7 @@ def _failure_of(error: Exception) -> JobFailure:
 
 
 async def _failed(ctx: WorkerContext, task: Task, job: Job[WorkerContext], error: Exception) -> str:
-    """Nothing more, another try, or a dead letter: as the error says, and the job's attempts."""
+    """Another try, a dead letter, or nothing: by the error's class and the job's attempts."""
     failure = _failure_of(error)
     match failure.in_jobs:
         case InJobs.STOP:

@@ -164,7 +164,9 @@ async def dead_letter(conn: Connection, lease_token: uuid.UUID, error: str) -> u
 
     Raises: LeaseLostError.
     """
-    row = await fetch_one(conn, "select app.dead_letter_task(%s, %s) as letter_id", (lease_token, error))
+    row = await fetch_one(
+        conn, "select app.dead_letter_task(%s, %s) as letter_id", (lease_token, error)
+    )
     assert row is not None
     letter_id: uuid.UUID = row["letter_id"]
     return letter_id

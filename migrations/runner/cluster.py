@@ -20,8 +20,8 @@ _WAIT = "10min"
 def cluster_lock(url: str) -> Iterator[None]:
     """Hold the server's migration lock.
 
-    It is a transaction's lock, not a session's: it also holds behind a transaction pooler, and
-    ends with its connection whatever happens to us.
+    The lock belongs to a transaction, not to a database session: it also holds behind a transaction
+    pooler, and ends with its connection even if this process is killed.
     """
     try:
         conn = psycopg.connect(

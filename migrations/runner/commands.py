@@ -1,4 +1,4 @@
-"""Applying migrations and taking them back, and the ledger that remembers it.
+"""Applying migrations and taking them back, and the ledger of what was applied.
 
 The ledger is Supabase's own table with two columns more, so its CLI and dashboard see the same
 history (checked with the CLI 3.1.0: extra columns are fine).
@@ -226,7 +226,7 @@ def _one_transaction(conn: psycopg.Connection, path: Path, text: bytes) -> Itera
     refused = files.refusals(path.name, text)
     if refused:
         raise MigrationError("; ".join(refused))
-    conn.execute("reset all")  # what the file before set for its session
+    conn.execute("reset all")  # what the previous file set for its database session
     conn.execute("set client_min_messages = warning")
     try:
         with conn.transaction():

@@ -1,4 +1,4 @@
-"""What stops a migration, said in words a person can act on."""
+"""What stops a migration, with messages that a person can act on."""
 
 
 class MigrationError(Exception):

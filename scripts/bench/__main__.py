@@ -55,7 +55,7 @@ def run(names: list[str]) -> dict[str, Any]:
 
 
 def _interrupt(*_: object) -> None:
-    """Ends as Ctrl-C does: everything that was started is stopped."""
+    """SIGTERM ends the run as Ctrl-C does: everything that was started is stopped."""
     raise KeyboardInterrupt
 
 

@@ -1,7 +1,7 @@
 """What is usually written: a job that submits, sleeps until the model is done, and stores.
 
-The yardstick of the pipeline measurement; nothing of the product imports it. It is spared what
-the product does besides (money, leases, output rules, a second copy of anything).
+The pipeline measurement compares the product with it; nothing of the product imports it. It leaves
+out what the product does besides: money, leases, output rules.
 """
 
 import io

@@ -1,7 +1,7 @@
 """RQ's worker pool as it comes: sixteen processes, each forking a child for each job.
 
-The job's imports are made before the fork, so that the pool shares their memory: the friendliest
-way to run it.
+The job's imports are made before the fork, so that the pool shares their memory, which is the most
+favourable way to run it.
 """
 
 import os

@@ -1,6 +1,6 @@
-"""What we add to the model's own time, on an idle product: before the submit and after the end.
+"""The time that an idle product adds to the model's own: before the submit and after the end.
 
-All clocks are this machine's: the client's, and the sandbox's as its ledger has it.
+All times are of this machine's clock: those of the client, and those of the sandbox's ledger.
 """
 
 import asyncio
@@ -26,8 +26,8 @@ SUBMIT_MS_GOAL, DELIVER_MS_GOAL = 50, 250
 _WARM_UP = 3  # pools, plans and the pixel process
 
 
-class Seen(msgspec.Struct, frozen=True):
-    """What the client saw of one generation, in seconds of the epoch."""
+class Times(msgspec.Struct, frozen=True):
+    """When one generation was accepted and succeeded for the client, in seconds of the epoch."""
 
     generation_id: str
     accepted_at: float
@@ -41,10 +41,14 @@ def measure(folder: Path) -> dict[str, Any]:
         stage.deliver_jpeg(product)
         stage.store_photo(product)
         person = make_people(product, 1, jwt_secret=stage.JWT_SECRET, normal_key=stage.PHOTO_KEY)[0]
-        seen = asyncio.run(_use(product, person))
+        times = asyncio.run(_use(product, person))
         calls = _calls(product)
-    before = [(calls[each.generation_id]["accepted_at"] - each.accepted_at) * 1000 for each in seen]
-    after = [(each.succeeded_at - calls[each.generation_id]["finished_at"]) * 1000 for each in seen]
+    before = [
+        (calls[each.generation_id]["accepted_at"] - each.accepted_at) * 1000 for each in times
+    ]
+    after = [
+        (each.succeeded_at - calls[each.generation_id]["finished_at"]) * 1000 for each in times
+    ]
     submit, deliver = statistics.median(before), statistics.median(after)
     return {
         "method": f"{SAMPLES} scenes one after the other, model {MODEL_SECONDS} s, 1024 x 1024 "
@@ -69,14 +73,14 @@ def _percentiles(values: list[float]) -> dict[str, float]:
     }
 
 
-async def _use(product: Product, person: Person) -> list[Seen]:
+async def _use(product: Product, person: Person) -> list[Times]:
     headers = {"Authorization": f"Bearer {person.token}"}
     async with httpx.AsyncClient(base_url=product.api_url, headers=headers, timeout=30) as http:
-        seen = [await _follow(http, person) for _ in range(_WARM_UP + SAMPLES)]
-    return seen[_WARM_UP:]
+        times = [await _follow(http, person) for _ in range(_WARM_UP + SAMPLES)]
+    return times[_WARM_UP:]
 
 
-async def _follow(http: httpx.AsyncClient, person: Person) -> Seen:
+async def _follow(http: httpx.AsyncClient, person: Person) -> Times:
     started = await http.post(
         "/v1/generations", json={**stage.SCENE, "upload_id": str(person.upload_id)}
     )
@@ -89,7 +93,7 @@ async def _follow(http: httpx.AsyncClient, person: Person) -> Seen:
                 continue
             state = json.loads(line.removeprefix("data:"))["state"]
             if state == "succeeded":
-                return Seen(generation_id, accepted_at, time.time())
+                return Times(generation_id, accepted_at, time.time())
             assert state not in {"failed", "cancelled"}, line
     raise AssertionError("the stream ended before the generation")
 

@@ -1,4 +1,4 @@
-"""The calls that users wait for, on a short and on a long past: two databases, in turns.
+"""The calls that users wait for, on a short and on a long history: two databases, in turns.
 
 Taking turns cancels the machine's drift. `floor` is an empty scoped transaction: it has no table
 to depend on, so its ratio says how far the two databases differ for other reasons.
@@ -41,8 +41,8 @@ _PAGE = 20
 Call = Callable[[], Awaitable[object]]
 
 
-class Past(msgspec.Struct, frozen=True):
-    """One database with its pools and its people."""
+class BenchDatabase(msgspec.Struct, frozen=True):
+    """One database with its history, its pools and its people."""
 
     api: Database
     worker: Database
@@ -53,8 +53,8 @@ def measure(folder: Path) -> dict[str, Any]:
     stack = LocalStack(folder / "state", durable=False)
     try:
         stack.start()
-        pasts = [_make_database(stack, size) for size in SIZES]
-        times = asyncio.run(_measure(stack, pasts))
+        histories = [_make_database(stack, size) for size in SIZES]
+        times = asyncio.run(_measure(stack, histories))
     finally:
         stack.remove()
     medians = {
@@ -86,9 +86,9 @@ def measure(folder: Path) -> dict[str, Any]:
 
 
 def _make_database(stack: LocalStack, size: int) -> tuple[str, list[tuple[uuid.UUID, uuid.UUID]]]:
-    """A copy of the migrated database with a past of `size` generations."""
+    """A copy of the migrated database with a history of `size` generations."""
     stage.say(f"  growth: writing {size:,} generations")
-    name = f"past_{size}"
+    name = f"history_{size}"
     with psycopg.connect(stack.postgres.url(database="template1"), autocommit=True) as conn:
         conn.execute(sql.SQL("create database {} template postgres").format(sql.Identifier(name)))
     url = stack.postgres.url(database=name)
@@ -98,13 +98,13 @@ def _make_database(stack: LocalStack, size: int) -> tuple[str, list[tuple[uuid.U
 
 
 async def _measure(
-    stack: LocalStack, made: list[tuple[str, list[tuple[uuid.UUID, uuid.UUID]]]]
+    stack: LocalStack, histories: list[tuple[str, list[tuple[uuid.UUID, uuid.UUID]]]]
 ) -> dict[str, tuple[list[float], list[float]]]:
-    """Seconds of each call on the small and on the large past."""
+    """Seconds of each call on the small and on the large history."""
     stage.say("  growth: measuring")
     async with contextlib.AsyncExitStack() as opened:
-        pasts = []
-        for name, people in made:
+        databases = []
+        for name, people in histories:
             api, worker = (
                 Database(stack.postgres.url(role, name), pool_size=1, name="bench")
                 for role in (API_ROLE, WORKER_ROLE)
@@ -112,12 +112,12 @@ async def _measure(
             for database in (api, worker):
                 opened.push_async_callback(database.close)
                 await database.open()
-            pasts.append(Past(api, worker, people))
+            databases.append(BenchDatabase(api, worker, people))
         times: defaultdict[str, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
         for number in range(-_WARM_UP, ROUNDS):
-            both = [_calls(past, number, take=number >= 0) for past in pasts]
+            both = [_calls(bench, number, take=number >= 0) for bench in databases]
             for name in both[0]:
-                # Who goes first changes with the round: the second finds warmer caches.
+                # The order changes with the round, because the second call finds warmer caches.
                 for which in (0, 1) if number % 2 else (1, 0):
                     seconds = await _timed(both[which][name])
                     if number >= 0:
@@ -131,10 +131,10 @@ async def _timed(call: Call) -> float:
     return time.perf_counter() - began
 
 
-def _calls(past: Past, number: int, *, take: bool) -> dict[str, Call]:
+def _calls(bench: BenchDatabase, number: int, *, take: bool) -> dict[str, Call]:
     """One round's calls, as one of the people."""
-    # A stride that visits everybody in an order unlike the history's.
-    user_id, upload_id = past.people[number * 7 % len(past.people)]
+    # A stride through all people, in another order than that of the history.
+    user_id, upload_id = bench.people[number * 7 % len(bench.people)]
     scope = user_scope({"sub": str(user_id), "role": "authenticated", "aal": "aal1"})
     new = NewGeneration(operation="packshot", upload_id=upload_id, params={})
 
@@ -156,11 +156,11 @@ def _calls(past: Past, number: int, *, take: bool) -> dict[str, Call]:
         assert len(taken) == 1
 
     calls: dict[str, Call] = {
-        "floor": lambda: past.api.run(nothing, scope=scope),
-        "create": lambda: past.api.run(create, scope=scope),
-        "list_page": lambda: past.api.run(page, scope=scope),
-        "balance": lambda: past.api.run(balance, scope=scope),
+        "floor": lambda: bench.api.run(nothing, scope=scope),
+        "create": lambda: bench.api.run(create, scope=scope),
+        "list_page": lambda: bench.api.run(page, scope=scope),
+        "balance": lambda: bench.api.run(balance, scope=scope),
     }
     if take:
-        calls["ticket"] = lambda: past.worker.run(ticket)
+        calls["ticket"] = lambda: bench.worker.run(ticket)
     return calls

@@ -1,4 +1,4 @@
-"""A past of any length: finished generations with all their money, calls and events.
+"""A history of any length: finished generations with all their money, calls and events.
 
 Set-based SQL by a superuser with triggers and foreign keys off. The rows are those that the
 product would have written; the proofs find no drift in them.
@@ -136,7 +136,7 @@ from bench.past
 order by at
 """
 
-# The digest is the trigger's to compute, so that one stays on.
+# A trigger computes the digest, so that one stays on.
 _SEAL = "alter table app.ledger_transfers enable always trigger ledger_transfers_seal"
 _TRANSFERS = """
 insert into app.ledger_transfers (

@@ -39,7 +39,7 @@ def measure(folder: Path) -> dict[str, Any]:
         process = psutil.Process(product.workers[0].pid)
         idle_mib = process.memory_info().rss / MIB
         began = time.monotonic()
-        stage.feed(product, people, WANTED)
+        stage.request_scenes(product, people, WANTED)
         with psycopg.connect(product.stack.postgres.url(), autocommit=True) as conn:
             running = _wait_for_running(conn)
         seconds = time.monotonic() - began

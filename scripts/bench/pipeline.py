@@ -122,7 +122,7 @@ def _measure_ours(product: Product) -> dict[str, Any]:
     people = make_people(product, PEOPLE, jwt_secret=stage.JWT_SECRET, normal_key=stage.PHOTO_KEY)
     worker = product.start_worker()
     product.wait_ready()
-    stage.feed(product, people, GENERATIONS)
+    stage.request_scenes(product, people, GENERATIONS)
     with psycopg.connect(product.stack.postgres.url(), autocommit=True) as conn:
         with MemoryWatch(worker.pid) as memory:
             began = _wait_for_steady_state(conn, worker)

@@ -1,4 +1,4 @@
-"""The product as the measurements want it: temporary, with sandbox models of a known duration."""
+"""The product as the measurements need it: temporary, with sandbox models of a known duration."""
 
 import asyncio
 import io
@@ -96,7 +96,7 @@ def address_of(product: Product) -> tuple[str, int]:
     return parts.hostname, parts.port
 
 
-def feed(product: Product, people: Sequence[Person], count: int) -> None:
+def request_scenes(product: Product, people: Sequence[Person], count: int) -> None:
     """`count` scenes through the API, the people taking turns."""
 
     def request_of(person: Person) -> http_load.RequestOf:

@@ -56,7 +56,7 @@ async def _send(product: Product, name: str, count: int) -> list[float]:
 
 
 def _event(event_id: str) -> bytes:
-    """About a session of nobody: kept, handled and passed over."""
+    """About a checkout session that is not ours: stored, handled and passed over."""
     subject = {"id": f"cs_{event_id}", "client_reference_id": None, "metadata": {"x": "-" * 2700}}
     return json.dumps(
         {

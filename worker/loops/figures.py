@@ -1,4 +1,4 @@
-"""Writes this process's counters where the API's /metrics finds all processes' sums."""
+"""Adds this process's counters to those in the database, which the API's /metrics shows."""
 
 from core import metrics
 from worker.context import WorkerContext

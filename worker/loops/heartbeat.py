@@ -1,4 +1,4 @@
-"""Says in the database that this process lives; /readyz counts the rows."""
+"""Records in the database that this process runs; /readyz counts the rows."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""Sends what is due: the net under the wake-ups, and the way back after Redis was flushed."""
+"""Sends tasks that are due: those whose wake-up was lost, and all after a flush of Redis."""
 
 import uuid
 
@@ -15,7 +15,7 @@ _TASKS_AT_ONCE = 200
 
 
 class Relay:
-    """Notices by an epoch key that Redis was flushed: then everything is due."""
+    """An epoch key tells whether Redis was flushed since the last tick: then every task is due."""
 
     def __init__(self, ctx: WorkerContext, connection: redis.asyncio.Redis) -> None:
         self._ctx = ctx

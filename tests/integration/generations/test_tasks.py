@@ -183,7 +183,9 @@ async def test_a_lost_lease_buries_nothing(pipeline: PipelineHarness, ada: Photo
     await pipeline.pass_leases()
     await claim(pipeline, task_id)
     with pytest.raises(LeaseLostError):
-        await pipeline.ctx.db.run(lambda conn: outbox.dead_letter(conn, slow.lease_token, "too late"))
+        await pipeline.ctx.db.run(
+            lambda conn: outbox.dead_letter(conn, slow.lease_token, "too late")
+        )
     assert pipeline.dead_letters() == []
     assert pipeline.state(generation_id) == "running"
 
