@@ -789,14 +789,23 @@ begin
   if v_generation.finished_at is not null or v_generation.step <> v_call.step then
     return null;
   end if;
-  update app.generations
-  set step = step + 1,
+  update app.generations as generation
+  set step = generation.step + 1,
     attempts = 0,
     input_key = p_input_key,
+    available_at = app.now(),
     -- Asked to stop between two steps: nothing runs, and the sweep ends what waits cancelled.
-    state = case when cancel_requested_at is null then state else 'queued' end
-  where id = v_generation.id
-  returning * into v_generation;
+    -- A step of another provider waits for a slot there.
+    state = case
+      when generation.cancel_requested_at is null
+        and operation.steps -> (generation.step + 1) ->> 'provider' = v_call.provider
+        then generation.state
+      else 'queued' end
+  from app.operations as operation
+  where generation.id = v_generation.id
+    and operation.slug = generation.operation
+    and operation.version = generation.operation_version
+  returning generation.* into v_generation;
   if v_generation.state = 'queued' then
     return null;
   end if;
@@ -804,7 +813,7 @@ begin
     v_generation.id, v_call.account_id, v_call.key_fingerprint, p_lease_seconds);
 end $$;
 comment on function app.advance_generation is
-$$A step is done and another follows: the slot goes over to the next call at once.
+$$A step is done and another follows: at the same provider the slot goes over to its call at once.
 Returns the next call's intent, or null when there is none to make.
 Locks: generation, call. Errors: JS430, JS409 when it ended.$$;
 

@@ -8,8 +8,9 @@ Lane = Literal["locked", "reimagined"]
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One provider step of an operation, from the catalogue."""
+    """One step of an operation: which provider's endpoint, and by which of its adapters."""
 
+    provider: str
     adapter: str
     endpoint: str
     typical_seconds: float

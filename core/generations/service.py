@@ -174,14 +174,14 @@ async def find_late_image(conn: Connection, generation_id: uuid.UUID) -> LateIma
 
 
 async def buy_late_image(
-    conn: Connection, new_id_: uuid.UUID, generation_id: uuid.UUID
+    conn: Connection, bought_id: uuid.UUID, generation_id: uuid.UUID
 ) -> Generation:
     """Pays for an image that came after its refund; a new generation that is done at once.
 
     Raises: NotFoundError, GoneError, InsufficientCreditsError, ConflictError (already bought).
     """
-    await conn.execute("select app.buy_late_image(%s, %s)", (new_id_, generation_id))
-    return await get(conn, new_id_)
+    await conn.execute("select app.buy_late_image(%s, %s)", (bought_id, generation_id))
+    return await get(conn, bought_id)
 
 
 _FILE_TYPES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}

@@ -11,6 +11,7 @@ from core.catalog.types import Lane, Operation
 from core.db import ANONYMOUS, Connection, Database
 from core.errors import InvalidInputError, NotFoundError
 from core.generations.providers.fal.models import build_body
+from core.generations.providers.fal.provider import NAME
 from sandbox.fal.models import ENDPOINTS
 from tests.harness.database import TestDatabase
 
@@ -44,6 +45,7 @@ async def test_every_step_makes_a_body_that_its_endpoint_takes(db_api: Database)
         params = service.check_params(operation, MINIMAL.get(slug, {}))
         presets = [msgspec.structs.asdict(preset) for preset in operation.presets]
         for step in operation.steps:
+            assert step.provider == NAME
             body = build_body(step=step, params=params, presets=presets, image_url=URL)
             schema = ENDPOINTS[step.endpoint].schema
             assert set(body) <= set(schema.model_fields), (slug, step.endpoint)

@@ -24,7 +24,9 @@ PRESETS = [
 
 
 def step(adapter: str, endpoint: str, **defaults: Any) -> Step:
-    return Step(adapter=adapter, endpoint=endpoint, typical_seconds=1, defaults=defaults)
+    return Step(
+        provider="fal", adapter=adapter, endpoint=endpoint, typical_seconds=1, defaults=defaults
+    )
 
 
 def body_of(adapter: str, endpoint: str, params: dict[str, Any], **defaults: Any) -> dict[str, Any]:
