@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from core.catalog.types import Step
+from core.catalog.types import Preset, Step
 from core.changes import Change
 from core.generations.providers.base import CallAddress
 from core.generations.types import CallState, GenerationState
@@ -43,7 +43,7 @@ class CallIntent(msgspec.Struct, frozen=True, kw_only=True):
     operation: str
     steps: list[Step]
     params_schema: dict[str, Any]
-    presets: list[dict[str, Any]]
+    presets: list[Preset]
     params: dict[str, Any]
     input_key: str
     seconds_left: float

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from core.catalog.types import Step
+from core.catalog.types import Preset, Step
 from core.generations.providers.types import (
     CancelOutcome,
     ResultOutcome,
@@ -34,7 +34,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
 
     step: Step
     params: Mapping[str, Any]
-    presets: Sequence[Mapping[str, Any]]
+    presets: Sequence[Preset]
     image_url: str
     operation: str
     key_fingerprint: str

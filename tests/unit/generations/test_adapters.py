@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from core.catalog.types import Step
+from core.catalog.types import Preset, Step
 from core.generations.providers.fal.models import (
     FIDELITY,
     ReadOutput,
@@ -18,8 +18,8 @@ from sandbox.fal.models import ENDPOINTS
 
 URL = "https://project.supabase.co/storage/v1/object/sign/uploads/a.png"
 PRESETS = [
-    {"slug": "marble", "title": "Marble", "prompt": "On polished white marble."},
-    {"slug": "velvet", "title": "Velvet", "prompt": "On dark blue velvet."},
+    Preset(slug="marble", title="Marble", prompt="On polished white marble."),
+    Preset(slug="velvet", title="Velvet", prompt="On dark blue velvet."),
 ]
 
 

@@ -10,12 +10,12 @@ from typing import Any, Protocol
 
 import msgspec
 
-from core.catalog.types import Step
+from core.catalog.types import Preset, Step
 from core.generations.providers.types import OutputImage
 
 Body = dict[str, Any]
 Params = Mapping[str, Any]
-Presets = Sequence[Mapping[str, Any]]
+Presets = Sequence[Preset]
 
 _DEPTH_MAX = 6
 _URL_CHARS_MAX = 64 * 1024 * 1024
@@ -142,7 +142,7 @@ def edit_prompt(params: Params, presets: Presets) -> str:
     """The preset's words, the user's, and what must not change, in that order."""
     own = str(params.get("prompt") or "").strip()
     slug = params.get("preset")
-    preset = next((item["prompt"] for item in presets if item["slug"] == slug), None)
+    preset = next((item.prompt for item in presets if item.slug == slug), None)
     assert slug is None or preset is not None, f"the catalogue has no preset {slug!r}"
     if preset is None:
         scene = f"Place this exact piece of jewellery in this scene: {own}"
