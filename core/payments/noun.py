@@ -5,6 +5,7 @@ from typing import Any
 
 from core.noun import Check, Health, Noun
 from core.payments import jobs
+from core.payments.stripe import jobs as stripe_jobs
 from core.settings import Settings
 from core.tasks.jobs import Fence, Job
 
@@ -40,11 +41,6 @@ NOUN = Noun(
         "payment.sync": Job(
             run=jobs.sync, fence=Fence.STATE, when_dead=f"The order stays as it was. {_HEALED}"
         ),
-        "stripe_event.handle": Job(
-            run=jobs.handle_event,
-            fence=Fence.STATE,
-            when_dead=f"The event is kept and not handled. {_HEALED}",
-        ),
         "return.create": Job(
             run=jobs.make_return,
             fence=Fence.STATE,
@@ -56,12 +52,23 @@ NOUN = Noun(
         "payments.sync_completed": Job(
             run=jobs.sync_completed, fence=Fence.STATE, when_dead=_NEXT_RUN
         ),
-        "payments.fetch_events": Job(run=jobs.fetch_events, fence=Fence.STATE, when_dead=_NEXT_RUN),
         "payments.compare_day": Job(
             run=jobs.compare_day,
             fence=Fence.STATE,
-            when_dead="That day was not compared with Stripe's books: replay it the same day.",
+            when_dead="That day was not compared with the provider's: replay it the same day.",
         ),
-        "payments.prune_events": Job(run=jobs.prune_events, fence=Fence.STATE, when_dead=_NEXT_RUN),
+        "stripe_event.handle": Job(
+            run=stripe_jobs.handle_event,
+            fence=Fence.STATE,
+            when_dead="The event is kept and not handled."
+            " `stripe_events.handle_stranded` takes it up again within minutes.",
+        ),
+        "stripe_events.handle_stranded": Job(
+            run=stripe_jobs.handle_stranded, fence=Fence.STATE, when_dead=_NEXT_RUN
+        ),
+        "stripe_events.fetch_missed": Job(
+            run=stripe_jobs.fetch_missed, fence=Fence.STATE, when_dead=_NEXT_RUN
+        ),
+        "stripe_events.prune": Job(run=stripe_jobs.prune, fence=Fence.STATE, when_dead=_NEXT_RUN),
     },
 )

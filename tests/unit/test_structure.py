@@ -47,7 +47,7 @@ MAY_IMPORT_RQ = {"core.tasks.wakeups"}
 # folder of a vendor's code | the vendor's library, and who else in core may import that folder
 CUPBOARDS = {
     "core.generations.providers.fal": ("fal_client", {"core.generations.providers.registry"}),
-    "core.payments.stripe": ("stripe", {"core.payments.jobs"}),
+    "core.payments.stripe": ("stripe", {"core.payments.noun"}),
 }
 
 # Errors of the driver are the edge's to see; everything else of SQL is core's.

@@ -121,6 +121,7 @@ def _translated(error: stripe.StripeError) -> PaymentProviderError:
     elif error.http_status == httpx.codes.CONFLICT:
         ours = ProviderUnavailableError("busy")
     elif isinstance(error, stripe.AuthenticationError | stripe.PermissionError):
+        log.critical("stripe.credentials", hint="STRIPE_SECRET_KEY is wrong or may not do this")
         ours = ProviderCredentialsError("credentials")
     elif isinstance(error, stripe.IdempotencyError):
         ours = ProviderKeyReusedError("key_reused")
