@@ -16,7 +16,7 @@ from litestar.types import ControllerRouterHandler
 
 from api import identity, resources
 from api.exception_handlers import HANDLERS
-from api.http import once, pages
+from api.http import once, pages, wait
 from api.middleware.clients import ClientAddress
 from api.middleware.cors import Cors
 from api.middleware.drain import Drain
@@ -34,6 +34,7 @@ _DEPENDENCIES = {
     **identity.DEPENDENCIES,
     **once.DEPENDENCIES,
     **pages.DEPENDENCIES,
+    **wait.DEPENDENCIES,
 }
 
 

@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -11,8 +12,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody
 
 from api.http.once import ONCE_ERRORS, REPLAYED_HEADER, Once, OnceKey
-from api.http.params import Prefer
-from api.http.wait import parse_prefer_wait, wait_until
+from api.http.wait import WAIT_HEADERS, AskedWait
 from api.identity import WITH_ACCOUNT, CurrentUser, User
 from api.openapi import BEARER
 from api.problems import raises
@@ -37,7 +37,6 @@ AnyRequest = Request[Any, Any, Any]
 # Beside the limit of each person, which the route's `opt` names: who tries out stolen cards makes
 # accounts by the dozen, and an office shares one IP.
 IP_LIMIT = Limit("checkout-ip", 60, 3600)
-RETRY_AFTER_SECONDS = 2
 SYNC_AGAIN_SECONDS = 3.0
 _LOCATION = ResponseHeader(name="Location", description="Where to look.", documentation_only=True)
 
@@ -130,47 +129,36 @@ async def _start(
     " minute and say so.",
     tags=["Payments"],
     security=BEARER,
-    response_headers=[
-        ResponseHeader(
-            name="Retry-After",
-            description="Seconds until asking again is worth it, while unsettled.",
-            documentation_only=True,
-        )
-    ],
+    response_headers=WAIT_HEADERS,
     responses=raises(NotFoundError),
 )
 async def get_checkout(
     user: CurrentUser,
     resources: AppResources,
+    wait: AskedWait,
     order_id: FromPath[uuid.UUID],
-    prefer: Prefer = None,
-) -> Response[PaymentView]:
-    wait = parse_prefer_wait(prefer)
-    order = await _wait(resources, user.scope, order_id, seconds=wait)
-    headers = {"Preference-Applied": f"wait={wait}"} if wait else {}
-    if not _is_settled(order):
-        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
-    return Response(payment_view(order), headers=headers)
+) -> PaymentView:
+    order = await wait.until(_is_settled, _sync_and_read(resources, user.scope, order_id))
+    wait.tell(is_settled=_is_settled(order))
+    return payment_view(order)
 
 
-async def _wait(
-    resources: Resources, scope: Scope, order_id: uuid.UUID, *, seconds: float
-) -> Order:
-    """The order once it is settled, or as it is after `seconds`. The first sync may be too early:
-    Stripe's page sends the buyer back before its own books say paid."""
-    until = time.monotonic() + seconds
-    while True:
-        order = await _request_sync(resources, scope, order_id)
-        left = until - time.monotonic()
-        if _is_settled(order) or left <= 0:
-            return order
-        order = await wait_until(
-            _is_settled,
-            lambda: read_order(resources.db, scope, order_id),
-            seconds=min(left, SYNC_AGAIN_SECONDS),
-        )
-        if _is_settled(order):
-            return order
+def _sync_and_read(
+    resources: Resources, scope: Scope, order_id: uuid.UUID
+) -> Callable[[], Awaitable[Order]]:
+    """Reads the order, and has a worker sync it the first time and every few seconds: the first
+    sync may be too early, because Stripe's page sends the buyer back before its own books say
+    paid."""
+    sync_at = 0.0
+
+    async def read() -> Order:
+        nonlocal sync_at
+        if time.monotonic() < sync_at:
+            return await read_order(resources.db, scope, order_id)
+        sync_at = time.monotonic() + SYNC_AGAIN_SECONDS
+        return await _request_sync(resources, scope, order_id)
+
+    return read
 
 
 async def _request_sync(resources: Resources, scope: Scope, order_id: uuid.UUID) -> Order:

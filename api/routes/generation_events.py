@@ -4,7 +4,6 @@ Both are woken by the change hub and read the row as the user; no wait holds a c
 pool, and a lost wake-up costs one look a second.
 """
 
-import asyncio
 import contextlib
 import time
 import uuid
@@ -18,6 +17,7 @@ from litestar.params import FromPath, HeaderParameter
 from litestar.response import ServerSentEvent
 from litestar.response.sse import ServerSentEventMessage
 
+from api.http.wait import Wait, pause_until_changed
 from api.identity import CurrentUser, User
 from api.openapi import BEARER
 from api.problems import raises
@@ -47,27 +47,20 @@ async def _read(resources: Resources, scope: Scope, generation_id: uuid.UUID) ->
     return await resources.db.run(work, scope=scope)
 
 
-async def _wait(changed: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await changed.wait()
-    except TimeoutError:
-        return
-    changed.clear()
-
-
 async def wait_until_finished(
-    resources: Resources, scope: Scope, generation_id: uuid.UUID, *, seconds: float
+    resources: Resources, scope: Scope, generation_id: uuid.UUID, wait: Wait
 ) -> Generation:
-    """The generation when it has ended, or as it is after `seconds`."""
-    until = time.monotonic() + seconds
-    with resources.hub.watch(generation_id) as changed:
-        while True:
-            generation = await _read(resources, scope, generation_id)
-            left = until - time.monotonic()
-            if generation.is_finished or left <= 0:
-                return generation
-            await _wait(changed, min(left, resources.hub.recheck_seconds))
+    """The generation when it has ended, or as it is when the time is over.
+
+    Raises: NotFoundError.
+    """
+    hub = resources.hub
+    with hub.watch(generation_id) as changed:
+        return await wait.until(
+            lambda generation: generation.is_finished,
+            lambda: _read(resources, scope, generation_id),
+            pause=lambda left: pause_until_changed(changed, min(left, hub.recheck_seconds)),
+        )
 
 
 @get(
@@ -155,7 +148,9 @@ async def _events(
                 yield ServerSentEventMessage(data=None, comment="heartbeat")
             if generation.is_finished:
                 return
-            await _wait(changed, min(resources.hub.recheck_seconds, heartbeat_seconds))
+            await pause_until_changed(
+                changed, min(resources.hub.recheck_seconds, heartbeat_seconds)
+            )
             generation = await _read(resources, user.scope, first.id)
 
 

@@ -9,13 +9,13 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from api.http.once import ONCE_ERRORS, REPLAYED_HEADER, OnceKey
 from api.http.pages import NEWEST_FIRST, AskedPage, Page, read_page
-from api.http.params import Prefer
-from api.http.wait import parse_prefer_wait
+from api.http.wait import WAIT_HEADERS, AskedWait, Wait
 from api.identity import CurrentUser
 from api.openapi import BEARER
 from api.problems import raises
 from api.resources import AppResources, Db, Resources
 from api.routes import generation_events
+from api.routes.generation_events import wait_until_finished
 from api.schemas.generations import (
     CreateGeneration,
     GenerationView,
@@ -37,15 +37,8 @@ from core.ids import new_id
 
 AnyRequest = Request[Any, Any, Any]
 
-_RETRY_AFTER_SECONDS = 2
 _LOCATION = ResponseHeader(name="Location", description="Where to look.", documentation_only=True)
-_WORK_HEADERS = [
-    _LOCATION,
-    REPLAYED_HEADER,
-    ResponseHeader(
-        name="Retry-After", description="Seconds until a look is worth it.", documentation_only=True
-    ),
-]
+_WORK_HEADERS = [_LOCATION, REPLAYED_HEADER, *WAIT_HEADERS]
 
 
 @post(
@@ -71,9 +64,8 @@ async def create_generation(
     user: CurrentUser,
     resources: AppResources,
     once: OnceKey,
+    wait: AskedWait,
     data: JSONBody[CreateGeneration],
-    *,
-    prefer: Prefer = None,
 ) -> Response[GenerationView]:
     new = NewGeneration(
         operation=data.operation,
@@ -86,21 +78,22 @@ async def create_generation(
         return view_of(await service.start(conn, new))
 
     view = await once.run(resources.db, user.scope, GenerationView, start)
-    return await _answer(resources, user.scope, view, wait=parse_prefer_wait(prefer))
+    return await _answer(resources, user.scope, view, wait)
 
 
 async def _answer(
-    resources: Resources, scope: Scope, view: GenerationView, *, wait: int
+    resources: Resources, scope: Scope, view: GenerationView, wait: Wait
 ) -> Response[GenerationView]:
-    headers = {"Location": f"/v1/generations/{view.id}"}
-    if wait:
-        headers["Preference-Applied"] = f"wait={wait}"
-        ended = await generation_events.wait_until_finished(resources, scope, view.id, seconds=wait)
-        view = view_of(ended)
-        if ended.is_finished:
-            return Response(view, status_code=200, headers=headers)
-    headers["Retry-After"] = str(_RETRY_AFTER_SECONDS)
-    return Response(view, status_code=202, headers=headers)
+    is_finished = False
+    if wait.seconds:
+        ended = await wait_until_finished(resources, scope, view.id, wait)
+        view, is_finished = view_of(ended), ended.is_finished
+    wait.tell(is_settled=is_finished)
+    return Response(
+        view,
+        status_code=200 if is_finished else 202,
+        headers={"Location": f"/v1/generations/{view.id}"},
+    )
 
 
 @get(
@@ -137,14 +130,20 @@ async def list_generations(
     "/v1/generations/{generation_id:uuid}",
     operation_id="get_generation",
     summary="One generation with its timeline",
+    description="With `Prefer: wait=n` the answer comes when it has ended, or after n seconds.",
     tags=["Generations"],
     security=BEARER,
+    response_headers=WAIT_HEADERS,
     responses=raises(NotFoundError),
 )
 async def get_generation(
-    user: CurrentUser, db: Db, generation_id: FromPath[uuid.UUID]
+    user: CurrentUser, resources: AppResources, wait: AskedWait, generation_id: FromPath[uuid.UUID]
 ) -> GenerationView:
-    return await _full_view(db, user.scope, generation_id)
+    if wait.seconds:
+        await wait_until_finished(resources, user.scope, generation_id, wait)
+    view = await _full_view(resources.db, user.scope, generation_id)
+    wait.tell(is_settled=view.finished_at is not None)
+    return view
 
 
 async def _full_view(db: Database, scope: Scope, generation_id: uuid.UUID) -> GenerationView:
@@ -203,14 +202,14 @@ async def retry_generation(
     user: CurrentUser,
     resources: AppResources,
     once: OnceKey,
+    wait: AskedWait,
     generation_id: FromPath[uuid.UUID],
-    prefer: Prefer = None,
 ) -> Response[GenerationView]:
     async def retry(conn: Connection) -> GenerationView:
         return view_of(await service.start(conn, await service.retry_terms(conn, generation_id)))
 
     view = await once.run(resources.db, user.scope, GenerationView, retry)
-    return await _answer(resources, user.scope, view, wait=parse_prefer_wait(prefer))
+    return await _answer(resources, user.scope, view, wait)
 
 
 @post(

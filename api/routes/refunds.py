@@ -9,8 +9,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 
 from api.http.once import ONCE_ERRORS, REPLAYED_HEADER, OnceKey
 from api.http.pages import NEWEST_FIRST, AskedPage, Page, read_page
-from api.http.params import Prefer
-from api.http.wait import parse_prefer_wait, wait_until
+from api.http.wait import WAIT_HEADERS, AskedWait, Wait
 from api.identity import CurrentUser
 from api.openapi import BEARER
 from api.problems import raises
@@ -25,11 +24,9 @@ from core.errors import (
 )
 from core.ids import new_id
 from core.payments import returns
-from core.payments.types import Return, ReturnState
+from core.payments.types import ReturnState
 
 AnyRequest = Request[Any, Any, Any]
-
-RETRY_AFTER_SECONDS = 2
 
 
 @post(
@@ -47,11 +44,7 @@ RETRY_AFTER_SECONDS = 2
     response_headers=[
         ResponseHeader(name="Location", description="Where to look.", documentation_only=True),
         REPLAYED_HEADER,
-        ResponseHeader(
-            name="Retry-After",
-            description="Seconds until asking is worth it.",
-            documentation_only=True,
-        ),
+        *WAIT_HEADERS,
     ],
     responses=raises(
         NotFoundError,
@@ -65,9 +58,8 @@ async def create_refund(
     user: CurrentUser,
     resources: AppResources,
     once: OnceKey,
+    wait: AskedWait,
     data: JSONBody[CreateRefund],
-    *,
-    prefer: Prefer = None,
 ) -> Response[RefundView]:
     resources.require_payments()
     refund_id = new_id()
@@ -79,22 +71,28 @@ async def create_refund(
         return refund_view(made)
 
     view = await once.run(resources.db, user.scope, RefundView, ask)
-    headers = {"Location": f"/v1/refunds/{view.id}", "Retry-After": str(RETRY_AFTER_SECONDS)}
-    wait = parse_prefer_wait(prefer)
-    if wait:
-        headers["Preference-Applied"] = f"wait={wait}"
-        found = await wait_until(
-            lambda asked: asked.state is not ReturnState.REQUESTED,
-            lambda: _read(resources.db, user.scope, view.id),
-            seconds=wait,
-        )
-        view = refund_view(found)
-    return Response(view, status_code=202, headers=headers)
+    if wait.seconds:
+        view = await _wait_until_asked(resources.db, user.scope, view.id, wait)
+    wait.tell(is_settled=_is_settled(view))
+    return Response(view, status_code=202, headers={"Location": f"/v1/refunds/{view.id}"})
 
 
-async def _read(db: Database, scope: Scope, refund_id: uuid.UUID) -> Return:
-    async def work(conn: Connection) -> Return:
-        return await returns.get_return(conn, refund_id)
+async def _wait_until_asked(
+    db: Database, scope: Scope, refund_id: uuid.UUID, wait: Wait
+) -> RefundView:
+    """The refund when Stripe has taken or refused it, or as it is when the time is over."""
+    return await wait.until(_is_settled, lambda: _read(db, scope, refund_id))
+
+
+def _is_settled(view: RefundView) -> bool:
+    return view.state is not ReturnState.REQUESTED
+
+
+async def _read(db: Database, scope: Scope, refund_id: uuid.UUID) -> RefundView:
+    """Raises: NotFoundError."""
+
+    async def work(conn: Connection) -> RefundView:
+        return refund_view(await returns.get_return(conn, refund_id))
 
     return await db.run(work, scope=scope)
 
@@ -131,12 +129,19 @@ async def list_refunds(
     "/v1/refunds/{refund_id:uuid}",
     operation_id="get_refund",
     summary="One refund",
+    description="With `Prefer: wait=n` the answer comes when Stripe has taken it, or after n"
+    " seconds.",
     tags=["Payments"],
     security=BEARER,
+    response_headers=WAIT_HEADERS,
     responses=raises(NotFoundError),
 )
-async def get_refund(user: CurrentUser, db: Db, refund_id: FromPath[uuid.UUID]) -> RefundView:
-    return refund_view(await _read(db, user.scope, refund_id))
+async def get_refund(
+    user: CurrentUser, db: Db, wait: AskedWait, refund_id: FromPath[uuid.UUID]
+) -> RefundView:
+    view = await _wait_until_asked(db, user.scope, refund_id, wait)
+    wait.tell(is_settled=_is_settled(view))
+    return view
 
 
 router = Router("/", route_handlers=[create_refund, list_refunds, get_refund])

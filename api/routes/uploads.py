@@ -12,8 +12,7 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from api.http import multipart
 from api.http.once import ONCE_ERRORS, REPLAYED_HEADER, OnceKey
 from api.http.pages import NEWEST_FIRST, AskedPage, Page, read_page
-from api.http.params import Prefer
-from api.http.wait import parse_prefer_wait
+from api.http.wait import WAIT_HEADERS, AskedWait, Wait
 from api.identity import WITH_ACCOUNT, CurrentUser, User
 from api.openapi import BEARER
 from api.problems import raises
@@ -41,17 +40,8 @@ from core.uploads.types import Upload, UploadId, UploadState
 
 AnyRequest = Request[Any, Any, Any]
 
-_RETRY_AFTER_SECONDS = 1
-_HEADERS = [
-    ResponseHeader(name="Location", description="Where to look.", documentation_only=True),
-    REPLAYED_HEADER,
-    ResponseHeader(
-        name="Retry-After", description="Seconds until a look is worth it.", documentation_only=True
-    ),
-    ResponseHeader(
-        name="Preference-Applied", description="The wait that was kept.", documentation_only=True
-    ),
-]
+_LOCATION = ResponseHeader(name="Location", description="Where to look.", documentation_only=True)
+_HEADERS = [_LOCATION, REPLAYED_HEADER, *WAIT_HEADERS]
 _READY = ResponseSpec(
     data_container=UploadView, description="Ready to be spent on", generate_examples=False
 )
@@ -89,13 +79,13 @@ async def create_upload(
     user: CurrentUser,
     resources: AppResources,
     once: OnceKey,
-    prefer: Prefer = None,
+    wait: AskedWait,
 ) -> Response[UploadView]:
     checked = await service.check_file(await multipart.read_file(request))
     claim = once.claim_for(checked.sha256)
     taken = await service.receive(_tools(resources), _owner(user), checked, claim=claim)
     once.tell(is_replay=taken.is_replay)
-    return await _answer(resources, user, taken.id, wait=parse_prefer_wait(prefer))
+    return await _answer(resources, user, taken.id, wait)
 
 
 @post(
@@ -108,7 +98,7 @@ async def create_upload(
     tags=["Uploads"],
     security=BEARER,
     status_code=201,
-    response_headers=_HEADERS[:2],
+    response_headers=[_LOCATION, REPLAYED_HEADER],
     dependencies=WITH_ACCOUNT,
     responses=raises(
         UnsupportedMediaError,
@@ -147,7 +137,7 @@ async def start_direct_upload(
     tags=["Uploads"],
     security=BEARER,
     status_code=202,
-    response_headers=_HEADERS,
+    response_headers=[_LOCATION, *WAIT_HEADERS],
     responses={201: _READY}
     | raises(
         NotFoundError,
@@ -160,11 +150,11 @@ async def start_direct_upload(
 async def complete_upload(
     user: CurrentUser,
     resources: AppResources,
+    wait: AskedWait,
     upload_id: FromPath[uuid.UUID],
-    prefer: Prefer = None,
 ) -> Response[UploadView]:
     upload = await service.complete_direct(_tools(resources), _owner(user), UploadId(upload_id))
-    return await _answer(resources, user, upload.id, wait=parse_prefer_wait(prefer))
+    return await _answer(resources, user, upload.id, wait)
 
 
 @get(
@@ -199,13 +189,17 @@ async def list_uploads(
     operation_id="get_upload",
     summary="One photo: its state, what was changed, what is wrong",
     tags=["Uploads"],
+    description="With `Prefer: wait=n` the answer comes when it is ready or rejected, or after n"
+    " seconds.",
     security=BEARER,
+    response_headers=WAIT_HEADERS,
     responses=raises(NotFoundError),
 )
 async def get_upload(
-    user: CurrentUser, resources: AppResources, upload_id: FromPath[uuid.UUID]
+    user: CurrentUser, resources: AppResources, wait: AskedWait, upload_id: FromPath[uuid.UUID]
 ) -> UploadView:
-    upload = await service.get(resources.db, user.scope, upload_id)
+    upload = await _read_settled(resources, user, upload_id, wait)
+    wait.tell(is_settled=upload.state.is_settled)
     return view_of(upload, await _sign(resources, [upload]))
 
 
@@ -242,22 +236,35 @@ async def _sign(resources: Resources, uploads: Sequence[Upload]) -> dict[str, st
     )
 
 
+async def _read_settled(
+    resources: Resources, user: User, upload_id: uuid.UUID, wait: Wait
+) -> Upload:
+    """The upload once it is ready or rejected, or as it is when the time is over.
+
+    Raises: NotFoundError.
+    """
+    return await wait.until(
+        lambda upload: upload.state.is_settled,
+        lambda: service.get(resources.db, user.scope, upload_id),
+    )
+
+
 async def _answer(
-    resources: Resources, user: User, upload_id: uuid.UUID, *, wait: int
+    resources: Resources, user: User, upload_id: uuid.UUID, wait: Wait
 ) -> Response[UploadView]:
-    """201 ready, 202 not yet, or the problem it was rejected for. Raises: InvalidInputError."""
-    upload = await service.wait_until_settled(resources.db, user.scope, upload_id, seconds=wait)
-    headers = {"Location": f"/v1/uploads/{upload.id}"}
-    if wait:
-        headers["Preference-Applied"] = f"wait={wait}"
+    """201 ready, 202 not yet, or the problem it was rejected for. Raises: PhotoRejectedError."""
+    upload = await _read_settled(resources, user, upload_id, wait)
     if upload.state is UploadState.REJECTED and upload.problem is not None:
         reason = find_reason(upload.problem.code) or UploadReason.NOT_USABLE
         raise PhotoRejectedError(reason=reason, upload_id=upload.id, figures=upload.problem.figures)
-    if upload.state is not UploadState.READY:
-        headers["Retry-After"] = str(_RETRY_AFTER_SECONDS)
-        return Response(view_of(upload, {}), status_code=202, headers=headers)
-    urls = await _sign(resources, [upload])
-    return Response(view_of(upload, urls), status_code=201, headers=headers)
+    is_ready = upload.state is UploadState.READY
+    urls = await _sign(resources, [upload]) if is_ready else {}
+    wait.tell(is_settled=is_ready)
+    return Response(
+        view_of(upload, urls),
+        status_code=201 if is_ready else 202,
+        headers={"Location": f"/v1/uploads/{upload.id}"},
+    )
 
 
 router = Router(

@@ -7,7 +7,6 @@ between leaves a pending row, and the hourly `uploads.expire` ends it and erases
 import asyncio
 import datetime as dt
 import hashlib
-import time
 import uuid
 from collections.abc import Sequence
 from typing import Final
@@ -43,7 +42,6 @@ log = structlog.get_logger()
 
 SIGNED_SECONDS_MAX: Final = 2 * 3600 + 300
 """The platform signs direct uploads for two hours; five minutes for clocks that differ."""
-_LOOK_SECONDS: Final = 0.15
 _STATUS_ACCEPTED: Final = 202
 _STATUS_CREATED: Final = 201
 
@@ -278,21 +276,6 @@ async def list_uploads(
 ) -> list[Upload]:
     """One's own, newest first."""
     return await queries.list_own(conn, limit=limit, state=state, before=before)
-
-
-async def wait_until_settled(
-    db: Database, scope: Scope, upload_id: uuid.UUID, *, seconds: float
-) -> Upload:
-    """The upload once it is ready or rejected, or as it is when the time is over.
-
-    Looks with short transactions; no connection is held while waiting. Raises: NotFoundError.
-    """
-    until = time.monotonic() + seconds
-    while True:
-        upload = await get(db, scope, upload_id)
-        if upload.state.is_settled or time.monotonic() + _LOOK_SECONDS > until:
-            return upload
-        await asyncio.sleep(_LOOK_SECONDS)
 
 
 async def delete(db: Database, scope: Scope, upload_id: UploadId) -> None:

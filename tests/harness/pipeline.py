@@ -67,6 +67,10 @@ class PhotoOwner:
     async def get(self, path: str, **params: Any) -> httpx.Response:
         return await self.client.get(path, params=params, headers=self.headers)
 
+    async def get_later(self, path: str, *, wait: int) -> httpx.Response:
+        """The answer when the thing is settled, or after `wait` seconds."""
+        return await self.client.get(path, headers=self.headers | {"Prefer": f"wait={wait}"})
+
     async def post(
         self,
         path: str,

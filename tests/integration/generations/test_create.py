@@ -73,6 +73,22 @@ async def test_waiting_answers_with_the_image(pipeline: PipelineHarness, ada: Ph
     assert pipeline.balance(ada) == (9, 0)
 
 
+async def test_who_reads_may_wait_too(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
+    generation_id = await ada.start()
+    path = f"/v1/generations/{generation_id}"
+    early = await ada.get(path)
+    assert (early.json()["state"], early.headers["retry-after"]) == ("queued", "2")
+    async with asyncio.timeout(10):
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(ada.get_later(path, wait=20))
+            group.create_task(pipeline.finish(generation_id))
+    answer = waiting.result()
+    assert (answer.status_code, answer.json()["state"]) == (200, "succeeded")
+    assert answer.json()["timeline"] is not None
+    assert answer.headers["preference-applied"] == "wait=20"
+    assert "retry-after" not in answer.headers
+
+
 async def test_waiting_also_ends_without_an_image(
     pipeline: PipelineHarness, ada: PhotoOwner
 ) -> None:

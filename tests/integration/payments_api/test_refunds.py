@@ -18,9 +18,12 @@ async def test_unused_credits_go_back_for_money(
     assert (refund["state"], refund["origin"], refund["amount"]) == ("requested", "buyer", 796)
     assert payments_api.balance(ada) == (30, 0, 0)  # they cannot be spent meanwhile
     waiting = asyncio.create_task(ada.post("/v1/refunds", body, key="r", prefer="wait=20"))
+    reading = asyncio.create_task(ada.get(f"/v1/refunds/{refund['id']}", prefer="wait=20"))
     await payments_api.payments.run_tasks()
     async with asyncio.timeout(5):
-        again = await waiting
+        again, read = await waiting, await reading
+    assert (read.status_code, read.json()["state"]) == (200, "succeeded")
+    assert (read.headers["preference-applied"], "retry-after" in read.headers) == ("wait=20", False)
     assert (again.status_code, again.json()["id"]) == (202, refund["id"])
     assert again.json()["state"] == "succeeded"
     assert again.headers["preference-applied"] == "wait=20"

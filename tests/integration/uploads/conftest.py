@@ -77,8 +77,9 @@ class Uploader:
             headers["Prefer"] = f"wait={wait}"
         return await self.client.post(f"/v1/uploads/{upload_id}/complete", headers=headers)
 
-    async def get(self, path: str) -> httpx.Response:
-        return await self.client.get(path, headers=self.headers)
+    async def get(self, path: str, *, wait: int | None = None) -> httpx.Response:
+        headers = self.headers | ({"Prefer": f"wait={wait}"} if wait is not None else {})
+        return await self.client.get(path, headers=headers)
 
     async def delete(self, upload_id: str) -> httpx.Response:
         return await self.client.delete(f"/v1/uploads/{upload_id}", headers=self.headers)

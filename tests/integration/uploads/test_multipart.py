@@ -79,14 +79,19 @@ async def test_without_wait_it_is_accepted_and_shown_later(
     data = images.encode(images.photo(), "jpeg", exif=exif)
     answer = await ada.send(data, "C:\\photos\\My rïng.jpg")
     assert answer.status_code == 202
-    assert answer.headers["retry-after"] == "1"
+    assert answer.headers["retry-after"] == "2"
     assert answer.json()["state"] == "stored"
     assert answer.json()["thumbnail_url"] is None
     assert uploads.task_jobs() == ["upload.normalise"]
+    early = await ada.get(answer.headers["location"])
+    assert (early.json()["state"], early.headers["retry-after"]) == ("stored", "2")
 
     assert await uploads.work() == ["done", "done"]
-    upload = (await ada.get(answer.headers["location"])).json()
+    settled = await ada.get(answer.headers["location"], wait=5)
+    upload = settled.json()
     assert upload["state"] == "ready"
+    assert settled.headers["preference-applied"] == "wait=5"
+    assert "retry-after" not in settled.headers
     assert upload["file_name"] == "My rïng.jpg"
     assert upload["notes"][:2] == ["removed location", "removed camera data"]
     photo = await uploads.storage_client.get(upload["photo_url"])

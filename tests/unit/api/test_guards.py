@@ -4,11 +4,9 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from litestar import get, post
 from structlog.testing import capture_logs
 
-from api.http.wait import parse_prefer_wait
 from api.identity import CurrentAdmin, CurrentUser, internal_guard
 from core.settings import Settings
 from tests.harness.http import offline_client
@@ -194,21 +192,3 @@ async def test_limits_can_be_off(make_settings: Callable[..., Settings]) -> None
         responses = [await client.get("/open") for _ in range(3)]
     assert [response.status_code for response in responses] == [200] * 3
     assert "ratelimit" not in responses[0].headers
-
-
-@pytest.mark.parametrize(
-    ("header", "seconds"),
-    [
-        (None, 0),
-        ("wait=10", 10),
-        ("respond-async, wait=5", 5),
-        ("Wait = 7; x", 7),
-        ('wait="3"', 3),
-        ("wait=9999", 25),
-        ("wait=-1", 0),
-        ("await=5", 0),
-        ("wait=abc", 0),
-    ],
-)
-def test_prefer_wait(header: str | None, seconds: int) -> None:
-    assert parse_prefer_wait(header) == seconds
