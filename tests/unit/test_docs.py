@@ -20,6 +20,7 @@ GUIDES = ("README.md", "MIGRATION_GUIDE.md", "WORKER_DEPLOYMENT.md", "REDIS_SETU
 TEXTS = (
     *GUIDES,
     "CHANGELOG.md",
+    "docs/finding-your-way.md",
     *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs/decisions").glob("*.md"))),
 )
 CONFIGS = ("railway.toml", "railway.worker.toml")
@@ -32,7 +33,8 @@ OTHER_VARIABLES = {
     "TEST_DATABASE_URL",
     "USER_ID",
 }
-_FAL_KEY = re.compile(r"FAL_AI_KEY_(\d|<n>)(_ACCOUNT)?")
+# Keys of fal are numbered; `file.py:NAME` is a constant.
+_NO_SETTING = re.compile(r"FAL_AI_KEY_(\d|<n>)(_ACCOUNT)?|\.py:\w+")
 
 
 def read(name: str) -> str:
@@ -167,7 +169,7 @@ def test_settings_in_the_text_exist(name: str) -> None:
     words = {
         word
         for code in (*in_backticks(read(name)), *code_blocks(read(name)))
-        for word in re.findall(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b", _FAL_KEY.sub("", code))
+        for word in re.findall(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b", _NO_SETTING.sub("", code))
     }
     known = {field.upper() for field in Settings.model_fields} | OTHER_VARIABLES
     assert words - known == set()
@@ -238,6 +240,24 @@ def test_functions_and_tables_in_the_text_exist(name: str) -> None:
         if not re.search(rf"create (?:table|function) {re.escape(each)}\b", migrations)
     ]
     assert missing == []
+
+
+def _defines(name: str, word: str) -> bool:
+    """Whether the file defines the name: a function, class or constant, a SQL object, a text."""
+    text = read(name)
+    if name.endswith(".py"):
+        names = rf"^(?:async )?(?:def|class) {re.escape(word)}\b|^{re.escape(word)}\b.* = "
+        return re.search(names, text, re.MULTILINE) is not None
+    if word.startswith("app."):
+        created = rf"create (?:table|function) {re.escape(word)}\b"
+        return re.search(created, text) is not None
+    return word in text
+
+
+def test_where_the_answers_stand() -> None:
+    named = re.findall(r"`([\w./\-]+\.\w+):([^`]+)`", read("docs/finding-your-way.md"))
+    assert len(named) >= 30
+    assert [f"{name}:{word}" for name, word in named if not _defines(name, word)] == []
 
 
 # --- the picture and the decisions -----------------------------------------------------------
