@@ -22,6 +22,7 @@ from core.payments.types import (
     Synced,
 )
 
+# Also of functions that return an order: whoever calls those may not read the table.
 _ORDER_COLUMNS: Final = """
 select orders.id, orders.user_id, orders.pack_slug, orders.pack_version, packs.lookup_key,
   orders.credits, orders.unit_amount, orders.currency, orders.state, orders.version,
@@ -146,21 +147,21 @@ async def record_session(
     customer_id: str,
 ) -> Order:
     """The order as it is with the session."""
-    return await _changed_order(
+    row = await fetch_one(
         conn,
-        "app.record_session(%s, %s, %s, %s, %s, %s)",
+        f"{_ORDER_COLUMNS} from app.record_session(%s, %s, %s, %s, %s, %s) as orders {_WITH_PACK}",
         (order.id, order.attempt, session_id, url, price_id, customer_id),
     )
+    return msgspec.convert(row, Order)
 
 
 async def next_attempt(conn: Connection, order: Order) -> Order:
     """The order as it is, for a call under a new key."""
-    return await _changed_order(conn, "app.next_attempt(%s, %s)", (order.id, order.attempt))
-
-
-async def _changed_order(conn: Connection, function: str, values: tuple[object, ...]) -> Order:
-    """What a function returns that changes an order: whoever calls it may not read the table."""
-    row = await fetch_one(conn, f"{_ORDER_COLUMNS} from {function} as orders {_WITH_PACK}", values)
+    row = await fetch_one(
+        conn,
+        f"{_ORDER_COLUMNS} from app.next_attempt(%s, %s) as orders {_WITH_PACK}",
+        (order.id, order.attempt),
+    )
     return msgspec.convert(row, Order)
 
 

@@ -443,6 +443,17 @@ select orders.id, orders.user_id, orders.pack_slug, orders.pack_version, packs.l
   orders.price_id, orders.customer_id, orders.provider_payment_id,
   orders.amount_total, orders.failure_reason, orders.review_reason, orders.invoice_id,
   orders.invoice_url, orders.invoice_pdf_url, orders.receipt_url, orders.paid_at
+ from app.next_attempt($1, $2) as orders 
+join app.packs on packs.slug = orders.pack_slug and packs.version = orders.pack_version;
+
+-- from core.payments.queries
+select orders.id, orders.user_id, orders.pack_slug, orders.pack_version, packs.lookup_key,
+  orders.credits, orders.unit_amount, orders.currency, orders.state, orders.version,
+  orders.attempt, orders.attempted_at, orders.expires_at, orders.amount_returned,
+  orders.credits_reversed, orders.created_at, orders.session_id, orders.session_url,
+  orders.price_id, orders.customer_id, orders.provider_payment_id,
+  orders.amount_total, orders.failure_reason, orders.review_reason, orders.invoice_id,
+  orders.invoice_url, orders.invoice_pdf_url, orders.receipt_url, orders.paid_at
  from app.orders 
 join app.packs on packs.slug = orders.pack_slug and packs.version = orders.pack_version
 
@@ -466,6 +477,17 @@ select orders.id, orders.user_id, orders.pack_slug, orders.pack_version, packs.l
  from app.orders 
 join app.packs on packs.slug = orders.pack_slug and packs.version = orders.pack_version
  where orders.id = $1;
+
+-- from core.payments.queries
+select orders.id, orders.user_id, orders.pack_slug, orders.pack_version, packs.lookup_key,
+  orders.credits, orders.unit_amount, orders.currency, orders.state, orders.version,
+  orders.attempt, orders.attempted_at, orders.expires_at, orders.amount_returned,
+  orders.credits_reversed, orders.created_at, orders.session_id, orders.session_url,
+  orders.price_id, orders.customer_id, orders.provider_payment_id,
+  orders.amount_total, orders.failure_reason, orders.review_reason, orders.invoice_id,
+  orders.invoice_url, orders.invoice_pdf_url, orders.receipt_url, orders.paid_at
+ from app.record_session($1, $2, $3, $4, $5, $6) as orders 
+join app.packs on packs.slug = orders.pack_slug and packs.version = orders.pack_version;
 
 -- from core.payments.queries
 select session_id, amount_total from app.orders where paid_at is not null and attempted_at >= $1 and attempted_at < $2;
