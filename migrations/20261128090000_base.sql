@@ -26,8 +26,8 @@ grant jewelshot_user, jewelshot_admin to jewelshot_api;
 alter default privileges revoke execute on functions from public;
 alter default privileges for role jewelshot_ledger revoke execute on functions from public;
 
--- The second wall beside `search_path = pg_catalog, pg_temp`: who makes no temporary objects puts no
--- type of theirs in pg_temp. It belongs to the database, so clones and restores do not bring it
+-- The second wall beside `search_path = pg_catalog, pg_temp`: who makes no temporary objects puts
+-- no type of theirs in pg_temp. It belongs to the database, so clones and restores do not bring it
 -- along, and some platforms refuse it: `migrations up`, `verify` and `roles` say it again.
 do $$
 begin

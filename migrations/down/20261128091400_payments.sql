@@ -1,6 +1,11 @@
 delete from app.schedules
-where name like 'payments.%'
-  or name like 'stripe_events.%';
+where name in (
+  'payments.sync_unsettled',
+  'payments.sync_completed',
+  'payments.compare_day',
+  'stripe_events.handle_stranded',
+  'stripe_events.fetch_missed',
+  'stripe_events.prune');
 drop function app.prove_orders;
 drop function app.payments_figures;
 drop function app.payments_health;
