@@ -21,8 +21,8 @@ from redis.exceptions import RedisError
 log = structlog.get_logger()
 
 BREAKER_SECONDS = 5.0
+# Some 15 MB. A subject has two while its window slides.
 LOCAL_COUNTS_MAX = 50_000
-"""Some 15 MB. A subject has two while its window slides."""
 
 
 class Limit(msgspec.Struct, frozen=True):

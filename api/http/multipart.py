@@ -23,9 +23,9 @@ from core.pixels.limits import BYTES_MAX
 from core.uploads.types import SentFile
 
 FIELD = "file"
+# A file that is too large is read to its end, up to here, so that its sender hears why: most
+# clients do not look at an answer while they are still sending.
 BODY_BYTES_MAX = 64_000_000
-"""A file that is too large is read to its end, up to here, so that its sender hears why: most
-clients do not look at an answer while they are still sending."""
 _PARTS_MAX = 16
 
 

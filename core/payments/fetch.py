@@ -23,8 +23,8 @@ from core.payments.verify import find_mismatch
 
 log = structlog.get_logger()
 
+# An attempt of which the provider knows no session after this long was never made there.
 ABANDONED_AFTER: Final = timedelta(hours=2)
-"""An attempt of which the provider knows no session after this long was never made there."""
 _CLOCK_SKEW: Final = timedelta(seconds=60)
 _ON_ITS_WAY_BACK: Final = frozenset(
     {ReturnState.PENDING, ReturnState.REQUIRES_ACTION, ReturnState.SUCCEEDED}

@@ -15,9 +15,9 @@ from PIL import Image, ImageCms
 from core.pixels.types import Note
 from core.words.remark import Remark
 
+# Profiles that move no colour by more than this (of 255) are sRGB under another name: the common
+# sRGB profiles differ by 1 from littleCMS's own.
 _TOLERANCE: Final = 2
-"""Profiles that move no colour by more than this (of 255) are sRGB under another name: the
-common sRGB profiles differ by 1 from littleCMS's own."""
 
 _P3_PRIMARIES, _BT2020_PRIMARIES = 12, 9  # ITU-T H.273 table 2
 _PROFILES: Final = Path(__file__).parent / "profiles"

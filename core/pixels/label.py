@@ -9,10 +9,10 @@ from typing import Final
 from core.pixels.formats import jpeg, png, webp
 from core.pixels.formats.base import Layout
 
+# IPTC's term for a photo edited with generative AI.
 EDITED_WITH_AI: Final = (
     "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 )
-"""IPTC's term for a photo edited with generative AI."""
 
 _PACKET: Final = (
     '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'

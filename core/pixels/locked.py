@@ -18,16 +18,16 @@ from core.pixels.formats.base import ImageFormat
 from core.pixels.types import OutputRuleError, RenderedOutput
 
 _COVERAGE_MIN, _COVERAGE_MAX = 0.002, 0.98
+# Matting models leave a veil of a few steps over the background; below this it is background, and
+# as far from opaque it is piece.
 _HAZE = 8
-"""Matting models leave a veil of a few steps over the background; below this it is background,
-and as far from opaque it is piece."""
+# Alpha from which a pixel counts as piece when the piece is measured.
 _VISIBLE = 32
-"""Alpha from which a pixel counts as piece when the piece is measured."""
 _ASPECT_TOLERANCE = 0.02
+# What is taken along around the piece's box, as part of its longest side.
 _PAD = 0.02
-"""What is taken along around the piece's box, as part of its longest side."""
+# Darkest step below white, and offset and blur as parts of the frame's longest side.
 _SHADOW_DEPTH, _SHADOW_DROP, _SHADOW_BLUR = 60, 0.02, 0.02
-"""Darkest step below white, and offset and blur as parts of the frame's longest side."""
 
 Box = tuple[int, int, int, int]
 

@@ -19,9 +19,9 @@ from core.pixels.types import RULES, DecodedInfo, OutputRuleError, RenderedOutpu
 T = TypeVar("T")
 
 _ENLARGED_ASPECT_TOLERANCE = 0.03
+# Upscalers round to their own block sizes and cap large outputs; below this share of the ordered
+# size it is not what was ordered.
 _ENLARGED_SHARE_MIN = 0.75
-"""Upscalers round to their own block sizes and cap large outputs; below this share of the ordered
-size it is not what was ordered."""
 
 
 class DeliveredParams(msgspec.Struct, frozen=True):

@@ -13,8 +13,8 @@ from core.pixels.limits import OUTPUT_BYTES_MAX, OUTPUT_PIXELS_MAX, SIDE_MAX, SI
 from core.pixels.types import DecodedInfo, OutputRuleError, RenderedOutput
 
 _DELIVERABLE = frozenset({ImageFormat.JPEG, ImageFormat.PNG, ImageFormat.WEBP})
+# A flat picture differs by this much at most after JPEG; any real one by far more.
 _BLANK_RANGE = 2
-"""A flat picture differs by this much at most after JPEG; any real one by far more."""
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True):

@@ -27,8 +27,8 @@ from core.pixels.formats.base import ImageFormat
 Array = NDArray[Any]
 
 _LIFTS = (8.0, 16.0, 32.0, 64.0, 96.0)
+# One above white: decoders' integer transforms are within 1 of the exact one (annex A.3.3).
 _SAFE_WHITE = 256.0
-"""One above white: decoders' integer transforms are within 1 of the exact one (annex A.3.3)."""
 _BLOCKS_AT_ONCE = 4_096
 _DHT, _DQT, _SOS = 0xC4, 0xDB, 0xDA
 

@@ -27,12 +27,12 @@ Result = TypeVar("Result")
 
 log = structlog.get_logger()
 
+# The platform's fixed life of a signed upload; it cannot be chosen by the caller.
 SIGNED_UPLOAD_SECONDS: Final = 7200
-"""The platform's fixed life of a signed upload; it cannot be chosen by the caller."""
 _ONCE_MORE: Final = retrying(attempts=2, total_seconds=30, first_pause_seconds=0.1)
 _OBJECT_MISSING: Final = "not_found"
+# Keys in one request: well under the service's body limit of 1 MB.
 _BATCH_MAX: Final = 500
-"""Keys in one request: well under the service's body limit of 1 MB."""
 
 
 class SupabaseStorage:

@@ -24,8 +24,8 @@ from core.tasks.outbox import QUEUES, DueTask
 
 log = structlog.get_logger()
 
+# Wire format: what every wake-up names. No worker looks it up, see `worker/rq_job.py`.
 RUN_FUNCTION = "worker.runner.run"
-"""Wire format: what every wake-up names. No worker looks it up, see `worker/rq_job.py`."""
 
 # An RQ job whose worker died is only a leftover in Redis; the row is sent again by the relay.
 RQ_TIMEOUT_SECONDS = 600

@@ -36,8 +36,8 @@ from core.words.remark import Remark
 
 log = structlog.get_logger()
 
+# A signed URL lives two hours; a day is enough for whoever comes back to complete.
 PENDING_SECONDS_MAX: Final = 24 * 3600
-"""A signed URL lives two hours; a day is enough for whoever comes back to complete."""
 _EXPIRE_BATCH: Final = 200
 _WANTED: Final = frozenset({UploadState.PENDING, UploadState.STORED, UploadState.READY})
 _MISSING: Final = Remark(UploadReason.ORIGINAL_MISSING)

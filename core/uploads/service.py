@@ -40,8 +40,8 @@ from core.uploads.types import (
 
 log = structlog.get_logger()
 
+# The platform signs direct uploads for two hours; five minutes for clocks that differ.
 SIGNED_SECONDS_MAX: Final = 2 * 3600 + 300
-"""The platform signs direct uploads for two hours; five minutes for clocks that differ."""
 _STATUS_ACCEPTED: Final = 202
 _STATUS_CREATED: Final = 201
 

@@ -38,8 +38,8 @@ class Kind(StrEnum):
 
 
 Key = tuple[Kind, str]
+# Kind and name → text.
 Objects = dict[Key, str]
-"""Kind and name → text."""
 
 
 class Difference(msgspec.Struct, frozen=True):

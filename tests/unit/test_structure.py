@@ -2,6 +2,7 @@
 Python share, and what no file may say."""
 
 import ast
+import itertools
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -210,6 +211,19 @@ def test_no_import_inside_a_function() -> None:
         and any(isinstance(child, ast.Import | ast.ImportFrom) for child in ast.walk(node))
     ]
     assert wrong == []
+
+
+def test_constants_are_explained_by_a_comment_before() -> None:
+    """A field or a word of an enum by the docstring after it; so nobody looks in two places."""
+    after = [
+        f"{name}:{text.lineno}"
+        for name, path in sources(*PACKAGES)
+        for constant, text in itertools.pairwise(ast.parse(path.read_text()).body)
+        if isinstance(constant, ast.Assign | ast.AnnAssign)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+    ]
+    assert after == []
 
 
 def test_no_module_imports_itself_through_others() -> None:

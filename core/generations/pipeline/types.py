@@ -12,8 +12,8 @@ from core.changes import Change
 from core.generations.providers.base import CallAddress
 from core.generations.types import CallState, GenerationState
 
+# Calls whose end is still to be fetched; an abandoned one may bring a late image.
 OPEN_CALLS = frozenset({CallState.ACCEPTED, CallState.ABANDONED})
-"""Calls whose end is still to be fetched; an abandoned one may bring a late image."""
 
 
 class Role(StrEnum):

@@ -28,8 +28,8 @@ from core.payments.stripe.wire import call, library_client, pages
 from core.payments.types import DisputeState, ReturnState
 from core.settings import Settings
 
+# States of a payment whose session is complete: with a slow method it may still fail.
 _ENDED_UNPAID: Final = frozenset({"requires_payment_method", "canceled"})
-"""States of a payment whose session is complete: with a slow method it may still fail."""
 _RETURN_STATES: Final = frozenset({"pending", "requires_action", "succeeded", "failed", "canceled"})
 _SESSION_STATES: Final = {state.value: state for state in SessionState}
 _INQUIRY: Final = "warning_"

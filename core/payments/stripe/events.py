@@ -15,8 +15,8 @@ from core.db import Connection, fetch_all, fetch_one
 from core.errors import NotFoundError
 from core.payments.stripe.types import ReceivedEvent, StripeEvent
 
+# A handled event holds a name and an address; Stripe itself lists events for as long.
 KEPT_DAYS: Final = 30
-"""A handled event holds a name and an address; Stripe itself lists events for as long."""
 SESSION_TYPES: Final = frozenset(
     {
         "checkout.session.completed",

@@ -25,8 +25,8 @@ from core.settings import Settings
 
 log = structlog.get_logger()
 
+# Pinned here and at the webhook endpoint: an upgrade of the library is a new endpoint.
 API_VERSION: Final = "2026-10-28.endive"
-"""Pinned here and at the webhook endpoint: an upgrade of the library is a new endpoint."""
 _PATIENTLY: Final = retrying(attempts=4, total_seconds=15, first_pause_seconds=0.3)
 _PAGE_SIZE: Final = 100
 

@@ -39,8 +39,8 @@ _ORIENTATIONS = {
     (("irot", 90),): 8,
 }
 
+# Type, start and end.
 Box = tuple[bytes, int, int]
-"""Type, start and end."""
 
 
 def parse(data: bytes) -> Layout:

@@ -10,8 +10,8 @@ from core.pixels.errors import Found, PhotoReason, UnsupportedMediaError
 from core.pixels.formats.base import Colour, ImageFormat, Layout, codec_errors, corrupt
 
 _DNG_VERSION: Final = 50706
+# A photo has one, or previews beside it; each may cost as much time as the file has bytes.
 _PAGES_MAX: Final = 8
-"""A photo has one, or previews beside it; each may cost as much time as the file has bytes."""
 _TAIL_BYTES: Final = 4_096
 _LOSSY: Final = frozenset({6, 7, 34712})
 _COLOURS: Final = {

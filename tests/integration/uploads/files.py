@@ -19,8 +19,8 @@ def _bomb() -> bytes:
     return header[:33] + images.png_chunk(b"IDAT", rows) + images.png_chunk(b"IEND", b"")
 
 
+# What is kept of a photo that is ready.
 RENDERED = ["normal", "thumb"]
-"""What is kept of a photo that is ready."""
 
 JPEG = images.encode(images.photo(), "jpeg", quality=90)
 PNG = images.encode(images.photo(), "png")

@@ -19,8 +19,8 @@ def _samples() -> list[Sample]:
     ]
 
 
+# Name and labels, one after the other, to value. Prometheus takes an empty label for none.
 Series = dict[tuple[str, ...], float]
-"""Name and labels, one after the other, to value. Prometheus takes an empty label for none."""
 
 
 def _families(samples: list[Sample]) -> dict[str, tuple[str, Series]]:
