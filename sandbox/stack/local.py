@@ -4,7 +4,6 @@ import fcntl
 import os
 import shutil
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Self
 
 from migrations.runner import commands as runner
@@ -40,12 +39,7 @@ class LocalStack:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def start(self) -> None:
