@@ -7,13 +7,10 @@ from typing import Any
 
 import httpx
 import msgspec
-import redis.asyncio
 from litestar import Litestar
 from pydantic import SecretStr
 
-from core.changes import ChangePublisher
 from core.db import Connection, Database, Scope, user_scope
-from core.generations.providers.registry import open_providers
 from core.ids import new_id
 from core.payments import checkout, queries, returns, service
 from core.payments.checkout import Checkout
@@ -26,8 +23,6 @@ from core.payments.sync import sync_order
 from core.payments.types import Order, Return, Synced
 from core.pixels.pool import PixelPool
 from core.settings import Settings
-from core.storage.supabase import SupabaseStorage
-from core.tasks.wakeups import TaskQueue
 from sandbox.stripe.config import StripeSandboxConfig
 from sandbox.stripe.in_process import InProcessTransport
 from scripts.stripe_setup import set_up
@@ -35,6 +30,7 @@ from tests.harness.applications import opened_stripe
 from tests.harness.database import TestDatabase
 from tests.harness.ledger import user_claims
 from tests.harness.router import HttpRouter
+from tests.harness.worker import open_worker_context
 from worker import runner
 from worker.context import WorkerContext
 
@@ -271,20 +267,8 @@ async def set_up_payments(
             httpx.AsyncClient(transport=InProcessTransport(sandbox), base_url=STRIPE_URL)
         )
         http = await stack.enter_async_context(httpx.AsyncClient(transport=HttpRouter()))
-        connection = redis.asyncio.Redis.from_url(settings.redis_url.get_secret_value())
-        stack.push_async_callback(connection.aclose)
-        queue = TaskQueue(settings)
-        stack.push_async_callback(queue.close)
-        ctx = WorkerContext(
-            settings=settings,
-            db=db,
-            queue=queue,
-            changes=ChangePublisher(settings, connection),
-            http=http,
-            providers=open_providers(settings, http),
-            storage=SupabaseStorage(settings, http),
-            pixels=pixels,
-            payments=provider,
+        ctx = await stack.enter_async_context(
+            open_worker_context(settings, db=db, http=http, pixels=pixels, payments=provider)
         )
         packs = await api_db.run(service.list_packs)
         with contextlib.redirect_stdout(None):

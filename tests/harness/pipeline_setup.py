@@ -6,17 +6,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import httpx
-import redis.asyncio
 from pydantic import SecretStr
 
-from core.changes import ChangePublisher
 from core.db import Database
 from core.generations.providers import accounts
-from core.generations.providers.registry import open_providers
 from core.pixels.pool import PixelPool
 from core.settings import FalKey, Settings
-from core.storage.supabase import SupabaseStorage
-from core.tasks.wakeups import TaskQueue
 from sandbox.fal.config import FalSandboxConfig
 from sandbox.supabase.config import SupabaseConfig
 from scripts.seed import ensure_buckets
@@ -26,6 +21,7 @@ from tests.harness.http import opened_app
 from tests.harness.pipeline import API_URL, FAL_URL, SUPABASE_URL, PipelineHarness
 from tests.harness.router import HttpRouter
 from tests.harness.tokens import JWKS_PATH, TokenIssuer
+from tests.harness.worker import open_worker_context
 from worker.context import WorkerContext
 
 PUBLISHABLE = "sb_publishable_test"
@@ -152,19 +148,8 @@ async def _worker_context(
         stack.push_async_callback(db.close)
         http = await stack.enter_async_context(httpx.AsyncClient(transport=router))
         await ensure_buckets(settings, http)
-        connection = redis.asyncio.Redis.from_url(settings.redis_url.get_secret_value())
-        stack.push_async_callback(connection.aclose)
-        queue = TaskQueue(settings)
-        stack.push_async_callback(queue.close)
-        ctx = WorkerContext(
-            settings=settings,
-            db=db,
-            queue=queue,
-            changes=ChangePublisher(settings, connection),
-            http=http,
-            providers=open_providers(settings, http),
-            storage=SupabaseStorage(settings, http),
-            pixels=pixels,
+        ctx = await stack.enter_async_context(
+            open_worker_context(settings, db=db, http=http, pixels=pixels)
         )
 
         slots = settings.provider_account_slots

@@ -4,33 +4,18 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import httpx
-import redis.asyncio
 
-from core.changes import ChangePublisher
 from core.db import Database
-from core.generations.providers.registry import open_providers
 from core.pixels.pool import PixelPool
 from core.settings import Settings
-from core.storage.supabase import SupabaseStorage
-from core.tasks.wakeups import TaskQueue
+from tests.harness.worker import open_worker_context
 from worker.context import WorkerContext
 
 
 @contextlib.asynccontextmanager
 async def open_context(settings: Settings, db: Database) -> AsyncIterator[WorkerContext]:
-    async with contextlib.AsyncExitStack() as stack:
-        http = await stack.enter_async_context(httpx.AsyncClient())
-        connection = redis.asyncio.Redis.from_url(settings.redis_url.get_secret_value())
-        stack.push_async_callback(connection.aclose)
-        queue = TaskQueue(settings)
-        stack.push_async_callback(queue.close)
-        yield WorkerContext(
-            settings=settings,
-            db=db,
-            queue=queue,
-            changes=ChangePublisher(settings, connection),
-            http=http,
-            providers=open_providers(settings, http),
-            storage=SupabaseStorage(settings, http),
-            pixels=PixelPool(1),
-        )
+    async with (
+        httpx.AsyncClient() as http,
+        open_worker_context(settings, db=db, http=http, pixels=PixelPool(1)) as ctx,
+    ):
+        yield ctx

@@ -9,20 +9,16 @@ from typing import Any, cast
 
 import httpx
 import pytest
-import redis.asyncio
 
-from core.changes import ChangePublisher
 from core.db import Database
-from core.generations.providers.registry import open_providers
 from core.pixels.pool import PixelPool
 from core.settings import Settings
-from core.storage.supabase import SupabaseStorage
-from core.tasks.wakeups import TaskQueue
 from sandbox.supabase.config import SupabaseConfig
 from scripts.seed import ensure_buckets
 from tests.harness.applications import opened_supabase
 from tests.harness.database import TestDatabase
 from tests.harness.http import api_client
+from tests.harness.worker import open_worker_context
 from worker import runner
 from worker.context import WorkerContext
 
@@ -222,19 +218,8 @@ async def uploads(
         client = await stack.enter_async_context(api_client(settings, transport=wire))
         http = await stack.enter_async_context(httpx.AsyncClient(transport=wire, base_url=BASE_URL))
         await ensure_buckets(settings, http)
-        connection = redis.asyncio.Redis.from_url(settings.redis_url.get_secret_value())
-        stack.push_async_callback(connection.aclose)
-        queue = TaskQueue(settings)
-        stack.push_async_callback(queue.close)
-        ctx = WorkerContext(
-            settings=settings,
-            db=db_worker,
-            queue=queue,
-            changes=ChangePublisher(settings, connection),
-            http=http,
-            providers=open_providers(settings, http),
-            storage=SupabaseStorage(settings, http),
-            pixels=pixels,
+        ctx = await stack.enter_async_context(
+            open_worker_context(settings, db=db_worker, http=http, pixels=pixels)
         )
         yield UploadsHarness(
             client=client,

@@ -1,0 +1,45 @@
+"""The tools of a worker, made for a test: nothing dequeues, and no loop runs."""
+
+import contextlib
+from collections.abc import AsyncIterator
+
+import httpx
+import redis.asyncio
+
+from core.changes import ChangePublisher
+from core.db import Database
+from core.generations.providers.registry import open_providers
+from core.payments.stripe.client import StripeClient
+from core.pixels.pool import PixelPool
+from core.settings import Settings
+from core.storage.supabase import SupabaseStorage
+from core.tasks.wakeups import TaskQueue
+from worker.context import WorkerContext
+
+
+@contextlib.asynccontextmanager
+async def open_worker_context(
+    settings: Settings,
+    *,
+    db: Database,
+    http: httpx.AsyncClient,
+    pixels: PixelPool,
+    payments: StripeClient | None = None,
+) -> AsyncIterator[WorkerContext]:
+    """`db` signs in as the worker; it and the others stay open for their owners to close."""
+    async with contextlib.AsyncExitStack() as stack:
+        connection = redis.asyncio.Redis.from_url(settings.redis_url.get_secret_value())
+        stack.push_async_callback(connection.aclose)
+        queue = TaskQueue(settings)
+        stack.push_async_callback(queue.close)
+        yield WorkerContext(
+            settings=settings,
+            db=db,
+            queue=queue,
+            changes=ChangePublisher(settings, connection),
+            http=http,
+            providers=open_providers(settings, http),
+            storage=SupabaseStorage(settings, http),
+            pixels=pixels,
+            payments=payments,
+        )
