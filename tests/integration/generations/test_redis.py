@@ -72,7 +72,7 @@ async def test_what_was_flushed_is_sent_again(pipeline: PipelineHarness, ada: Ph
         async with asyncio.timeout(2):
             while not pipeline.queued_jobs():  # noqa: ASYNC110  another thread fills it
                 await asyncio.sleep(0.01)
-        await pipeline.move("update app.outbox set due_at = now() + interval '5 minutes'")
+        await pipeline.move("update app.outbox set due_at = now() + interval '25 seconds'")
         await sender.tick()
         assert len(pipeline.queued_jobs()) == 1
         await pipeline.flush_redis()
@@ -87,6 +87,18 @@ async def test_a_flush_does_not_hurry_what_backs_off(pipeline: PipelineHarness) 
         await pipeline.move(
             "insert into app.outbox (job, failures, due_at)"
             " values ('x', '{\"error\": 3}', now() + interval '1 minute')"
+        )
+        await pipeline.flush_redis()
+        await sender.tick()
+        assert pipeline.queued_jobs("default") == []
+
+
+async def test_a_flush_does_not_hurry_what_is_for_later(pipeline: PipelineHarness) -> None:
+    """A file erased before its signed URL has ended could be put back, and would stay."""
+    async with relay(pipeline) as sender:
+        await sender.tick()
+        await pipeline.move(
+            "select app.add_task('upload.erase', '{}', 'x late', p_delay_seconds => 3600)"
         )
         await pipeline.flush_redis()
         await sender.tick()

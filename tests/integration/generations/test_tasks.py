@@ -218,9 +218,14 @@ async def test_a_replay_brings_a_late_image_and_charges_nobody(
     ]
 
 
+# As after an hour in which no newer process came.
+_NOBODY_KNOWS_IT = "update app.outbox set failures = '{\"absent\": 59}'"
+
+
 async def test_an_unknown_job_is_a_dead_letter(pipeline: PipelineHarness) -> None:
     pipeline.may_bury = True
     await pipeline.move("select app.add_task('gild.everything', '{}', p_delay_seconds => 0)")
+    await pipeline.move(_NOBODY_KNOWS_IT)
     assert await pipeline.run_tasks() == ["dead"]
     (letter,) = pipeline.dead_letters()
     assert "gild.everything" in letter["error"]
@@ -232,6 +237,7 @@ async def test_admins_list_dead_letters(pipeline: PipelineHarness, ada: PhotoOwn
         await pipeline.move(
             "select app.add_task(%s, '{}', p_delay_seconds => 0)", (f"job.{number % 2}",)
         )
+    await pipeline.move(_NOBODY_KNOWS_IT)
     await pipeline.run_tasks()
     headers = pipeline.admin()
 

@@ -1,6 +1,7 @@
 """The contract of jobs: what becomes of a task by what its job returns, raises or leaves undone."""
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -170,6 +171,35 @@ def test_every_error_says_what_it_means_in_jobs() -> None:
             waiting.append(cls)
 
 
+@pytest.mark.parametrize("error", [RetryableError, PermanentError])
+async def test_what_is_no_text_to_the_database_is_written_all_the_same(
+    toy: Outbox, error: Callable[[str], Exception]
+) -> None:
+    """A vendor's words stand in an error; one that could not be written would end no task."""
+    await toy.run(toy.add(), raising(error("odd \0 and \ud800 answer")))
+    written = [row["last_error"] for row in toy.rows()] + [row["error"] for row in toy.letters()]
+    assert written == ["odd \ufffd and ? answer"]
+
+
+async def test_a_job_that_is_not_known_yet_waits_for_who_knows_it(toy: Outbox) -> None:
+    """While a release is rolled out an old process takes what a new one has added."""
+    task_id = toy.add()
+    for _ in range(3):
+        assert await runner.execute(toy.ctx, task_id, jobs={}) == "retry"
+    (row,) = toy.rows()
+    assert (row["failures"], row["claims"]) == ({"absent": 3}, 0)
+    assert row["last_error"] == f"unknown job {JOB!r}"
+    assert await toy.run(task_id, nothing) == "done"
+
+
+async def test_a_job_that_nobody_knows_is_a_dead_letter(toy: Outbox) -> None:
+    task_id = toy.add()
+    for _ in range(runner.UNKNOWN_TRIES_MAX - 1):
+        assert await runner.execute(toy.ctx, task_id, jobs={}) == "retry"
+    assert await runner.execute(toy.ctx, task_id, jobs={}) == "dead"
+    assert toy.rows() == []
+
+
 async def test_only_its_own_errors_use_up_attempts(toy: Outbox) -> None:
     task_id = toy.add()
     absent = raising(RetryableError("away", kind=FailureKind.ABSENT))
@@ -273,6 +303,20 @@ async def test_a_subject_that_cannot_be_ended_is_said_on_the_letter(toy: Outbox)
     assert toy.rows() == []
 
 
+async def test_a_statement_that_failed_unseen_is_said_on_the_letter(toy: Outbox) -> None:
+    """Else the transaction of the letter would be lost with it, each time anew."""
+
+    async def on_dead(conn: Connection, _: Task) -> None:
+        with contextlib.suppress(psycopg.Error):
+            await conn.execute("select 1 / 0")
+
+    task_id = toy.add()
+    assert await toy.run(task_id, raising(PermanentError("x")), on_dead=on_dead) == "dead"
+    (letter,) = toy.letters()
+    assert "InFailedSqlTransaction" in letter["error"]
+    assert toy.rows() == []
+
+
 async def test_a_lost_lease_buries_nothing(toy: Outbox) -> None:
     task_id = toy.add()
 
@@ -327,6 +371,22 @@ async def test_replaying_a_letter_twice_makes_one_task(toy: Outbox, key: str | N
     assert await toy.run(first, nothing) == "done"
     assert replay() == first, "what was replayed and done stays done"
     assert toy.rows() == []
+
+
+async def test_a_claim_whose_commit_was_lost_finds_itself(toy: Outbox) -> None:
+    """Its transaction runs once more; else the task would wait until nobody's lease has ended."""
+    task_id, token = toy.add(), uuid.uuid4()
+
+    async def claim(lease_token: uuid.UUID) -> Task | None:
+        return await toy.ctx.db.run(
+            lambda conn: outbox.claim(conn, task_id, lease_token=lease_token, lease_seconds=60)
+        )
+
+    assert await claim(token) is not None
+    repeated = await claim(token)
+    assert repeated is not None
+    assert repeated.lease_token == token
+    assert await claim(uuid.uuid4()) is None
 
 
 async def test_a_lease_of_its_own(toy: Outbox) -> None:
