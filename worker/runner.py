@@ -20,7 +20,7 @@ from core.db import Connection, may_pass, savepoint
 from core.errors import FailureKind, InJobs, JobFailure
 from core.tasks import outbox
 from core.tasks.errors import LeaseLostError
-from core.tasks.jobs import Again, Backoff, Job
+from core.tasks.jobs import Again, Job
 from core.tasks.outbox import Task
 from worker.context import WorkerContext
 from worker.registry import JOBS
@@ -32,9 +32,6 @@ CLAIMS_MAX = 20
 # When a vendor or the database has been unavailable for longer than this, the result is of no use
 # any more: a scheduled poll, or the deadline of the subject, has taken over long ago.
 ABSENT_SECONDS_MAX = 86_400
-# A job that this process does not know may be one of a newer release, whose processes start while
-# this one still runs: about an hour's tries.
-UNKNOWN_TRIES_MAX = 60
 
 _LEASES = {name: job.lease_seconds for name, job in JOBS.items() if job.lease_seconds is not None}
 
@@ -74,11 +71,8 @@ async def execute(
     Returns what became of it: gone, done, again, retry, dead or lease_lost.
     """
     lease_seconds = ctx.settings.task_lease_seconds
-    token = uuid.uuid4()
     task = await ctx.db.run(
-        lambda conn: outbox.claim(
-            conn, task_id, lease_seconds=lease_seconds, leases=_LEASES, lease_token=token
-        )
+        lambda conn: outbox.claim(conn, task_id, lease_seconds=lease_seconds, leases=_LEASES)
     )
     if task is None:
         return "gone"
@@ -99,7 +93,7 @@ async def execute(
 
 async def _carry_out(ctx: WorkerContext, task: Task, job: Job[WorkerContext] | None) -> str:
     if job is None:
-        return await _leave_to_who_knows_it(ctx, task)
+        return await give_up(ctx, task, None, f"unknown job {task.job!r}")
     if task.claims > CLAIMS_MAX:
         return await give_up(ctx, task, job, f"claimed {CLAIMS_MAX} times and never ended")
     renewal = asyncio.create_task(_renew(ctx, task, job))
@@ -115,16 +109,6 @@ async def _carry_out(ctx: WorkerContext, task: Task, job: Job[WorkerContext] | N
     # What the job did not end in the transaction of its effect; if it did, there is no such row.
     await ctx.db.run(lambda conn: outbox.complete(conn, task.lease_token))
     return "done"
-
-
-async def _leave_to_who_knows_it(ctx: WorkerContext, task: Task) -> str:
-    """Another try by whichever process comes next, or a dead letter."""
-    reason = f"unknown job {task.job!r}"
-    count = task.failures.get(FailureKind.ABSENT, 0) + 1
-    if count >= UNKNOWN_TRIES_MAX:
-        return await give_up(ctx, task, None, reason)
-    await _retry(ctx, task, JobFailure(InJobs.BACKOFF, FailureKind.ABSENT, reason), Backoff())
-    return "retry"
 
 
 async def _renew(ctx: WorkerContext, task: Task, job: Job[WorkerContext]) -> None:
@@ -164,20 +148,15 @@ async def _failed(ctx: WorkerContext, task: Task, job: Job[WorkerContext], error
             count = task.failures.get(failure.kind, 0) + 1
             if _is_used_up(task, job, failure.kind, count):
                 return await give_up(ctx, task, job, failure.reason)
-            await _retry(ctx, task, failure, job.backoff)
+            await _release(
+                ctx,
+                task,
+                delay_seconds=failure.retry_after_seconds or job.backoff.pause_seconds(count),
+                failure=failure.kind,
+                error=failure.reason,
+            )
+            log.warning("job.retry", job=task.job, task_id=str(task.id), reason=failure.reason)
             return "retry"
-
-
-async def _retry(ctx: WorkerContext, task: Task, failure: JobFailure, backoff: Backoff) -> None:
-    count = task.failures.get(failure.kind, 0) + 1
-    await _release(
-        ctx,
-        task,
-        delay_seconds=failure.retry_after_seconds or backoff.pause_seconds(count),
-        failure=failure.kind,
-        error=failure.reason,
-    )
-    log.warning("job.retry", job=task.job, task_id=str(task.id), reason=failure.reason)
 
 
 def _is_used_up(task: Task, job: Job[WorkerContext], kind: FailureKind, count: int) -> bool:

@@ -66,7 +66,7 @@ from (
   where id = %(id)s
 ) as lease
 where id = %(id)s
-  and (lease_until is null or lease_until < app.now() or lease_token = %(token)s)
+  and (lease_until is null or lease_until < app.now())
 returning id, job, args, claims, failures, request_id,
   extract(epoch from app.now() - created_at)::double precision as age_seconds
 """
@@ -78,14 +78,12 @@ async def claim(
     *,
     lease_seconds: float,
     leases: dict[str, float] | None = None,
-    lease_token: uuid.UUID | None = None,
 ) -> Task | None:
     """The task under a new lease, or None: it is done, or another worker holds it.
 
-    `leases`: seconds of the jobs that have a lease of their own. `lease_token` is minted before
-    the transaction where that may run once more: a claim whose COMMIT was lost finds itself.
+    `leases`: seconds of the jobs that have a lease of their own.
     """
-    token = lease_token or uuid.uuid4()
+    token = uuid.uuid4()
     values = {
         "id": task_id,
         "token": token,
@@ -157,12 +155,7 @@ async def release(
     `failure` counts one of its kind; without it the task only waits. What was wanted meanwhile
     does not wait for the delay.
     """
-    values = {
-        "token": lease_token,
-        "delay": delay_seconds,
-        "kind": failure,
-        "error": None if error is None else _storable(error),
-    }
+    values = {"token": lease_token, "delay": delay_seconds, "kind": failure, "error": error}
     await conn.execute(_RELEASE, values)
 
 
@@ -172,16 +165,11 @@ async def dead_letter(conn: Connection, lease_token: uuid.UUID, error: str) -> u
     Raises: LeaseLostError.
     """
     row = await fetch_one(
-        conn, "select app.dead_letter_task(%s, %s) as letter_id", (lease_token, _storable(error))
+        conn, "select app.dead_letter_task(%s, %s) as letter_id", (lease_token, error)
     )
     assert row is not None
     letter_id: uuid.UUID = row["letter_id"]
     return letter_id
-
-
-def _storable(text: str) -> str:
-    """A vendor's words may hold what no text of the database can: NUL, or half a surrogate pair."""
-    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
 _SEND_DUE = """
@@ -218,14 +206,10 @@ async def take_due(conn: Connection, *, limit: int) -> list[DueTask]:
 
 
 async def make_all_due(conn: Connection) -> int:
-    """After Redis was flushed every wake-up is lost: whatever may have been sent is due now.
-
-    Not what has failed and backs off, and not what is wanted later than a sent one is sent again.
-    """
+    """After Redis was flushed every wake-up is lost: all tasks that never failed are due now."""
     cursor = await conn.execute(
-        "update app.outbox set due_at = app.now() where lease_until is null and failures = '{}'"
-        " and due_at > app.now() and due_at <= app.now() + make_interval(secs => %s)",
-        (RESEND_SECONDS_MAX,),
+        "update app.outbox set due_at = app.now() where lease_until is null"
+        " and due_at > app.now() and failures = '{}'"
     )
     return cursor.rowcount
 

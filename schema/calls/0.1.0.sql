@@ -619,7 +619,7 @@ from (
   where id = $4
 ) as lease
 where id = $4
-  and (lease_until is null or lease_until < app.now() or lease_token = $1)
+  and (lease_until is null or lease_until < app.now())
 returning id, job, args, claims, failures, request_id,
   extract(epoch from app.now() - created_at)::double precision as age_seconds;
 
@@ -643,7 +643,7 @@ set lease_until = app.now() + make_interval(secs => $1),
 where lease_token = $2;
 
 -- from core.tasks.outbox
-update app.outbox set due_at = app.now() where lease_until is null and failures = '{}' and due_at > app.now() and due_at <= app.now() + make_interval(secs => $1);
+update app.outbox set due_at = app.now() where lease_until is null and due_at > app.now() and failures = '{}';
 
 -- from core.uploads.queries
 select app.complete_upload($1, $2, $3);

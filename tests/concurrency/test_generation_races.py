@@ -92,7 +92,7 @@ class Desk:
         lease = uuid.uuid4()
         self.database.rows(
             "update app.outbox set claimed = wanted, lease_token = %s,"
-            " lease_until = now() + interval '1 hour'"
+            " lease_until = app.now() + interval '1 hour'"
             " where id = %s",
             (lease, task_id),
         )
@@ -244,7 +244,7 @@ def test_the_end_of_a_grace_against_its_webhook(desk: Desk, database: TestDataba
     intents = desk.intents(8)
     for intent in intents:
         desk.ledger.value("select app.record_ambiguous(%s, 'lost', 0)", intent["call_id"])
-    database.rows("update app.provider_calls set grace_until = now() - interval '1 s'")
+    database.clock.advance_past("select max(grace_until) from app.provider_calls")
     works = [lambda conn: conn.execute("select app.sweep_calls(60, 3, 100)").fetchall()] * 3
     works += [
         lambda conn, intent=intent: one(  # type: ignore[misc]  # mypy infers no type for a lambda with a default
@@ -276,10 +276,7 @@ def test_an_image_against_deadline_cancel_and_dead_letter(
 ) -> None:
     """Each generation ends once, and its money with it; a refused image is kept for sale."""
     calls = desk.accepted(12)
-    database.rows(
-        "update app.generations set give_up_at = now() - interval '2 s',"
-        " deadline_at = now() - interval '1 s'"
-    )
+    database.clock.advance_past("select max(deadline_at) from app.generations")
     works: list[Any] = [
         *([lambda conn: conn.execute("select app.sweep_deadlines(100)").fetchall()] * 3),
         *(lambda conn, call=call: deliver(conn, call) for call in calls),
@@ -315,7 +312,7 @@ def test_an_image_against_deadline_cancel_and_dead_letter(
 def test_two_images_for_one_generation(desk: Desk, database: TestDatabase) -> None:
     """Both calls of a generation that was submitted again come back at once: one is delivered."""
     firsts = desk.accepted(5)
-    database.rows("update app.provider_calls set state = 'abandoned', ended_at = now()")
+    database.rows("update app.provider_calls set state = 'abandoned', ended_at = app.now()")
     database.rows("update app.generations set state = 'uncertain'")
     database.rows("update app.generations set state = 'queued', resubmissions = 1")
     desk.keys(20)

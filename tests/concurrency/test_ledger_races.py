@@ -132,13 +132,13 @@ def test_one_adjustment_twenty_times(ledger: Ledger, database: TestDatabase) -> 
 
 def test_everything_at_once(ledger: Ledger) -> None:
     """Grants, reservations, ends, reversals and expiry of three people; no deadlock, no loss."""
-    people = [ledger.user(20, lives="1 day", reference="pi") for _ in range(3)]
+    people = [
+        ledger.user(20, lives=lives, reference="pi") for lives in ("9 days", "1 day", "1 day")
+    ]
     works: list[Work] = []
     for number, user in enumerate(people):
         ledger.grant(user, 30)
         held = [ledger.reserve(user, 3) for _ in range(4)]
-        if number:
-            ledger.travel(user, "2 days")
         works += [call("select app.confirm(%s, 'batch', %s)", user, held[0])] * 2
         works += [call("select app.refund(%s, 'batch', %s)", user, held[1])] * 2
         works += [call("select app.confirm(%s, 'batch', %s)", user, held[2])]
@@ -149,6 +149,7 @@ def test_everything_at_once(ledger: Ledger) -> None:
         works += [call("select app.grant_credits(%s, 5, 'gift', %s)", user, f"g{number}")] * 2
         works += [call("select app.reverse_credits(%s, 9, %s, 'pi')", user, f"r{number}")] * 2
     works += [call("select app.expire_credits(10)")] * 3
+    ledger.clock.advance(days=2)
     results = race(ledger.url, shuffled(works, 1))
     assert set(states(results)) <= {"ok", "JS409"}
     for number, user in enumerate(people):
@@ -165,13 +166,13 @@ def test_everything_at_once(ledger: Ledger) -> None:
 
 def test_ends_against_cancels_and_expiry(ledger: Ledger, database: TestDatabase) -> None:
     """Each generation ends once, and its money with it, whoever comes first."""
-    user = ledger.user(12, lives="1 day")
+    user = ledger.user(12, lives="1 minute")
     photo = ledger.upload(user)
     made = [ledger.start(user, photo) for _ in range(12)]
     database.rows(
         "update app.generations set state = 'collecting' where id = any (%s)", (made[:8],)
     )
-    ledger.travel(user, "2 days")
+    ledger.clock.advance(minutes=2)
     success = '{"result": {"storage_key": "out.png"}}'
     failure = '{"ending": "provider_failed"}'
     works: list[Work] = [call("select app.expire_credits(10)")] * 2
@@ -213,7 +214,7 @@ def test_ends_against_repeated_webhooks_and_cancels(ledger: Ledger, database: Te
         lease = uuid.uuid4()
         database.rows(
             "update app.outbox set claimed = wanted, lease_token = %s,"
-            " lease_until = now() + interval '1 minute'"
+            " lease_until = app.now() + interval '1 minute'"
             " where id = %s",
             (lease, webhook_task),
         )
@@ -254,7 +255,7 @@ def test_a_webhook_that_comes_during_the_end_waits_for_it(
     lease = uuid.uuid4()
     database.rows(
         "update app.outbox set claimed = wanted, lease_token = %s,"
-        " lease_until = now() + interval '1 minute'"
+        " lease_until = app.now() + interval '1 minute'"
         " where id = %s",
         (lease, task),
     )

@@ -1,6 +1,7 @@
 """The two sides of the codes: an admin who makes codes and people who redeem them."""
 
 import uuid
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -22,6 +23,12 @@ class CodesHarness:
 
     def of(self, user_id: uuid.UUID) -> dict[str, str]:
         return self._issuer.headers(user_id)
+
+    @staticmethod
+    def tomorrow() -> str:
+        """When a code may expire."""
+        at = datetime.now(UTC).replace(microsecond=0) + timedelta(days=1)
+        return at.isoformat().replace("+00:00", "Z")
 
     async def create(self, *, key: str | None = None, **terms: Any) -> httpx.Response:
         headers = {**self.admin, **({"Idempotency-Key": key} if key else {})}

@@ -13,6 +13,7 @@ from psycopg.rows import DictRow, dict_row
 from core import proofs
 from core.nouns import NOUNS
 from migrations.runner.roles import API_ROLE, WORKER_ROLE
+from tests.harness.clock import Clock
 from tests.harness.run import Run, Server, drop_database
 
 _numbers = itertools.count(1)
@@ -29,6 +30,7 @@ class TestDatabase:
     def __init__(self, server: Server, name: str) -> None:
         self.server = server
         self.name = name
+        self.clock = Clock(self.rows)
         self._conn: psycopg.Connection[DictRow] | None = None
 
     def url(self, role: str | None = None) -> str:

@@ -107,6 +107,7 @@ class Ledger:
     def __init__(self, database: TestDatabase) -> None:
         self.database = database
         self.url = database.superuser_url
+        self.clock = database.clock
 
     # --- people and photos -------------------------------------------------------------------
 
@@ -158,7 +159,7 @@ class Ledger:
     ) -> uuid.UUID:
         """`lives`: an interval, as in '3 days'."""
         lot_id: uuid.UUID = self.value(
-            "select app.grant_credits(%s, %s, %s, %s, now() + %s::interval, %s)",
+            "select app.grant_credits(%s, %s, %s, %s, app.now() + %s::interval, %s)",
             user_id,
             amount,
             source,
@@ -230,33 +231,6 @@ class Ledger:
             else '{"ending": "provider_failed"}',
         )
         return change
-
-    # --- the clock ---------------------------------------------------------------------------
-
-    def travel(self, user_id: uuid.UUID, interval: str) -> None:
-        """`interval` passes for the user's lots: each expires so much earlier, proof and all."""
-        with connect(self.url) as conn, conn.transaction():
-            conn.execute("set local session_replication_role = replica")  # no guards
-            conn.execute(
-                "update app.credit_lots set expires_at = expires_at - %s::interval"
-                " where user_id = %s",
-                (interval, user_id),
-            )
-            conn.execute(
-                "create temporary table proof on commit drop as"
-                " select distinct on (lot_id) * from app.ledger_transfers"
-                " where user_id = %s and lot_id is not null and kind in ('grant', 'refund')"
-                " order by lot_id, id desc",
-                (user_id,),
-            )
-            conn.execute("delete from app.ledger_transfers where id in (select id from proof)")
-            conn.execute(
-                "update proof set lot_expires_at = lot_expires_at - %s::interval", (interval,)
-            )
-            conn.execute("set local session_replication_role = origin")  # sealed again
-            conn.execute(
-                "insert into app.ledger_transfers overriding system value select * from proof"
-            )
 
     # --- looks -------------------------------------------------------------------------------
 

@@ -214,7 +214,8 @@ class PaymentsHarness:
     async def run_tasks(self) -> list[str]:
         """Every task that nobody holds, once each, in the order of their ids: any order will do."""
         due = self.database.rows(
-            "select id from app.outbox where lease_until is null or lease_until < now() order by id"
+            "select id from app.outbox"
+            " where lease_until is null or lease_until < app.now() order by id"
         )
         return [await runner.execute(self.ctx, row["id"]) for row in due]
 

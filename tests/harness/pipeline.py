@@ -136,6 +136,7 @@ class PipelineHarness:
         self.fal = fal
         self.router = router
         self.database = database
+        self.clock = database.clock
         self.ledger = Ledger(database)
         self.issuer = issuer
         self.ctx = ctx
@@ -231,8 +232,8 @@ class PipelineHarness:
     async def run_tasks(self, job: str | None = None) -> list[str]:
         """Every task that nobody holds and that is due within five seconds, once each."""
         due = self.database.rows(
-            "select id from app.outbox where due_at < now() + interval '5 s'"
-            " and (lease_until is null or lease_until < now())"
+            "select id from app.outbox where due_at < app.now() + interval '5 s'"
+            " and (lease_until is null or lease_until < app.now())"
             " and (%s::text is null or job = %s) order by created_at, id",
             (job, job),
         )
@@ -252,9 +253,7 @@ class PipelineHarness:
 
     async def poll(self) -> int:
         """One round of looks at every open call, whenever it would have been due."""
-        self.database.rows(
-            "update app.provider_calls set next_poll_at = now() where next_poll_at is not null"
-        )
+        self.pass_polls()
         return await poll.poll_due(self.ctx)
 
     async def sweep(self) -> int:
@@ -324,7 +323,7 @@ class PipelineHarness:
             await self.run_tasks()
             if self.state(generation_id) in FINISHED:
                 break
-            await self.hurry()
+            self.pass_backoff()
             await self.dispatch()
             await self.settle()
             await self.poll()
@@ -344,48 +343,45 @@ class PipelineHarness:
 
         await self._clock.run(work)
 
-    async def hurry(self) -> None:
-        """What waits for another attempt waits no longer."""
-        await self.move("update app.generations set available_at = now() where state = 'queued'")
-        await self.move("update app.outbox set due_at = now() where lease_until is null")
-
-    async def pass_leases(self) -> None:
-        await self.move(
-            "update app.provider_calls set lease_until = now() - interval '1 s'"
-            " where state = 'submitting'"
-        )
-        await self.move(
-            "update app.outbox set lease_until = now() - interval '1 s'"
-            " where lease_until is not null"
+    def pass_backoff(self) -> None:
+        """Until whatever waits for another attempt waits no longer."""
+        self.clock.advance_past(
+            "select greatest("
+            " (select max(available_at) from app.generations where state = 'queued'),"
+            " (select max(due_at) from app.outbox where lease_until is null))"
         )
 
-    async def pass_grace(self) -> None:
-        await self.move(
-            "update app.provider_calls set grace_until = now() - interval '1 s'"
-            " where state = 'ambiguous'"
+    def pass_leases(self) -> None:
+        self.clock.advance_past(
+            "select greatest("
+            " (select max(lease_until) from app.provider_calls where state = 'submitting'),"
+            " (select max(lease_until) from app.outbox))"
         )
 
-    async def pass_give_up(self, generation_id: str) -> None:
-        await self.move(
-            "update app.generations set give_up_at = now() - interval '1 s' where id = %s",
-            (generation_id,),
+    def pass_grace(self) -> None:
+        self.clock.advance_past(
+            "select max(grace_until) from app.provider_calls where state = 'ambiguous'"
         )
 
-    async def pass_deadline(self, generation_id: str) -> None:
-        await self.move(
-            "update app.generations set give_up_at = now() - interval '2 s',"
-            " deadline_at = now() - interval '1 s' where id = %s",
-            (generation_id,),
+    def pass_polls(self) -> None:
+        """Until every open call is due to be asked after."""
+        self.clock.advance_past("select max(next_poll_at) from app.provider_calls")
+
+    def pass_give_up(self, generation_id: str) -> None:
+        self.clock.advance_past(
+            "select give_up_at from app.generations where id = %s", (generation_id,)
         )
 
-    async def pass_breaker(self) -> None:
-        await self.move(
-            "update app.provider_accounts set breaker_until = now() - interval '1 s'"
-            " where breaker_until is not null"
+    def pass_deadline(self, generation_id: str) -> None:
+        self.clock.advance_past(
+            "select deadline_at from app.generations where id = %s", (generation_id,)
         )
 
-    async def pass_cooldown(self) -> None:
-        await self.move("update app.provider_accounts set cooldown_until = null")
+    def pass_breaker(self) -> None:
+        self.clock.advance_past("select max(breaker_until) from app.provider_accounts")
+
+    def pass_cooldown(self) -> None:
+        self.clock.advance_past("select max(cooldown_until) from app.provider_accounts")
 
     # --- looks -------------------------------------------------------------------------------
 
@@ -457,5 +453,4 @@ class PipelineHarness:
         return self.database.rows("select * from app.dead_letters order by died_at")
 
     def now(self) -> datetime:
-        at: datetime = self.database.row("select now() as at")["at"]
-        return at
+        return self.clock.now()

@@ -361,6 +361,96 @@ def test_every_sqlstate_of_ours_has_an_error() -> None:
     assert raised <= {cls.sqlstate for cls in subclasses()}
 
 
+# --- tests -----------------------------------------------------------------------------------
+
+_REWRITES_TIME = re.compile(
+    r"update app\.\w+ set\b[^;]*?\b\w+_(?:at|until) = (?:(?:app|pg_catalog)\.)?"
+    r"(?:\w*now\(\)|\w+_(?:at|until)) - interval"
+)
+
+
+def _patches(tree: ast.Module) -> Iterator[str]:
+    """Targets of monkeypatch.setattr and the like, but for attributes of libraries."""
+    libraries = {
+        (alias.asname or alias.name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+        if top(alias.name) not in PACKAGES
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from (name for name in imports_in(node) if "mock" in name.split("."))
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+            continue
+        if node.func.attr not in {"setattr", "setitem", "patch"}:
+            continue
+        target = node.args[0] if node.args else None
+        if isinstance(target, ast.Name) and target.id in libraries:
+            continue
+        if isinstance(target, ast.Constant) and top(str(target.value)) not in PACKAGES:
+            continue
+        yield ast.unparse(node)
+
+
+def _writes_to_privates(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        for target in targets:
+            if (
+                isinstance(target, ast.Attribute)
+                and target.attr.startswith("_")
+                and not (isinstance(target.value, ast.Name) and target.value.id in {"self", "run"})
+            ):
+                yield ast.unparse(node)
+
+
+def test_tests_do_not_patch_our_own_code() -> None:
+    """A fault comes from a stand-in, a wire or a server that misbehaves: then it is a real one."""
+    wrong = [
+        f"{name}: {found}"
+        for name, path in sources("tests")
+        for found in (*_patches(tree_of(path)), *_writes_to_privates(tree_of(path)))
+    ]
+    assert wrong == []
+
+
+def test_a_patch_would_be_seen() -> None:
+    text = (
+        "import socket\nfrom core import db\nfrom unittest import mock\n"
+        "def test(monkeypatch):\n"
+        "    monkeypatch.setattr(socket, 'getaddrinfo', 1)\n"
+        "    monkeypatch.setattr(db, 'run', 1)\n"
+        "    monkeypatch.setattr('core.db.run', 1)\n"
+        "    db._pool = 1\n"
+    )
+    tree = ast.parse(text)
+    assert [*_patches(tree), *_writes_to_privates(tree)] == [
+        "unittest.mock",
+        "monkeypatch.setattr(db, 'run', 1)",
+        "monkeypatch.setattr('core.db.run', 1)",
+        "db._pool = 1",
+    ]
+
+
+def test_time_passes_by_the_clock_alone() -> None:
+    """No test moves the times of rows, and only the harness replaces the database's clock."""
+    rewriting = [
+        name
+        for name, path in sources("tests")
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and _REWRITES_TIME.search(node.value)
+    ]
+    assert rewriting == []
+    replaced = re.compile(r"replace function app\.(?:clock_)?now\b")
+    packages = ("api", "core", "worker", "migrations", "sandbox", "scripts", "tests")
+    assert [name for name, path in sources(*packages) if replaced.search(path.read_text())] == [
+        "tests.harness.clock"
+    ]
+
+
 # --- words -----------------------------------------------------------------------------------
 
 _TEXT = {".py", ".sql", ".md", ".toml", ".lock", ".txt", ".json", ".html", ".js", ".css", ".svg"}

@@ -84,7 +84,7 @@ def test_other_ways_to_lose_credits_count_too(ledger: Ledger) -> None:
     expiring, reversed_, corrected = (
         ledger.user(10, lives="1 day"), ledger.user(10), ledger.user(10),
     )  # fmt: skip
-    ledger.travel(expiring, "2 days")
+    ledger.clock.advance(days=2)
     ledger.expire()
     ledger.reverse(reversed_, 12, "re_1")
     ledger.adjust(corrected, -5, "k")

@@ -129,11 +129,16 @@ def test_a_repeated_transaction_keeps_the_same_codes(
 
 async def test_lists_are_filtered_and_paged(codes: CodesHarness, database: TestDatabase) -> None:
     made = [
-        await codes.code(kind=kind, campaign=campaign)
-        for kind, campaign in [("promo", "a"), ("gift", "a"), ("gift", "b"), ("promo", None)]
+        await codes.code(kind=kind, campaign=campaign, expires_at=expires_at)
+        for kind, campaign, expires_at in [
+            ("promo", "a", None),
+            ("gift", "a", None),
+            ("gift", "b", None),
+            ("promo", None, codes.tomorrow()),
+        ]
     ]
     ids = [code["id"] for code in reversed(made)]
-    database.rows("update app.codes set expires_at = now() where id = %s", (ids[0],))
+    database.clock.advance(days=2)
     await codes.disable(f"codes/{ids[1]}")
 
     async def found(**filters: str) -> list[str]:

@@ -41,12 +41,12 @@ async def test_a_code_gives_a_lot_of_its_own_once(
 async def test_the_same_person_gets_the_same_answer(codes: CodesHarness, ledger: Ledger) -> None:
     """Also after the credits were spent and the code was withdrawn, used up and expired."""
     user, other = ledger.user(), ledger.user()
-    code = await codes.code(uses_max=2)
+    code = await codes.code(uses_max=2, expires_at=codes.tomorrow())
     first = await codes.redeem(user, code["code"])
     await codes.redeem(other, code["code"])
     ledger.confirm(user, ledger.reserve(user, 20))
     assert (await codes.disable(f"codes/{code['id']}")).status_code == 200
-    ledger.database.rows("update app.codes set expires_at = now()")
+    ledger.clock.advance(days=2)
     again = await codes.redeem(user, code["code"].lower().replace("-", " "))
     assert (again.status_code, again.json()) == (200, first.json())
     assert again.content == first.content
@@ -112,14 +112,13 @@ async def test_a_holder_is_told_that_it_is_over(
     codes: CodesHarness, ledger: Ledger, database: TestDatabase
 ) -> None:
     user = ledger.user()
-    expired, used_up = await codes.code(), await codes.code()
-    database.rows(
-        "update app.codes set expires_at = '2026-01-02T03:04:05Z' where id = %s", (expired["id"],)
-    )
+    tomorrow = codes.tomorrow()
+    expired, used_up = await codes.code(expires_at=tomorrow), await codes.code()
+    database.clock.advance(days=2)
     assert (await codes.redeem(ledger.user(), used_up["code"])).status_code == 200
     late = await codes.redeem(user, expired["code"])
     assert problem(late) == (410, "code-expired")
-    assert late.json()["expired_at"].startswith("2026-01-02")
+    assert late.json()["expired_at"] == tomorrow
     assert problem(await codes.redeem(user, used_up["code"])) == (409, "code-used-up")
     assert ledger.balance(user) == (0, 0, 0)
     assert (await codes.look(used_up["id"]))["uses"] == 1

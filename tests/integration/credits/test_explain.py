@@ -104,7 +104,7 @@ async def test_a_delivered_generation(ledger: Ledger, explain: Explain) -> None:
 
 async def test_a_failed_generation_after_two_calls(ledger: Ledger, explain: Explain) -> None:
     user = ledger.user()
-    ledger.grant(user, 1, lives="1 day")
+    ledger.grant(user, 1, lives="5 minutes")
     generation = ledger.start(user, ledger.upload(user))
     first = open_call(ledger)
     ledger.value("select app.record_ambiguous(%s, 'connection reset', -1)::text", first["call_id"])
@@ -112,7 +112,7 @@ async def test_a_failed_generation_after_two_calls(ledger: Ledger, explain: Expl
     second = open_call(ledger)
     assert second["call_id"] != first["call_id"]
     accept(ledger, second)
-    ledger.travel(user, "2 days")
+    ledger.clock.advance(minutes=6)
     fail(ledger, second)
     told = await explain(user, generation)
     assert (told.outcome, told.charged, told.refunded) == (Outcome.REFUNDED, 0, 1)
@@ -166,9 +166,8 @@ async def test_steps_and_cancel_and_late_image(ledger: Ledger, explain: Explain)
         scoped(conn, "jewelshot_user", user_claims(user)),
     ):
         conn.execute("select app.cancel_generation(%s)", (generation,))
-    ledger.database.rows(
-        "update app.generations set give_up_at = now(), deadline_at = now() where id = %s",
-        (generation,),
+    ledger.clock.advance_past(
+        "select deadline_at from app.generations where id = %s", (generation,)
     )
     ledger.database.rows("select app.sweep_deadlines(10)")
     told = await explain(user, generation)

@@ -242,7 +242,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(days=st.sampled_from([1, 1, 2, 7]))
     def travel(self, days: int) -> None:
-        self.ledger.travel(self.user, f"{days} days")
+        self.ledger.clock.advance(days=days)
         for lot in self.model.lots:
             lot.lives -= days
 
@@ -250,8 +250,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def both_agree(self) -> None:
         assert self.ledger.balance(self.user) == self.model.figures
         rows = self.ledger.database.rows(
-            "select id, remaining,"
-            " coalesce(round(extract(epoch from expires_at - now()) / 86400), 'infinity') as lives"
+            "select id, remaining, coalesce("
+            " round(extract(epoch from expires_at - app.now()) / 86400), 'infinity') as lives"
             " from app.credit_lots where user_id = %s",
             (self.user,),
         )
@@ -265,7 +265,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         # Each example starts alone: what is due of an earlier person would expire in a later one.
-        self.ledger.travel(self.user, "100 days")
+        self.ledger.clock.advance(days=100)
         self.ledger.expire()
 
 

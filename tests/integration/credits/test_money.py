@@ -227,7 +227,7 @@ def test_expired_credits_cannot_be_spent(ledger: Ledger) -> None:
     user = ledger.user()
     ledger.grant(user, 5, lives="1 day")
     kept = ledger.grant(user, 2)
-    ledger.travel(user, "2 days")
+    ledger.clock.advance(days=2)
     with refused("JS402") as refusal:
         ledger.reserve(user, 3)
     assert refusal.detail["available"] == 2
@@ -239,11 +239,10 @@ def test_expired_credits_cannot_be_spent(ledger: Ledger) -> None:
 
 def test_expiry_books_what_is_due_once(ledger: Ledger) -> None:
     users = [ledger.user() for _ in range(3)]
-    for user in users:
-        ledger.grant(user, 5, lives="1 day")
+    for user, lives in zip(users, ("1 day", "1 day", "3 days"), strict=True):
+        ledger.grant(user, 5, lives=lives)
         ledger.grant(user, 1)
-    for user in users[:2]:
-        ledger.travel(user, "2 days")
+    ledger.clock.advance(days=2)
     assert [ledger.expire(1), ledger.expire(10), ledger.expire(10)] == [5, 5, 0]
     assert [ledger.balance(user)[0] for user in users] == [1, 1, 6]
 
@@ -252,7 +251,7 @@ def test_reserved_credits_do_not_expire(ledger: Ledger) -> None:
     user = ledger.user()
     ledger.grant(user, 5, lives="1 day")
     subject = ledger.reserve(user, 3)
-    ledger.travel(user, "2 days")
+    ledger.clock.advance(days=2)
     assert ledger.expire() == 2
     assert ledger.balance(user) == (0, 3, 0)
     ledger.confirm(user, subject)
@@ -265,18 +264,19 @@ def test_a_refund_to_an_expired_lot_lives_seven_days(
     user = ledger.user()
     lot = ledger.grant(user, 5, lives="1 day")
     first, second = ledger.reserve(user, 2), ledger.reserve(user, 1)
-    ledger.travel(user, "2 days")
+    ledger.clock.advance(days=2)
     # Nobody has booked the expiry of the two that are left: they must not live on with it.
     ledger.refund(user, first)
     assert ledger.balance(user) == (2, 1, 0)
     row = database.row(
-        "select expires_at - now() as lives, remaining from app.credit_lots where id = %s", (lot,)
+        "select expires_at - app.now() as lives, remaining from app.credit_lots where id = %s",
+        (lot,),
     )
     assert row["remaining"] == 2
     assert 6.99 < row["lives"].total_seconds() / 86_400 <= 7
-    ledger.travel(user, "3 days")
+    ledger.clock.advance(days=3)
     ledger.refund(user, second)  # joins them, without another seven days
-    ledger.travel(user, "5 days")
+    ledger.clock.advance(days=5)
     assert ledger.expire() == 3
     assert ledger.balance(user) == (0, 0, 0)
 
@@ -340,7 +340,7 @@ def test_a_reversal_of_nothing_is_refused(ledger: Ledger) -> None:
 
 def test_expired_credits_do_not_pay_for_a_reversal(ledger: Ledger) -> None:
     user = ledger.user(5, lives="1 day")
-    ledger.travel(user, "2 days")
+    ledger.clock.advance(days=2)
     assert ledger.reverse(user, 5, "re_1") == 5
     assert ledger.balance(user) == (0, 0, 5)
 

@@ -43,7 +43,7 @@ CHANGES: dict[str, list[str]] = {
     "uuid": ["gen_random_uuid()"],
     "bigint": ["coalesce({0}, 0) + 1", "{0} - 1", "-{0}"],
     "text": ["{0} || 'x'", "''", "'x'", "null"],
-    "timestamp with time zone": ["{0} + interval '1 microsecond'", "now()", "null"],
+    "timestamp with time zone": ["{0} + interval '1 microsecond'", "app.now()", "null"],
     "bytea": ["sha256({0})"],
 }
 WORDS = {
@@ -68,13 +68,13 @@ def history(database: TestDatabase) -> Ledger:
     ledger.grant(ada, 3, source="promo", lives="1 day")
     ledger.finish(ledger.start(ada, photo), "succeeded")
     ledger.finish(ledger.start(ada, photo), "failed")
-    ledger.start(ada, photo)
     ledger.adjust(ada, 4, "up")
     ledger.adjust(ada, -2, "down")
     held = ledger.reserve(ada, 1)
-    ledger.travel(ada, "2 days")
+    ledger.clock.advance(days=2)
     ledger.expire()
     ledger.refund(ada, held)
+    ledger.start(ada, photo)
     bob = ledger.user(10, reference="pi_2")
     held = ledger.reserve(bob, 3)
     ledger.confirm(bob, ledger.reserve(bob, 6))
@@ -246,7 +246,7 @@ def test_money_without_a_subject_is_noticed(history: Ledger, database: TestDatab
 def test_a_generation_that_ends_without_its_money(database: TestDatabase, state: str) -> None:
     database.rows("alter table app.generations disable trigger all")
     database.rows(
-        "update app.generations set state = %s, finished_at = now(),"
+        "update app.generations set state = %s, finished_at = app.now(),"
         " ending = case when %s <> 'succeeded' then 'provider_failed' end,"
         " result = case when %s = 'succeeded' then '{}'::jsonb end where state = 'queued'",
         (state, state, state),
@@ -256,10 +256,9 @@ def test_a_generation_that_ends_without_its_money(database: TestDatabase, state:
 
 @pytest.mark.usefixtures("history")
 def test_money_held_past_the_deadline_is_noticed(database: TestDatabase) -> None:
-    database.rows(
-        "update app.generations set deadline_at = now() - interval '6 minutes'"
-        " where state = 'queued'"
-    )
+    database.clock.advance_past("select deadline_at from app.generations where state = 'queued'")
+    assert database.drift() == []
+    database.clock.advance(minutes=6)
     assert [row["check_name"] for row in database.drift()] == ["reservation_overdue"]
 
 

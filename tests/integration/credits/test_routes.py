@@ -70,7 +70,7 @@ async def test_lots_stand_in_spending_order_and_expired_ones_are_gone(
     late = ledger.grant(user, 3, lives="30 days")
     ledger.grant(user, 4, lives="1 day")
     soon = ledger.grant(user, 5, lives="3 days", source="promo")
-    ledger.travel(user, "2 days")
+    ledger.clock.advance(days=2)
     body = (await client.get("/v1/credits", headers=issuer.headers(user))).json()
     assert [lot["id"] for lot in body["lots"]] == [str(lot) for lot in (soon, late, gift, paid)]
     assert body["balance"]["available"] == 11  # the four are due, though nobody booked it yet

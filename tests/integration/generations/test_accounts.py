@@ -32,7 +32,7 @@ async def test_too_many_requests_pause_the_account(
     pause = (pipeline.account()["cooldown_until"] - pipeline.now()).total_seconds()
     assert 28 < pause < 37
     assert await pipeline.dispatch() == 0
-    await pipeline.pass_cooldown()
+    pipeline.pass_cooldown()
     assert (await pipeline.finish(generation_id))["state"] == "succeeded"
     assert pipeline.balance(ada) == (9, 0)
 
@@ -80,7 +80,7 @@ async def test_a_locked_account_opens_its_breaker(
         True,
     )
     assert await pipeline.dispatch() == 0
-    await pipeline.pass_breaker()
+    pipeline.pass_breaker()
     assert (await pipeline.finish(generation_id))["state"] == "succeeded"
     account = pipeline.account()
     assert (account["breaker_state"], account["breaker_failures"], account["breaker_until"]) == (
@@ -96,7 +96,7 @@ async def test_half_open_takes_one_probe(pipeline: PipelineHarness, ada: PhotoOw
     (first,) = await pipeline.open_calls()
     await pipeline.send(first)
     assert pipeline.account()["breaker_state"] == "open"
-    await pipeline.pass_breaker()
+    pipeline.pass_breaker()
 
     (probe,) = await pipeline.open_calls(limit=10)
     assert pipeline.account()["breaker_state"] == "half_open"
@@ -132,7 +132,7 @@ async def test_a_failing_probe_doubles_the_pause(
         account = pipeline.account()
         assert (account["breaker_state"], account["breaker_failures"]) == ("open", failures)
         pauses.append((account["breaker_until"] - pipeline.now()).total_seconds())
-        await pipeline.pass_breaker()
+        pipeline.pass_breaker()
     seconds = pipeline.ctx.settings.provider_breaker_seconds
     assert pauses == [pytest.approx(seconds * factor, abs=5) for factor in (1, 2, 4)]
     assert pipeline.state(generation_id) == "queued"
@@ -189,7 +189,7 @@ async def test_an_ambiguous_call_keeps_its_slot(open_pipeline: OpenPipeline) -> 
         await ada.start()
         await pipeline.submit()
         assert await pipeline.dispatch() == 0
-        await pipeline.pass_grace()
+        pipeline.pass_grace()
         await pipeline.sweep()
         assert await pipeline.dispatch() == 1
 

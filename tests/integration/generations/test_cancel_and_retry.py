@@ -100,7 +100,7 @@ async def test_a_cancelled_one_is_not_submitted_again(
     (intent,) = await pipeline.open_calls()
     assert (await ada.post(f"/v1/generations/{generation_id}/cancel")).status_code == 200
     await pipeline.send(intent)
-    await pipeline.hurry()
+    pipeline.pass_backoff()
     await pipeline.sweep()
     await pipeline.dispatch()
 

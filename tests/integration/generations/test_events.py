@@ -60,9 +60,9 @@ async def test_a_snapshot_then_each_change_then_the_end(
         await pipeline.ctx.changes.publish(intent.change)
         assert (await stream.next(seconds=1)).id == 2
 
-        await pipeline.pass_leases()
+        pipeline.pass_leases()
         await pipeline.sweep()
-        await pipeline.pass_grace()
+        pipeline.pass_grace()
         await pipeline.sweep()
         await pipeline.finish(generation_id)
         events = await stream.rest()

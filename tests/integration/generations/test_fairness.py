@@ -83,7 +83,7 @@ async def test_what_waits_for_another_attempt_holds_up_nobody(
 ) -> None:
     waiting = await ada.start()
     await pipeline.move(
-        "update app.generations set available_at = now() + interval '1 hour' where id = %s",
+        "update app.generations set available_at = app.now() + interval '1 hour' where id = %s",
         (waiting,),
     )
     ready = await ada.start()

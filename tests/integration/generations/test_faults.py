@@ -137,7 +137,7 @@ async def test_nobody_is_there(pipeline: PipelineHarness, ada: PhotoOwner) -> No
     assert await pipeline.dispatch() == 0, "the account pauses"
 
     pipeline.router.accept(FAL_URL)
-    await pipeline.pass_cooldown()
+    pipeline.pass_cooldown()
     found = await pipeline.finish(generation_id)
     assert (found["state"], found["attempts"]) == ("succeeded", 0)
     assert len(await pipeline.paid_calls()) == 1

@@ -46,7 +46,7 @@ async def test_rows_of_the_same_moment_are_told_apart(
     pipeline: PipelineHarness, ada: PhotoOwner
 ) -> None:
     made = {await ada.start() for _ in range(5)}
-    await pipeline.move("update app.generations set created_at = date_trunc('day', now())")
+    await pipeline.move("update app.generations set created_at = date_trunc('day', app.now())")
     seen = [name for page in await _pages(ada, limit=2) for name in page]
     assert len(seen) == 5
     assert set(seen) == made

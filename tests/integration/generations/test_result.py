@@ -89,7 +89,7 @@ async def late(pipeline: PipelineHarness, person: PhotoOwner) -> str:
     await pipeline.tune(model_seconds=0.05)
     generation_id = await person.start("packshot")
     await pipeline.dispatch()
-    await pipeline.pass_deadline(generation_id)
+    pipeline.pass_deadline(generation_id)
     await pipeline.sweep()
     assert pipeline.state(generation_id) == "failed"
     await pipeline.move("delete from app.outbox where job = 'provider_call.cancel'")
@@ -155,7 +155,7 @@ async def test_a_late_image_that_cannot_be_bought(
     assert (await ada.post(f"/v1/generations/{generation_id}/late-image")).status_code == 402
     pipeline.ledger.grant(ada.id, 5)
 
-    await pipeline.move("update app.late_images set expires_at = now() - interval '1 s'")
+    pipeline.clock.advance_past("select max(expires_at) from app.late_images")
     gone = await ada.post(f"/v1/generations/{generation_id}/late-image")
     assert (gone.status_code, gone.json()["kind"]) == (410, "late_image")
     assert (await ada.look(generation_id))["late_image"] is None
@@ -168,7 +168,7 @@ async def test_an_expired_late_image_is_deleted_with_its_files(
     generation_id = await late(pipeline, ada)
     kept = await late(pipeline, ada)
     await ada.post(f"/v1/generations/{kept}/late-image")
-    await pipeline.move("update app.late_images set expires_at = now() - interval '1 s'")
+    pipeline.clock.advance_past("select max(expires_at) from app.late_images")
     count = "select count(*) as files from storage.objects where bucket_id = 'results'"
     assert pipeline.database.row(count)["files"] == 4
 

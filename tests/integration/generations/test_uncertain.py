@@ -37,7 +37,7 @@ async def test_after_the_grace_it_is_sent_once_more_and_counted(
     assert pipeline.state(generation_id) == "uncertain"
     assert await pipeline.sweep() == 0, "the grace is not over"
     assert await pipeline.poll() == 0, "there is nothing to look at"
-    await pipeline.pass_grace()
+    pipeline.pass_grace()
     assert await pipeline.sweep() == 1
 
     found = pipeline.generation(generation_id)
@@ -56,13 +56,13 @@ async def test_a_worker_killed_before_its_post(pipeline: PipelineHarness, ada: P
     generation_id = await ada.start()
     await pipeline.open_calls()
     assert await pipeline.sweep() == 0, "its lease has not ended"
-    await pipeline.pass_leases()
+    pipeline.pass_leases()
     assert await pipeline.sweep() == 1
     assert (pipeline.state(generation_id), pipeline.call(generation_id)["state"]) == (
         "uncertain",
         "ambiguous",
     )
-    await pipeline.pass_grace()
+    pipeline.pass_grace()
     await pipeline.sweep()
     found = await pipeline.finish(generation_id)
     assert (found["state"], found["resubmissions"]) == ("succeeded", 1)
@@ -124,7 +124,7 @@ async def test_the_first_call_may_win_after_all(pipeline: PipelineHarness, ada: 
     pipeline.router.hold(WEBHOOKS)
     generation_id = await ada.start()
     await pipeline.dispatch()
-    await pipeline.pass_grace()
+    pipeline.pass_grace()
     await pipeline.sweep()
     await pipeline.dispatch()
     first, second = pipeline.calls(generation_id)
@@ -149,7 +149,7 @@ async def test_the_first_call_may_come_second(pipeline: PipelineHarness, ada: Ph
     pipeline.router.hold(WEBHOOKS)
     generation_id = await ada.start()
     await pipeline.dispatch()
-    await pipeline.pass_grace()
+    pipeline.pass_grace()
     await pipeline.sweep()
     await pipeline.dispatch()
     second = pipeline.calls(generation_id)[1]
@@ -176,7 +176,7 @@ async def test_a_superseded_call_that_fails_decides_nothing(
     pipeline.router.hold(WEBHOOKS)
     generation_id = await ada.start()
     await pipeline.dispatch()
-    await pipeline.pass_grace()
+    pipeline.pass_grace()
     await pipeline.sweep()
     await pipeline.dispatch()
     first = pipeline.calls(generation_id)[0]
@@ -198,13 +198,13 @@ async def test_a_provider_that_never_answers_clearly(
     generation_id = await ada.start()
     for _ in range(5):
         await pipeline.submit()
-        await pipeline.pass_grace()
+        pipeline.pass_grace()
         await pipeline.sweep()
-        await pipeline.hurry()
+        pipeline.pass_backoff()
     assert len(pipeline.calls(generation_id)) == pipeline.ctx.settings.provider_attempts_max
     assert pipeline.state(generation_id) == "uncertain"
     assert pipeline.balance(ada) == (9, 1)
-    await pipeline.pass_deadline(generation_id)
+    pipeline.pass_deadline(generation_id)
     await pipeline.sweep()
     found = pipeline.generation(generation_id)
     assert (found["state"], found["ending"]) == ("failed", "deadline_exceeded")
@@ -218,7 +218,7 @@ async def test_never_started_is_refunded_at_once(
     pipeline: PipelineHarness, ada: PhotoOwner
 ) -> None:
     generation_id = await ada.start()
-    await pipeline.pass_give_up(generation_id)
+    pipeline.pass_give_up(generation_id)
     assert await pipeline.dispatch() == 0, "there is no time left to begin"
     assert await pipeline.sweep() == 1
     found = pipeline.generation(generation_id)
@@ -233,7 +233,7 @@ async def test_never_finished_is_cancelled_there_and_refunded(
     await pipeline.fault("never_finishes")
     generation_id = await ada.start()
     await pipeline.dispatch()
-    await pipeline.pass_give_up(generation_id)
+    pipeline.pass_give_up(generation_id)
     await pipeline.sweep()
     assert pipeline.state(generation_id) == "uncertain"
     assert pipeline.balance(ada) == (9, 1), "not yet: it may be paid for"
@@ -251,7 +251,7 @@ async def test_an_image_between_giving_up_and_the_deadline_is_delivered(
     pipeline.router.hold(WEBHOOKS)
     generation_id = await ada.start()
     await pipeline.dispatch()
-    await pipeline.pass_give_up(generation_id)
+    pipeline.pass_give_up(generation_id)
     await pipeline.sweep()
     await pipeline.run_tasks("provider_call.cancel")
     await pipeline.router.let_through()
@@ -268,10 +268,10 @@ async def test_an_image_after_the_refund_is_kept_for_sale(
     pipeline.router.hold(WEBHOOKS)
     generation_id = await ada.start()
     await pipeline.dispatch()
-    await pipeline.pass_give_up(generation_id)
+    pipeline.pass_give_up(generation_id)
     await pipeline.sweep()
     await pipeline.run_tasks("provider_call.cancel")
-    await pipeline.pass_deadline(generation_id)
+    pipeline.pass_deadline(generation_id)
     await pipeline.sweep()
     assert (pipeline.state(generation_id), pipeline.balance(ada)) == ("failed", (10, 0))
     assert pipeline.call(generation_id)["state"] == "abandoned"
@@ -293,7 +293,7 @@ async def test_a_late_failure_changes_nothing(pipeline: PipelineHarness, ada: Ph
     await pipeline.fault("content_policy")
     generation_id = await ada.start()
     await pipeline.submit()
-    await pipeline.pass_deadline(generation_id)
+    pipeline.pass_deadline(generation_id)
     await pipeline.sweep()
     before = pipeline.generation(generation_id)
     await pipeline.run_tasks()
@@ -306,7 +306,7 @@ async def test_a_late_first_step_is_no_image(pipeline: PipelineHarness) -> None:
     ada = await pipeline.person()
     generation_id = await ada.start("scene_hd")
     await pipeline.submit()
-    await pipeline.pass_deadline(generation_id)
+    pipeline.pass_deadline(generation_id)
     await pipeline.sweep()
     await pipeline.run_tasks()
     assert pipeline.database.rows("select 1 from app.late_images") == []
@@ -319,7 +319,7 @@ async def test_polling_looks_for_late_images_too(open_pipeline: OpenPipeline) ->
         ada = await pipeline.person()
         generation_id = await ada.start()
         await pipeline.submit()
-        await pipeline.pass_deadline(generation_id)
+        pipeline.pass_deadline(generation_id)
         await pipeline.sweep()
         assert pipeline.call(generation_id)["state"] == "abandoned"
         assert await pipeline.poll() == 1

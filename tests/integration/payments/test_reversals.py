@@ -161,7 +161,7 @@ async def test_an_event_whose_task_died_is_handled_by_the_schedule(
     await payments.refund_at_stripe(order.provider_payment_id)
     await payments.receive(*await payments.events("charge.refunded"))
     payments.database.rows("delete from app.outbox")
-    payments.database.rows("update app.stripe_events set received_at = now() - interval '1 hour'")
+    payments.database.clock.advance(hours=1)
     health = payments.database.row("select app.payments_health() as found")["found"]
     assert health["events_waiting"] == 1
     assert await handle.handle_stranded(payments.ctx.db, payments.provider) == 1
@@ -247,11 +247,12 @@ async def test_what_cannot_go_back(payments: PaymentsHarness, ada: DirectBuyer) 
         await ada.give_back(order, 0)
     with pytest.raises(NotFoundError):
         await payments.buyer().give_back(order)
-    payments.database.rows("update app.orders set paid_at = now() - interval '15 days'")
+    bob = payments.buyer()
+    spent = await bob.buy()
+    bob.spend(50)
     with pytest.raises(ConflictError):
-        await ada.give_back(order)
-    payments.database.rows("update app.orders set paid_at = now()")
-    ada.spend(50)
+        await bob.give_back(spent)
+    payments.database.clock.advance(days=15)
     with pytest.raises(ConflictError):
         await ada.give_back(order)
 

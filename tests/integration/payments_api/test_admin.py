@@ -89,7 +89,7 @@ async def test_one_event_is_handled_again_and_grants_nothing(
 async def test_a_range_is_handled_again(payments_api: PaymentsApiHarness) -> None:
     admin = payments_api.admin()
     people = [payments_api.buyer() for _ in range(3)]
-    since = datetime.now(UTC).isoformat()
+    since = payments_api.database.clock.now().isoformat()
     ids = [(await _handled(payments_api, person))[1]["id"] for person in people]
     answer = await admin.post(
         "/v1/admin/webhooks/replay", {"from": since, "types": [COMPLETED], "limit": 2}

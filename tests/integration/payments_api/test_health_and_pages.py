@@ -25,9 +25,7 @@ async def _check(client: httpx.AsyncClient) -> tuple[str, dict[str, Any]]:
 
 async def _events_waiting(payments_api: PaymentsApiHarness, _: Buyer) -> None:
     await payments_api.deliver(new_event("checkout.session.completed"))
-    payments_api.database.rows(
-        "update app.stripe_events set received_at = now() - interval '6 minutes'"
-    )
+    payments_api.database.clock.advance(minutes=6)
 
 
 async def _orders_in_review(payments_api: PaymentsApiHarness, ada: Buyer) -> None:
@@ -40,10 +38,11 @@ async def _orders_in_review(payments_api: PaymentsApiHarness, ada: Buyer) -> Non
 
 async def _refunds_waiting(payments_api: PaymentsApiHarness, ada: Buyer) -> None:
     paid = await payments_api.bought(ada)
+    for event in await payments_api.events_of(paid["id"], "checkout.session.completed"):
+        await payments_api.deliver(event)
+    await payments_api.payments.run_tasks()
     await ada.post("/v1/refunds", {"order_id": paid["id"]})
-    payments_api.database.rows(
-        "update app.payment_returns set created_at = now() - interval '16 minutes'"
-    )
+    payments_api.database.clock.advance(minutes=16)
 
 
 async def _days_differing(payments_api: PaymentsApiHarness, _: Buyer) -> None:
@@ -54,7 +53,7 @@ async def _days_differing(payments_api: PaymentsApiHarness, _: Buyer) -> None:
 
 async def _webhooks_silent(payments_api: PaymentsApiHarness, ada: Buyer) -> None:
     await payments_api.bought(ada)
-    payments_api.database.rows("update app.orders set paid_at = now() - interval '6 minutes'")
+    payments_api.database.clock.advance(minutes=6)
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ class UploadsHarness:
         """Uploads that are erased once more when their signed URL has ended: in two hours."""
         rows = self.database.rows(
             "select args ->> 'upload_id' as id from app.outbox where job = 'upload.erase'"
-            " and due_at - now() between interval '7200 s' and interval '7600 s' order by 1"
+            " and due_at - app.now() between interval '7200 s' and interval '7600 s' order by 1"
         )
         return [row["id"] for row in rows]
 
@@ -152,7 +152,7 @@ class UploadsHarness:
         """Run every task that is due soon, as a worker would; what became of each."""
         outcomes: list[str] = []
         while due := self.database.rows(
-            "select id from app.outbox where due_at < now() + interval '5 s'"
+            "select id from app.outbox where due_at < app.now() + interval '5 s'"
             " and lease_until is null order by created_at"
         ):
             outcomes += [await runner.execute(self.ctx, row["id"]) for row in due]

@@ -50,14 +50,14 @@ async def _claim(uploads: UploadsHarness, *, lease_seconds: float = 60) -> Task:
 
 
 def _expire_leases(uploads: UploadsHarness) -> None:
-    uploads.database.rows("update app.outbox set lease_until = now() - interval '1 s'")
+    uploads.database.clock.advance_past("select max(lease_until) from app.outbox")
 
 
 async def _wait_for_a_day(uploads: UploadsHarness) -> None:
     """The one task waits for who is away until it is given up."""
     row = uploads.database.row("select id from app.outbox")
     assert await runner.execute(uploads.ctx, row["id"]) == "retry"
-    uploads.database.rows("update app.outbox set created_at = now() - interval '25 hours'")
+    uploads.database.clock.advance(hours=25)
     assert await runner.execute(uploads.ctx, row["id"]) == "dead"
 
 
@@ -183,15 +183,12 @@ async def test_an_attempt_that_lost_its_lease_cleans_up_after_itself(
 async def test_pending_uploads_expire_with_their_bytes(
     uploads: UploadsHarness, ada: Uploader
 ) -> None:
-    fresh, old = [(await ada.start_direct(JPEG)).json() for _ in range(2)]
-    for direct in (fresh, old):
-        await uploads.put(direct, JPEG)
+    old = (await ada.start_direct(JPEG)).json()
+    await uploads.put(old, JPEG)
+    uploads.database.clock.advance(hours=25)
+    fresh = (await ada.start_direct(JPEG)).json()
+    await uploads.put(fresh, JPEG)
     kept = await _sent(ada)
-    uploads.database.rows(
-        "update app.uploads set created_at = created_at - interval '25 hours',"
-        " signed_until = signed_until - interval '25 hours' where id = %s",
-        [old["id"]],
-    )
     await uploads.work()
     uploads.database.rows("insert into app.outbox (job) values ('uploads.expire')")
     assert await uploads.work() == ["done", "done"]
@@ -210,7 +207,7 @@ async def test_more_than_a_batch_expires_in_one_task(
     await ada.start_direct(JPEG)
     uploads.database.rows(
         "insert into app.uploads (id, user_id, storage_key, created_at)"
-        " select gen_random_uuid(), user_id, storage_key, now() - interval '2 days'"
+        " select gen_random_uuid(), user_id, storage_key, app.now() - interval '2 days'"
         " from app.uploads, generate_series(1, 450)"
     )
     uploads.database.rows("insert into app.outbox (job) values ('uploads.expire')")
@@ -226,7 +223,7 @@ async def test_what_was_over_long_ago_is_forgotten(uploads: UploadsHarness, ada:
     await _sent(ada)
     await uploads.ctx.storage.delete("uploads", uploads.stored_keys())
     await uploads.work()
-    uploads.database.rows("update app.uploads set settled_at = now() - interval '31 days'")
+    uploads.database.clock.advance(days=31)
     uploads.database.rows("insert into app.outbox (job) values ('uploads.expire')")
     assert await uploads.work() == ["done"]
     assert uploads.rows() == []
