@@ -3,8 +3,8 @@
     async def get_thing(user: CurrentUser, db: Db, thing_id: FromPath[UUID]) -> Thing:
 
 `user: CurrentUser` makes a route need a sign-in, `admin: CurrentAdmin` an admin; both carry the
-scope that its transaction must run in: `await db.run(work, scope=user.scope)`. A route under
-/internal/v1 says `guards=[internal_guard]`.
+scope that its transaction must run in: `await db.run(work, scope=user.scope)`. A route that needs
+an account says `guards=[account_guard]`, one under /internal/v1 `guards=[internal_guard]`.
 """
 
 import hmac
@@ -115,21 +115,6 @@ def provide_user(request: AnyRequest) -> User:
     return User(claims, user_scope(claims.payload), context)
 
 
-async def provide_account_holder(request: AnyRequest) -> User:
-    """The user, with an account: it is opened here for whoever signed in elsewhere.
-
-    Raises: as `provide_user`; NotAllowedError while the address is not verified.
-    """
-    user = provide_user(request)
-    resources = resources_of(request)
-    if user.claims.user_id not in resources.account_holders:
-        await resources.db.run(
-            lambda conn: ensure_account(conn, user.client_network), scope=user.scope
-        )
-        resources.account_holders.add(user.claims.user_id)
-    return user
-
-
 def require_claims(context: RequestContext) -> Claims:
     if context.claims is not None:
         return context.claims
@@ -172,6 +157,25 @@ async def _break_glass(request: AnyRequest, offered: str) -> Admin:
     return Admin(admin_scope(_BREAK_GLASS_CLAIMS), context.actor)
 
 
+async def account_guard(connection: AnyConnection, _: BaseRouteHandler) -> None:
+    """Opens the account of whoever signed in elsewhere; those who sign in by /v1/auth have one.
+
+    A guard and no dependency: where one dependency refuses a request, the framework cancels the
+    others, and a cancelled transaction costs its connection.
+
+    Raises: NoIdentityError, BadCredentialsError; NotAllowedError while the address is not verified.
+    """
+    context = context_of(connection)
+    claims = require_claims(context)
+    resources = resources_of(connection)
+    if claims.user_id not in resources.account_holders:
+        await resources.db.run(
+            lambda conn: ensure_account(conn, context.client_network),
+            scope=user_scope(claims.payload),
+        )
+        resources.account_holders.add(claims.user_id)
+
+
 def internal_guard(connection: AnyConnection, _: BaseRouteHandler) -> None:
     """Either of two secrets, so that they can be rotated.  Raises: BadCredentialsError."""
     settings = resources_of(connection).settings
@@ -197,5 +201,3 @@ DEPENDENCIES = {
     "user": Provide(provide_user, sync_to_thread=False),
     "admin": Provide(provide_admin),
 }
-# Of a route that needs an account; those who sign in by /v1/auth have one.
-WITH_ACCOUNT = {"user": Provide(provide_account_holder)}

@@ -13,7 +13,7 @@ from litestar.params import FromPath, JSONBody
 
 from api.http.once import ONCE_ERRORS, REPLAYED_HEADER, Once, OnceKey
 from api.http.wait import WAIT_HEADERS, AskedWait
-from api.identity import WITH_ACCOUNT, CurrentUser, User
+from api.identity import CurrentUser, User, account_guard
 from api.openapi import BEARER
 from api.problems import raises
 from api.resources import AppResources, Resources
@@ -54,7 +54,7 @@ _LOCATION = ResponseHeader(name="Location", description="Where to look.", docume
     status_code=201,
     response_headers=[_LOCATION, REPLAYED_HEADER],
     opt={"rate_limit": "checkout"},
-    dependencies=WITH_ACCOUNT,
+    guards=[account_guard],
     responses={
         **raises(
             NotAllowedError,

@@ -5,7 +5,7 @@ from litestar import Router, post
 from litestar.params import JSONBody
 
 from api.http.once import ONCE_ERRORS, REPLAYED_HEADER, OnceKey
-from api.identity import WITH_ACCOUNT, CurrentUser
+from api.identity import CurrentUser, account_guard
 from api.openapi import BEARER
 from api.problems import raises
 from api.resources import Db, Limits
@@ -33,7 +33,7 @@ _IP_LIMIT = Limit("codes-ip", 60, 3600)
     status_code=200,
     response_headers=[REPLAYED_HEADER],
     opt={"rate_limit": "codes"},
-    dependencies=WITH_ACCOUNT,
+    guards=[account_guard],
     responses=raises(
         NotAllowedError,
         NotFoundError,

@@ -7,7 +7,7 @@ from litestar import Router, get
 from litestar.params import FromPath, FromQuery, QueryParameter
 
 from api.http.pages import AskedPage, Keyset, Page, read_page
-from api.identity import WITH_ACCOUNT, CurrentUser
+from api.identity import CurrentUser, account_guard
 from api.openapi import BEARER
 from api.problems import raises
 from api.resources import Db
@@ -38,7 +38,7 @@ Kinds = Annotated[
     summary="My balance, and what of it expires when",
     tags=["Credits"],
     security=BEARER,
-    dependencies=WITH_ACCOUNT,
+    guards=[account_guard],
     responses=raises(NotAllowedError, NotFoundError),
 )
 async def get_credits(user: CurrentUser, db: Db) -> CreditsView:

@@ -3,7 +3,7 @@
 from litestar import Router, post
 from litestar.params import JSONBody
 
-from api.identity import WITH_ACCOUNT, CurrentUser
+from api.identity import CurrentUser, account_guard
 from api.openapi import BEARER
 from api.problems import raises
 from api.resources import Db
@@ -21,7 +21,7 @@ from core.errors import InvalidInputError, NotAllowedError, NotFoundError
     tags=["Operations"],
     security=BEARER,
     status_code=200,
-    dependencies=WITH_ACCOUNT,
+    guards=[account_guard],
     responses=raises(NotFoundError, NotAllowedError, InvalidInputError, body=True),
 )
 async def create_estimate(

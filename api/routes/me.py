@@ -4,7 +4,7 @@ import datetime as dt
 
 from litestar import Router, get
 
-from api.identity import WITH_ACCOUNT, CurrentUser
+from api.identity import CurrentUser, account_guard
 from api.openapi import BEARER
 from api.problems import raises
 from api.resources import Db
@@ -19,7 +19,7 @@ from core.people import service
     summary="Who am I, and what can I spend",
     tags=["Me"],
     security=BEARER,
-    dependencies=WITH_ACCOUNT,
+    guards=[account_guard],
     responses=raises(NotAllowedError, NotFoundError),
 )
 async def get_me(user: CurrentUser, db: Db) -> Me:

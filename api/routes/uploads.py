@@ -13,7 +13,7 @@ from api.http import multipart
 from api.http.once import ONCE_ERRORS, REPLAYED_HEADER, OnceKey
 from api.http.pages import NEWEST_FIRST, AskedPage, Page, read_page
 from api.http.wait import WAIT_HEADERS, AskedWait, Wait
-from api.identity import WITH_ACCOUNT, CurrentUser, User
+from api.identity import CurrentUser, User, account_guard
 from api.openapi import BEARER
 from api.problems import raises
 from api.resources import AppResources, Resources
@@ -62,7 +62,7 @@ _WAIT = (
     status_code=202,
     request_max_body_size=multipart.BODY_BYTES_MAX,
     operation_class=multipart.FileOperation,
-    dependencies=WITH_ACCOUNT,
+    guards=[account_guard],
     response_headers=_HEADERS,
     responses={201: _READY}
     | raises(
@@ -99,7 +99,7 @@ async def create_upload(
     security=BEARER,
     status_code=201,
     response_headers=[_LOCATION, REPLAYED_HEADER],
-    dependencies=WITH_ACCOUNT,
+    guards=[account_guard],
     responses=raises(
         UnsupportedMediaError,
         PayloadTooLargeError,
