@@ -367,6 +367,12 @@ begin
   end if;
   if v_order.state not in ('created', 'open', 'processing', 'expired')
     or v_order.asked_at > app.clock_now() - interval '1 second'
+    or exists (
+      select
+      from app.outbox
+      where job = 'payment.sync'
+        and dedupe_key = p_order_id::text
+        and failures <> '{}')
   then
     return;
   end if;
@@ -374,7 +380,8 @@ begin
     'payment.sync', jsonb_build_object('order_id', p_order_id), p_order_id::text, 'interactive');
 end $$;
 comment on function app.request_order_sync is
-$$Wants an order that has not ended synced; a moment after the last fetch at the earliest.
+$$Wants an order that has not ended synced; a moment after the last fetch at the earliest. Who looks
+knows no news, so a sync that has failed and backs off is not hurried.
 Errors: JS401, JS404.$$;
 
 create function app.settle_order(p_order_id uuid)

@@ -62,6 +62,22 @@ async def test_the_landing_page_brings_what_the_webhook_did_not(
     assert not await ada.request_sync(order), "a paid order wants no sync"
 
 
+async def test_a_page_that_asks_again_and_again_hurries_no_sync_that_backs_off(
+    payments: PaymentsHarness, ada: DirectBuyer
+) -> None:
+    """Else each look at it is a call of a provider in trouble, and uses up an attempt."""
+    order = await ada.order()
+    assert await ada.request_sync(order)
+    payments.database.rows(
+        "update app.outbox set failures = '{\"error\": 3}', due_at = now() + interval '1 minute'"
+    )
+    assert await ada.request_sync(order)
+    task = payments.database.row(
+        "select wanted, due_at > now() + interval '30 s' as waits from app.outbox"
+    )
+    assert task == {"wanted": 1, "waits": True}
+
+
 async def test_a_lost_webhook_is_healed_by_the_schedule(
     payments: PaymentsHarness, ada: DirectBuyer
 ) -> None:
