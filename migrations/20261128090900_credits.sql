@@ -53,7 +53,7 @@ create table app.reservations (
   created_at timestamptz not null default app.now(),
   resolved_at timestamptz,
   constraint reservations_subject unique (subject_id, purpose),
-  constraint reservations_purpose check (purpose in ('run', 'late_image', 'batch')),
+  constraint reservations_purpose check (purpose in ('run', 'late_image')),
   constraint reservations_amount_positive check (amount > 0),
   constraint reservations_state check (state in ('pending', 'confirmed', 'refunded')),
   constraint reservations_resolved check ((state = 'pending') = (resolved_at is null)),
@@ -799,11 +799,7 @@ Locks: none of its own.$$;
 reset role;
 revoke create on schema app from jewelshot_ledger;
 
-grant execute on function
-  app.grant_credits(uuid, bigint, text, text, timestamptz, text, text, text),
-  app.reverse_credits(uuid, bigint, text, text, text),
-  app.expire_credits(integer)
-  to jewelshot_worker;
+grant execute on function app.expire_credits(integer) to jewelshot_worker;
 grant execute on function app.adjust_credits(uuid, bigint, text, text) to jewelshot_admin;
 
 create trigger ledger_transfers_seal

@@ -4,7 +4,6 @@ The money itself moves in SQL functions only. Users write through `app.start_gen
 """
 
 import uuid
-from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -19,7 +18,6 @@ from core.credits.types import (
     Lot,
     Overview,
     Position,
-    Source,
 )
 from core.db import Connection, fetch_one
 from core.errors import NotFoundError
@@ -72,56 +70,6 @@ async def list_entries(
         entries.append(entry)
         balance = entry.position.balance
     return entries
-
-
-async def grant_credits(
-    conn: Connection,
-    user_id: uuid.UUID,
-    amount: int,
-    source: Source,
-    key: str,
-    *,
-    expires_at: datetime | None = None,
-    reference: str | None = None,
-    note: str | None = None,
-) -> uuid.UUID:
-    """Give credits as a new lot, after paying debt; the lot's id. For the worker.
-
-    Raises: NotFoundError, InvalidInputError, MoneyInvariantError (key reused with other terms).
-    Replay: the same key and terms return the same lot.
-    """
-    row = await fetch_one(
-        conn,
-        "select app.grant_credits(%s, %s, %s, %s, %s, %s, 'system', %s) as lot_id",
-        (user_id, amount, source.value, key, expires_at, reference, note),
-    )
-    assert row is not None
-    lot_id: uuid.UUID = row["lot_id"]
-    return lot_id
-
-
-async def reverse_credits(
-    conn: Connection,
-    user_id: uuid.UUID,
-    amount: int,
-    key: str,
-    *,
-    reference: str | None = None,
-    note: str | None = None,
-) -> int:
-    """Undo a purchase whose money went back; the debt afterwards. For the worker.
-
-    The lots of `reference` go first, then the others; what was spent becomes debt.
-    Raises: NotFoundError, InvalidInputError, MoneyInvariantError.
-    Replay: the same key and amount do nothing more.
-    """
-    row = await fetch_one(
-        conn,
-        "select app.reverse_credits(%s, %s, %s, %s, %s) as debt",
-        (user_id, amount, key, reference, note),
-    )
-    assert row is not None
-    return int(row["debt"])
 
 
 async def adjust_credits(

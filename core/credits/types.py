@@ -29,7 +29,6 @@ class Source(StrEnum):
 class Purpose(StrEnum):
     RUN = "run"
     LATE_IMAGE = "late_image"
-    BATCH = "batch"
 
 
 class Balance(msgspec.Struct, frozen=True):

@@ -146,12 +146,6 @@ select app.adjust_credits($1, $2, $3, $4) as balance;
 -- from core.credits.service
 select app.expire_credits($1) as expired;
 
--- from core.credits.service
-select app.grant_credits($1, $2, $3, $4, $5, $6, 'system', $7) as lot_id;
-
--- from core.credits.service
-select app.reverse_credits($1, $2, $3, $4, $5) as debt;
-
 -- from core.db
 select current_setting('app.wakeups', true) as note; commit;
 

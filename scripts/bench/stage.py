@@ -109,8 +109,3 @@ def request_scenes(product: Product, people: Sequence[Person], count: int) -> No
         )
     )
     assert load.statuses == {202: count}, load.statuses
-
-
-def tune_models(product: Product, **tuning: object) -> None:
-    """Changes the sandbox's models while it runs, as PATCH /__control/config takes it."""
-    httpx.patch(f"{product.fal_url}/__control/config", json=tuning).raise_for_status()

@@ -107,7 +107,7 @@ def test_a_crossing_is_told_once(ledger: Ledger, database: TestDatabase) -> None
 
     def confirming(subject: uuid.UUID) -> Work:
         def work(conn: Conn) -> None:
-            conn.execute("select app.confirm(%s, 'batch', %s)", (person, subject))
+            conn.execute("select app.confirm(%s, 'late_image', %s)", (person, subject))
 
         return work
 

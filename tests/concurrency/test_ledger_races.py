@@ -101,8 +101,8 @@ def test_one_reservation_ends_once(ledger: Ledger) -> None:
         user = ledger.user(10)
         subject = ledger.reserve(user, 4)
         works = [
-            *[call("select app.confirm(%s, 'batch', %s)", user, subject)] * 10,
-            *[call("select app.refund(%s, 'batch', %s)", user, subject)] * 10,
+            *[call("select app.confirm(%s, 'late_image', %s)", user, subject)] * 10,
+            *[call("select app.refund(%s, 'late_image', %s)", user, subject)] * 10,
         ]
         results = race(ledger.url, shuffled(works, seed))
         assert [result for result in results if result is True] == [True]
@@ -139,12 +139,13 @@ def test_everything_at_once(ledger: Ledger) -> None:
     for number, user in enumerate(people):
         ledger.grant(user, 30)
         held = [ledger.reserve(user, 3) for _ in range(4)]
-        works += [call("select app.confirm(%s, 'batch', %s)", user, held[0])] * 2
-        works += [call("select app.refund(%s, 'batch', %s)", user, held[1])] * 2
-        works += [call("select app.confirm(%s, 'batch', %s)", user, held[2])]
-        works += [call("select app.refund(%s, 'batch', %s)", user, held[2])]
+        works += [call("select app.confirm(%s, 'late_image', %s)", user, held[0])] * 2
+        works += [call("select app.refund(%s, 'late_image', %s)", user, held[1])] * 2
+        works += [call("select app.confirm(%s, 'late_image', %s)", user, held[2])]
+        works += [call("select app.refund(%s, 'late_image', %s)", user, held[2])]
         works += [
-            call("select app.reserve(%s, 1, 'batch', gen_random_uuid())", user) for _ in range(3)
+            call("select app.reserve(%s, 1, 'late_image', gen_random_uuid())", user)
+            for _ in range(3)
         ]
         works += [call("select app.grant_credits(%s, 5, 'gift', %s)", user, f"g{number}")] * 2
         works += [call("select app.reverse_credits(%s, 9, %s, 'pi')", user, f"r{number}")] * 2

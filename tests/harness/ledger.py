@@ -174,14 +174,14 @@ class Ledger:
     ) -> uuid.UUID:
         """A reservation without a generation; its subject."""
         subject = subject_id or uuid.uuid4()
-        self.value("select app.reserve(%s, %s, 'batch', %s)", user_id, amount, subject)
+        self.value("select app.reserve(%s, %s, 'late_image', %s)", user_id, amount, subject)
         return subject
 
     def confirm(self, user_id: uuid.UUID, subject_id: uuid.UUID) -> bool:
-        return bool(self.value("select app.confirm(%s, 'batch', %s)", user_id, subject_id))
+        return bool(self.value("select app.confirm(%s, 'late_image', %s)", user_id, subject_id))
 
     def refund(self, user_id: uuid.UUID, subject_id: uuid.UUID) -> bool:
-        return bool(self.value("select app.refund(%s, 'batch', %s)", user_id, subject_id))
+        return bool(self.value("select app.refund(%s, 'late_image', %s)", user_id, subject_id))
 
     def reverse(
         self, user_id: uuid.UUID, amount: int, key: str, reference: str | None = None

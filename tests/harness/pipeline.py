@@ -184,15 +184,12 @@ class PipelineHarness:
         answer = await self.fal.post("/__control/faults", json=body)
         assert answer.status_code == 200, answer.text
 
-    async def heal(self) -> None:
-        await self.fal.delete("/__control/faults")
-
     async def tune(self, **changes: Any) -> None:
         answer = await self.fal.patch("/__control/config", json=changes)
         assert answer.status_code == 200, answer.text
 
     async def paid_calls(self) -> list[dict[str, Any]]:
-        """What the provider has accepted, by its own book."""
+        """What the provider has accepted, by its own ledger."""
         calls: list[dict[str, Any]] = (await self.fal.get("/__control/ledger")).json()["calls"]
         return calls
 

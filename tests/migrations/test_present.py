@@ -160,7 +160,7 @@ def test_a_draft_leads_there_and_back(
 ) -> None:
     edit("credits", "if coalesce(p_amount, 0) <= 0 then", "if coalesce(p_amount, 0) < 1 then")
     edit("credits", "$$Errors: JS422 for", "$$It is positive. Errors: JS422 for")
-    worker = "(integer)\n  to jewelshot_worker"
+    worker = "app.expire_credits(integer) to jewelshot_worker"
     edit("credits", worker, f"{worker}, jewelshot_admin")
     edit("uploads", "reset role;", _NEW_FUNCTION)
     edit("uploads", "  using (user_id =", "  using (held_at is null and user_id =")

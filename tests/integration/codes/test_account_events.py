@@ -99,7 +99,7 @@ def test_a_refused_transaction_leaves_no_event(ledger: Ledger, database: TestDat
     user = ledger.user(10)
     subject = ledger.reserve(user, 10)
     with connect(database.superuser_url) as conn, conn.transaction(force_rollback=True):
-        conn.execute("select app.confirm(%s, 'batch', %s)", (user, subject))
+        conn.execute("select app.confirm(%s, 'late_image', %s)", (user, subject))
     assert events(ledger, user) == []
     with refused("JS409"):
         ledger.refund(user, subject)

@@ -407,9 +407,9 @@ def test_nobody_moves_money_by_hand(ledger: Ledger, database: TestDatabase, role
     user = ledger.user(5)
     subject = ledger.reserve(user, 1)
     statements = [
-        f"select app.reserve('{user}', 1, 'batch', gen_random_uuid())",
-        f"select app.confirm('{user}', 'batch', '{subject}')",
-        f"select app.refund('{user}', 'batch', '{subject}')",
+        f"select app.reserve('{user}', 1, 'late_image', gen_random_uuid())",
+        f"select app.confirm('{user}', 'late_image', '{subject}')",
+        f"select app.refund('{user}', 'late_image', '{subject}')",
         f"select app.grant_credits('{user}', 5, 'gift', 'mine')",
         f"select app.reverse_credits('{user}', 5, 'mine', null)",
         f"select app.claw_back('{user}', 5, 'adjust', 'adjustments', 'k', null, 'me', null)",

@@ -49,7 +49,7 @@ CHANGES: dict[str, list[str]] = {
 WORDS = {
     "source": ["purchase", "signup", "promo", "gift", "referral", "adjustment"],
     "state": ["pending", "confirmed", "refunded"],
-    "purpose": ["run", "late_image", "batch"],
+    "purpose": ["run", "late_image"],
     "kind": ["grant", "reserve", "confirm", "refund", "expire", "reverse", "adjust"],
     "debit": ["available", "reserved", "debt", "sales", "signup", "promo", "adjustments"],
     "credit": ["available", "reserved", "debt", "usage", "expired", "sales", "adjustments"],

@@ -84,9 +84,6 @@ class Fal:
         self.wait_completed(ticket, seconds)
         return self.http.get(ticket["response_url"])
 
-    def wait_running(self, ticket: Mapping[str, Any]) -> None:
-        wait_for(lambda: self.http.get(ticket["status_url"]).json()["status"] == "IN_PROGRESS")
-
     def cancel(self, ticket: Mapping[str, Any]) -> httpx.Response:
         return self.http.put(ticket["cancel_url"])
 
