@@ -4,7 +4,7 @@ from types import ModuleType
 
 from litestar import Router
 
-from api.pages import assets, problems
+from api.pages import assets
 from api.pages import checkout as checkout_page
 from api.pages import confirm as confirm_page
 from api.routes import (
@@ -20,6 +20,7 @@ from api.routes import (
     operations,
     packs,
     payments,
+    problems,
     refunds,
     uploads,
 )

@@ -24,7 +24,7 @@ from api.schemas.generations import (
 )
 from core.changes import Change
 from core.credits.errors import InsufficientCreditsError
-from core.db import Connection, Database, Scope
+from core.db import Connection, Scope
 from core.errors import (
     ConflictError,
     GoneError,
@@ -141,23 +141,21 @@ async def get_generation(
 ) -> GenerationView:
     if wait.seconds:
         await wait_until_finished(resources, user.scope, generation_id, wait)
-    view = await _full_view(resources.db, user.scope, generation_id)
+    view = await resources.db.run(lambda conn: _full_view(conn, generation_id), scope=user.scope)
     wait.tell(is_settled=view.finished_at is not None)
     return view
 
 
-async def _full_view(db: Database, scope: Scope, generation_id: uuid.UUID) -> GenerationView:
-    async def work(conn: Connection) -> GenerationView:
-        generation = await service.get(conn, generation_id)
-        return view_of(
-            generation,
-            timeline=await service.timeline(conn, generation_id),
-            late_image=await service.find_late_image(conn, generation_id)
-            if generation.is_finished
-            else None,
-        )
-
-    return await db.run(work, scope=scope)
+async def _full_view(conn: Connection, generation_id: uuid.UUID) -> GenerationView:
+    """Raises: NotFoundError."""
+    generation = await service.get(conn, generation_id)
+    return view_of(
+        generation,
+        timeline=await service.timeline(conn, generation_id),
+        late_image=await service.find_late_image(conn, generation_id)
+        if generation.is_finished
+        else None,
+    )
 
 
 @post(
@@ -174,12 +172,13 @@ async def _full_view(db: Database, scope: Scope, generation_id: uuid.UUID) -> Ge
 async def cancel_generation(
     user: CurrentUser, resources: AppResources, generation_id: FromPath[uuid.UUID]
 ) -> GenerationView:
-    async def work(conn: Connection) -> Change:
-        return await service.cancel(conn, generation_id)
+    async def cancel(conn: Connection) -> tuple[Change, GenerationView]:
+        change = await service.cancel(conn, generation_id)
+        return change, await _full_view(conn, generation_id)
 
-    change = await resources.db.run(work, scope=user.scope)
+    change, view = await resources.db.run(cancel, scope=user.scope)
     await resources.changes.publish(change)
-    return await _full_view(resources.db, user.scope, generation_id)
+    return view
 
 
 @post(

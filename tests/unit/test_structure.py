@@ -268,6 +268,22 @@ def test_no_route_speaks_sql() -> None:
     assert wrong == []
 
 
+def test_routes_leave_keys_pages_waits_and_tasks_to_others() -> None:
+    """They are api/http's, and later work is woken by the transaction that adds it."""
+    machinery = re.compile(
+        r"\bidempotency\b|next_cursor|\blimit \+ 1\b|\"(?:Prefer|Idempotency-Key|Retry-After)\""
+        r"|Preference-Applied|\basyncio\.sleep\(|core\.tasks\.(?:outbox|wakeups)|\.queue\b"
+    )
+    found = [
+        f"{module}: {line.strip()}"
+        for module, path in sources("api")
+        if module.startswith(("api.routes", "api.pages"))
+        for line in path.read_text().splitlines()
+        if machinery.search(line)
+    ]
+    assert found == []
+
+
 # --- migrations ------------------------------------------------------------------------------
 
 
