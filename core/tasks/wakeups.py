@@ -7,6 +7,7 @@ tasks of a set that was too large to name. This is the one module that may impor
 """
 
 import asyncio
+import contextlib
 import time
 import uuid
 from collections.abc import Sequence
@@ -77,9 +78,11 @@ class TaskQueue:
         return await loop.run_in_executor(self._thread, self._push, tasks)
 
     def wake(self, note: str) -> None:
-        """Sends what a committed transaction noted, without anybody waiting for Redis."""
+        """Sends what a committed transaction noted, without anybody waiting for Redis. Raises
+        nothing: what is lost is sent by the relay."""
         if time.monotonic() >= self._paused_until and (tasks := read_note(note)):
-            self._thread.submit(self._push, tasks)
+            with contextlib.suppress(RuntimeError):  # closed: the process ends
+                self._thread.submit(self._push, tasks)
 
     def _push(self, tasks: Sequence[DueTask]) -> bool:
         try:

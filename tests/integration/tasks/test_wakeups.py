@@ -99,6 +99,21 @@ async def test_a_note_of_a_savepoint_that_was_taken_back_is_taken_back(waked: Wa
     assert [await waked.db.run(work)] == waked.ids
 
 
+async def test_a_queue_that_is_closed_takes_nothing_back(
+    settings: Settings, database: TestDatabase
+) -> None:
+    """The transaction is committed by then, and who asked for it is to hear so."""
+    queue = TaskQueue(settings)
+    await queue.close()
+    db = Database(database.superuser_url, pool_size=1, name="wakes", wake=queue.wake)
+    await db.open()
+    try:
+        task_id = await db.run(lambda conn: add(conn, "a"))
+    finally:
+        await db.close()
+    assert database.row("select id from app.outbox")["id"] == task_id
+
+
 async def test_a_wake_up_reaches_redis(settings: Settings, database: TestDatabase) -> None:
     queue = TaskQueue(settings)
     db = Database(database.superuser_url, pool_size=1, name="wakes", wake=queue.wake)
