@@ -1,7 +1,7 @@
-"""The change feed: after a commit, one small message says which generation changed.
+"""The change feed: after a commit, one small message names the generation that changed.
 
-A message is a hint: lost ones are found by whoever waits, by reading the row again. Postgres is
-the truth; Redis only makes it quick.
+Messages may be lost: waiters also read the row again by themselves. PostgreSQL decides; Redis only
+makes it quick.
 """
 
 import asyncio
@@ -54,11 +54,11 @@ class ChangePublisher:
 
 
 class ChangeHub:
-    """One subscription a process; whoever waits for a generation is woken by its id.
+    """One subscription a process; it wakes the waiters of a generation by its id.
 
-    While Redis is away nobody is woken and every waiter reads the row itself, each
-    `recheck_seconds`: slower, never wrong. A message may also be lost while it is there, so every
-    waiter reads now and then.
+    While Redis is unavailable it wakes none, and every waiter reads the row itself every
+    `recheck_seconds`: slower, never wrong. A message may also be lost while Redis is available, so
+    every waiter reads the row from time to time.
     """
 
     _RECHECK_SECONDS = 1.0
@@ -107,13 +107,13 @@ class ChangeHub:
                     async for message in subscription.listen():
                         if message["type"] == "subscribe":
                             self._is_connected = True
-                            self._wake_all()  # what changed meanwhile was not heard
+                            self._wake_all()  # changes in between had no message
                         elif message["type"] == "message":
                             self._wake(message["data"])
             except (RedisError, OSError) as error:
                 log.info("changes.subscription_lost", error=type(error).__name__)
             self._is_connected = False
-            self._wake_all()  # from now on they read for themselves
+            self._wake_all()  # from now on waiters read the row by themselves
             await asyncio.sleep(self._RECONNECT_SECONDS)
 
     def _wake(self, data: bytes) -> None:

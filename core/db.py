@@ -59,7 +59,7 @@ ANONYMOUS = Scope(role="jewelshot_user", claims={}, statement_timeout="3s")
 class Database:
     """One pool of one login role.
 
-    `wake` gets what a committed transaction noted of the tasks it added; see core/tasks/wakeups.py.
+    `wake` gets the note of the tasks that a committed transaction added; see core/tasks/wakeups.py.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class Database:
     ) -> AsyncIterator[Connection]:
         """One scoped transaction without the replay of `run`."""
         try:
-            # The pool's own context takes the transaction back when anything raises.
+            # The pool's own context rolls the transaction back when anything raises.
             async with self._pool.connection() as conn:
                 await conn.execute(_begin(scope, snapshot=snapshot))
                 yield conn
@@ -155,7 +155,7 @@ def _begin(scope: Scope | None, *, snapshot: bool) -> sql.Composed:
 
 @contextlib.asynccontextmanager
 async def savepoint(conn: Connection) -> AsyncIterator[None]:
-    """What raises within it takes back what it wrote; the transaction goes on."""
+    """An error within it rolls back what it wrote; the transaction goes on."""
     async with conn.transaction():
         yield
 
@@ -164,7 +164,7 @@ _CONTENTION = frozenset({"40001", "40P01", "55P03"})  # serialization, deadlock,
 
 
 def may_pass(error: BaseException) -> bool:
-    """True where the database is away, full, or chose this transaction in a deadlock."""
+    """True where the database is unavailable or full, or ended this transaction in a deadlock."""
     if isinstance(error, PoolTimeout | TooManyRequests):
         return True
     return isinstance(error, psycopg.OperationalError) and (

@@ -2,7 +2,7 @@
 
 Here are the base and what belongs to no noun; a noun's own errors stand in its `errors.py`.
 api/problems.py maps each class to a problem document, core/sql_errors.py knows which one a SQL
-function raised, and the runner of jobs asks a class what it means for a task (`in_jobs`).
+function raised, and the runner of tasks reads from a class what it means for a task (`in_jobs`).
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ class FailureKind(StrEnum):
     ERROR = "error"
     """An attempt of the job."""
     ABSENT = "absent"
-    """A vendor or a service is away: that uses up nobody's attempts."""
+    """A vendor or a service is unavailable: this uses up no attempt."""
 
 
 class Reason(StrEnum):
@@ -53,13 +53,13 @@ class DomainError(Exception):
     A subclass declares its fields like a dataclass; they are keywords of its constructor, are set
     once, and make its equality and its text. Only they are frozen: Python itself sets
     `__traceback__`, `__cause__` and notes on an error that is on its way. What stands in a field
-    may be shown to whoever asked and written to a log, so no secret ever does.
+    may be shown to the caller and written to a log, so no secret ever does.
     """
 
     sqlstate: ClassVar[str | None] = None
     in_jobs: ClassVar[InJobs]
     failure_kind: ClassVar[FailureKind] = FailureKind.ERROR
-    speaks_for: ClassVar[tuple[Reason, ...]] = ()
+    for_reasons: ClassVar[tuple[Reason, ...]] = ()
     """The reasons that SQL writes for this class, where it shares the SQLSTATE of its base."""
     field_names: ClassVar[tuple[str, ...]] = ()
 
@@ -135,7 +135,7 @@ class InputReason(Reason):
 
 
 class WebhookReason(Reason):
-    """Why a webhook is not taken."""
+    """Why a webhook is refused."""
 
     HEADER = "webhook_header"
     NOT_AN_EVENT = "webhook_not_an_event"
@@ -164,7 +164,7 @@ class NotFoundError(DomainError):
 class ConflictError(DomainError):
     """The thing is not in a state that allows this.
 
-    In a job it says that somebody else moved the thing meanwhile: the next attempt reads its
+    In a job it means that another process changed the thing meanwhile: the next attempt reads its
     state anew and usually finds nothing left to do.
     """
 
@@ -257,7 +257,7 @@ class RateLimitedError(DomainError):
 class RetryableError(Exception):
     """A task failed for a reason that may pass: it is tried again with backoff.
 
-    Whoever raises it says `kind=FailureKind.ABSENT` where a vendor or a service did not answer.
+    Raise it with `kind=FailureKind.ABSENT` where a vendor or a service did not answer.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What is alive and what lags, noun by noun, as the database tells it; and its figures."""
+"""Checks and figures of all nouns, read from the database."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,13 +32,13 @@ async def get_schema_version(conn: Connection) -> str | None:
 async def list_checks(
     conn: Connection, nouns: Sequence[Noun[Any]], settings: Settings
 ) -> list[Check]:
-    """What each noun says of itself; one statement a noun."""
+    """The checks of each noun; one statement a noun."""
     checks: list[Check] = []
     for noun in nouns:
         if noun.health is not None:
             row = await fetch_one(conn, noun.health.query)
             assert row is not None
-            checks += noun.health.judge(row, settings)
+            checks += noun.health.check(row, settings)
     return checks
 
 

@@ -1,7 +1,7 @@
 """`Idempotency-Key`: the answer of a request is stored in the transaction of its effect.
 
-Twenty clients with one key execute once: the others are told at once to come back (409 with
-Retry-After), and then get the stored answer. Kept 24 hours, per user and route.
+Twenty requests with one key execute once: the others are answered 409 with Retry-After at once,
+and later get the stored answer. Kept 24 hours, per user and route.
 Source: draft-ietf-httpapi-idempotency-key-header.
 """
 
@@ -56,6 +56,6 @@ async def store(
     )
 
 
-async def forget_expired(conn: Connection) -> None:
+async def delete_expired(conn: Connection) -> None:
     """Answers older than a day. For the worker."""
     await conn.execute("delete from app.idempotency_keys where expires_at <= app.now()")

@@ -1,7 +1,7 @@
 """The keys that another service publishes, as a JWK set (RFC 7517), for one process.
 
-It knows when a set is asked for and how long one is good. What the keys are, and what is signed
-with them, is its owner's to know.
+It decides when a set is fetched and how long one may be used. Its owner decides what the keys are
+and what they sign.
 """
 
 import asyncio
@@ -39,12 +39,12 @@ class KeySet(Generic[Keys]):
         now: Callable[[], float] = time.time,
     ) -> None:
         """`what` names the set in errors and logs. `read` makes keys of the set's entries; a
-        ValueError of it says that the set is of no use.
+        ValueError means that the set cannot be used.
 
         A set older than `fresh_seconds` still serves while a new one is fetched in the background,
-        one older than `usable_seconds` does not. Without any, it is asked for every
-        `retry_seconds`; because of a signature that no known key made, every `refetch_seconds`:
-        a forger must not make us ask at will.
+        one older than `usable_seconds` does not. Without any, it is fetched every
+        `retry_seconds`; because of a signature that no known key made, every `refetch_seconds`,
+        so that forged signatures cause no unlimited requests.
         """
         self._http = http
         self._url = url
@@ -67,7 +67,7 @@ class KeySet(Generic[Keys]):
         if keys is not None:
             return keys
         async with self._lock:
-            if self._age() >= self._usable_seconds and self._may_ask(self._retry_seconds):
+            if self._age() >= self._usable_seconds and self._may_fetch(self._retry_seconds):
                 await self._fetch()
             if self._keys is None or self._age() >= self._usable_seconds:
                 raise TemporarilyUnavailableError(what=self._what)
@@ -78,14 +78,14 @@ class KeySet(Generic[Keys]):
         age = self._age()
         if self._keys is None or age >= self._usable_seconds:
             return None
-        if age > self._fresh_seconds and self._may_ask(self._refetch_seconds):
+        if age > self._fresh_seconds and self._may_fetch(self._refetch_seconds):
             self._fetch_in_background()
         return self._keys
 
     async def get_newer(self, seen: Keys) -> Keys:
-        """Another set than `seen`, if it may be asked for; whoever waits shares the answer."""
+        """Another set than `seen`, if it may be fetched; all waiters share the answer."""
         async with self._lock:
-            if self._keys is seen and self._may_ask(self._refetch_seconds):
+            if self._keys is seen and self._may_fetch(self._refetch_seconds):
                 await self._fetch()
             return seen if self._keys is None else self._keys
 
@@ -97,7 +97,7 @@ class KeySet(Generic[Keys]):
     def _age(self) -> float:
         return self._now() - self._fetched_at
 
-    def _may_ask(self, pause_seconds: float) -> bool:
+    def _may_fetch(self, pause_seconds: float) -> bool:
         return self._now() - self._tried_at >= pause_seconds
 
     def _fetch_in_background(self) -> None:

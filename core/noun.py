@@ -1,7 +1,7 @@
-"""What a noun brings to the whole. Each lists it in its own `noun.py`; core/nouns.py lists them.
+"""What a noun brings to worker, health, figures and proofs: one `Noun` in its own `noun.py`.
 
-Whoever adds a noun writes its folder and one line in core/nouns.py: the worker finds its jobs
-there, the API its health and figures, and the proof of the whole database its proofs.
+A new noun is a folder and one line in core/nouns.py. From there the worker finds its jobs, the
+API its health and figures, and `reconcile` its proofs.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ JobT_co = TypeVar("JobT_co", covariant=True)
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One line of /readyz: work is accepted while it is not well, and done later."""
+    """One line of /readyz. While it is not well, work is accepted and done later."""
 
     name: str
     is_well: bool
@@ -25,11 +25,11 @@ class Check(msgspec.Struct, frozen=True):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Health:
-    """Cheap: it is asked every few seconds by every balancer."""
+    """Cheap: every load balancer requests it every few seconds."""
 
     query: str
     """One statement, of one row."""
-    judge: Callable[[Mapping[str, Any], Settings], Sequence[Check]]
+    check: Callable[[Mapping[str, Any], Settings], Sequence[Check]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

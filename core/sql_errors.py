@@ -69,7 +69,7 @@ def decode(sqlstate: str | None, detail: str | None) -> DomainError | None:
     written = msgspec.json.decode(detail or "{}", type=dict[str, Any])
     word = written.get("reason")
     # The class of the SQLSTATE comes first; one below it speaks for some reasons.
-    cls = next((found for found in classes if word in found.speaks_for), classes[0])
+    cls = next((found for found in classes if word in found.for_reasons), classes[0])
     read = msgspec.convert(written, _WIRE_TYPES[cls])
     fields = {name: getattr(read, name) for name in cls.field_names}
     if word is not None:

@@ -1,4 +1,4 @@
-"""What admins look at: people with their balances, and what admins did."""
+"""People with their balances, and the audit log, for admins."""
 
 import uuid
 from datetime import datetime

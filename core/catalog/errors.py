@@ -1,4 +1,4 @@
-"""What stands in the way of an order from the catalogue."""
+"""Why a run of an operation of the catalogue is refused."""
 
 from core.errors import Reason
 

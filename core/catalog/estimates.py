@@ -29,7 +29,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def missing_credits(self) -> int:
-        """What would have to come in: debt is paid first."""
+        """How many credits the user lacks; debt is paid first."""
         return max(0, self.total_credits + self.account.debt - self.account.available)
 
 

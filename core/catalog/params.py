@@ -1,6 +1,6 @@
 """Parameters of an operation, checked against the catalogue's JSON schema (draft 2020-12).
 
-The schemas are ours; the parameters are a stranger's. Errors say in plain words what to change.
+The schemas are ours; the parameters come from the client. Errors name what to change.
 """
 
 import functools
@@ -123,7 +123,7 @@ def _complete(schema: Mapping[str, Any], given: dict[str, Any]) -> dict[str, Any
     for name, rule in schema.get("properties", {}).items():
         if name in given:
             value = given[name]
-            # JSON has one kind of number; 2.0 is a whole one.
+            # JSON has one type of number; 2.0 counts as an integer.
             is_whole = rule.get("type") == "integer" and isinstance(value, float)
             complete[name] = int(value) if is_whole else value
         elif "default" in rule:

@@ -1,7 +1,7 @@
-"""The catalogue: the active version of each operation, remembered by each process for a moment.
+"""The catalogue: the active version of each operation, cached by each process for seconds.
 
-Prices are charged by the database from its own rows; what is remembered here is for reading and
-for checking parameters.
+The database charges prices from its own rows; the cache is for reading and for checking
+parameters.
 """
 
 import time
@@ -30,7 +30,7 @@ class _Memory(msgspec.Struct, frozen=True):
     operations: dict[str, Operation]
 
 
-# By database, because one process may speak to several.
+# By database, because one process may use several.
 _remembered: dict[tuple[str, int, str], _Memory] = {}
 
 

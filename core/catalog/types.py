@@ -18,7 +18,7 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Preset(msgspec.Struct, frozen=True):
-    """A scene in prepared words."""
+    """A prepared scene: the words of a prompt under a slug."""
 
     slug: str
     title: str
@@ -43,5 +43,5 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def typical_seconds(self) -> float:
-        """How long the provider's models usually need, together."""
+        """How long the models of all steps usually take, together."""
         return sum(step.typical_seconds for step in self.steps)

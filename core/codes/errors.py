@@ -1,4 +1,4 @@
-"""Why a promo or gift code is not taken."""
+"""Why a promo or gift code is refused."""
 
 import datetime as dt
 import uuid
@@ -39,6 +39,6 @@ class CodesShownOnceError(ConflictError):
     """The codes of this issue were made and shown; nobody can show them again."""
 
     in_jobs = InJobs.NEVER
-    speaks_for = (CodeReason.CODES_SHOWN_ONCE,)
+    for_reasons = (CodeReason.CODES_SHOWN_ONCE,)
 
     issue_id: uuid.UUID

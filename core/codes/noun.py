@@ -1,4 +1,4 @@
-"""What codes bring to the whole: see core/noun.py."""
+"""What codes bring to worker, health, figures and proofs: see core/noun.py."""
 
 from typing import Any
 

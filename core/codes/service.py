@@ -29,7 +29,7 @@ _ISSUES = uuid.UUID("3e699f02-a3dd-4cd0-a4cc-47789bc20c0a")
 
 
 def new_issue(count: int, *, actor: str, key: str | None) -> Issue:
-    """Codes that nobody has seen, to be kept by `create`. The same actor and key: the same id.
+    """New codes, to be stored by `create`. The same actor and key: the same id.
 
     Made outside the transaction, so that one that is run again keeps the same codes.
     """

@@ -16,7 +16,7 @@ GROUP = 4
 CHARACTERS = 16  # of 5 bits: 80 in all
 CODES_MAX = 500  # in one issue
 
-# What people and their programs put between the groups, hyphens and dashes of any kind.
+# What people and programs put between the groups: hyphens and dashes of any kind.
 _BETWEEN = re.compile(r"[\s\-_.\u00ad\u200b\u2010-\u2015\u2212]+")
 _LOOKALIKES = str.maketrans("OIL", "011")
 _WRITTEN = re.compile(f"(?:{BRAND})?([{ALPHABET}]{{{CHARACTERS}}})")
@@ -38,7 +38,7 @@ class CodeStatus(StrEnum):
 
 
 class PlainCode(msgspec.Struct, frozen=True):
-    """A code that was just made. `text` is for the admin's eyes and is kept nowhere."""
+    """A code that was just made. `text` is shown to the admin and stored nowhere."""
 
     id: uuid.UUID
     text: str
@@ -52,7 +52,7 @@ class PlainCode(msgspec.Struct, frozen=True):
 
 
 class KeptCode(msgspec.Struct, frozen=True):
-    """What is kept of a code: all of it but its text."""
+    """What is stored of a code: everything but its text."""
 
     id: uuid.UUID
     sha256: str

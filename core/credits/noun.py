@@ -1,4 +1,4 @@
-"""What credits bring to the whole: see core/noun.py."""
+"""What credits bring to worker, health, figures and proofs: see core/noun.py."""
 
 from typing import Protocol
 

@@ -9,7 +9,7 @@ from core.db import Connection, fetch_all, fetch_one
 
 LOTS_MAX = 500
 
-# A lot that is past its time is not spendable, though the hourly expiry may not have booked it yet.
+# A lot that is past its time is not spendable, though the hourly expiry may not have posted it yet.
 _BALANCE = """
 select account.available - coalesce((
     select sum(lot.remaining)

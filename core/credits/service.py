@@ -1,4 +1,4 @@
-"""Credits: what a user has, every line of how it came to that, and the writers for other parts.
+"""Credits: what a user has, and every entry of the ledger that led to it.
 
 The money itself moves in SQL functions only. Users write through `app.start_generation`.
 """
@@ -90,7 +90,7 @@ async def adjust_credits(
 
 
 async def expire_credits(conn: Connection, *, accounts_max: int) -> int:
-    """Book the expiry of lots that are past their time; the credits expired. For the worker."""
+    """Post the expiry of lots that are past their time; the credits expired. For the worker."""
     row = await fetch_one(conn, "select app.expire_credits(%s) as expired", (accounts_max,))
     assert row is not None
     return int(row["expired"])

@@ -1,4 +1,4 @@
-"""Which sentence tells a line of the ledger. The sentences themselves stand in core/words."""
+"""Which sentence describes a line of the ledger. The sentences themselves stand in core/words."""
 
 from core.credits.types import EntryFacts, EntryKind
 from core.words.say import say

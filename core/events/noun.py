@@ -1,4 +1,4 @@
-"""What events bring to the whole: see core/noun.py."""
+"""What events bring to worker, health, figures and proofs: see core/noun.py."""
 
 from typing import Protocol
 
@@ -17,7 +17,7 @@ class EventTools(Protocol):
 
 
 async def rotate(tools: EventTools, _: Task) -> Outcome:
-    """`events.rotate` {}: partitions of the months ahead; those that are over their time go."""
+    """`events.rotate` {}: makes partitions for the months ahead, drops those too old."""
     await tools.db.run(service.rotate)
     return DONE
 

@@ -1,4 +1,4 @@
-"""Keeping the table: a partition for each month, and none that is over its time."""
+"""The partitions of the table: one for each month, and none that is too old."""
 
 from core.db import Connection, fetch_one
 

@@ -1,6 +1,6 @@
 """Every way a generation ends without an image, once: its code, when it is chosen, its words.
 
-The code is stored and sent; the words are made of it when somebody reads them. SQL knows the
+The code is stored and sent; the sentence is looked up when it is shown. SQL knows the
 codes that it writes itself (`generations_ending` lists them all), and no sentence.
 """
 

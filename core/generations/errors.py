@@ -1,4 +1,4 @@
-"""What stands in the way of a generation."""
+"""Why a generation is refused."""
 
 import uuid
 
@@ -18,16 +18,16 @@ class AlreadyBoughtError(ConflictError):
     """The late image was bought before, as this generation."""
 
     in_jobs = InJobs.NEVER
-    speaks_for = (GenerationReason.ALREADY_BOUGHT,)
+    for_reasons = (GenerationReason.ALREADY_BOUGHT,)
 
     generation_id: uuid.UUID
 
 
 class WrongStateError(ConflictError):
-    """A generation cannot go from `state` to `wanted`: somebody else moved it."""
+    """A generation cannot go from `state` to `wanted`: another process changed it."""
 
     in_jobs = InJobs.BACKOFF
-    speaks_for = (GenerationReason.WRONG_STATE,)
+    for_reasons = (GenerationReason.WRONG_STATE,)
 
     state: str
     wanted: str

@@ -1,4 +1,4 @@
-"""One run, told from its rows: money, provider calls and states in the order of time."""
+"""One run explained from its rows: money, provider calls and states in the order of time."""
 
 import uuid
 from collections.abc import Callable, Iterator
@@ -83,7 +83,7 @@ def _lines(run: RunRows) -> list[Line]:
 
 
 def _money_lines(run: RunRows) -> Iterator[tuple[int, Line]]:
-    """Bookings carry the start of their transaction: the end's money belongs beside the end."""
+    """Transfers carry the start of their transaction, so those of the end are placed at the end."""
     finished_at = run.generation.finished_at
     for row in run.transfers:
         at = row.created_at
@@ -133,7 +133,7 @@ def _state_lines(run: RunRows) -> Iterator[tuple[int, Line]]:
 
 
 def _states_of_the_row(generation: RunRow) -> list[tuple[GenerationState, datetime]]:
-    """What a run's own row still says when its events are over their 90 days."""
+    """The states that the row itself shows, once its events are older than 90 days."""
     states = [(GenerationState.QUEUED, generation.created_at)]
     if generation.finished_at is not None:
         states.append((generation.state, generation.finished_at))

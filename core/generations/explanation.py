@@ -1,4 +1,4 @@
-"""One run explained: the rows that it is told from, and the lines that are told."""
+"""One run explained: the rows that the explanation reads, and its lines."""
 
 import uuid
 from datetime import datetime
@@ -19,7 +19,7 @@ class LineKind(StrEnum):
 
 
 class Outcome(StrEnum):
-    """What became of the money of a run."""
+    """Whether the credits of a run are reserved, charged or refunded."""
 
     RESERVED = "reserved"
     CHARGED = "charged"
@@ -64,7 +64,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that one run cost, gave back and asked of the provider. Units: whole credits."""
+    """What one run cost and refunded, and its provider calls. Units: whole credits."""
 
     generation_id: uuid.UUID
     operation: str

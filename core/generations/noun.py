@@ -1,4 +1,4 @@
-"""What generations bring to the whole: see core/noun.py."""
+"""What generations bring to worker, health, figures and proofs: see core/noun.py."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from core.settings import Settings
 from core.tasks.jobs import Fence, Job
 
 
-def _judge(row: Mapping[str, Any], _: Settings) -> list[Check]:
+def _check(row: Mapping[str, Any], _: Settings) -> list[Check]:
     facts = row["health"]
     return [
         Check(
@@ -24,7 +24,7 @@ def _judge(row: Mapping[str, Any], _: Settings) -> list[Check]:
 NOUN = Noun(
     name="generations",
     proofs=("select * from app.prove_generations()",),
-    health=Health(query="select app.generations_health() as health", judge=_judge),
+    health=Health(query="select app.generations_health() as health", check=_check),
     events=frozenset(
         {
             "generation.created",

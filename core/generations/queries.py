@@ -18,7 +18,7 @@ join app.operations as operation
 where generation.id = %s
 """
 
-# The line that set the credits aside carries the expiry that the lot had then.
+# The entry that reserved the credits carries the expiry that the lot had then.
 _RUN_TRANSFERS = """
 select entry.id as entry_id, entry.kind, entry.debit, entry.credit, entry.amount, entry.lot_id,
   lot.source, entry.lot_expires_at, entry.created_at,

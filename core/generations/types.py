@@ -58,7 +58,7 @@ class ResultImage(msgspec.Struct, frozen=True):
 
 
 class NewGeneration(msgspec.Struct, frozen=True):
-    """What is asked for; the id is minted before the transaction, so a retry finds itself done."""
+    """The request; its id is minted before the transaction, so a retry finds itself done."""
 
     operation: str
     upload_id: uuid.UUID

@@ -1,4 +1,4 @@
-"""Who is asking, and why they may not: words of ours, and of Supabase Auth as we pass them on."""
+"""Why a caller is refused: reasons of ours, and those of Supabase Auth as it spells them."""
 
 from core.errors import DomainError, InJobs, InvalidInputError, Reason
 

@@ -22,7 +22,7 @@ class SignInResult(msgspec.Struct, frozen=True):
 async def complete_sign_in(
     db: Database, tokens: TokenVerifier, session: SignedIn, *, network: str
 ) -> SignInResult:
-    """Open the account of whoever signed in, with the sign-up credits of a new person.
+    """Opens the account of the signed-in person, with the sign-up credits of a new one.
 
     Raises: BadCredentialsError for a token that the sign-in service should not have issued.
     """
@@ -34,7 +34,7 @@ async def complete_sign_in(
     try:
         opening = await db.run(work, scope=user_scope(claims.payload))
     except psycopg.OperationalError as error:
-        # The one-time link or the password was good and may not work twice: keep the session.
+        # The one-time link works only once, so the auth session is returned all the same.
         log.warning("accounts.not_opened", error=type(error).__name__)
         return SignInResult(claims, None)
     return SignInResult(claims, opening)

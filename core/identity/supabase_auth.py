@@ -1,7 +1,7 @@
 """Supabase Auth through its official client: sign-up, sign-in, sessions, recovery, second factor.
 
-One client object per call: it is stateful, and a shared one would mix up people. What the service
-refuses becomes a DomainError by its stable code; its message text goes nowhere.
+One client object per call: it is stateful, and a shared one would mix up people. A refusal of
+the service becomes a DomainError by its stable code; its message text is never passed on.
 """
 
 import contextlib
@@ -88,7 +88,7 @@ _MAIL_LIMITS = frozenset({"over_email_send_rate_limit", "over_request_rate_limit
 
 
 class SignedIn(msgspec.Struct, frozen=True):
-    """A session as the service issued it; `user_id` is not yet verified from the token."""
+    """An auth session as the service issued it; `user_id` is not yet verified from the token."""
 
     access_token: str
     refresh_token: str
@@ -161,7 +161,7 @@ class SupabaseAuth:
             try:
                 await client.admin.sign_out(access_token, scope)
             except AuthError as error:
-                # The session is gone already, which is what the caller wants.
+                # The auth session has ended already, as requested.
                 if error.code not in {"session_not_found", "user_not_found"}:
                     raise
 
@@ -235,7 +235,7 @@ class SupabaseAuth:
     async def _client(
         self, storage: AsyncMemoryStorage | None = None, *, checks: str = "body"
     ) -> AsyncIterator[AsyncGoTrueClient]:
-        """Implicit flow: the PKCE verifier would live in this object and die with the request.
+        """Implicit flow: the PKCE verifier would be lost with this object.
 
         `checks` is the field that a failed validation is about.
 
@@ -263,7 +263,7 @@ class SupabaseAuth:
     async def _client_of(
         self, access_token: str, claims: Claims
     ) -> AsyncIterator[AsyncGoTrueClient]:
-        """A client that acts as the caller: their token stands in its session storage.
+        """A client that acts as the caller, whose token is in its session storage.
 
         There is no refresh token in it, so it can never rotate the caller's session.
         """

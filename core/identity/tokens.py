@@ -1,7 +1,7 @@
 """Access tokens of Supabase Auth: verification by JWKS, or by the legacy shared secret.
 
-Owns a small memory of tokens that were verified already, because a signature check costs more
-than the rest of a cheap request. It knows no HTTP of ours and no SQL.
+Holds a small cache of tokens that were verified already, because a signature check costs more
+than the rest of a cheap request. It uses no HTTP of ours and no SQL.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ LEEWAY_SECONDS = 5
 TOKENS_MAX = 4096
 TOKEN_BYTES_MAX = 16_384
 _REQUIRED = ["exp", "sub", "aud", "iss", "role", "session_id"]
-# Written by the user, so of no worth to a policy, and of any size.
+# Written by the user: of any size, and no policy may rely on it.
 _DROPPED = frozenset({"user_metadata"})
 
 Key = jwt.PyJWK
@@ -94,7 +94,7 @@ class TokenVerifier:
         digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
         known = self._tokens.get(digest)
         if known is not None and self._is_signed_with_a_known_key(known):
-            return self._remembered(digest, known)
+            return self._find_cached(digest, known)
         key_id, key = await self._key_for(token)
         claims = self._decode(token, key)
         self._tokens[digest] = _Verified(claims, key_id)
@@ -106,13 +106,13 @@ class TokenVerifier:
         await self._keys.close()
 
     def _is_signed_with_a_known_key(self, known: _Verified) -> bool:
-        """A revoked key ends the tokens that it signed, also those we remember."""
+        """A revoked key ends the tokens that it signed, also cached ones."""
         if not known.key_id:
             return True
         keys = self._keys.find()
         return keys is not None and known.key_id in keys
 
-    def _remembered(self, digest: bytes, known: _Verified) -> Claims:
+    def _find_cached(self, digest: bytes, known: _Verified) -> Claims:
         if known.claims.expires_at + LEEWAY_SECONDS <= self._now():
             del self._tokens[digest]
             raise BadCredentialsError(reason=AccessReason.EXPIRED_TOKEN)
@@ -190,7 +190,7 @@ def _read_claims(payload: dict[str, Any]) -> Claims:
 
 
 def _read_keys(entries: Entries) -> dict[str, Key]:
-    """The usable keys of a set. One of a kind we do not take must not spoil the others."""
+    """The usable keys of a set. Keys of an unknown kind are passed over."""
     keys: dict[str, Key] = {}
     for entry in entries:
         key_id = entry.get("kid")

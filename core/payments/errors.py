@@ -29,7 +29,7 @@ class ReturnReason(Reason):
 
 class ReturnTooLateError(ConflictError):
     in_jobs = InJobs.NEVER
-    speaks_for = (ReturnReason.TIME_OVER,)
+    for_reasons = (ReturnReason.TIME_OVER,)
 
     refund_days: int
 
@@ -38,6 +38,6 @@ class ReturnTooLargeError(InvalidInputError):
     """`left` is what can be returned: unused credits, or money in the smallest unit."""
 
     in_jobs = InJobs.NEVER
-    speaks_for = (ReturnReason.MORE_THAN_UNUSED, ReturnReason.MORE_THAN_LEFT)
+    for_reasons = (ReturnReason.MORE_THAN_UNUSED, ReturnReason.MORE_THAN_LEFT)
 
     left: int

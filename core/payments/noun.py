@@ -1,4 +1,4 @@
-"""What payments bring to the whole: see core/noun.py."""
+"""What payments bring to worker, health, figures and proofs: see core/noun.py."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ _HEALED = "`payments.sync_unsettled` takes it up again within minutes."
 _NEXT_RUN = "Nothing is lost: the next run by schedule does the same."
 
 
-def _judge(row: Mapping[str, Any], settings: Settings) -> list[Check]:
+def _check(row: Mapping[str, Any], settings: Settings) -> list[Check]:
     """Never down: what was paid for arrives all the same once a worker has asked Stripe."""
     if settings.stripe_secret_key is None:
         return []
@@ -24,7 +24,7 @@ def _judge(row: Mapping[str, Any], settings: Settings) -> list[Check]:
 NOUN = Noun(
     name="payments",
     proofs=("select * from app.prove_orders()",),
-    health=Health(query="select app.payments_health() as health", judge=_judge),
+    health=Health(query="select app.payments_health() as health", check=_check),
     events=frozenset(
         {
             "order.paid",

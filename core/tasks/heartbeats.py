@@ -1,4 +1,4 @@
-"""Who is alive: one row a worker process."""
+"""Which worker processes run: one row for each."""
 
 import uuid
 
@@ -22,8 +22,8 @@ async def leave(conn: Connection, worker_id: uuid.UUID) -> None:
     await conn.execute("delete from app.worker_heartbeats where worker_id = %s", (worker_id,))
 
 
-async def forget_dead(conn: Connection) -> None:
-    """Processes that were killed leave their row; after an hour nobody asks for it."""
+async def delete_stale(conn: Connection) -> None:
+    """Deletes the rows of processes that were killed, after an hour."""
     await conn.execute(
         "delete from app.worker_heartbeats where seen_at < app.now() - interval '1 hour'"
     )

@@ -1,4 +1,4 @@
-"""What later work brings to the whole: see core/noun.py."""
+"""What tasks bring to worker, health, figures and proofs: see core/noun.py."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -21,11 +21,11 @@ class HousekeepingTools(Protocol):
 
 async def purge(tools: HousekeepingTools, _: Task) -> Outcome:
     """`housekeeping.purge` {}: stored answers of idempotency keys after 24 hours, heartbeats of
-    processes long gone."""
+    processes that ended."""
 
     async def work(conn: Connection) -> None:
-        await idempotency.forget_expired(conn)
-        await heartbeats.forget_dead(conn)
+        await idempotency.delete_expired(conn)
+        await heartbeats.delete_stale(conn)
 
     await tools.db.run(work)
     return DONE
@@ -34,7 +34,7 @@ async def purge(tools: HousekeepingTools, _: Task) -> Outcome:
 _LAG_SECONDS_MAX = 60
 
 
-def _judge(row: Mapping[str, Any], _: Settings) -> list[Check]:
+def _check(row: Mapping[str, Any], _: Settings) -> list[Check]:
     facts = row["health"]
     lag = round(facts["outbox_lag_seconds"], 1)
     return [
@@ -49,7 +49,7 @@ def _judge(row: Mapping[str, Any], _: Settings) -> list[Check]:
 
 NOUN = Noun(
     name="tasks",
-    health=Health(query="select app.tasks_health() as health", judge=_judge),
+    health=Health(query="select app.tasks_health() as health", check=_check),
     figures="select * from app.tasks_figures()",
     jobs={
         "housekeeping.purge": Job(

@@ -1,4 +1,4 @@
-"""What uploads bring to the whole: see core/noun.py."""
+"""What uploads bring to worker, health, figures and proofs: see core/noun.py."""
 
 from core.noun import Noun
 from core.tasks.jobs import Fence, Job

@@ -44,7 +44,7 @@ def example(cls: type[DomainError]) -> DomainError:
 def _example(cls: type[DomainError], hint: Any) -> Any:
     if hint is Reason:
         words = [word for noun in Reason.__subclasses__() for word in noun]
-        return cls.speaks_for[0] if cls.speaks_for else words[0]
+        return cls.for_reasons[0] if cls.for_reasons else words[0]
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         return next(iter(hint))
     return _EXAMPLES[hint]

@@ -187,9 +187,9 @@ class Raised(msgspec.Struct, frozen=True):
     @property
     def classes(self) -> set[type[DomainError]]:
         known = [cls for cls in subclasses() if cls.sqlstate == self.sqlstate]
-        base = next(cls for cls in known if not cls.speaks_for)
+        base = next(cls for cls in known if not cls.for_reasons)
         return {
-            next((cls for cls in known if reason in cls.speaks_for), base)
+            next((cls for cls in known if reason in cls.for_reasons), base)
             for reason in self.reasons or {""}
         }
 

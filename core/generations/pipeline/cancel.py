@@ -1,4 +1,4 @@
-"""Asking the provider to stop a call. Money moves on the end that is verified, not before."""
+"""Cancels a call at the provider. Money moves on the verified end, not before."""
 
 import uuid
 
@@ -18,17 +18,17 @@ async def cancel_call(tools: PipelineTools, task: Task) -> Outcome:
     call = await tools.db.run(lambda conn: queries.find_call(conn, call_id))
     if call is None:
         raise PermanentError("no such provider call")
-    # Without a request id there is nothing to name yet: record_accepted wants it cancelled then.
-    is_asked = call.address.is_known and call.state in OPEN_CALLS
-    if is_asked:
+    # Without a request id there is nothing to cancel yet; record_accepted adds this task again.
+    is_requested = call.address.is_known and call.state in OPEN_CALLS
+    if is_requested:
         outcome = await tools.providers[call.provider].cancel(call.address)
         if isinstance(outcome, Unreachable):
             raise RetryableError(f"cancel unreachable: {outcome.detail}", kind=FailureKind.ABSENT)
 
     async def work(conn: Connection) -> None:
         await queries.poll_now(conn, call_id)
-        if is_asked and not tools.settings.provider_polling:
-            # Of a cancelled request no webhook may come.
+        if is_requested and not tools.settings.provider_polling:
+            # There may be no webhook for a cancelled request.
             await queries.ensure_collect(conn, call_id)
 
     await tools.db.run(work)

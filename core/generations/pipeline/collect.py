@@ -1,6 +1,6 @@
-"""From a call that ended at the provider to what becomes of its generation.
+"""From a call that ended at the provider to the next state of its generation.
 
-The HTTP code of the result is the truth. Nothing here is decided twice: the generation's end, its
+The HTTP code of the result decides. Nothing here is decided twice: the generation's end, its
 money and the task's end are one statement, `finish_generation`, under the task's lease.
 """
 
@@ -30,8 +30,8 @@ from core.tasks.outbox import Task
 log = structlog.get_logger()
 
 _NOT_YET_SECONDS = 2.0
-# A provider that is away for longer is asked at leisure: an image that may be paid for must not
-# become a dead letter while its generation has time.
+# A provider that is unavailable for longer is tried less often: an image that may be paid for must
+# not become a dead letter while its generation has time.
 _FETCH_ATTEMPTS_MAX = 5
 
 
@@ -86,7 +86,7 @@ async def _fetch(tools: PipelineTools, call: CallResult) -> ResultOutcome:
 async def _resume_polling(
     tools: PipelineTools, task: Task, call_id: uuid.UUID, *, seconds: float
 ) -> None:
-    """Back to running: the poll loop finds the end, or the deadline comes."""
+    """Back to running: the poll loop finds the end, or the deadline ends it."""
     change = await tools.db.run(
         lambda conn: queries.resume_polling(conn, call_id, task.lease_token, poll_seconds=seconds)
     )

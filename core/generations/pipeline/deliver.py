@@ -21,7 +21,7 @@ from core.pixels.limits import OUTPUT_BYTES_MAX
 from core.pixels.types import RULES_OF_OWN_PIXELS, OutputRuleError
 from core.tasks.outbox import Task
 
-# A file that is missing this often stays missing: a provider's CDN needs seconds, not minutes.
+# A file that is missing this often will not appear: a provider's CDN needs seconds, not minutes.
 _DOWNLOAD_ATTEMPTS_MAX = 4
 
 
@@ -36,7 +36,7 @@ class _UndeliverableError(Exception):
 
 
 async def deliver(tools: PipelineTools, task: Task, call: CallResult, output: Output) -> None:
-    """An image is in the provider's hands: it is delivered, or handed to the next step."""
+    """Delivers the provider's image, or passes it on to the next step."""
     if call.role is Role.SUPERSEDED:
         call_id = call.call_id
         call = await tools.db.run(lambda conn: queries.begin_collect(conn, call_id, take_over=True))
@@ -112,7 +112,7 @@ async def _download(tools: PipelineTools, task: Task, call: CallResult, output: 
 async def _advance(
     tools: PipelineTools, task: Task, call: CallResult, end: CallEnd, data: bytes
 ) -> None:
-    """Keeps the step's image as the next step's input and hands the slot over."""
+    """Stores the image of this step as the input of the next one, which keeps the slot."""
     try:
         info = await remote.verify_output(tools.pixels, data)
     except OutputRuleError as error:

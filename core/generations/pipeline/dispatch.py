@@ -1,8 +1,8 @@
 """From a waiting generation to one POST at the provider.
 
 A call is opened in one transaction (who is served, by which key, under which call id); the POST
-is made outside of any; its outcome is recorded in another. A worker that dies in between leaves a
-call whose lease expires, which the sweep turns into an ambiguous one.
+is made outside of any; its outcome is recorded in another. A worker that is killed in between
+leaves a call whose lease expires, which the sweep turns into an ambiguous one.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ from core.tasks.outbox import Task
 
 log = structlog.get_logger()
 
-# A wait for the provider's path to heal: doubles with each call of the generation.
+# A pause until the provider is reachable again: doubles with each call of the generation.
 _BACKOFF = Backoff(seconds_max=30)
 # The provider may fetch the photo late in its queue: longer than any deadline of ours.
 _INPUT_URL_SECONDS = 86_400
@@ -46,7 +46,7 @@ _CALLS_AT_ONCE = 32
 
 
 async def dispatch_for(tools: PipelineTools, _: Task) -> Outcome:
-    """A generation's own ticket: serves the fairest waiting one, which need not be that one."""
+    """The ticket of a generation: serves the next one in fairness, which need not be that one."""
     for intent in await tools.db.run(lambda conn: _open_calls(tools, conn, limit=1)):
         submit_in_background(tools, intent)
     return DONE
@@ -89,7 +89,7 @@ def submit_in_background(
 async def submit(tools: PipelineTools, intent: CallIntent, *, handed_over: bool = False) -> None:
     """The one POST of an intent, and the record of its outcome.
 
-    `handed_over`: the slot came from the step before, so the account was not asked for its health.
+    `handed_over`: the slot came from the step before, so the health of the account was not checked.
     """
     await tools.changes.publish(intent.change)
     started = time.monotonic()
@@ -99,7 +99,7 @@ async def submit(tools: PipelineTools, intent: CallIntent, *, handed_over: bool 
     else:
         try:
             outcome = await _post(tools, intent)
-        except errors.InvalidInputError as error:  # only SQL written by hand gets here
+        except errors.InvalidInputError as error:  # reached only by rows that were changed by hand
             detail = str(error.fields.get("reason"))
             await _end_without_call(tools, intent, Ending.PARAMS_INVALID, detail)
             return
@@ -178,7 +178,7 @@ def _not_sent(reason: NotAcceptedReason, error: UploadError | None = None) -> No
 
 
 def _first_poll_seconds(settings: Settings, typical_seconds: float) -> float:
-    """After the model's usual time; half of it when no webhook will tell us."""
+    """After the model's usual time; half of it without webhooks."""
     if settings.provider_poll_first_seconds is not None:
         return settings.provider_poll_first_seconds
     return typical_seconds if settings.provider_webhooks else max(1.0, typical_seconds / 2)
@@ -187,11 +187,13 @@ def _first_poll_seconds(settings: Settings, typical_seconds: float) -> float:
 async def _record(
     tools: PipelineTools, intent: CallIntent, outcome: SubmitOutcome, *, until: float
 ) -> None:
-    """Insists while the lease lasts: an answer that is not written down may cost a second POST."""
+    """Tries while the lease lasts: an answer that is not recorded may cost a second POST."""
     while True:
         try:
             change = await tools.db.run(lambda conn: _write(tools, conn, intent, outcome))
-        except psycopg.OperationalError as error:  # the database is away, or chose us in a deadlock
+        except (
+            psycopg.OperationalError
+        ) as error:  # the database is unavailable, or ended this transaction in a deadlock
             if time.monotonic() >= until:
                 raise
             log.warning(
@@ -283,7 +285,7 @@ def _delay_seconds(intent: CallIntent, outcome: NotAccepted) -> float:
 async def _end_without_call(
     tools: PipelineTools, intent: CallIntent, ending: Ending, detail: str
 ) -> None:
-    """There is nothing that could be sent, now or later."""
+    """Ends a generation of which nothing can be sent, now or later."""
     change = await tools.db.run(
         lambda conn: queries.end_without_image(
             conn,

@@ -24,7 +24,7 @@ _RETRY_DELAY_SECONDS = 2.0
 async def fail_call(
     tools: PipelineTools, call: CallResult, failure: Failure, *, lease_token: uuid.UUID
 ) -> None:
-    """Acts on the provider's own verdict."""
+    """Retries or ends what the provider reports as failed."""
     reason = failure.error_type or str(failure.http_status)
     tools.counters.add("jewelshot_provider_errors_total", account=call.account, error_type=reason)
     if failure.account_effect != "none":
@@ -75,7 +75,7 @@ async def lose_call(tools: PipelineTools, call_id: uuid.UUID) -> None:
 
 
 async def fail_uncollected(conn: Connection, task: Task) -> Change | None:
-    """The end of a generation whose image could not be brought: its task is a dead letter."""
+    """Ends a generation whose image could not be collected: its task is a dead letter."""
     call_id = uuid.UUID(task.args["call_id"])
     call = await queries.find_call(conn, call_id)
     if call is None:
@@ -112,7 +112,7 @@ async def _end_call(
             attempts_max=tools.settings.provider_attempts_max,
         )
 
-    # A transaction of its own: it would come to the account with the generation's lock held.
+    # A transaction of its own: after requeue it would lock the account with the generation held.
     async def finish(conn: Connection) -> Change | None:
         return await queries.end_without_image(
             conn, call.generation_id, lease_token, ending, call_id=call.call_id, end=end
@@ -128,7 +128,7 @@ async def _end_call(
 
 
 async def announce(tools: PipelineTools, change: Change | None, *, operation: str) -> None:
-    """After the commit: tells who waits, and counts the ends."""
+    """After the commit: publishes the change, and counts the ends."""
     await tools.changes.publish(change)
     if change is not None and change.state in FINISHED_STATES:
         tools.counters.add(

@@ -1,4 +1,4 @@
-"""Asks for calls that nobody told us about. A webhook is a hint; polling finds the rest."""
+"""Polls calls that are due. A webhook only starts a collect sooner; polling finds every end."""
 
 import asyncio
 import uuid

@@ -36,7 +36,7 @@ async def _changes(conn: Connection, query: str, params: Any) -> list[Change]:
 async def open_calls(
     conn: Connection, fingerprints: list[str], *, limit: int, lease_seconds: float
 ) -> list[CallIntent]:
-    """The next people's generations, each with an open call that nothing has been sent for."""
+    """The generations that are served next, each with an open call whose POST is not yet sent."""
     rows = await fetch_all(
         conn,
         "select app.open_calls(%s, %s, %s) as intent",

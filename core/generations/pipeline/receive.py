@@ -1,4 +1,4 @@
-"""The provider's hint that a call ended: makes sure that one collect task exists."""
+"""The provider's webhook that a call ended: makes sure that one collect task exists."""
 
 import uuid
 

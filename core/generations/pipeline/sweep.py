@@ -1,4 +1,5 @@
-"""What nobody else ends: vanished submits, ambiguous calls past their grace, deadlines."""
+"""Ends what nothing else ends: submits without an answer, ambiguous calls past their grace, and
+generations past their deadline."""
 
 from core.changes import Change
 from core.db import Connection, fetch_one

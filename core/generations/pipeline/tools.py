@@ -1,4 +1,4 @@
-"""What the pipeline asks of the process it runs in; `worker/context.py` has it."""
+"""What the pipeline needs of the process it runs in; `worker/context.py` provides it."""
 
 import asyncio
 from collections.abc import Coroutine, Mapping
@@ -24,4 +24,4 @@ class PipelineTools(Protocol):
     dispatch_wanted: asyncio.Event
 
     def start_background(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
-        """Runs `work` without anybody waiting for it; its errors are logged, shutdown waits."""
+        """Starts `work` and returns; its errors are logged, and the shutdown waits for it."""

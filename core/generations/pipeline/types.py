@@ -122,7 +122,7 @@ class CallResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProviderCall(msgspec.Struct, frozen=True, kw_only=True):
-    """A call's row, as far as the provider is asked by it."""
+    """A call's row, as far as calls of the provider need it."""
 
     id: uuid.UUID
     generation_id: uuid.UUID

@@ -1,8 +1,9 @@
 """Accounts at providers: their keys, and their health.
 
 A rate limit cools an account down, a refusal of its key or balance opens its breaker; both live on
-the account's row, so every process sees them. schema/providers.sql has the breaker's whole course:
-open_breaker (from here), begin_probe (from open_calls), end_probe (from record_accepted).
+the account's row, so every process sees them. The breaker as a whole is in schema/providers.sql:
+open_breaker (called here), begin_probe (by open_calls), end_probe (by record_accepted), which
+closes it.
 """
 
 import random
@@ -29,7 +30,7 @@ def fingerprints_of(providers: Mapping[str, ImageProvider]) -> list[str]:
 async def register_keys(
     conn: Connection, providers: Mapping[str, ImageProvider], *, slots: int
 ) -> None:
-    """Makes the accounts of this process's keys known. Replay: the same rows."""
+    """Registers the accounts of this process's keys. Replay: the same rows."""
     keys = [key for provider in providers.values() for key in provider.keys]
     await conn.execute(
         "select app.sync_provider_keys(%s, %s)", (Jsonb(msgspec.to_builtins(keys)), slots)
@@ -45,7 +46,7 @@ async def record_effect(
     reason: str,
     retry_after_seconds: float | None = None,
 ) -> None:
-    """Records what an answer says about its account; opening a breaker is an alert."""
+    """Records the effect of an answer on its account; opening a breaker is an alarm."""
     if effect == "cooldown":
         seconds = retry_after_seconds or settings.provider_cooldown_seconds
         jitter = seconds * random.uniform(0, 0.2)  # noqa: S311  spreads processes, no secret

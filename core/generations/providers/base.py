@@ -1,8 +1,8 @@
-"""The seam to a provider of images: what the pipeline may ask, whoever the provider is.
+"""The seam to providers of images: the calls that the pipeline makes, the same for each provider.
 
-A provider knows no database and no money. Its methods answer with a struct that says what is
-known, and raise nothing for what a network or a provider may do; only the two that move files
-raise. Everything that one provider calls its own way (URLs of a request, names of parameters,
+A provider uses no database and no money. Its methods return a struct with what is known, and raise
+nothing for failures of the network or the provider; only the two that move files raise.
+Everything that differs between providers (URLs of a request, names of parameters,
 shapes of errors and of outputs) stays behind this Protocol.
 """
 
@@ -87,11 +87,11 @@ class ImageProvider(Protocol):
         ...
 
     async def fetch_result(self, call: CallAddress) -> ResultOutcome:
-        """The truth about a known call's end."""
+        """How a known call ended; this decides."""
         ...
 
     async def cancel(self, call: CallAddress) -> CancelOutcome:
-        """Asks for a known call to be stopped; it may finish (and bill) all the same."""
+        """Requests that a known call stops; it may finish (and bill) all the same."""
         ...
 
     async def upload(

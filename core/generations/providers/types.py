@@ -1,4 +1,4 @@
-"""What the provider answered, sorted into the few things that the worker decides by.
+"""What the provider answered, reduced to the cases that the worker decides by.
 
 `detail` is the vendor's own text: for our records, never for a user.
 """
@@ -74,7 +74,7 @@ SubmitOutcome = Accepted | NotAccepted | Ambiguous
 
 
 class Unreachable(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """No answer about the request itself: ask again. `detail` is for our records."""
+    """No answer about the request itself: poll again. `detail` is for our records."""
 
     detail: str
     http_status: int | None = None
@@ -87,7 +87,7 @@ class Unknown(msgspec.Struct, frozen=True, tag=True):
 
 
 class InQueue(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """`position`: requests ahead, as far as the provider tells."""
+    """`position`: requests ahead, if the provider states it."""
 
     position: int | None = None
 
@@ -97,7 +97,7 @@ class InProgress(msgspec.Struct, frozen=True, tag=True):
 
 
 class Completed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """It ended, well or badly: only the result's HTTP code tells. The fields are hints."""
+    """It ended, with success or failure: only the result's HTTP code tells which."""
 
     error: str | None = None
     error_type: str | None = None
@@ -135,7 +135,7 @@ class StillRunning(msgspec.Struct, frozen=True, tag=True):
 
 
 class FailureCause(StrEnum):
-    """Whose fault a failure is, as far as a generation's end depends on it."""
+    """What caused a failure, as far as the ending of the generation depends on it."""
 
     PROVIDER = "provider"
     INPUT = "input"
@@ -167,7 +167,7 @@ ResultOutcome = Output | StillRunning | Failure | Unreachable
 
 
 class CancelAccepted(msgspec.Struct, frozen=True, tag=True):
-    """Heard. It may finish all the same (and bill): it is polled until it is completed."""
+    """It may finish all the same (and bill), so it is polled until it is completed."""
 
 
 class AlreadyCompleted(msgspec.Struct, frozen=True, tag=True):

@@ -50,7 +50,7 @@ class Reply(msgspec.Struct, frozen=True):
 
     @property
     def is_json(self) -> bool:
-        """True for an answer of fal about the request; what stands in between answers in HTML."""
+        """True for an answer of fal itself; proxies in between answer in HTML."""
         return isinstance(self.data, dict)
 
 
@@ -62,7 +62,7 @@ def read_json(content: bytes) -> Any:
 
 
 class ErrorFacts(msgspec.Struct, frozen=True):
-    """What a failed answer says of itself."""
+    """Type and text of a failed answer."""
 
     error_type: str | None
     detail: str | None
@@ -247,7 +247,7 @@ def unreachable(reply: Reply) -> Unreachable:
 def is_conclusive(reply: Reply) -> bool:
     """True if a failed answer of the result URL is the request's own end, without a second source.
 
-    Runners put the bill on their answers; the gateway has none for its own.
+    Runners state billable units in their answers; the gateway does not in its own.
     """
     if not reply.is_json:
         return False
@@ -259,7 +259,7 @@ def is_conclusive(reply: Reply) -> bool:
 
 
 def is_about_path(reply: Reply) -> bool:
-    """True for an answer that no model gave: about our key, our rate, or from the ingress."""
+    """True for an answer that no model gave: about our key or rate, or from the ingress."""
     return (
         not reply.is_json
         or reply.status in _ACCOUNT_STATUSES

@@ -1,7 +1,7 @@
 """fal.ai's queue over HTTP: submit once, fetch status and result, cancel.
 
-Every method but the file ones answers with a struct that says what is known, and raises nothing
-for what a network or a provider may do. A key goes to the configured hosts only.
+Every method but the file ones returns a struct with what is known, and raises nothing for failures
+of the network or of fal. A key goes to the configured hosts only.
 Source: https://docs.fal.ai/model-apis/model-endpoints/queue
 """
 
@@ -71,7 +71,7 @@ class _AnswerTooLongError(Exception):
 
 
 def fingerprint(secret: str) -> str:
-    """What a key is called where the key itself may not stand."""
+    """The name of a key in places where the key itself must not be written."""
     return hashlib.sha256(secret.encode()).hexdigest()[:16]
 
 
@@ -172,8 +172,8 @@ class FalClient:
     # -- status, result, cancel ---------------------------------------------------------------
 
     async def status(self, *, fingerprint: str, status_url: str) -> StatusOutcome:
-        """Where the request stands. COMPLETED is said of failed and cancelled ones too."""
-        reply = await self._ask("GET", status_url, fingerprint)
+        """The state of the request. Failed and cancelled ones are COMPLETED too."""
+        reply = await self._get("GET", status_url, fingerprint)
         if isinstance(reply, Unreachable):
             return reply
         if reply.status == 404 and reply.is_json:
@@ -183,8 +183,8 @@ class FalClient:
         return _read_status(reply)
 
     async def result(self, *, fingerprint: str, response_url: str) -> FalResultOutcome:
-        """The HTTP code of the result is the truth about a request."""
-        reply = await self._ask("GET", response_url, fingerprint)
+        """The HTTP code of the result decides how a request ended."""
+        reply = await self._get("GET", response_url, fingerprint)
         if isinstance(reply, Unreachable):
             return reply
         if reply.status == 200 and reply.is_json:
@@ -195,15 +195,15 @@ class FalClient:
             return answers.failure(reply)
         if answers.is_about_path(reply):
             return answers.unreachable(reply)
-        return await self._ask_status(fingerprint, response_url, reply)
+        return await self._check_status(fingerprint, response_url, reply)
 
-    async def _ask_status(
+    async def _check_status(
         self, fingerprint: str, response_url: str, reply: Reply
     ) -> FalResultOutcome:
         """A 400 without a type may mean "not yet", and a 5xx may be the gateway's and pass.
 
-        The status knows: it names an error only for a request that failed. To take the gateway's
-        fault for the request's would be to pay for the same image twice.
+        The status tells them apart: it names an error only for a request that failed. Taking the
+        gateway's failure for the request's would mean paying for the same image twice.
         """
         base = response_url.rstrip("/").removesuffix("/response")
         status = await self.status(fingerprint=fingerprint, status_url=f"{base}/status")
@@ -218,7 +218,7 @@ class FalClient:
                 return answers.unreachable(reply)
 
     async def cancel(self, *, fingerprint: str, cancel_url: str) -> CancelOutcome:
-        reply = await self._ask("PUT", cancel_url, fingerprint)
+        reply = await self._get("PUT", cancel_url, fingerprint)
         if isinstance(reply, Unreachable):
             return reply
         if reply.is_success:
@@ -229,7 +229,7 @@ class FalClient:
             return Unknown()
         return answers.unreachable(reply)
 
-    async def _ask(self, method: str, url: str, fingerprint: str) -> Reply | Unreachable:
+    async def _get(self, method: str, url: str, fingerprint: str) -> Reply | Unreachable:
         own_url = urls.on_queue_host(url, self._queue_url)
         if own_url is None:
             return Unreachable(detail="not a URL of the provider")
@@ -283,7 +283,7 @@ class FalClient:
         params: Mapping[str, str] | None = None,
         content: bytes | None = None,
     ) -> Reply:
-        """One request, its whole answer. Bounded in time and size whatever the other side does."""
+        """One request, its whole answer. Bounded in time and size in any case."""
         connect_seconds = self._connect_seconds
         timeout = httpx.Timeout(read_seconds, connect=connect_seconds, pool=connect_seconds)
         async with (
@@ -314,7 +314,7 @@ def _never_sent(error: httpx.HTTPError) -> NotAccepted:
         error_type=type(error).__name__,
         detail=_words(error),
         retry_after_seconds=None,
-        # The host is away for every key of the account; a generation is not to blame.
+        # The host is unreachable for every key of the account; it is no failure of the generation.
         account_effect="cooldown",
         is_final=False,
     )
@@ -329,7 +329,7 @@ def _read_status(reply: Reply) -> StatusOutcome:
         case "IN_PROGRESS":
             return InProgress()
         case str() as word:
-            # Only COMPLETED is documented. Of another word the result tells the truth.
+            # Only COMPLETED is documented. For any other word the result decides.
             error = _text(data.get("error"))
             if word != "COMPLETED":
                 error = error or f"status {word[:40]}"

@@ -1,4 +1,4 @@
-"""Files at the provider: fetching what a model made, and lending a photo that fal cannot fetch.
+"""Files at the provider: downloading outputs, and uploading photos that fal cannot fetch.
 
 The key goes to the configured REST host only, never to where files live.
 """
@@ -166,7 +166,7 @@ class FalFiles:
         return str(urls[0]), str(urls[1])
 
     def _is_storage(self, url: str) -> bool:
-        """fal hands out URLs of several stores; plain http only where fal itself is local."""
+        """fal uses URLs of several stores; plain http only where fal itself is local."""
         return url.startswith("https://") or (self._rest_is_local and is_loopback(url))
 
 

@@ -1,4 +1,4 @@
-"""What fal's endpoints take and give: the body of a step, and the image in an output.
+"""Input and output of fal's endpoints: the body of a step, and the image in an output.
 
 fal's endpoints differ in names for the same thing (image_url or image_urls, aspect_ratio or
 image_size, upscale_factor or scale); the catalogue's parameters do not.
@@ -111,7 +111,7 @@ class BackgroundRemoval:
 
 # --- instruction edit ----------------------------------------------------------------------------
 
-# Said with every edit: models improve stones and prongs unasked.
+# Part of every prompt, because models otherwise change stones and prongs.
 FIDELITY = (
     "Keep the piece itself exactly as it is: same shape, proportions, stones, settings, metal"
     " colour, engravings and hallmarks. Do not add, remove or repair anything on it."
@@ -181,7 +181,7 @@ def _takes_one_image(endpoint: str) -> bool:
 
 
 def _shape_of(endpoint: str, ratio: str, resolution: str) -> Body:
-    """How an endpoint wants to be told the output's shape."""
+    """The parameters by which an endpoint takes the shape of the output."""
     family = endpoint.removeprefix("fal-ai/")
     if family.startswith("nano-banana"):
         # The first generation has no resolution.
@@ -190,7 +190,7 @@ def _shape_of(endpoint: str, ratio: str, resolution: str) -> Body:
     if family.startswith("flux-pro/kontext"):
         return {} if ratio == "auto" else {"aspect_ratio": _KONTEXT_RATIOS.get(ratio, ratio)}
     if "seedream" in family:
-        # It makes nothing under 921,600 pixels; its auto sizes follow the photo.
+        # Its smallest output is 921,600 pixels; its auto sizes follow the photo.
         return {
             "image_size": f"auto_{resolution}"
             if ratio == "auto" and resolution != "1K"

@@ -1,6 +1,6 @@
 """Proves that a webhook is fal's: ED25519 over the request id, user, time and raw body.
 
-A verified webhook is a hint that a call ended, and no more: the result is fetched from fal.
+A verified webhook only means that a call ended: the result is fetched from fal.
 Source: https://docs.fal.ai/model-apis/model-endpoints/webhooks
 """
 
@@ -28,14 +28,14 @@ SIGNATURE = "x-fal-webhook-signature"
 
 CLOCK_SECONDS = 300  # fal's own tolerance
 KEYS_SECONDS = 86_400.0  # fal's upper limit for keeping its key set
-REFETCH_SECONDS = 30.0  # a forger must not make us ask fal at will
-_RETRY_SECONDS = 1.0  # without any key; whoever waited for a failed fetch does not repeat it
+REFETCH_SECONDS = 30.0  # forged webhooks must not cause unlimited requests to fal
+_RETRY_SECONDS = 1.0  # without any key; requests that waited for a failed fetch do not repeat it
 _KEY_BYTES = 32
 _SIGNATURE_BYTES = 64
 
 
 class VerifiedWebhook(msgspec.Struct, frozen=True, kw_only=True):
-    """What fal said. Everything but `request_id` and `user_id` may be missing from its body.
+    """The content of the webhook. Its body may lack everything but `request_id` and `user_id`.
 
     `gateway_request_id` differs from `request_id` when fal ran the request again by itself.
     """
