@@ -81,6 +81,7 @@ def noun_of_proofs(nouns: Sequence[Noun[Any]]) -> Noun[Job[ProofTools]]:
                 fence=Fence.STATE,
                 when_dead="Nothing was proved that night: run `make reconcile` by hand.",
                 lease_seconds=900,
+                deadline_seconds=7_200,
             )
         },
     )

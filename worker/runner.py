@@ -98,7 +98,8 @@ async def _carry_out(ctx: WorkerContext, task: Task, job: Job[WorkerContext] | N
         return await give_up(ctx, task, job, f"claimed {CLAIMS_MAX} times and never ended")
     renewal = asyncio.create_task(_renew(ctx, task, job))
     try:
-        outcome = await job.run(ctx, task)
+        async with asyncio.timeout(job.deadline_seconds):
+            outcome = await job.run(ctx, task)
     except Exception as error:  # noqa: BLE001  the process's edge: decided by _failed
         return await _failed(ctx, task, job, error)
     finally:

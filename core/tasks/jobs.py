@@ -69,3 +69,5 @@ class Job(Generic[Tools_contra]):
     backoff: Backoff = Backoff()  # noqa: RUF009  frozen
     lease_seconds: float | None = None
     """None: TASK_LEASE_SECONDS. Renewed while the job runs."""
+    deadline_seconds: float = 1_800
+    """A job that runs longer hangs: it is cancelled, and has failed once more."""

@@ -245,6 +245,29 @@ async def test_a_failure_does_not_delay_what_was_wanted_meanwhile(toy: Outbox) -
     assert row["is_due"]
 
 
+async def test_a_job_that_never_returns_is_a_failed_try(toy: Outbox) -> None:
+    """Its lease is renewed as long as it runs: nobody else would ever take the task over."""
+    task_id = toy.add()
+    held: list[bool] = []
+
+    async def run(ctx: WorkerContext, _: Task) -> Outcome:
+        async def work(conn: Connection) -> None:
+            await conn.execute("select pg_advisory_xact_lock(1)")
+            held.append(True)
+            await conn.execute("select pg_sleep(60)")
+
+        await ctx.db.run(work)
+        return DONE
+
+    assert await toy.run(task_id, run, deadline_seconds=0.5) == "retry"
+    assert held == [True]
+    (row,) = toy.rows()
+    assert (row["failures"], row["lease_token"]) == ({"error": 1}, None)
+    assert row["last_error"].startswith("TimeoutError")
+    assert toy.database.row("select pg_try_advisory_lock(1) as is_free")["is_free"]
+    assert await toy.run(task_id, nothing) == "done"
+
+
 # --- dead letters --------------------------------------------------------------------------------
 
 
