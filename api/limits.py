@@ -10,7 +10,7 @@ from core.settings import Settings
 
 # Every open tab refreshes about once an hour; a whole office may share one IP.
 REFRESH_LIMIT = parse_limit("refresh", "150/5 minutes")
-# Each try counts, right or wrong, before the code is looked at: many at once get no further.
+# Each try counts, right or wrong, before the code is read: many at once get no further.
 CODES_LIMIT = parse_limit("codes", "10/hour")
 # What a person who buys needs in an hour; who tries out stolen cards wants more.
 CHECKOUT_LIMIT = parse_limit("checkout", "20/hour")

@@ -8,6 +8,7 @@ from typing import Any
 from litestar import Response, Router, get
 from litestar._openapi.schema_generation import SchemaCreator
 from litestar._openapi.schema_generation.plugins.struct import StructSchemaPlugin
+from litestar.datastructures import ResponseHeader
 from litestar.exceptions import NotFoundException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
@@ -28,7 +29,14 @@ the image is delivered and refunded when it is not. No credit is lost, minted or
 **Errors** are problem documents (RFC 9457, `application/problem+json`). `type` is stable and can
 be opened; `request_id` names the request in our records.
 
-**Retries.** Send an `Idempotency-Key` with every creating POST and repeat it as often as you like.
+**Retries.** Send an `Idempotency-Key` with every creating POST and repeat it as often as you like:
+it is carried out once, and a repetition answers as the first did, with
+`Idempotency-Replayed: true`.
+
+**Lists** are pages: `items` and `next_cursor`, to be sent as `cursor` until it is null.
+
+**Waiting.** `Prefer: wait=n` holds the answer back until what was asked for is settled, or for n
+seconds.
 
 **Rate limits** are sliding windows per person or address; see the `RateLimit` and
 `RateLimit-Policy` headers. While the shared counter is away they hold per server process.
@@ -36,16 +44,19 @@ be opened; `request_id` names the request in our records.
 _TAGS = [
     Tag(name="Auth", description="Sign up, sign in, sessions, recovery and the second factor."),
     Tag(name="Me", description="The signed-in person."),
-    Tag(name="Uploads", description="Photos: send, look, delete."),
+    Tag(name="Uploads", description="Photos: send, read, delete."),
     Tag(name="Operations", description="What can be done to a photo, and what it costs."),
     Tag(name="Generations", description="Runs of an operation: start, watch, cancel, results."),
     Tag(name="Credits", description="Balance, ledger, and what a generation cost, explained."),
-    Tag(name="Payments", description="Credit packs: buy, look, invoices, refunds."),
+    Tag(name="Payments", description="Credit packs: buy, payments, invoices, refunds."),
     Tag(name="Admin", description="For admins with a second factor, or the break-glass key."),
     Tag(name="Webhooks", description="What providers tell us; signed by them."),
     Tag(name="Health", description="For load balancers and monitoring."),
     Tag(name="Problems", description="What the error types mean."),
 ]
+LOCATION = ResponseHeader(
+    name="Location", description="Where it can be read.", documentation_only=True
+)
 # What a route says in `security`.
 PUBLIC: list[dict[str, list[str]]] = [{}]
 BEARER: list[dict[str, list[str]]] = [{"bearer": []}]

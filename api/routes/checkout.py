@@ -7,14 +7,13 @@ from typing import Any
 
 import msgspec
 from litestar import Request, Response, Router, get, post
-from litestar.datastructures import ResponseHeader
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody
 
 from api.http.once import ONCE_ERRORS, REPLAYED_HEADER, Once, OnceKey
 from api.http.wait import WAIT_HEADERS, AskedWait
 from api.identity import CurrentUser, User, account_guard
-from api.openapi import BEARER
+from api.openapi import BEARER, LOCATION
 from api.problems import raises
 from api.resources import AppResources, Resources
 from api.schemas.payments import CreateCheckout, PaymentView, payment_view
@@ -38,7 +37,6 @@ AnyRequest = Request[Any, Any, Any]
 # accounts by the dozen, and an office shares one IP.
 IP_LIMIT = Limit("checkout-ip", 60, 3600)
 SYNC_AGAIN_SECONDS = 3.0
-_LOCATION = ResponseHeader(name="Location", description="Where to look.", documentation_only=True)
 
 
 @post(
@@ -52,7 +50,7 @@ _LOCATION = ResponseHeader(name="Location", description="Where to look.", docume
     tags=["Payments"],
     security=BEARER,
     status_code=201,
-    response_headers=[_LOCATION, REPLAYED_HEADER],
+    response_headers=[LOCATION, REPLAYED_HEADER],
     opt={"rate_limit": "checkout"},
     guards=[account_guard],
     responses={

@@ -1,7 +1,7 @@
 """Waiting for a generation: `Prefer: wait` and server-sent events.
 
 Both are woken by the change hub and read the row as the user; no wait holds a connection of the
-pool, and a lost wake-up costs one look a second.
+pool, and a lost wake-up costs one read a second.
 """
 
 import contextlib

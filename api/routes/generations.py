@@ -1,17 +1,16 @@
-"""Generations: create, list, look, cancel, try again, fetch the image."""
+"""Generations: create, list, read, cancel, try again, fetch the image."""
 
 import uuid
 from typing import Annotated, Any
 
 from litestar import Request, Response, Router, get, post
-from litestar.datastructures import ResponseHeader
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from api.http.once import ONCE_ERRORS, REPLAYED_HEADER, OnceKey
 from api.http.pages import NEWEST_FIRST, AskedPage, Page, read_page
 from api.http.wait import WAIT_HEADERS, AskedWait, Wait
 from api.identity import CurrentUser
-from api.openapi import BEARER
+from api.openapi import BEARER, LOCATION
 from api.problems import raises
 from api.resources import AppResources, Db, Resources
 from api.routes import generation_events
@@ -37,8 +36,7 @@ from core.ids import new_id
 
 AnyRequest = Request[Any, Any, Any]
 
-_LOCATION = ResponseHeader(name="Location", description="Where to look.", documentation_only=True)
-_WORK_HEADERS = [_LOCATION, REPLAYED_HEADER, *WAIT_HEADERS]
+_WORK_HEADERS = [LOCATION, REPLAYED_HEADER, *WAIT_HEADERS]
 
 
 @post(
@@ -220,7 +218,7 @@ async def retry_generation(
     tags=["Generations"],
     security=BEARER,
     status_code=201,
-    response_headers=[_LOCATION, REPLAYED_HEADER],
+    response_headers=[LOCATION, REPLAYED_HEADER],
     responses=raises(
         InsufficientCreditsError, NotFoundError, ConflictError, GoneError, *ONCE_ERRORS
     ),

@@ -5,13 +5,12 @@ from typing import Annotated
 
 import msgspec
 from litestar import Response, Router, get, post
-from litestar.datastructures import ResponseHeader
 from litestar.params import FromPath, QueryParameter
 
 from api.http.once import ONCE_ERRORS, REPLAYED_HEADER, OnceKey
 from api.http.pages import NEWEST_FIRST, AskedPage, Page, read_page
 from api.identity import CurrentUser
-from api.openapi import BEARER
+from api.openapi import BEARER, LOCATION
 from api.problems import raises
 from api.resources import AppResources, Db
 from api.routes.checkout import IP_LIMIT, buyer_of, read_order
@@ -82,9 +81,7 @@ async def get_payment(user: CurrentUser, db: Db, payment_id: FromPath[uuid.UUID]
     tags=["Payments"],
     security=BEARER,
     status_code=200,
-    response_headers=[
-        ResponseHeader(name="Location", description="Where to look.", documentation_only=True)
-    ],
+    response_headers=[LOCATION],
     opt={"rate_limit": "checkout"},
     responses=raises(NotFoundError, ConflictError, NotSetUpError),
 )

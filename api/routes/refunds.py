@@ -4,14 +4,13 @@ import uuid
 from typing import Any
 
 from litestar import Request, Response, Router, get, post
-from litestar.datastructures import ResponseHeader
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from api.http.once import ONCE_ERRORS, REPLAYED_HEADER, OnceKey
 from api.http.pages import NEWEST_FIRST, AskedPage, Page, read_page
 from api.http.wait import WAIT_HEADERS, AskedWait, Wait
 from api.identity import CurrentUser
-from api.openapi import BEARER
+from api.openapi import BEARER, LOCATION
 from api.problems import raises
 from api.resources import AppResources, Db
 from api.schemas.refunds import CreateRefund, RefundView, refund_view
@@ -42,7 +41,7 @@ AnyRequest = Request[Any, Any, Any]
     security=BEARER,
     status_code=202,
     response_headers=[
-        ResponseHeader(name="Location", description="Where to look.", documentation_only=True),
+        LOCATION,
         REPLAYED_HEADER,
         *WAIT_HEADERS,
     ],

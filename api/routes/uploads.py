@@ -1,11 +1,10 @@
-"""Uploads: send a photo through us or straight to storage, list, look, delete."""
+"""Uploads: send a photo through us or straight to storage, list, read, delete."""
 
 import uuid
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 from litestar import Request, Response, Router, delete, get, post
-from litestar.datastructures import ResponseHeader
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody, QueryParameter
 
@@ -14,7 +13,7 @@ from api.http.once import ONCE_ERRORS, REPLAYED_HEADER, OnceKey
 from api.http.pages import NEWEST_FIRST, AskedPage, Page, read_page
 from api.http.wait import WAIT_HEADERS, AskedWait, Wait
 from api.identity import CurrentUser, User, account_guard
-from api.openapi import BEARER
+from api.openapi import BEARER, LOCATION
 from api.problems import raises
 from api.resources import AppResources, Resources
 from api.schemas.uploads import (
@@ -40,8 +39,7 @@ from core.uploads.types import Upload, UploadId, UploadState
 
 AnyRequest = Request[Any, Any, Any]
 
-_LOCATION = ResponseHeader(name="Location", description="Where to look.", documentation_only=True)
-_HEADERS = [_LOCATION, REPLAYED_HEADER, *WAIT_HEADERS]
+_HEADERS = [LOCATION, REPLAYED_HEADER, *WAIT_HEADERS]
 _READY = ResponseSpec(
     data_container=UploadView, description="Ready to be spent on", generate_examples=False
 )
@@ -98,7 +96,7 @@ async def create_upload(
     tags=["Uploads"],
     security=BEARER,
     status_code=201,
-    response_headers=[_LOCATION, REPLAYED_HEADER],
+    response_headers=[LOCATION, REPLAYED_HEADER],
     guards=[account_guard],
     responses=raises(
         UnsupportedMediaError,
@@ -137,7 +135,7 @@ async def start_direct_upload(
     tags=["Uploads"],
     security=BEARER,
     status_code=202,
-    response_headers=[_LOCATION, *WAIT_HEADERS],
+    response_headers=[LOCATION, *WAIT_HEADERS],
     responses={201: _READY}
     | raises(
         NotFoundError,

@@ -18,14 +18,14 @@ class Alive(msgspec.Struct, frozen=True):
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One thing that was looked at. `facts` are for people and may change."""
+    """One thing that was checked. `facts` are for people and may change."""
 
     status: State
     facts: dict[str, Any] = {}
 
 
 class Readiness(msgspec.Struct, frozen=True):
-    """`down`: send no traffic here. `degraded`: requests are served, something needs a look."""
+    """`down`: send no traffic here. `degraded`: requests are served, something needs attention."""
 
     status: State
     checks: dict[str, Check]

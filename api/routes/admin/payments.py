@@ -175,7 +175,7 @@ async def list_orders(
     states: States = None,
     user_id: FromQuery[uuid.UUID | None] = None,
     in_review: Annotated[
-        bool, QueryParameter(description="Only those that want somebody to look.")
+        bool, QueryParameter(description="Only those that a person must decide.")
     ] = False,
 ) -> Page[AdminOrderView]:
     found = await read_page(

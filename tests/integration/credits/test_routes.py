@@ -313,6 +313,12 @@ async def test_the_break_glass_key_leaves_its_name(
             headers=headers,
         )
         assert answer.status_code == 201, answer.text
+        again = await client.post(
+            f"/v1/admin/users/{user}/credits/adjustments",
+            json={"amount": 3, "reason": "locked out"},
+            headers=headers,
+        )
+        assert (again.json(), again.headers["idempotency-replayed"]) == (answer.json(), "true")
         (row,) = await pages(client, "/v1/admin/audit", headers)
         (line,) = await pages(client, f"/v1/admin/users/{user}/credits/ledger", headers)
     assert (row["actor"], line["actor"]) == ("break-glass", "break-glass")
