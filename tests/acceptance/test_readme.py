@@ -60,7 +60,7 @@ def running(folder: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
 
 def walk(api_url: str, picture: Path) -> str:
     text = README.read_text()
-    section = text[text.index("## A walk with curl") : text.index("## What is where")]
+    section = text[text.index("## The main job with curl") : text.index("## What is where")]
     script = "\n".join(re.findall(r"^```sh\n(.*?)^```", section, re.MULTILINE | re.DOTALL))
     for words, own in (
         ("API=http://127.0.0.1:8000\n", f"API={api_url}\n"),
