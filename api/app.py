@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import httpx
 from litestar import Litestar
+from litestar.routes import HTTPRoute
 from litestar.types import ControllerRouterHandler
 
 from api import identity, resources
@@ -28,6 +29,7 @@ from api.routes import ROUTERS
 from core import log
 from core.settings import Settings, load_settings
 
+_WHO_ASKS = {"user", "admin"}
 JSON_BODY_BYTES_MAX = 256 * 1024
 _DEPENDENCIES = {
     **resources.DEPENDENCIES,
@@ -57,9 +59,26 @@ def create_app(
         logging_config=None,
         debug=False,
     )
+    _resolve_in_turn(app)
     app.state.routing = app.asgi_handler
     configure(app, settings, transport=transport)
     return app
+
+
+def _resolve_in_turn(app: Litestar) -> None:
+    """Resolve a handler's dependencies one after the other, who asks before all others.
+
+    The framework starts a task for each. Ours have nothing to wait for, so that costs up to 0.1 ms
+    a request (measured 2026-11), and the first that refuses would cancel the others.
+    """
+    for route in app.routes:
+        if isinstance(route, HTTPRoute):
+            for _, model in route.route_handler_map.values():
+                model.dependency_batches = [
+                    {dependency}
+                    for batch in model.dependency_batches
+                    for dependency in sorted(batch, key=lambda each: each.key not in _WHO_ASKS)
+                ]
 
 
 def configure(

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 from litestar import get, post
+from litestar.routes import HTTPRoute
 from structlog.testing import capture_logs
 
 from api.identity import CurrentAdmin, CurrentUser, internal_guard
 from core.settings import Settings
-from tests.harness.http import offline_client
+from tests.harness.http import borrowed_app, offline_client
 from tests.harness.tokens import TokenIssuer
 
 ADMIN_KEY = "break-glass-0123456789abcdef"
@@ -58,6 +59,24 @@ async def test_a_user_brings_their_scope(settings: Settings, issuer: TokenIssuer
         assert stale.json()["reason"] == "expired_token"
         elsewhere = await client.get("/open", headers=issuer.headers(exp=1_000_000_000))
         assert elsewhere.status_code == 200
+
+
+async def test_who_asks_is_asked_first_and_dependencies_in_turn(settings: Settings) -> None:
+    """Else a wrong header would now and then hide that nobody has signed in."""
+    headers = {"Idempotency-Key": "k" * 300, "Prefer": "wait=1"}
+    async with offline_client(settings) as client:
+        answers = [await client.post("/v1/portal", headers=headers) for _ in range(5)]
+    assert [answer.status_code for answer in answers] == [401] * 5
+    with borrowed_app(settings) as app:
+        batches = [
+            batch
+            for route in app.routes
+            if isinstance(route, HTTPRoute)
+            for _, model in route.route_handler_map.values()
+            for batch in model.dependency_batches
+        ]
+    assert len(batches) > 100
+    assert {len(batch) for batch in batches} == {1}
 
 
 async def test_an_admin_needs_role_and_second_factor(
