@@ -84,7 +84,7 @@ def _resolve_in_turn(app: Litestar) -> None:
 def configure(
     app: Litestar, settings: Settings, *, transport: httpx.AsyncBaseTransport | None = None
 ) -> None:
-    """What `app` runs with from its next start on: it may be opened many times, one at a time."""
+    """Sets what `app` runs with from its next start on. It may be opened many times, in turn."""
     app.state.settings = settings
     app.state.transport = transport
 

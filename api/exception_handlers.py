@@ -51,7 +51,7 @@ def _http_exception(request: AnyRequest, error: HTTPException) -> Response[Any]:
 
 
 def _database_error(request: AnyRequest, error: psycopg.Error) -> Response[Any]:
-    """What is not one of our own SQLSTATEs: the database is away, or a value does not fit."""
+    """Not one of our own SQLSTATEs: the database is unavailable, or a value does not fit."""
     if isinstance(error, psycopg.OperationalError):
         log.error("http.database_unavailable", sqlstate=error.sqlstate, error=str(error))
         return _answer(request, problems.UNAVAILABLE)

@@ -1,4 +1,4 @@
-"""Who asks, and the guards.
+"""The caller of a request, and the guards.
 
     async def get_thing(user: CurrentUser, db: Db, thing_id: FromPath[UUID]) -> Thing:
 
@@ -122,7 +122,7 @@ def require_claims(context: RequestContext) -> Claims:
 
 
 def bearer_token(request: AnyRequest) -> str:
-    """The raw token, to hand on to the sign-in service; `user` has verified it."""
+    """The raw token, to pass on to the sign-in service; `user` has verified it."""
     return request.headers["authorization"].partition(" ")[2].strip()
 
 
@@ -158,7 +158,7 @@ async def _break_glass(request: AnyRequest, offered: str) -> Admin:
 
 
 async def account_guard(connection: AnyConnection, _: BaseRouteHandler) -> None:
-    """Opens the account of whoever signed in elsewhere; those who sign in by /v1/auth have one.
+    """Opens the account of a person who did not sign in by /v1/auth, which opens it itself.
 
     A guard and no dependency: where one dependency refuses a request, the framework cancels the
     others, and a cancelled transaction costs its connection.

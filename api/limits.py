@@ -1,4 +1,4 @@
-"""How often one may ask: by person or IP on every route, by mail address or IP on some."""
+"""Rate limits: by person or IP on every route, by mail address or IP on some."""
 
 import hashlib
 import ipaddress
@@ -12,7 +12,7 @@ from core.settings import Settings
 REFRESH_LIMIT = parse_limit("refresh", "150/5 minutes")
 # Each try counts, right or wrong, before the code is read: many at once get no further.
 CODES_LIMIT = parse_limit("codes", "10/hour")
-# What a person who buys needs in an hour; who tries out stolen cards wants more.
+# Enough for a buyer in an hour, and too few for trying out stolen cards.
 CHECKOUT_LIMIT = parse_limit("checkout", "20/hour")
 
 
@@ -66,7 +66,7 @@ class RateLimits:
 
 @lru_cache(4096)
 def _ip_subject(client_ip: str) -> str:
-    """An IPv4 address, or the /64 of an IPv6 one: whoever has an address of it has them all."""
+    """An IPv4 address, or the /64 of an IPv6 one: one network has all addresses of it."""
     try:
         address = ipaddress.ip_address(client_ip)
     except ValueError:

@@ -57,7 +57,7 @@ _TAGS = [
 LOCATION = ResponseHeader(
     name="Location", description="Where it can be read.", documentation_only=True
 )
-# What a route says in `security`.
+# What a route states in `security`.
 PUBLIC: list[dict[str, list[str]]] = [{}]
 BEARER: list[dict[str, list[str]]] = [{"bearer": []}]
 ADMIN: list[dict[str, list[str]]] = [{"bearer": []}, {"admin_key": []}]
@@ -99,7 +99,7 @@ _UI_POLICY = (
 
 
 class StrictStructs(StructSchemaPlugin):
-    """Says `additionalProperties: false` where a struct refuses unknown members.
+    """Adds `additionalProperties: false` where a struct refuses unknown members.
 
     Litestar's own plugin leaves that out and has no public base to build on.
     """

@@ -333,7 +333,7 @@ def _detail(kind: ProblemKind, given: Mapping[str, Any]) -> str:
     for key in (f"reason.{given.get('reason')}", f"problem.{kind.slug}"):
         if key in SENTENCES and figures_of(key) <= set(given):
             return say(key, **given)
-    return f"{kind.title}."  # a figure is missing: the tests look for that
+    return f"{kind.title}."  # a figure is missing, which the tests find
 
 
 def raises(

@@ -50,7 +50,7 @@ class AccountHolders:
 
     def add(self, user_id: uuid.UUID) -> None:
         if len(self._ids) >= self._PEOPLE_MAX:
-            self._ids.clear()  # to be asked again costs each of them one short transaction
+            self._ids.clear()  # for each of them the next request costs one short transaction
         self._ids.add(user_id)
 
 
@@ -103,7 +103,7 @@ class Resources:
 def build_resources(
     settings: Settings, *, transport: httpx.AsyncBaseTransport | None = None
 ) -> Resources:
-    """`transport` lets a test answer for the outside services in its own process."""
+    """`transport` lets a test serve the outside services in its own process."""
     http = httpx.AsyncClient(
         transport=transport,
         timeout=httpx.Timeout(HTTP_TIMEOUT_SECONDS, connect=3.0),

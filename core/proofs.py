@@ -63,7 +63,7 @@ class ProofTools(Protocol):
 
 
 def noun_of_proofs(nouns: Sequence[Noun[Any]]) -> Noun[Job[ProofTools]]:
-    """The nightly proof, as a noun of its own: it knows all the others."""
+    """The nightly proof, as a noun of its own, built from all the others."""
 
     async def run(tools: ProofTools, _: Task) -> Outcome:
         """`proofs.run` {}: any drift is an alarm, an error line for each row and a counter."""

@@ -2,8 +2,8 @@
 
 Time is cut into fixed windows; what was counted in the one before weighs as much as it still
 overlaps the last `window_seconds`. A refused request counts nowhere. While Redis does not answer,
-the same limits hold per process, and Redis is asked again only after some seconds, so that it
-slows nobody down.
+the same limits hold per process, and Redis is tried again only after some seconds, so that it
+slows no request.
 """
 
 import math
@@ -34,7 +34,7 @@ class Limit(msgspec.Struct, frozen=True):
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """The tightest of the limits that were asked: the one to show, or the one that refused."""
+    """The tightest of the limits that were checked: the one to show, or the one that refused."""
 
     allowed: bool
     limit: Limit
@@ -157,7 +157,7 @@ def _decide(limits: Sequence[Limit], answer: Sequence[int]) -> Decision:
 class _LocalWindows:
     """The script above for one process, on the counts of `limits`.
 
-    Not its strategies: they ask one limit at a time, and their time of reset is not yet the time
+    Not its strategies: they check one limit at a time, and their time of reset is not yet the time
     at which the next request passes.
     """
 
@@ -186,7 +186,7 @@ class _LocalWindows:
 
 class _BoundedCounts(MemoryStorage):
     """At most so many counts: a new one takes the place of the one that was last added to longest
-    ago, so that a flood of addresses neither fills the memory nor sets everybody free at once."""
+    ago, so that a flood of addresses neither fills the memory nor resets all counts at once."""
 
     def __init__(self, counts_max: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Calls of vendors that are made once more at once, because what failed may have been one moment's.
+"""Calls of vendors that are repeated at once, because the failure may have been momentary.
 
 For pauses of seconds inside one request or job only. What takes longer is the next try of a task,
 whose pauses stand in the database and survive the process.

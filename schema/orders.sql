@@ -49,7 +49,7 @@ create table app.orders (
   currency text not null,
   state text not null default 'created',
   version integer not null default 0,
-  asked_at timestamptz,  -- when the fetch began that was written last, by the database's clock
+  fetch_started_at timestamptz,  -- when the fetch began that was written last, by the database's clock
   attempt integer not null default 1,  -- one attempt, one session, one idempotency key
   attempted_at timestamptz not null default app.now(),
   expires_at timestamptz not null,
@@ -366,7 +366,7 @@ begin
     raise exception 'no such order' using errcode = 'JS404', detail = '{"kind": "order"}';
   end if;
   if v_order.state not in ('created', 'open', 'processing', 'expired')
-    or v_order.asked_at > app.clock_now() - interval '1 second'
+    or v_order.fetch_started_at > app.clock_now() - interval '1 second'
     or exists (
       select
       from app.outbox
@@ -464,7 +464,7 @@ $$Recomputes what of a paid order goes back and posts the difference, never the 
 Expects the locks of account and order. Posts under the order's version, which rises each time.$$;
 
 create function app.sync_order(
-  p_order_id uuid, p_version integer, p_asked_at timestamptz, p_state jsonb
+  p_order_id uuid, p_version integer, p_fetch_started_at timestamptz, p_state jsonb
 )
   returns jsonb
   language plpgsql
@@ -484,7 +484,7 @@ begin
   perform app.lock_account(v_user_id);
   select * into v_before from app.orders where id = p_order_id for no key update;
   if v_before.version <> p_version then
-    if v_before.asked_at is null or v_before.asked_at < p_asked_at then
+    if v_before.fetch_started_at is null or v_before.fetch_started_at < p_fetch_started_at then
       return null;
     end if;
     v_order := v_before;
@@ -506,7 +506,7 @@ begin
       on conflict do nothing;
     end if;
     update app.orders
-    set asked_at = p_asked_at,
+    set fetch_started_at = p_fetch_started_at,
       session_id = coalesce(v_fetched.session_id, session_id),
       session_url = case
         when v_fetched.outcome = 'open' then coalesce(v_fetched.session_url, session_url) end,
@@ -547,7 +547,7 @@ begin
 end $$;
 comment on function app.sync_order is
 $$Writes down what the provider says of an order: the state, the grant once, and what is clawed back
-since. The fetch began at p_asked_at with the snapshot of p_version; if the row has moved on, the
+since. The fetch began at p_fetch_started_at with the snapshot of p_version; if the row has moved on, the
 answer is null and the caller fetches again, unless a state was written whose fetch began later: then
 that one counts.
 p_state is a FetchedState of core/payments/fetch.py.

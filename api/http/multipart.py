@@ -1,6 +1,6 @@
 """One file out of a multipart form, counted while it streams in.
 
-Litestar's own parser keeps every part on disk or in memory before anybody can say no, and decodes
+Litestar's own parser keeps every part on disk or in memory before it can be refused, and decodes
 parts without a file name as text.
 """
 
@@ -23,8 +23,8 @@ from core.pixels.limits import BYTES_MAX
 from core.uploads.types import SentFile
 
 FIELD = "file"
-# A file that is too large is read to its end, up to here, so that its sender hears why: most
-# clients do not look at an answer while they are still sending.
+# A file that is too large is read to its end, up to this limit, so that its sender gets the reason:
+# most clients do not read an answer while they are still sending.
 BODY_BYTES_MAX = 64_000_000
 _PARTS_MAX = 16
 

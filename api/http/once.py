@@ -4,8 +4,8 @@
         view = await once.run(db, user.scope, ThingView, lambda conn: make_thing(conn, data))
 
 The answer is stored in the transaction of its effect and given again for 24 hours, with
-`Idempotency-Replayed: true`; a repetition that comes while the first is at work is told to come
-back (409), one with another path or body is refused (422). A field of type `ShownOnce` is never
+`Idempotency-Replayed: true`; a repetition during the first is answered 409 with Retry-After, one
+with another path or body is refused (422). A field of type `ShownOnce` is never
 stored: it is null in a repeated answer.
 """
 
@@ -80,7 +80,7 @@ class Once:
         )
 
     async def claim(self) -> IdempotentRequest | None:
-        """Who holds the key: this path with this body. To be taken before a transaction opens."""
+        """The key with this path and body. Called before a transaction opens."""
         return None if self.key is None else self.claim_for(await self._request.body())
 
     def claim_for(self, body: bytes) -> IdempotentRequest | None:
@@ -88,12 +88,12 @@ class Once:
         if self.key is None:
             return None
         handler = self._request.route_handler
-        told_apart = hashlib.sha256(self._request.url.path.encode() + b"\0" + body).digest()
-        return idempotency.request_of(str(handler.operation_id), self.key, told_apart)
+        digest = hashlib.sha256(self._request.url.path.encode() + b"\0" + body).digest()
+        return idempotency.request_of(str(handler.operation_id), self.key, digest)
 
     @property
     def required_key(self) -> str:
-        """The key, where the route does not work without one."""
+        """The key, for a route that requires one."""
         assert self.key is not None
         return self.key
 
@@ -109,7 +109,7 @@ class Once:
             return await effect(conn)
         stored = await idempotency.begin(conn, claim)
         if stored is not None:
-            self.tell(is_replay=True)
+            self.mark_replay(is_replay=True)
             return msgspec.convert(stored.response, answer_type)
         answer = await effect(conn)
         await idempotency.store(
@@ -120,10 +120,10 @@ class Once:
         )
         return answer
 
-    def tell(self, *, is_replay: bool) -> None:
-        """Have the answer say that it is a repetition, if it is one."""
+    def mark_replay(self, *, is_replay: bool) -> None:
+        """Adds the header of a replay to the answer, if it is one."""
         headers = context_of(self._request).headers
-        # A transaction whose connection broke is run again, and tells again.
+        # A transaction whose connection broke is run again, and marks again.
         if is_replay and _REPLAYED not in headers:
             headers.append(_REPLAYED)
 
@@ -159,14 +159,14 @@ def _provide_once_for_ever(
 
 OnceKey: TypeAlias = NamedDependency[SkipValidation[Once]]  # once
 DEPENDENCIES = {"once": Provide(_provide_once, sync_to_thread=False)}
-# Of a route that does not work without a key, which its effect keeps for ever.
+# For a route that requires a key, which its effect stores for ever.
 KEY_REQUIRED = {"once": Provide(_provide_once_for_ever, sync_to_thread=False)}
 
 _EACH = "*"
 
 
 def stored_form(answer: msgspec.Struct) -> dict[str, Any]:
-    """The answer as it may be kept: without what is shown once."""
+    """The answer as it may be stored: without what is shown once."""
     form: dict[str, Any] = msgspec.to_builtins(answer)
     for path in _secret_paths(type(answer)):
         _blank(form, path)

@@ -51,7 +51,7 @@ DEPENDENCIES = {"page": Provide(provide_page, sync_to_thread=False)}
 
 
 class Keyset(Generic[Row, Place]):
-    """The order of a list: what of a row says where it stands."""
+    """The order of a list: the fields of a row that give its place."""
 
     def __init__(self, place_type: type[Place], place_of: Callable[[Row], Place]) -> None:
         self._decoder = msgspec.json.Decoder(place_type)
@@ -101,7 +101,7 @@ async def read_page(
     order: Keyset[Any, Place],
     rows: Callable[[Connection, Place | None, int], Awaitable[list[Row]]],
 ) -> Found[Row]:
-    """The rows behind `page.cursor`; `rows(conn, place, limit)` is asked for one more than fits.
+    """The rows behind `page.cursor`; `rows(conn, place, limit)` is called for one row more.
 
     Raises: InvalidInputError for a cursor that is none of this list.
     """

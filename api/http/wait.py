@@ -1,8 +1,8 @@
-"""A wait within a request, for what a worker finds out: `Prefer: wait=n` (RFC 7240).
+"""A wait within a request, for what a worker does: `Prefer: wait=n` (RFC 7240).
 
     async def get_thing(user: CurrentUser, db: Db, wait: AskedWait, ...) -> ThingView:
         thing = await wait.until(lambda thing: thing.is_settled, lambda: read_thing(db, user))
-        wait.tell(is_settled=thing.is_settled)
+        wait.add_headers(is_settled=thing.is_settled)
 
 Each read is a short transaction of its own, and between reads nothing is held.
 """
@@ -67,10 +67,10 @@ class Wait:
                 return found
             await pause(left)
 
-    def tell(self, *, is_settled: bool) -> None:
-        """Have the answer say which wait was kept, and when to ask again for what is not settled.
+    def add_headers(self, *, is_settled: bool) -> None:
+        """Adds to the answer which wait was applied, and when to read again what is not settled.
 
-        To be called for an answer only: a refusal keeps no preference.
+        Only for a successful answer: a problem applies no preference.
         """
         headers = self._context.headers
         if self.seconds:

@@ -1,4 +1,4 @@
-"""Whose request it is: the client's address behind proxies we trust."""
+"""The address of the client behind proxies that we trust."""
 
 import ipaddress
 from collections.abc import Sequence

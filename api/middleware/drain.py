@@ -1,7 +1,7 @@
-"""Reads what a client still sends before the answer goes out.
+"""Reads the rest of a request's body before the answer is sent.
 
-Most clients look at the answer only when they have sent everything. Where the server closes
-before that, a 401 for a photo arrives as a broken connection that says nothing.
+Most clients read the answer only when they have sent everything. If the server closes before that,
+they get a broken connection instead of a 401 for a photo.
 """
 
 import asyncio

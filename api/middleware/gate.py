@@ -1,9 +1,9 @@
-"""Per route, before the handler: who is calling, and whether they may call this often.
+"""Per route, before the handler: the caller's claims, and the rate limits.
 
 A bad token does not fail here: a route that needs no sign-in answers anyway, and one that does
-raises what was found out (api/identity.py). Until then such a caller counts as an address.
+raises the reason (api/identity.py). Until then such a caller counts as an address.
 
-Routes say in `opt` what holds for them: `rate_limit=False` for none, or `rate_limit="auth"` for
+Routes state in `opt` what applies to them: `rate_limit=False` for none, or `rate_limit="auth"` for
 a further limit of that name, counted per caller and route.
 """
 

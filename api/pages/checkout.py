@@ -1,6 +1,6 @@
 """/checkout/return: where Stripe's pages send people back to, if the shop has no page of its own.
 
-Whoever opens it learns nothing about a payment: it shows no data and grants nothing.
+It shows no data of a payment and grants nothing.
 """
 
 from litestar import Response, Router, get

@@ -1,4 +1,4 @@
-"""Checkout: buy a pack, and wait on the landing page for what becomes of it."""
+"""Checkout: buy a pack, and wait on the landing page for its outcome."""
 
 import time
 import uuid
@@ -33,8 +33,8 @@ from core.ratelimit import Limit
 
 AnyRequest = Request[Any, Any, Any]
 
-# Beside the limit of each person, which the route's `opt` names: who tries out stolen cards makes
-# accounts by the dozen, and an office shares one IP.
+# Beside the limit of each person, which the route's `opt` names: people who try out stolen
+# cards use many accounts, and an office shares one IP.
 IP_LIMIT = Limit("checkout-ip", 60, 3600)
 SYNC_AGAIN_SECONDS = 3.0
 
@@ -137,7 +137,7 @@ async def get_checkout(
     order_id: FromPath[uuid.UUID],
 ) -> PaymentView:
     order = await wait.until(_is_settled, _sync_and_read(resources, user.scope, order_id))
-    wait.tell(is_settled=_is_settled(order))
+    wait.add_headers(is_settled=_is_settled(order))
     return payment_view(order)
 
 
@@ -145,8 +145,8 @@ def _sync_and_read(
     resources: Resources, scope: Scope, order_id: uuid.UUID
 ) -> Callable[[], Awaitable[Order]]:
     """Reads the order, and has a worker sync it the first time and every few seconds: the first
-    sync may be too early, because Stripe's page sends the buyer back before its own books say
-    paid."""
+    sync may be too early, because Stripe's page sends the buyer back before Stripe's API reports
+    the payment."""
     sync_at = 0.0
 
     async def read() -> Order:
@@ -160,7 +160,7 @@ def _sync_and_read(
 
 
 async def _request_sync(resources: Resources, scope: Scope, order_id: uuid.UUID) -> Order:
-    """The order as it stands; a worker is asked to sync it."""
+    """The order as it stands; a worker is to sync it."""
 
     async def work(conn: Connection) -> Order:
         await service.request_sync(conn, order_id)

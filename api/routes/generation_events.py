@@ -132,7 +132,7 @@ async def _events(
 ) -> AsyncIterator[ServerSentEventMessage]:
     """Counted from its first step on: a client that left before that leaves nothing behind."""
     if _is_full(resources, user.claims.user_id):
-        return  # others were quicker; who connects again is told 429
+        return  # others were quicker; the next connection is answered 429
     heartbeat_seconds = resources.settings.event_heartbeat_seconds
     generation = first
     with _counted(resources, user.claims.user_id), resources.hub.watch(first.id) as changed:

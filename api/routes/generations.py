@@ -1,4 +1,4 @@
-"""Generations: create, list, read, cancel, try again, fetch the image."""
+"""Generations: create, list, read, cancel, retry, fetch the image."""
 
 import uuid
 from typing import Annotated, Any
@@ -86,7 +86,7 @@ async def _answer(
     if wait.seconds:
         ended = await wait_until_finished(resources, scope, view.id, wait)
         view, is_finished = view_of(ended), ended.is_finished
-    wait.tell(is_settled=is_finished)
+    wait.add_headers(is_settled=is_finished)
     return Response(
         view,
         status_code=200 if is_finished else 202,
@@ -140,7 +140,7 @@ async def get_generation(
     if wait.seconds:
         await wait_until_finished(resources, user.scope, generation_id, wait)
     view = await resources.db.run(lambda conn: _full_view(conn, generation_id), scope=user.scope)
-    wait.tell(is_settled=view.finished_at is not None)
+    wait.add_headers(is_settled=view.finished_at is not None)
     return view
 
 
@@ -261,7 +261,7 @@ async def get_generation_result(
         settings.storage_bucket_results,
         file.storage_key,
         settings.signed_url_seconds,
-        # The preview is looked at, the image is saved.
+        # Browsers show the preview and save the image.
         download_name=None if thumbnail else file.name,
     )
     return SignedImage(

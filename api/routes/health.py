@@ -1,4 +1,4 @@
-"""/healthz (the process lives), /readyz (send it traffic?), /metrics (Prometheus)."""
+"""/healthz (the process runs), /readyz (send it traffic?), /metrics (Prometheus)."""
 
 import asyncio
 import time
@@ -32,7 +32,7 @@ CHECK_SECONDS_MAX = 3
     "/healthz",
     operation_id="get_liveness",
     summary="Is the process alive",
-    description="Asks nothing else: restart the process when this does not answer.",
+    description="Checks nothing else: restart the process when this does not answer.",
     tags=["Health"],
     security=PUBLIC,
     responses=raises(public=True),
@@ -47,9 +47,9 @@ async def get_liveness() -> Alive:
     operation_id="get_readiness",
     summary="Can it serve requests",
     description="Database and schema decide between up and down; Redis, workers, provider accounts"
-    " and payments between ok and degraded: work is accepted while they are away and done later."
-    " `payments` is there when they are set up, and tells what lags or differs: events that wait,"
-    " orders in review, refunds that wait, days whose totals differ, webhooks that fell silent.",
+    " and payments between ok and degraded: without them work is accepted and done later."
+    " `payments` is present when they are set up, and shows what lags or differs: events that wait,"
+    " orders in review, refunds that wait, days whose totals differ, webhooks that stopped.",
     tags=["Health"],
     security=PUBLIC,
     responses={
@@ -69,7 +69,7 @@ async def get_readiness(resources: AppResources) -> Response[Readiness]:
 
 
 async def _check_database(resources: Resources) -> dict[str, Check]:
-    """The database itself, its schema, and what every noun says of itself."""
+    """The database itself, its schema, and the checks of every noun."""
 
     async def work(conn: Connection) -> tuple[str | None, list[NounCheck]]:
         version = await health.get_schema_version(conn)
@@ -136,7 +136,7 @@ async def get_metrics(request: Request[Any, Any, Any], resources: AppResources) 
             )
             text += generate_latest(stored).decode()
     except (psycopg.Error, TimeoutError) as error:
-        # The process's own figures are wanted most while the database is away.
+        # The process's own figures matter most while the database is unavailable.
         log.warning("metrics.database", error=type(error).__name__)
     return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 

@@ -1,4 +1,4 @@
-"""Payments: the history, invoices, another try, and Stripe's portal."""
+"""Payments: the history, invoices, retry, and Stripe's portal."""
 
 import uuid
 from typing import Annotated
@@ -117,7 +117,7 @@ async def list_invoices(user: CurrentUser, db: Db, page: AskedPage) -> Page[Invo
 
 
 class _PortalVisit(msgspec.Struct, frozen=True):
-    """What is kept of an answer: its page is a secret, and the provider gives it again."""
+    """What is stored of an answer: its page is a secret, and the provider returns it again."""
 
     id: uuid.UUID
 

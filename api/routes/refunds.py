@@ -1,4 +1,4 @@
-"""Refunds, as a return of money is called on the wire: unused credits given back for money."""
+"""Refunds, as a return of money is called on the wire: unused credits returned for money."""
 
 import uuid
 from typing import Any
@@ -72,7 +72,7 @@ async def create_refund(
     view = await once.run(resources.db, user.scope, RefundView, ask)
     if wait.seconds:
         view = await _wait_until_asked(resources.db, user.scope, view.id, wait)
-    wait.tell(is_settled=_is_settled(view))
+    wait.add_headers(is_settled=_is_settled(view))
     return Response(view, status_code=202, headers={"Location": f"/v1/refunds/{view.id}"})
 
 
@@ -139,7 +139,7 @@ async def get_refund(
     user: CurrentUser, db: Db, wait: AskedWait, refund_id: FromPath[uuid.UUID]
 ) -> RefundView:
     view = await _wait_until_asked(db, user.scope, refund_id, wait)
-    wait.tell(is_settled=_is_settled(view))
+    wait.add_headers(is_settled=_is_settled(view))
     return view
 
 

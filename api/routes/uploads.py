@@ -82,7 +82,7 @@ async def create_upload(
     checked = await service.check_file(await multipart.read_file(request))
     claim = once.claim_for(checked.sha256)
     taken = await service.receive(_tools(resources), _owner(user), checked, claim=claim)
-    once.tell(is_replay=taken.is_replay)
+    once.mark_replay(is_replay=taken.is_replay)
     return await _answer(resources, user, taken.id, wait)
 
 
@@ -122,7 +122,7 @@ async def start_direct_upload(
         size_bytes=data.size_bytes,
         claim=await once.claim(),
     )
-    once.tell(is_replay=direct.is_replay)
+    once.mark_replay(is_replay=direct.is_replay)
     return Response(direct_view_of(direct), headers={"Location": f"/v1/uploads/{direct.id}"})
 
 
@@ -197,7 +197,7 @@ async def get_upload(
     user: CurrentUser, resources: AppResources, wait: AskedWait, upload_id: FromPath[uuid.UUID]
 ) -> UploadView:
     upload = await _read_settled(resources, user, upload_id, wait)
-    wait.tell(is_settled=upload.state.is_settled)
+    wait.add_headers(is_settled=upload.state.is_settled)
     return view_of(upload, await _sign(resources, [upload]))
 
 
@@ -257,7 +257,7 @@ async def _answer(
         raise PhotoRejectedError(reason=reason, upload_id=upload.id, figures=upload.problem.figures)
     is_ready = upload.state is UploadState.READY
     urls = await _sign(resources, [upload]) if is_ready else {}
-    wait.tell(is_settled=is_ready)
+    wait.add_headers(is_settled=is_ready)
     return Response(
         view_of(upload, urls),
         status_code=201 if is_ready else 202,

@@ -1,4 +1,4 @@
-"""What a person should hear about their account."""
+"""Events of an account that its owner is told about."""
 
 import uuid
 from datetime import datetime

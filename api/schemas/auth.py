@@ -125,7 +125,7 @@ class SessionView(msgspec.Struct, frozen=True):
 
 
 class SignUpResult(msgspec.Struct, frozen=True):
-    """The same for a known address as for a new one; the mail says the rest."""
+    """The same for a known address as for a new one; only the mail differs."""
 
     status: Literal["confirmation_sent", "signed_in"]
     session: SessionView | None = None
@@ -139,7 +139,7 @@ class ConfirmResult(msgspec.Struct, frozen=True):
 
 
 class MailRequested(msgspec.Struct, frozen=True):
-    """Says nothing about whether the address is known."""
+    """The same whether or not the address is known."""
 
     status: Literal["sent_if_known"] = "sent_if_known"
 

@@ -134,7 +134,7 @@ class LineView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExplanationView(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that one generation cost, gave back and asked of the provider."""
+    """What one generation cost and refunded, and its provider calls."""
 
     generation_id: uuid.UUID
     operation: Annotated[str, Meta(examples=["packshot"])]

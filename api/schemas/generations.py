@@ -67,7 +67,7 @@ class ImageView(msgspec.Struct, frozen=True):
 
 
 class ProblemView(msgspec.Struct, frozen=True):
-    """Why there is no image: a stable code, and words that say what to do."""
+    """Why there is no image: a stable code, and a sentence with what to do."""
 
     code: Ending
     detail: str

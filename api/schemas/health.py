@@ -18,7 +18,7 @@ class Alive(msgspec.Struct, frozen=True):
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One thing that was checked. `facts` are for people and may change."""
+    """One check. `facts` are for people and may change."""
 
     status: State
     facts: dict[str, Any] = {}

@@ -14,7 +14,7 @@ COUNT_MAX = 1000
 
 
 class PresetView(msgspec.Struct, frozen=True):
-    """A scene in prepared words: send its slug as the parameter `preset`."""
+    """A prepared scene: send its slug as the parameter `preset`."""
 
     slug: str
     title: str

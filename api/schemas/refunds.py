@@ -29,7 +29,7 @@ Reason = Annotated[str, Meta(max_length=REASON_LENGTH_MAX, examples=["Bought too
 
 
 class CreateRefund(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Unused credits of one payment, given back for the money that they cost."""
+    """Unused credits of one payment, returned for the money that they cost."""
 
     order_id: Annotated[uuid.UUID, Meta(description="The payment's id.")]
     credits: UnusedCredits | None = None

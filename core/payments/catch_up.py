@@ -1,4 +1,4 @@
-"""What heals lost webhooks, lost answers and lost sessions; webhooks only make it faster."""
+"""Repairs what lost webhooks, answers and sessions left undone; webhooks only make it faster."""
 
 from collections.abc import Awaitable
 from datetime import UTC, date, datetime, time, timedelta
@@ -29,7 +29,7 @@ async def sync_unsettled(
     *,
     older_than_seconds: float = SETTLED_AFTER_SECONDS,
 ) -> int:
-    """Orders and returns that wait longer than they should; how many were seen to."""
+    """Syncs orders and makes returns that wait longer than they should; how many there were."""
     older: dict[str, Any] = {"older_than_seconds": older_than_seconds, "limit": AT_ONCE}
     orders = await db.run(lambda conn: queries.list_unsettled(conn, **older))
     returns = await db.run(lambda conn: queries.list_stranded_returns(conn, **older))
@@ -43,7 +43,7 @@ async def sync_unsettled(
 async def sync_completed(
     db: Database, provider: PaymentProvider, *, back: timedelta = COMPLETED_BACK
 ) -> int:
-    """Sessions that the provider says are paid and our orders do not; how many were seen to."""
+    """Syncs orders whose session is paid at the provider but not here; how many there were."""
     listed = provider.list_sessions(since=datetime.now(UTC) - back, is_complete=True)
     paid = [each async for each in listed if each.is_paid]
 
@@ -67,7 +67,7 @@ async def sync_completed(
 
 
 async def compare_day(db: Database, provider: PaymentProvider, day: date) -> list[DayDifference]:
-    """Every session paid on one side only or with another total; kept, and an alarm.
+    """Every session paid on one side only or with another total; recorded, and an alarm.
 
     A day is that of the session's creation, UTC.
     """
@@ -107,14 +107,14 @@ async def compare_day(db: Database, provider: PaymentProvider, day: date) -> lis
 async def _list_paid(
     conn: Connection, start: datetime, end: datetime, session_ids: list[str]
 ) -> dict[str, int]:
-    """What we hold for paid: in these hours, or by one of these sessions."""
+    """What is paid in our rows: in these hours, or by one of these sessions."""
     by_time = await queries.list_paid_between(conn, start, end)
     by_session = await queries.list_paid_by_session(conn, session_ids)
     return {each.session_id: each.amount_total for each in (*by_time, *by_session)}
 
 
 async def log_and_continue(work: Awaitable[object], subject: object) -> None:
-    """One that cannot be seen to now does not keep the others waiting."""
+    """A provider's failure for one subject does not delay the others."""
     try:
         await work
     except (PaymentProviderError, RetryableError) as error:

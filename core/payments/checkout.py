@@ -1,5 +1,5 @@
 """Checkout, the act of buying a pack: the order first, then the provider's customer and session,
-then what we know of them.
+then the record of both.
 
 A create whose answer is lost is repeated with the same key and the same parameters, all of which
 follow from the order's row; so two clicks, two processes and a crash end at one session.

@@ -1,4 +1,4 @@
-"""What selling needs of its process, and who buys."""
+"""What checkout needs of its process, and the buyer."""
 
 import uuid
 

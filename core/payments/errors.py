@@ -1,4 +1,4 @@
-"""Why an order is not made, paid again or returned."""
+"""Why an order is not created, paid again or returned."""
 
 from core.errors import ConflictError, InJobs, InvalidInputError, Reason
 

@@ -1,4 +1,4 @@
-"""What the provider says of an order now. Knows no database: a snapshot in, a state out."""
+"""The present state of an order at the provider. Uses no database: a snapshot in, a state out."""
 
 import contextlib
 from datetime import datetime, timedelta
@@ -33,16 +33,16 @@ _RETURNED_IN_REVIEW: Final = "refunded_in_review"
 
 
 class OrderSnapshot(msgspec.Struct, frozen=True):
-    """The order before the provider was asked, its sessions by id with their attempts, and the
-    database's time then."""
+    """The order before the fetch, its sessions by id with their attempts, and the database's time
+    then."""
 
     order: Order
     attempts: dict[str, int]
-    asked_at: datetime
+    fetch_started_at: datetime
 
 
 class FetchedState(msgspec.Struct, frozen=True, kw_only=True):
-    """What the provider says of an order, as app.sync_order writes it."""
+    """The state of an order at the provider, as app.sync_order writes it."""
 
     outcome: OrderState
     review_reason: ReviewReason | None = None
@@ -120,7 +120,7 @@ async def _fetch_unpaid(
         each for each in sessions if snapshot.attempts.get(each.id, order.attempt) == order.attempt
     ]
     if not current:
-        is_abandoned = order.attempted_at < snapshot.asked_at - ABANDONED_AFTER
+        is_abandoned = order.attempted_at < snapshot.fetch_started_at - ABANDONED_AFTER
         return FetchedState(outcome=OrderState.EXPIRED if is_abandoned else OrderState.CREATED)
     session = max(current, key=lambda each: each.created_at)
     outcome, failure_reason = await _outcome_of(provider, session)
@@ -151,7 +151,7 @@ async def _outcome_of(
 async def _sessions(
     provider: PaymentProvider, snapshot: OrderSnapshot, claimed_session_id: str | None
 ) -> list[CheckoutSession]:
-    """Every session of the order that the provider still knows; a lost one is searched for."""
+    """Every session of the order at the provider; one that was created unanswered is searched."""
     order = snapshot.order
     known = list(snapshot.attempts)
     if claimed_session_id is not None and claimed_session_id not in known:
@@ -176,7 +176,7 @@ async def _find_lost(provider: PaymentProvider, order: Order) -> list[str]:
 
 
 async def _price_id(provider: PaymentProvider, order: Order) -> str | None:
-    """What the session had to be made with; after a lost answer only the provider's list knows."""
+    """The price that the session has to have; after a lost answer it is looked up by its key."""
     if order.price_id is not None:
         return order.price_id
     price = await provider.find_price(order.lookup_key)
@@ -186,7 +186,7 @@ async def _price_id(provider: PaymentProvider, order: Order) -> str | None:
 async def _invoice_and_receipt(
     provider: PaymentProvider, order: Order, session: CheckoutSession
 ) -> tuple[Invoice | None, str | None]:
-    """Fetched once. They are a service: without them the payment still counts."""
+    """Fetched once. A failure of either does not stop the payment."""
     invoice: Invoice | None = None
     receipt_url: str | None = None
     with contextlib.suppress(PaymentProviderError):

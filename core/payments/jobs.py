@@ -1,4 +1,4 @@
-"""Jobs of payments: each asks the provider and writes down what it says; see core/payments."""
+"""Jobs of payments: each fetches from the provider and records the result; see core/payments."""
 
 import contextlib
 import functools
@@ -18,7 +18,7 @@ from core.tasks.outbox import Task
 
 Provider = TypeVar("Provider", bound=PaymentProvider)
 
-# Without a key nobody can be asked; the tasks wait for a process that has one.
+# Without a key no call is possible; the tasks wait for a process that has one.
 _NO_KEY_RETRY_SECONDS = 60
 
 
@@ -33,38 +33,38 @@ class PaymentTools(Protocol):
 
 async def sync(tools: PaymentTools, task: Task) -> Outcome:
     """`payment.sync` {order_id}"""
-    with asking(tools.payments) as provider:
+    with using_provider(tools.payments) as provider:
         await sync_order(tools.db, provider, uuid.UUID(task.args["order_id"]))
     return DONE
 
 
 async def make_return(tools: PaymentTools, task: Task) -> Outcome:
     """`return.create` {return_id}"""
-    with asking(tools.payments) as provider:
+    with using_provider(tools.payments) as provider:
         await create_return(tools.db, provider, uuid.UUID(task.args["return_id"]))
     return DONE
 
 
 async def sync_unsettled(tools: PaymentTools, _: Task) -> Outcome:
     """`payments.sync_unsettled` {}"""
-    return await scheduled(tools.db, tools.payments, catch_up.sync_unsettled)
+    return await run_scheduled(tools.db, tools.payments, catch_up.sync_unsettled)
 
 
 async def sync_completed(tools: PaymentTools, _: Task) -> Outcome:
     """`payments.sync_completed` {}"""
-    return await scheduled(tools.db, tools.payments, catch_up.sync_completed)
+    return await run_scheduled(tools.db, tools.payments, catch_up.sync_completed)
 
 
 async def compare_day(tools: PaymentTools, _: Task) -> Outcome:
     """`payments.compare_day` {}: yesterday, by UTC."""
     yesterday = datetime.now(UTC).date() - timedelta(days=1)
     compare = functools.partial(catch_up.compare_day, day=yesterday)
-    return await scheduled(tools.db, tools.payments, compare)
+    return await run_scheduled(tools.db, tools.payments, compare)
 
 
 @contextlib.contextmanager
-def asking(provider: Provider | None) -> Iterator[Provider]:
-    """The provider; whatever it answers that is not an outcome is tried again later."""
+def using_provider(provider: Provider | None) -> Iterator[Provider]:
+    """The provider; its errors become RetryableError, so that the task runs again."""
     if provider is None:
         raise RetryableError(
             "no_payment_provider",
@@ -78,13 +78,13 @@ def asking(provider: Provider | None) -> Iterator[Provider]:
         raise RetryableError(reason, kind=error.failure_kind) from error
 
 
-async def scheduled(
+async def run_scheduled(
     db: Database,
     provider: Provider | None,
     work: Callable[[Database, Provider], Awaitable[object]],
 ) -> Outcome:
-    """What the schedule wants done; where nothing is sold there is nothing to do."""
+    """A job of the schedule; where nothing is sold there is nothing to do."""
     if provider is not None:
-        with asking(provider):
+        with using_provider(provider):
             await work(db, provider)
     return DONE

@@ -9,12 +9,12 @@ from core.payments.stripe import jobs as stripe_jobs
 from core.settings import Settings
 from core.tasks.jobs import Fence, Job
 
-_HEALED = "`payments.sync_unsettled` takes it up again within minutes."
+_SYNCED_LATER = "`payments.sync_unsettled` takes it up again within minutes."
 _NEXT_RUN = "Nothing is lost: the next run by schedule does the same."
 
 
 def _check(row: Mapping[str, Any], settings: Settings) -> list[Check]:
-    """Never down: what was paid for arrives all the same once a worker has asked Stripe."""
+    """Never down: what was paid for arrives once a worker has synced the order."""
     if settings.stripe_secret_key is None:
         return []
     facts = row["health"]
@@ -39,12 +39,15 @@ NOUN = Noun(
     figures="select * from app.payments_figures()",
     jobs={
         "payment.sync": Job(
-            run=jobs.sync, fence=Fence.STATE, when_dead=f"The order stays as it was. {_HEALED}"
+            run=jobs.sync,
+            fence=Fence.STATE,
+            when_dead=f"The order stays as it was. {_SYNCED_LATER}",
         ),
         "return.create": Job(
             run=jobs.make_return,
             fence=Fence.STATE,
-            when_dead=f"The return of money stays requested, its credits are set aside. {_HEALED}",
+            when_dead="The return of money stays requested, its credits are set aside."
+            f" {_SYNCED_LATER}",
         ),
         "payments.sync_unsettled": Job(
             run=jobs.sync_unsettled, fence=Fence.STATE, when_dead=_NEXT_RUN

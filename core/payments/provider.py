@@ -1,7 +1,7 @@
-"""Whoever takes the money, in the product's own words: what is asked of them, what they answer.
+"""The seam to providers of payments: their calls, answers and errors in the product's own words.
 
-`core/payments/stripe` implements `PaymentProvider`. Everything else in core/payments knows only
-what stands here. Nobody calls a provider inside a transaction.
+`core/payments/stripe` implements `PaymentProvider`. Everything else in core/payments uses only
+what is declared here. No provider is called inside a transaction.
 
 Amounts of money are in the currency's smallest unit.
 """
@@ -24,7 +24,7 @@ class PaymentProviderError(Exception):
     """Base. `reason` is a stable word, never the provider's text."""
 
     failure_kind: ClassVar[FailureKind] = FailureKind.ERROR
-    """What it is counted as where it makes a task run again."""
+    """How the runner counts it where it makes a task run again."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -38,11 +38,11 @@ class ProviderUnavailableError(PaymentProviderError):
 
 
 class ProviderServerError(ProviderUnavailableError):
-    """Their failure, which they may have stored with its key: the next call takes a new key."""
+    """A failure that may be stored under its key: the next call needs a new key."""
 
 
 class Missing(StrEnum):
-    """What a refused call named and the provider does not know."""
+    """Which object of a refused call does not exist at the provider."""
 
     CUSTOMER = "customer"
     PRICE = "price"
@@ -50,7 +50,7 @@ class Missing(StrEnum):
 
 
 class ProviderRefusedError(PaymentProviderError):
-    """The provider understood and says no; `missing` says what it does not know."""
+    """The provider refused the call; `missing` names the object that does not exist there."""
 
     def __init__(self, reason: str, missing: Missing | None = None) -> None:
         super().__init__(reason)
@@ -67,7 +67,7 @@ class ProviderCredentialsError(PaymentProviderError):
     failure_kind = FailureKind.ABSENT
 
 
-# --- what they tell ---------------------------------------------------------------------------
+# --- answers ----------------------------------------------------------------------------------
 
 
 class Price(msgspec.Struct, frozen=True):
@@ -109,7 +109,7 @@ class CheckoutSession(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProviderPayment(msgspec.Struct, frozen=True):
-    """What became of a session's money. `failure_reason` is a word once it did not go through."""
+    """The payment of a session. `failure_reason` is a word if it failed."""
 
     id: str
     order_reference: str | None
@@ -140,7 +140,7 @@ class Dispute(msgspec.Struct, frozen=True):
     reason: str | None
 
 
-# --- what they are asked ----------------------------------------------------------------------
+# --- requests ---------------------------------------------------------------------------------
 
 
 class SessionRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,7 +168,7 @@ class PaymentProvider(Protocol):
     """Each call raises a PaymentProviderError. `key` makes a repeated call find the first one."""
 
     async def find_price(self, lookup_key: str) -> Price | None:
-        """The active price of a pack; remembered until `discard_prices`."""
+        """The active price of a pack; cached until `discard_prices`."""
 
     def discard_prices(self) -> None: ...
 
@@ -177,7 +177,7 @@ class PaymentProvider(Protocol):
     async def create_session(self, request: SessionRequest, *, key: str) -> CheckoutSession: ...
 
     async def get_session(self, session_id: str) -> CheckoutSession:
-        """With its items, which no other call tells."""
+        """With its items, which no other call returns."""
 
     async def expire_session(self, session_id: str) -> CheckoutSession: ...
 

@@ -22,7 +22,7 @@ from core.payments.types import (
     Synced,
 )
 
-# Also of functions that return an order: whoever calls those may not read the table.
+# Also of functions that return an order, because their callers may not read the table.
 _ORDER_COLUMNS: Final = """
 select orders.id, orders.user_id, orders.pack_slug, orders.pack_version, packs.lookup_key,
   orders.credits, orders.unit_amount, orders.currency, orders.state, orders.version,
@@ -173,7 +173,7 @@ async def request_sync(conn: Connection, order_id: uuid.UUID) -> None:
     await conn.execute("select app.request_order_sync(%s)", (order_id,))
 
 
-# --- what the provider says of an order --------------------------------------------------------
+# --- the state of an order at the provider ------------------------------------------------------
 
 
 async def find_snapshot(conn: Connection, order_id: uuid.UUID) -> OrderSnapshot | None:
@@ -205,7 +205,7 @@ async def write_state(
         (
             snapshot.order.id,
             snapshot.order.version,
-            snapshot.asked_at,
+            snapshot.fetch_started_at,
             Jsonb(msgspec.to_builtins(fetched)),
         ),
     )
@@ -221,7 +221,7 @@ async def list_unsettled(
         conn,
         "select id from app.orders where state in ('created', 'open', 'processing')"
         " and attempted_at < app.now() - make_interval(secs => %s)"
-        " order by asked_at nulls first, attempted_at limit %s",
+        " order by fetch_started_at nulls first, attempted_at limit %s",
         (older_than_seconds, limit),
     )
     return [row["id"] for row in rows]
@@ -298,7 +298,7 @@ async def next_return_attempt(conn: Connection, asked: Return) -> None:
 async def list_stranded_returns(
     conn: Connection, *, older_than_seconds: float, limit: int
 ) -> list[uuid.UUID]:
-    """Asked for and not at the provider, with no task left that would see to it."""
+    """Requested and not at the provider, with no task left that would create it."""
     rows = await fetch_all(
         conn,
         "select id from app.payment_returns where state = 'requested'"
@@ -311,7 +311,7 @@ async def list_stranded_returns(
     return [row["id"] for row in rows]
 
 
-# --- the books of a day -------------------------------------------------------------------------
+# --- the totals of a day ------------------------------------------------------------------------
 
 
 async def list_paid_by_session(conn: Connection, session_ids: list[str]) -> list[PaidSession]:

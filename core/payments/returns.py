@@ -33,7 +33,7 @@ async def request_return(
     credits_: int | None,
     reason: str | None,
 ) -> Return:
-    """The buyer gives unused credits back, by default all of the order's. Runs as the user.
+    """The buyer returns unused credits for money, by default all of the order's. Runs as the user.
 
     Raises: NotFoundError, ConflictError, InvalidInputError, NoIdentityError.
     """
@@ -50,7 +50,7 @@ async def admin_return(
     reason: str,
     key: str,
 ) -> Return:
-    """An admin gives back any amount, by default all that is left; audited. Runs as the admin.
+    """An admin returns any amount, by default all that is left; audited. Runs as the admin.
 
     Raises: NotAllowedError, NotFoundError, ConflictError, InvalidInputError,
     IdempotencyMismatchError. Replay: the same key and terms find the same return.

@@ -1,4 +1,4 @@
-"""What buyers and admins read of packs and orders, and the wish for a sync."""
+"""What buyers and admins read of packs and orders, and the request of a sync."""
 
 import uuid
 from datetime import datetime

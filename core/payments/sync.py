@@ -1,8 +1,7 @@
-"""Brings an order to what the provider says now: the only place where a payment becomes credits.
+"""Brings an order to its state at the provider: the only place where a payment becomes credits.
 
-Webhook, landing page, returns and the schedules all come here. The provider is asked outside of
-any transaction; what it says is written only where the order has not moved on since, else it is
-asked again.
+Webhook, landing page, returns and the schedules all call this. The state is fetched outside of any
+transaction and written only where the order has not changed since; otherwise it is fetched again.
 """
 
 import asyncio
@@ -56,7 +55,7 @@ async def _try_to_sync(
     claimed_session_id: str | None,
     record: WithSynced | None,
 ) -> Synced | None:
-    """None: the order has moved on while the provider was asked."""
+    """None: the order has changed during the fetch."""
     snapshot = await db.run(lambda conn: _get_snapshot(conn, order_id))
     fetched = await fetch_state(provider, snapshot, claimed_session_id)
 

@@ -41,7 +41,7 @@ class ReturnState(StrEnum):
 
 
 class ReviewReason(StrEnum):
-    """What of a payment differs from its order, so that somebody has to look."""
+    """How a payment differs from its order, so that an admin has to review it."""
 
     AMOUNT_SUBTOTAL = "amount_subtotal"
     CURRENCY = "currency"
@@ -113,7 +113,7 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class OrderFilters(msgspec.Struct, frozen=True, kw_only=True):
-    """`in_review` also finds orders that are paid and still want somebody to look."""
+    """`in_review` also finds orders that are paid and still have to be reviewed."""
 
     states: tuple[OrderState, ...] = ()
     user_id: uuid.UUID | None = None

@@ -1,4 +1,4 @@
-"""Why an account is not open, or came without credits."""
+"""Why an account is not open, or was opened without credits."""
 
 from core.errors import Reason
 

@@ -1,4 +1,4 @@
-"""What a person should hear about their account. The database writes it where it happens."""
+"""Events that a person is told about. The database writes them where they happen."""
 
 import uuid
 from datetime import datetime

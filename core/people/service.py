@@ -60,7 +60,7 @@ async def open_account(conn: Connection, network: str) -> Opening:
 async def find_account(conn: Connection) -> Account | None:
     row = await fetch_one(
         conn,
-        # A lot past its time is not spendable, though the hourly expiry may not have booked it.
+        # A lot past its time is not spendable, though the hourly expiry may not have posted it.
         "select person.created_at, account.reserved, account.debt,"
         " account.available - coalesce(("
         "   select sum(lot.remaining) from app.credit_lots as lot"
@@ -83,7 +83,7 @@ async def get_account(conn: Connection) -> Account:
 
 
 async def ensure_account(conn: Connection, network: str) -> None:
-    """Open the account of somebody who did not sign in here, if it is not open yet.
+    """Opens the account of a person who did not sign in by /v1/auth, if it is not open yet.
 
     Raises: NotAllowedError while the address is not verified.
     """

@@ -1,4 +1,4 @@
-"""Colour profiles: what a file's numbers mean, and their conversion to sRGB.
+"""Colour profiles of files, and their conversion to sRGB.
 
 Jewellery is bought by colour, so Display P3 photos of phones are converted, never relabelled.
 """
@@ -24,7 +24,7 @@ _PROFILES: Final = Path(__file__).parent / "profiles"
 
 
 class Space(StrEnum):
-    """The name of a profile in `profiles/`, where its origin is told."""
+    """The name of a profile in `profiles/`, whose README states its origin."""
 
     SRGB = "srgb"
     DISPLAY_P3 = "display_p3"
@@ -66,7 +66,7 @@ def to_srgb(
 def would_change(
     icc: bytes | None, *, cicp: tuple[int, int] | None = None, adobe_rgb: bool = False
 ) -> bool:
-    """Whether `to_srgb` would move any colour, told without touching the picture."""
+    """Whether `to_srgb` would move any colour; the picture is not changed."""
     probe = Image.new("RGB", (1, 1))
     return to_srgb(probe, icc=icc, cicp=cicp, adobe_rgb=adobe_rgb).changed
 
@@ -87,7 +87,7 @@ def gray_to_srgb(image: Image.Image, icc: bytes) -> Image.Image:
 
 @cache
 def icc_of(space: Space) -> bytes:
-    """The profile of a space. Outputs carry that of sRGB, so that no shop has to guess."""
+    """The profile of a space. Outputs carry that of sRGB, so that no shop has to guess it."""
     return (_PROFILES / f"{space}.icc").read_bytes()
 
 

@@ -6,7 +6,7 @@ from core.errors import DomainError, InJobs, Reason
 
 
 class PhotoReason(Reason):
-    """Why a file is not taken as a photo."""
+    """Why a file is refused as a photo."""
 
     ANIMATED = "animated"
     CMYK = "cmyk"
@@ -64,9 +64,9 @@ class Carried(StrEnum):
 
 
 class UnsupportedMediaError(DomainError):
-    """A file that is not an image we take. Which figures there are depends on the reason.
+    """A file that is not an image we accept. Which figures there are depends on the reason.
 
-    `part` names the broken part of a corrupt file, for whoever looks into it.
+    `part` names the broken part of a corrupt file, for diagnosis.
     """
 
     in_jobs = InJobs.NEVER

@@ -1,4 +1,4 @@
-"""What can be wrong with a result, in words that everybody may import: no library comes along."""
+"""What can be wrong with a result, as words; importing them loads no codec."""
 
 from enum import StrEnum
 

@@ -1,4 +1,4 @@
-"""What a picture of any kind says of itself, before a pixel of it is decoded. Pixel processes only.
+"""The header of a picture of any format, before a pixel of it is decoded. Pixel processes only.
 
 JPEG, PNG and WebP are read by the code that runs in the API, too; HEIC and TIFF by the libraries
 that decode them.
@@ -10,7 +10,7 @@ from core.pixels.formats.base import ImageFormat, Layout
 
 
 def read(data: bytes, kind: ImageFormat) -> Layout:
-    """The structure of the file, without judging it. Raises: UnsupportedMediaError."""
+    """The structure of the file, unchecked. Raises: UnsupportedMediaError."""
     match kind:
         case ImageFormat.HEIC:
             return heif.parse(data)

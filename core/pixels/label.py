@@ -1,7 +1,7 @@
 """The label that says a picture was made with generative AI.
 
 Stripping a provider's metadata also strips its own provenance marks, which sellers then miss
-(Google Merchant asks for IPTC DigitalSourceType). So we write the one true statement ourselves.
+(Google Merchant asks for IPTC DigitalSourceType). So we write this one label ourselves.
 """
 
 from typing import Final

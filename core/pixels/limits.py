@@ -2,7 +2,7 @@
 
 from typing import Final
 
-# The product's promise to users (25 MB); a 50 MP phone JPEG is 12 to 20 MB.
+# The product's limit for users (25 MB); a 50 MP phone JPEG is 12 to 20 MB.
 BYTES_MAX: Final = 25_000_000
 
 # 50 MP: what the largest common phone cameras deliver. Decoded that is 200 MB in Pillow.

@@ -1,4 +1,4 @@
-"""The locked lane: the piece keeps its own pixels. A provider only says where the piece is.
+"""The locked lane: the piece keeps its own pixels. A provider only finds where the piece is.
 
 Only the alpha of its cut-out is used, laid on the uploaded pixels. Colours at soft edges are not
 decontaminated: that would change pixels of the piece, and the lane promises not to.

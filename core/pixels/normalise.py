@@ -1,4 +1,4 @@
-"""An upload as the rest of the product sees it: upright, sRGB, and without a word about its owner.
+"""An upload as the rest of the product sees it: upright, sRGB, and without data about its owner.
 
 Runs in a pixel process. A JPEG that needs neither turning nor conversion keeps its own
 compressed pixels; everything else is encoded once, lossless where the source was lossless.
@@ -21,7 +21,7 @@ def normalise(data: bytes) -> NormalisedImage:
     """
     sniff.check_size(len(data))
     layout = headers.read(data, sniff.detect(data))
-    trailer = sniff.judge(data, layout)
+    trailer = sniff.check_layout(data, layout)
     image = raster.decode(data[: layout.end], layout.format)
     if image.size not in {(layout.width, layout.height), (layout.height, layout.width)}:
         raise corrupt("size")

@@ -1,6 +1,6 @@
 """What is done with a provider's result before it may be delivered: the catalogue's output rules.
 
-Pure and picklable: runs in a pixel process. A rule that finds its picture wanting raises
+Pure and picklable: runs in a pixel process. A rule whose picture does not pass raises
 `OutputRuleError`; the generation then fails and its credits go back.
 """
 

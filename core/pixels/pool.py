@@ -1,7 +1,7 @@
 """Processes for pixels: decoding holds the GIL's thread for 100 ms and hundreds of megabytes.
 
-Worker only, never the API. Each slot is an executor of one process, so that a decoder that dies
-takes nobody else's picture with it, and so that no more inputs are in memory than processes.
+Worker only, never the API. Each slot is an executor of one process, so that a crash of a decoder
+loses no other picture, and so that no more inputs are in memory than processes.
 """
 
 import asyncio
@@ -21,14 +21,14 @@ R = TypeVar("R")
 
 # Then a fresh process: memory that codecs and the allocator kept goes back to the system.
 _TASKS_PER_PROCESS: Final = 100
-# Address space of one process. The largest honest case, a cut-out of 50 MP, measured 1.1 GB.
+# Address space of one process. The largest valid input, a cut-out of 50 MP, measured 1.1 GB.
 _MEMORY_BYTES: Final = 3 * 1024**3
-# The slowest honest case, a cut-out of 50 MP, measured 10 s on a busy machine.
+# The slowest valid input, a cut-out of 50 MP, measured 10 s on a busy machine.
 _SECONDS: Final = 60
 
 
 class _Slot:
-    """One process, started at its first task and replaced when used up or dead."""
+    """One process, started at its first task and replaced after its last one or a crash."""
 
     def __init__(self, memory_bytes: int, tasks_max: int) -> None:
         self._memory_bytes = memory_bytes
@@ -49,7 +49,7 @@ class _Slot:
         return self._executor
 
     def retire(self) -> None:
-        """End the process, whatever it does: nobody waits for its result any more."""
+        """Ends the process at once: no caller waits for its result any more."""
         if self._executor is not None:
             # Public only from Python 3.14 on (kill_workers); without it the exit of the whole
             # worker would wait for a task that was cancelled.
@@ -85,7 +85,7 @@ class PixelPool:
     async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """The function's result or its own exception, both pickled.
 
-        Raises: RetryableError when the process died, ran out of memory or out of time.
+        Raises: RetryableError when the process crashed, ran out of memory or out of time.
         """
         slot = await self._free.get()
         try:
@@ -109,7 +109,7 @@ class PixelPool:
 
 
 def _prepare(memory_bytes: int) -> None:
-    """In the child. Its parent's signals are not its business; its memory has an end."""
+    """In the child: ignores signals that are for its parent, and limits its memory."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     if sys.platform == "linux":  # elsewhere the limit is not enforced, or refused

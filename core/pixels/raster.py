@@ -86,7 +86,7 @@ def pixel_sha256(image: Image.Image) -> str:
 def encode_jpeg(
     image: Image.Image, *, quality: int = JPEG_QUALITY, with_profile: bool = False
 ) -> bytes:
-    """4:4:4, because gold and stones live from colour at full resolution."""
+    """4:4:4, because gold and stones need colour at full resolution."""
     target = io.BytesIO()
     image.save(
         target,

@@ -1,7 +1,7 @@
-"""What the pixel processes can be asked, by name.
+"""The functions that pixel processes run, by name.
 
 Pillow, NumPy and the codecs are loaded where pixels are touched and nowhere else: neither the API,
-which knows the jobs of every noun, nor the worker's own process has them in memory.
+which imports the jobs of every noun, nor the worker's own process has them in memory.
 """
 
 import importlib

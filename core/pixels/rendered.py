@@ -1,4 +1,4 @@
-"""A provider's result, opened with suspicion, and the shape of what is delivered."""
+"""A provider's result, checked when it is opened, and the struct of what is delivered."""
 
 from typing import Any
 

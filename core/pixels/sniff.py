@@ -1,7 +1,7 @@
-"""What a file is, told from its bytes, and whether it is a picture we take.
+"""The format of a file by its bytes, and whether it is a picture that we accept.
 
 Reads headers only: no pixel is decoded and no codec library is called, so the API may run it on
-anything a stranger sends. What it cannot tell of HEIC and TIFF is judged where they are decoded.
+whatever a user sends. HEIC and TIFF are checked where they are decoded.
 """
 
 from collections.abc import Callable
@@ -52,7 +52,7 @@ _TYPE_ALIASES: Final = {
     ),
     ImageFormat.TIFF: frozenset({"image/tiff", "image/x-tiff", "image/tif"}),
 }
-# What phones and scripts send when they do not know; it is not a statement about the bytes.
+# What phones and scripts send when they do not know; it states nothing about the bytes.
 _UNDECLARED: Final = frozenset(
     {
         "",
@@ -91,26 +91,26 @@ def inspect(
 ) -> ImageFormat:
     """Accept a file as a picture, or say what is wrong with it, as far as can be told here.
 
-    The headers of JPEG, PNG and WebP are read and judged. HEIC and TIFF pass by their first
+    The headers of JPEG, PNG and WebP are read and checked. HEIC and TIFF pass by their first
     bytes: their headers are read where they are decoded, see `headers`.
 
     A name or declared type that promises another kind of file is refused
-    (`extension_mismatch`, `type_mismatch`): a buyer who renames a file should hear it here, not
+    (`extension_mismatch`, `type_mismatch`): a user who renames a file should learn it here, not
     from a shop that rejects the result. No name, no extension, or application/octet-stream
     promises nothing.
 
     Raises: UnsupportedMediaError (reason: empty_file, unknown_type, extension_mismatch,
-    type_mismatch, and as `judge`), PayloadTooLargeError (reason: too_many_bytes, and as `judge`).
+    type_mismatch), PayloadTooLargeError (reason: too_many_bytes), and what `check_layout` raises.
     """
     check_size(len(data))
     kind = detect(data)
     _check_promise(kind, filename, declared_content_type)
     if kind in _READERS:
-        judge(data, parse(data, kind))
+        check_layout(data, parse(data, kind))
     return kind
 
 
-def judge(data: bytes, layout: Layout) -> Note | None:
+def check_layout(data: bytes, layout: Layout) -> Note | None:
     """Whether a picture with this header is taken. The kind of its harmless trailer, if any.
 
     Raises: UnsupportedMediaError (reason: truncated, corrupt, too_small, animated, sixteen_bit,
@@ -155,7 +155,7 @@ def _unknown(found: Found) -> UnsupportedMediaError:
 
 
 def parse(data: bytes, kind: ImageFormat) -> Layout:
-    """The structure of a JPEG, PNG or WebP, without judging it. Raises: UnsupportedMediaError."""
+    """The structure of a JPEG, PNG or WebP, unchecked. Raises: UnsupportedMediaError."""
     return _READERS[kind](data)
 
 

@@ -1,4 +1,4 @@
-"""What goes to the pixel processes and comes back. It needs no codec: whoever asks has none."""
+"""What goes to the pixel processes and comes back. It needs no codec, because callers have none."""
 
 from enum import StrEnum
 from typing import Any

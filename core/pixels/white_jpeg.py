@@ -2,7 +2,7 @@
 
 Ordinary encoders leave a veil there: in each 8 x 8 block that holds an edge, quantisation rings
 into the white (measured at quality 95, 4:4:4: down to 240 in 15,000 pixels of one ring photo),
-and marketplaces refuse what is not pure white. The cure needs values above 255, which no
+and marketplaces refuse what is not pure white. The remedy needs values above 255, which no
 encoder's input can express, so this one works on the DCT itself: in blocks with an edge the
 background is lifted until whatever rings back is still above white, and decoders clip it.
 

@@ -1,4 +1,4 @@
-"""What the object store refuses, and its absence."""
+"""What the object store refuses, and that it is unavailable."""
 
 from core.errors import InJobs, Reason, TemporarilyUnavailableError
 
@@ -8,7 +8,7 @@ class StorageReason(Reason):
 
 
 class StorageUnavailableError(TemporarilyUnavailableError):
-    """The store does not answer, or answers nonsense: a request says 503, a job tries again."""
+    """The store gives no usable answer: a request is answered 503, a job is tried again."""
 
     in_jobs = InJobs.BACKOFF
 

@@ -122,7 +122,7 @@ def _expiry_of(token: str) -> dt.datetime:
 async def _call(operation: str, call: Callable[[], Awaitable[Result]]) -> Result:
     """`call`, once more after a failure that may have been one connection's: all may repeat.
 
-    No word of the service leaves this function: its texts name keys, hosts and tokens.
+    No text of the service leaves this function: its texts name keys, hosts and tokens.
     """
     try:
         return await _ONCE_MORE(_may_be_one_connections, call)
@@ -138,7 +138,7 @@ async def _call(operation: str, call: Callable[[], Awaitable[Result]]) -> Result
 
 
 def _may_be_one_connections(error: Exception) -> bool:
-    """Not a time-out: whoever waits has waited long enough. Not a word about this request."""
+    """Not a time-out, after which the caller has waited long enough, and not a refusal."""
     if isinstance(error, StorageApiError):
         status = _status(error)
         return status == httpx.codes.TOO_MANY_REQUESTS or not 400 <= status < 500
@@ -164,7 +164,7 @@ def _translate(operation: str, error: StorageApiError) -> Exception:
             log.error("storage.refused", operation=operation, status=status, code=error.code)
             return PermanentError(f"storage refused {operation} with {status}")
         case 401 | 403 | 404:
-            # A missing bucket and a wrong key look alike; both end when somebody sets them right.
+            # A missing bucket and a wrong key look alike; an operator has to correct both.
             log.error("storage.misconfigured", operation=operation, status=status, code=error.code)
             return StorageUnavailableError()
         case _:

@@ -1,4 +1,4 @@
-"""What the product asks of an object store: private buckets, deterministic keys, signed URLs."""
+"""What the product needs of an object store: private buckets, deterministic keys, signed URLs."""
 
 import datetime as dt
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ class SignedUpload(msgspec.Struct, frozen=True):
 class Storage(Protocol):
     """All operations may be repeated. Units: bytes, seconds.
 
-    Raises, all of them: StorageUnavailableError; PermanentError where the store refuses what a
-    programmer should not have asked.
+    Raises, all of them: StorageUnavailableError; PermanentError where the store refuses what
+    only a programmer's error requests.
     """
 
     async def put(self, bucket: str, key: str, data: bytes, content_type: str) -> None:

@@ -21,7 +21,7 @@ limit %(limit)s
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """A task that was given up. Its arguments are ids only."""
+    """A task that became a dead letter. Its arguments are ids only."""
 
     id: uuid.UUID
     task_id: uuid.UUID
@@ -62,7 +62,7 @@ async def list_dead_letters(
 
 
 async def replay_dead_letter(conn: Connection, letter_id: uuid.UUID) -> uuid.UUID:
-    """Puts it back to work and returns the task's id; audited.
+    """Adds its task again and returns the task's id; audited.
 
     Raises: NotAllowedError, NotFoundError. Replay: a letter becomes one task, however often.
     """

@@ -1,7 +1,7 @@
 """What a job is. A noun lists its jobs in `noun.py`; `worker/runner.py` carries them out.
 
-A job is a core function `run(tools, task)`. `tools` is what its noun asks of a worker process, a
-Protocol beside the function; the worker's context has all of them. It returns `Done` or `Again`.
+A job is a core function `run(tools, task)`. `tools` is what its noun needs of a worker process, a
+Protocol in the same file; the worker's context has all of them. It returns `Done` or `Again`.
 Job names and the names of their arguments are wire format: change them by adding a second job.
 """
 
@@ -39,9 +39,9 @@ class Fence(StrEnum):
     """What keeps the effect of a job that runs twice at once from happening twice."""
 
     STATE = "state"
-    """A state that its own transaction checks decides: whoever comes second changes nothing."""
+    """A state that its own transaction checks decides: a second run changes nothing."""
     LEASE = "lease"
-    """Its task ends in the transaction of its effect; who lost the lease writes nothing."""
+    """Its task ends in the transaction of its effect; a run without the lease writes nothing."""
 
 
 class Backoff(msgspec.Struct, frozen=True):
@@ -63,9 +63,9 @@ class Job(Generic[Tools_contra]):
     """What is true of the job's subject once its task is a dead letter, in words for admins."""
     on_dead: Callable[[Connection, Task], Awaitable[Change | None]] | None = None
     """Ends the subject, in a savepoint of the letter's transaction; safe to repeat. Returns what
-    it changed, to be published. If it raises, the subject's own clock ends it."""
+    it changed, to be published. If it raises, the subject's own deadline ends it."""
     attempts_max: int = 8
-    """Failures of its own (`FailureKind.ERROR`) until it is given up."""
+    """Failures of its own (`FailureKind.ERROR`) until its task is dead-lettered."""
     backoff: Backoff = Backoff()  # noqa: RUF009  frozen
     lease_seconds: float | None = None
     """None: TASK_LEASE_SECONDS. Renewed while the job runs."""

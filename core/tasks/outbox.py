@@ -1,4 +1,4 @@
-"""Rows of app.outbox: later work, written with the change that wants it.
+"""Rows of app.outbox: later work, written in the transaction of the change that needs it.
 
 SQL functions add a task (`app.add_task`), the transaction wakes it (core/tasks/wakeups.py), the
 relay sends what is due, a worker claims it by a lease, and it ends in the transaction of its
@@ -22,7 +22,7 @@ QUEUES = ("interactive", "default", "background")  # in the order in which worke
 # backlog of a thousand would be sent a hundred times a second.
 RESEND_SECONDS = 10
 RESEND_SECONDS_MAX = 30
-# A task older than this is served first, so that strict priority starves nobody.
+# A task older than this is served first, so that strict priority starves no queue.
 AGED_SECONDS = 300
 
 
@@ -33,7 +33,7 @@ class Task(msgspec.Struct, frozen=True):
     job: str
     args: dict[str, Any]
     claims: int
-    """How often it was claimed since it was last heard of; 1 in an orderly life."""
+    """How often it was claimed since its last recorded outcome; 1 unless a process was killed."""
     failures: dict[FailureKind, int]
     age_seconds: float
     lease_token: uuid.UUID
@@ -41,12 +41,12 @@ class Task(msgspec.Struct, frozen=True):
 
     @property
     def tries(self) -> int:
-        """This one included; whoever was to blame for the others."""
+        """This one included, whatever ended the others."""
         return 1 + sum(self.failures.values())
 
 
 class DueTask(msgspec.Struct, frozen=True):
-    """What Redis is told of a task."""
+    """A task as it is sent to Redis."""
 
     id: uuid.UUID
     queue: str
@@ -119,7 +119,7 @@ async def complete(conn: Connection, lease_token: uuid.UUID) -> bool:
 
 
 async def finish(conn: Connection, lease_token: uuid.UUID) -> None:
-    """As `complete`, and takes back what this transaction wrote if the lease was lost.
+    """As `complete`, and rolls back what this transaction wrote if the lease was lost.
 
     Raises: LeaseLostError.
     """
@@ -194,7 +194,7 @@ returning id,
 
 
 async def take_due(conn: Connection, *, limit: int) -> list[DueTask]:
-    """Tasks that are due, each marked to be sent again if nobody claims it. Shared by relays."""
+    """Tasks that are due, each marked to be sent again if no worker claims it. Shared by relays."""
     values = {
         "resend": RESEND_SECONDS,
         "resend_max": RESEND_SECONDS_MAX,

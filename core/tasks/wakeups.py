@@ -28,7 +28,7 @@ log = structlog.get_logger()
 # Wire format: what every wake-up names. No worker looks it up, see `worker/rq_job.py`.
 RUN_FUNCTION = "worker.runner.run"
 
-# An RQ job whose worker died is only a leftover in Redis; the row is sent again by the relay.
+# The RQ job of a killed worker is only a leftover in Redis; the relay sends the row again.
 RQ_TIMEOUT_SECONDS = 600
 RQ_FAILURE_TTL_SECONDS = 3600
 _REDIS_PAUSE_SECONDS = 2.0
@@ -39,7 +39,7 @@ def queue_name(settings: Settings, queue: str) -> str:
 
 
 def connect_redis(settings: Settings, *, timeout_seconds: float = 1.0) -> redis.Redis:
-    """Synchronous client that fails at once: a refused port must not hold anybody for seconds."""
+    """Synchronous client that fails at once: a refused port must not delay callers for seconds."""
     return redis.Redis.from_url(
         settings.redis_url.get_secret_value(),
         retry=Retry(NoBackoff(), 0),

@@ -1,4 +1,4 @@
-"""What stands in the way of an upload."""
+"""Why an upload is refused or rejected."""
 
 import uuid
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the worker does with a stored upload: normalise it, or say why not; and erase what is over.
+"""What the worker does with a stored upload: normalise or reject it; and erase what is not needed.
 
 Bytes are written before the row says `ready`, under keys that every attempt writes alike, and
 erased only after the row says that they are not wanted.
@@ -36,7 +36,7 @@ from core.words.remark import Remark
 
 log = structlog.get_logger()
 
-# A signed URL lives two hours; a day is enough for whoever comes back to complete.
+# A signed URL is valid for two hours; a day is enough for owners who complete later.
 PENDING_SECONDS_MAX: Final = 24 * 3600
 _EXPIRE_BATCH: Final = 200
 _WANTED: Final = frozenset({UploadState.PENDING, UploadState.STORED, UploadState.READY})
@@ -47,7 +47,7 @@ _UNPROCESSED: Final = Remark(UploadReason.PROCESSING_FAILED)
 
 
 class ProcessingTools(Protocol):
-    """What uploads ask of the process. `db` signs in as the worker."""
+    """What uploads need of the process. `db` signs in as the worker."""
 
     @property
     def db(self) -> Database: ...
@@ -59,7 +59,7 @@ class ProcessingTools(Protocol):
     def settings(self) -> Settings: ...
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class Settlement(msgspec.Struct, frozen=True):
     state: UploadState
     facts: dict[str, Any]
 
@@ -73,10 +73,12 @@ async def normalise(tools: ProcessingTools, task: Task) -> Outcome:
     upload = await tools.db.run(lambda conn: queries.find(conn, upload_id))
     if upload is None or upload.state is not UploadState.STORED:
         return DONE
-    verdict = await _judge(tools, upload)
+    settlement = await _process(tools, upload)
 
     async def settle(conn: Connection) -> UploadState | None:
-        return await queries.settle(conn, upload_id, task.lease_token, verdict.state, verdict.facts)
+        return await queries.settle(
+            conn, upload_id, task.lease_token, settlement.state, settlement.facts
+        )
 
     try:
         state = await tools.db.run(settle)
@@ -88,13 +90,13 @@ async def normalise(tools: ProcessingTools, task: Task) -> Outcome:
         "upload.settled",
         upload_id=str(upload_id),
         state=state,
-        problem=verdict.facts.get("problem", {}).get("code"),
+        problem=settlement.facts.get("problem", {}).get("code"),
     )
     return DONE
 
 
 async def reject_unprocessed(conn: Connection, task: Task) -> None:
-    """The end of an upload whose task is a dead letter."""
+    """Rejects an upload whose task is a dead letter."""
     facts = _rejected(_UNPROCESSED).facts
     await queries.settle(conn, _upload_id(task), None, UploadState.REJECTED, facts)
 
@@ -103,7 +105,7 @@ def _upload_id(task: Task) -> UploadId:
     return UploadId(uuid.UUID(task.args["upload_id"]))
 
 
-async def _judge(tools: ProcessingTools, upload: Upload) -> Verdict:
+async def _process(tools: ProcessingTools, upload: Upload) -> Settlement:
     try:
         bucket = tools.settings.storage_bucket_uploads
         data = await tools.storage.get(bucket, upload.storage_key)
@@ -120,17 +122,17 @@ def _problem_of(error: UnsupportedMediaError | PayloadTooLargeError) -> Remark:
     return Remark(figures.pop("reason"), figures)
 
 
-def _rejected(problem: Remark) -> Verdict:
-    return Verdict(UploadState.REJECTED, {"problem": msgspec.to_builtins(problem)})
+def _rejected(problem: Remark) -> Settlement:
+    return Settlement(UploadState.REJECTED, {"problem": msgspec.to_builtins(problem)})
 
 
-async def _store(tools: ProcessingTools, upload: Upload, image: NormalisedImage) -> Verdict:
+async def _store(tools: ProcessingTools, upload: Upload, image: NormalisedImage) -> Settlement:
     normal = normal_key(upload.user_id, upload.id, image.format.extension)
     thumbnail = thumbnail_key(upload.user_id, upload.id, image.thumbnail_format.extension)
     bucket = tools.settings.storage_bucket_uploads
     await tools.storage.put(bucket, normal, image.data, image.format.content_type)
     await tools.storage.put(bucket, thumbnail, image.thumbnail, image.thumbnail_format.content_type)
-    return Verdict(
+    return Settlement(
         UploadState.READY,
         {
             "normal_key": normal,

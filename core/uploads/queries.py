@@ -74,7 +74,7 @@ async def complete(
 
 
 async def discard(conn: Connection, upload_id: UploadId) -> bool:
-    """Forget a pending upload. False when it was not pending."""
+    """Deletes a pending upload. False when it was not pending."""
     row = await fetch_one(conn, "select app.discard_upload(%s) as gone", (upload_id,))
     return bool(row and row["gone"])
 

@@ -1,7 +1,7 @@
-"""A photo comes in: checked before a byte is stored, announced before it is, forgotten if refused.
+"""Uploads: checked before a byte is stored, announced before that, and deleted if refused.
 
-The order is always intent (a row), bytes, outcome (the row, with its task). Whatever dies in
-between leaves a pending row, and the hourly `uploads.expire` ends it and erases its bytes.
+The order is always intent (a row), bytes, outcome (the row, with its task). A crash in between
+leaves a pending row, and the hourly `uploads.expire` ends it and erases its bytes.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ _STATUS_CREATED: Final = 201
 
 
 class UploadTools(msgspec.Struct, frozen=True):
-    """What taking a photo in needs of its process."""
+    """What uploads need of the API's process."""
 
     db: Database
     storage: Storage
@@ -55,14 +55,14 @@ class UploadTools(msgspec.Struct, frozen=True):
 
 
 class Owner(msgspec.Struct, frozen=True):
-    """Who sends: somebody with an account, and the scope of their transactions."""
+    """The person who sends: one with an account, and the scope of their transactions."""
 
     user_id: uuid.UUID
     scope: Scope
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """A file that looks like a photo we take, and the hash that tells it from another."""
+    """A file that looks like a photo we accept, and the hash that identifies it."""
 
     file: SentFile
     format: ImageFormat
@@ -131,10 +131,10 @@ async def receive(
             )
             taken = await tools.db.run(complete, scope=owner.scope)
         except (DomainError, asyncio.CancelledError):
-            await _forget(tools, owner, upload_id)
+            await _discard(tools, owner, upload_id)
             raise
         if taken.is_replay:
-            await _forget(tools, owner, upload_id)
+            await _discard(tools, owner, upload_id)
     return taken
 
 
@@ -175,7 +175,7 @@ async def start_direct(
         return await _sign_direct(tools, owner, taken, key, content_type)
     except (DomainError, asyncio.CancelledError):
         if claim is None:  # with a key, the same request goes on with this upload
-            await _forget(tools, owner, taken.id)
+            await _discard(tools, owner, taken.id)
         raise
 
 
@@ -215,7 +215,7 @@ async def _keep(
 
 
 async def complete_direct(tools: UploadTools, owner: Owner, upload_id: UploadId) -> Upload:
-    """Check what was sent to the URL; what is refused is gone, row and bytes.
+    """Check what was sent to the URL; what is refused is deleted, row and bytes.
 
     Raises: NotFoundError, ConflictError (reason: upload_expired, not_uploaded),
     UnsupportedMediaError, PayloadTooLargeError, StorageUnavailableError.
@@ -229,7 +229,7 @@ async def complete_direct(tools: UploadTools, owner: Owner, upload_id: UploadId)
     try:
         checked = await _fetch_and_check(tools, upload)
     except (UnsupportedMediaError, PayloadTooLargeError):
-        await _forget(tools, owner, upload_id)
+        await _discard(tools, owner, upload_id)
         raise
 
     async def complete(conn: Connection) -> None:
@@ -245,7 +245,7 @@ async def complete_direct(tools: UploadTools, owner: Owner, upload_id: UploadId)
 
 
 async def _fetch_and_check(tools: UploadTools, upload: Upload) -> Checked:
-    """The size first: the store lets more through than we take."""
+    """The size first: the store accepts larger files than we do."""
     try:
         sniff.check_size(await tools.storage.size(tools.bucket, upload.storage_key))
         data = await tools.storage.get(tools.bucket, upload.storage_key)
@@ -288,7 +288,7 @@ async def sign_pictures(
 ) -> dict[str, str]:
     """Signed URLs by key, of all ready photos and thumbnails, in one request.
 
-    While the store is away there are none: what is known of an upload is shown all the same.
+    While the store is unavailable there are none: the rest of an upload is shown all the same.
     """
     keys = [
         key
@@ -304,12 +304,12 @@ async def sign_pictures(
     return {key: url for key, url in zip(keys, urls, strict=True) if url is not None}
 
 
-async def _forget(tools: UploadTools, owner: Owner, upload_id: UploadId) -> None:
-    """Row first, with the task that erases; then at once what can be reached now."""
+async def _discard(tools: UploadTools, owner: Owner, upload_id: UploadId) -> None:
+    """Deletes the row, with a task that erases; then the bytes at once, if the store answers."""
     try:
         gone = await tools.db.run(lambda conn: queries.discard(conn, upload_id), scope=owner.scope)
         if gone:
             await tools.storage.delete(tools.bucket, every_key(owner.user_id, upload_id))
     except DomainError as error:
-        # The pending row expires, or the task erases: nothing is lost but time.
+        # Later the pending row expires, or the task erases the bytes.
         log.warning("upload.not_yet_erased", upload_id=str(upload_id), error=type(error).__name__)

@@ -1,4 +1,4 @@
-"""A photo on its way in: its row, its keys in storage, what may be sent."""
+"""An upload: its row, its keys in storage, what may be sent."""
 
 import datetime as dt
 import uuid
@@ -62,7 +62,7 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SentFile(msgspec.Struct, frozen=True):
-    """A file as a form sent it; the name and the type are only what the sender says."""
+    """A file as a form sent it; the name and the type are only what the sender declares."""
 
     name: str | None
     content_type: str | None
@@ -83,7 +83,7 @@ class DirectUpload(msgspec.Struct, frozen=True):
 
 
 def original_key(user_id: uuid.UUID, upload_id: uuid.UUID, extension: str) -> str:
-    """Names of people's files never come near a key: they would have to be escaped and told."""
+    """Names of people's files are never part of a key: they would have to be escaped."""
     return f"{user_id}/{upload_id}/original.{extension}"
 
 

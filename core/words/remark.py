@@ -1,5 +1,5 @@
-"""Something that is kept and told later: a code and its figures. Words come when it is shown, so
-that a row says the same in every language."""
+"""A statement that is stored and shown later: a code and its figures. The sentence is looked up
+when it is shown, so that rows hold no language."""
 
 from typing import Any
 
@@ -15,6 +15,6 @@ class Remark(msgspec.Struct, frozen=True, omit_defaults=True):
     figures: dict[str, Any] = {}
 
     def in_words(self, table: str) -> str:
-        """A row may outlive the word that it holds: then the table's `other` speaks."""
+        """A row may hold a code that no longer exists: then the table's `other` is shown."""
         key = f"{table}.{self.code}"
         return say(key if key in SENTENCES else f"{table}.other", **self.figures)

@@ -1,6 +1,6 @@
 """Sentences for people, by keys that belong to no language: `say("lane.locked")`.
 
-The sentences stand in `en.toml` beside this file, and nowhere else. Code, SQL and the wire know
+The sentences stand in `en.toml` beside this file, and nowhere else. Code, SQL and the wire use
 the keys alone, so that a second language is a second file. A sentence names the figures that it
 shows as `{name}` or `{name:form}`; the forms are below, or the name of a table of shorter words.
 """

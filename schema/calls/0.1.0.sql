@@ -404,7 +404,7 @@ select customer_id from app.payment_customers where user_id = $1;
 select id from app.orders where provider_payment_id = $1;
 
 -- from core.payments.queries
-select id from app.orders where state in ('created', 'open', 'processing') and attempted_at < app.now() - make_interval(secs => $1) order by asked_at nulls first, attempted_at limit $2;
+select id from app.orders where state in ('created', 'open', 'processing') and attempted_at < app.now() - make_interval(secs => $1) order by fetch_started_at nulls first, attempted_at limit $2;
 
 -- from core.payments.queries
 select id from app.payment_returns where state = 'requested' and created_at < app.now() - make_interval(secs => $1) and not exists (select from app.outbox where job = 'return.create'   and dedupe_key = payment_returns.id::text) order by created_at limit $2;

@@ -1,4 +1,4 @@
-"""Promo and gift codes: make, list, read, withdraw. For admins."""
+"""Promo and gift codes: create, list, read, withdraw. For admins."""
 
 import uuid
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""What admins do with credits: find a person, read their money, correct it, read the audit log."""
+"""For admins: find people, read their credits, adjust them, read the audit log."""
 
 import re
 import uuid
@@ -119,7 +119,7 @@ async def list_user_ledger(
     filters = EntryFilters(kinds=tuple(kind or ()), generation_id=generation_id)
 
     async def rows(conn: Connection, after: Position | None, limit: int) -> list[Entry]:
-        await service.get_balance(conn, user_id)  # says that nobody is there
+        await service.get_balance(conn, user_id)  # raises where there is no such person
         return await service.list_entries(conn, user_id, filters=filters, after=after, limit=limit)
 
     found = await read_page(db, admin.scope, page, NEWEST_ENTRY_FIRST, rows)

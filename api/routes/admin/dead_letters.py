@@ -1,4 +1,4 @@
-"""For admins: tasks that were given up, and their replay."""
+"""For admins: dead letters, and their replay."""
 
 import uuid
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""What providers tell us. A webhook is verified on its raw bytes and is only a hint."""
+"""fal's webhook: verified on its raw bytes. It only starts a collect before polling would."""
 
 import uuid
 from typing import Any

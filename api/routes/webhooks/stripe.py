@@ -1,4 +1,4 @@
-"""What Stripe tells us: verified on its raw bytes, stored with its task, answered at once."""
+"""Stripe's webhook: verified on its raw bytes, stored with its task, answered at once."""
 
 from typing import Any
 

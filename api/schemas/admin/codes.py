@@ -73,7 +73,7 @@ class NewCodeView(msgspec.Struct, frozen=True):
 
 
 class NewCodesView(msgspec.Struct, frozen=True):
-    """Codes that were made together. They are not kept: note them down now."""
+    """Codes that were made together. They are not stored: note them down now."""
 
     issue_id: uuid.UUID
     codes: list[NewCodeView]

@@ -13,7 +13,7 @@ from core.words.say import say
 
 
 class DeadLetterView(msgspec.Struct, frozen=True):
-    """A task that was given up. Its arguments are ids only."""
+    """A task that became a dead letter. Its arguments are ids only."""
 
     id: uuid.UUID
     task_id: Annotated[uuid.UUID, Meta(description="Of the task in the outbox.")]
@@ -43,6 +43,6 @@ def dead_letter_view(letter: DeadLetter) -> DeadLetterView:
 
 
 class ReplayedTask(msgspec.Struct, frozen=True):
-    """A task that is live again."""
+    """The task that was added again."""
 
     task_id: Annotated[uuid.UUID, Meta(description="Of the task in the outbox.")]

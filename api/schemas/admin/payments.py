@@ -33,7 +33,7 @@ RefundAmount = Annotated[
 
 
 class EventView(msgspec.Struct, frozen=True, kw_only=True):
-    """One event that Stripe told us, by webhook or because we asked."""
+    """One event of Stripe, received by webhook or fetched."""
 
     id: Annotated[str, Meta(examples=["evt_1SRf2mJ4"])]
     type: Annotated[str, Meta(examples=["checkout.session.completed"])]
@@ -65,7 +65,7 @@ class ReplayEvents(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class ReplayedEvents(msgspec.Struct, frozen=True):
-    """Back at work."""
+    """The events that are handled again."""
 
     event_ids: list[str]
     may_be_more: Annotated[bool, Meta(description="As many as `limit` were found.")]
@@ -93,7 +93,7 @@ class AdminOrderDetailView(AdminOrderView, frozen=True, kw_only=True):
 
 
 class CreateAdminRefund(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Money given back, whatever was spent of the credits; what is not there becomes debt."""
+    """Money returned, whatever was spent of the credits; what is missing becomes debt."""
 
     order_id: uuid.UUID
     amount: RefundAmount | None = None

@@ -1,6 +1,6 @@
 """Stripe as the product's PaymentProvider: its words in, ours out.
 
-Nothing here knows the database, and nobody calls it inside a transaction.
+Uses no database, and is never called inside a transaction.
 """
 
 import uuid
@@ -175,7 +175,7 @@ def _session_params(settings: Settings, request: SessionRequest) -> dict[str, An
         "client_reference_id": str(request.order_id),
         "line_items": [{"price": request.price_id, "quantity": 1}],
         "metadata": metadata,
-        # A session's metadata does not reach its payment, by which refunds and disputes are told.
+        # A session's metadata does not reach its payment, which refunds and disputes name.
         "payment_intent_data": {
             "metadata": metadata,
             "description": f"{request.credits} credits",

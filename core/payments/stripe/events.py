@@ -1,4 +1,4 @@
-"""The log of Stripe's events: what was received, whether it was handled, and what came of it.
+"""The log of Stripe's events: what was received, whether it was handled, and the outcome.
 
 An event only says that an order has to be synced. What is done follows from Stripe's present
 state, so duplicates, disorder and replays are harmless. `handle.py` does it.
@@ -47,13 +47,13 @@ select id, type, object_id, created, source, received_at, handled_at, outcome, o
 
 
 async def receive(conn: Connection, event: ReceivedEvent) -> None:
-    """Keeps a verified event of a type that we know, to be handled once."""
+    """Stores a verified event of a type that we handle, to be handled once."""
     if event.type in KNOWN_TYPES:
         await record(conn, event, source="webhook")
 
 
 async def record(conn: Connection, event: ReceivedEvent, *, source: str) -> bool:
-    """Keeps an event to be handled; False where it is known already."""
+    """Stores an event to be handled; False where it is known already."""
     row = await fetch_one(
         conn,
         "select app.receive_stripe_event(%s, %s, %s, %s, %s, %s) as is_new",
@@ -115,7 +115,7 @@ async def list_events(
 
 
 async def list_stranded(conn: Connection, *, older_than_seconds: float, limit: int) -> list[str]:
-    """Kept and not handled, with no task left that would handle them."""
+    """Stored and not handled, with no task left that would handle them."""
     rows = await fetch_all(
         conn,
         "select id from app.stripe_events where handled_at is null"
@@ -144,7 +144,7 @@ async def replay(
     types: list[str] | None = None,
     limit: int,
 ) -> list[str]:
-    """Put events back to work; their ids. Audited. Runs as the admin.
+    """Have events handled again; their ids. Audited. Runs as the admin.
 
     Raises: NotAllowedError.
     """

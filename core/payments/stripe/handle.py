@@ -24,7 +24,7 @@ EVENTS_BACK_WEEKLY: Final = timedelta(days=30)
 _MONDAY: Final = 0
 
 
-class _Found(msgspec.Struct, frozen=True):
+class _EventWithOrder(msgspec.Struct, frozen=True):
     event: StripeEvent
     subject: Subject
     payment_id: str | None
@@ -60,7 +60,7 @@ async def handle_event(db: Database, provider: PaymentProvider, event_id: str) -
 async def handle_stranded(
     db: Database, provider: PaymentProvider, *, older_than_seconds: float = STRANDED_AFTER_SECONDS
 ) -> int:
-    """Events that wait and have no task left; how many there were."""
+    """Handles events that wait and have no task left; how many there were."""
     stranded = await db.run(
         lambda conn: events.list_stranded(
             conn, older_than_seconds=older_than_seconds, limit=AT_ONCE
@@ -72,7 +72,7 @@ async def handle_stranded(
 
 
 async def fetch_missed(db: Database, client: StripeClient, *, today: date | None = None) -> int:
-    """Events of refunds and disputes that no webhook brought; how many were new."""
+    """Fetches events of refunds and disputes that no webhook brought; how many were new."""
     now = datetime.now(UTC)
     day = today or now.date()
     back = EVENTS_BACK_WEEKLY if day.weekday() == _MONDAY else EVENTS_BACK
@@ -85,8 +85,8 @@ async def fetch_missed(db: Database, client: StripeClient, *, today: date | None
     return new
 
 
-async def _find(conn: Connection, event_id: str) -> _Found | None:
-    """The event and the order that our rows know it by; None once it is handled or pruned."""
+async def _find(conn: Connection, event_id: str) -> _EventWithOrder | None:
+    """The event and the order that our rows name for it; None once it is handled or pruned."""
     event = await events.find_event(conn, event_id)
     if event is None or event.handled_at is not None:
         return None
@@ -95,17 +95,17 @@ async def _find(conn: Connection, event_id: str) -> _Found | None:
     if event.type in events.SESSION_TYPES:
         order_id = await queries.find_order_by_session(conn, str(subject.id))
         order_id = order_id or await service.find_order_id(conn, subject.client_reference_id)
-        return _Found(event, subject, None, order_id)
+        return _EventWithOrder(event, subject, None, order_id)
     is_payment = event.type.startswith("payment_intent.")
     payment_id = subject.id if is_payment else subject.payment_intent
     if payment_id is None:
-        return _Found(event, subject, None, None)
+        return _EventWithOrder(event, subject, None, None)
     order_id = await queries.find_order_by_payment(conn, payment_id)
-    return _Found(event, subject, payment_id, order_id)
+    return _EventWithOrder(event, subject, payment_id, order_id)
 
 
 def _subject_of(described: dict[str, Any]) -> Subject:
-    # Whoever writes other things than ids there is no order of ours.
+    # An object with something else than ids there is not one of ours.
     ids = {name: described.get(name) for name in Subject.__struct_fields__}
     return Subject(**{name: value for name, value in ids.items() if isinstance(value, str)})
 
@@ -113,7 +113,7 @@ def _subject_of(described: dict[str, Any]) -> Subject:
 async def _order_of_payment(
     db: Database, provider: PaymentProvider, payment_id: str
 ) -> uuid.UUID | None:
-    """Not known by its payment: what the payment was created with is the fallback."""
+    """The order that the payment was created for, where no row of ours names the payment."""
     try:
         payment = await provider.get_payment(payment_id)
     except ProviderRefusedError:

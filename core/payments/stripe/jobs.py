@@ -5,7 +5,7 @@ from typing import Protocol
 import structlog
 
 from core.db import Database
-from core.payments.jobs import asking, scheduled
+from core.payments.jobs import run_scheduled, using_provider
 from core.payments.stripe import events, handle
 from core.payments.stripe.client import StripeClient
 from core.tasks.jobs import DONE, Outcome
@@ -25,19 +25,19 @@ class StripeTools(Protocol):
 
 async def handle_event(tools: StripeTools, task: Task) -> Outcome:
     """`stripe_event.handle` {event_id}"""
-    with asking(tools.payments) as client:
+    with using_provider(tools.payments) as client:
         await handle.handle_event(tools.db, client, task.args["event_id"])
     return DONE
 
 
 async def handle_stranded(tools: StripeTools, _: Task) -> Outcome:
     """`stripe_events.handle_stranded` {}"""
-    return await scheduled(tools.db, tools.payments, handle.handle_stranded)
+    return await run_scheduled(tools.db, tools.payments, handle.handle_stranded)
 
 
 async def fetch_missed(tools: StripeTools, _: Task) -> Outcome:
     """`stripe_events.fetch_missed` {}"""
-    return await scheduled(tools.db, tools.payments, handle.fetch_missed)
+    return await run_scheduled(tools.db, tools.payments, handle.fetch_missed)
 
 
 async def prune(tools: StripeTools, _: Task) -> Outcome:

@@ -14,7 +14,7 @@ Struct = TypeVar("Struct", bound=msgspec.Struct)
 
 
 class StripeEvent(msgspec.Struct, frozen=True):
-    """A line of our log of Stripe's events; `outcome` says what it led to once it was handled."""
+    """A line of our log of Stripe's events; `outcome` is its result, once it was handled."""
 
     id: str
     type: str
@@ -30,7 +30,7 @@ class StripeEvent(msgspec.Struct, frozen=True):
 
 
 class ReceivedEvent(msgspec.Struct, frozen=True):
-    """An event as Stripe told it. https://docs.stripe.com/api/events/object"""
+    """An event as Stripe sent it. https://docs.stripe.com/api/events/object"""
 
     id: str
     type: str

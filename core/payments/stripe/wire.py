@@ -27,12 +27,12 @@ log = structlog.get_logger()
 
 # Pinned here and at the webhook endpoint: an upgrade of the library is a new endpoint.
 API_VERSION: Final = "2026-10-28.endive"
-_PATIENTLY: Final = retrying(attempts=4, total_seconds=15, first_pause_seconds=0.3)
+_RETRYING: Final = retrying(attempts=4, total_seconds=15, first_pause_seconds=0.3)
 _PAGE_SIZE: Final = 100
 
 
 class _Transport(stripe.HTTPClient):
-    """The library's own httpx transport trips over newer httpx; this is all that it needs."""
+    """The library's own httpx transport fails with newer httpx; this is all that it needs."""
 
     name = "httpx"
 
@@ -84,7 +84,7 @@ async def call(function: Callable[..., Awaitable[Any]], *args: Any) -> dict[str,
     Raises: PaymentProviderError.
     """
     try:
-        answer = await _PATIENTLY(stripe.RateLimitError, function, *args)
+        answer = await _RETRYING(stripe.RateLimitError, function, *args)
     except stripe.RateLimitError as error:
         raise ProviderUnavailableError("rate_limited") from error
     except stripe.StripeError as error:

@@ -1,6 +1,6 @@
 """HEIC (ISO/IEC 23008-12), described by libheif before it decodes. Pixel processes only.
 
-libheif is a large C++ parser: the API, which holds every secret, never hands it a stranger's bytes.
+libheif is a large C++ parser: the API, which holds every secret, never passes it bytes of users.
 """
 
 from typing import Any

@@ -104,8 +104,8 @@ def strip(data: bytes, layout: JpegLayout) -> bytes | None:
 def overfill(data: bytes) -> bytes:
     """The same file with bits to spare before its end marker.
 
-    Decoders paint what is missing at a picture's end in gray and only whisper. A complete picture
-    ignores the spare bits; an incomplete one decodes them and so looks different.
+    Decoders paint what is missing at a picture's end in gray and only warn. A complete picture
+    ignores the spare bits; an incomplete one decodes them and so has other pixels.
     """
     return data[:-2] + _SPARE + EOI
 

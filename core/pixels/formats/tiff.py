@@ -49,7 +49,7 @@ def parse(data: bytes) -> Layout:
             orientation=_number(first, ExifTags.Base.Orientation, 1),
             has_exif=ExifTags.IFD.Exif in first,
             has_gps=ExifTags.IFD.GPSInfo in first,
-            # Nothing says where a TIFF ends, so what other programs look for is looked for in its
+            # A TIFF does not state its end, so what other programs look for is searched for in its
             # last bytes. All of it goes: a TIFF is always encoded anew.
             end=len(data),
             metadata=[(max(0, len(data) - _TAIL_BYTES), len(data))],
@@ -63,7 +63,7 @@ def _directories(data: bytes) -> tuple[ImageFileDirectory_v2, int]:
     first = None
     pages = 0
     seen: set[int] = set()
-    # One that lacks its own end says the file's first directory is next: that is the last one, too.
+    # A directory without its own end points to the file's first one: it is the last one, too.
     while directory.next and directory.next not in seen:
         if len(seen) >= _PAGES_MAX:
             raise corrupt("too_many_directories")

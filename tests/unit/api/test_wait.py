@@ -85,5 +85,5 @@ def test_the_answer_says_what_was_kept(
     *, seconds: int, is_settled: bool, told: list[tuple[bytes, bytes]]
 ) -> None:
     context = RequestContext(request_id="r", client_ip="ip")
-    Wait(context, seconds).tell(is_settled=is_settled)
+    Wait(context, seconds).add_headers(is_settled=is_settled)
     assert context.headers == told

@@ -176,7 +176,7 @@ def test_files_that_are_two_things_inside() -> None:
 
 
 def trailer_of(data: bytes) -> str | None:
-    return sniff.judge(data, sniff.parse(data, sniff.detect(data)))
+    return sniff.check_layout(data, sniff.parse(data, sniff.detect(data)))
 
 
 def test_phone_trailers_pass() -> None:
