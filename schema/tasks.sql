@@ -199,13 +199,19 @@ create function app.complete_task(p_lease_token uuid)
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if p_lease_token is not null and not app.end_task(p_lease_token) then
+  if p_lease_token is null then
+    return;
+  end if;
+  if not app.end_task(p_lease_token) then
     raise exception 'lease lost' using errcode = 'JS430';
   end if;
+  perform set_config('app.wakeups',
+    ltrim(coalesce(current_setting('app.wakeups', true), '') || ' ended:' || p_lease_token), true);
 end $$;
 comment on function app.complete_task is
-$$Ends a task in the transaction of its effect. A null token is a caller that works without a task
-(a sweep): nothing to complete. Locks: the task. Errors: JS430 when the lease was lost.$$;
+$$Ends a task in the transaction of its effect, and notes that it did beside the wake-ups, so that
+the runner need not ask. A null token is a caller that works without a task (a sweep): nothing to
+complete. Locks: the task. Errors: JS430 when the lease was lost.$$;
 
 create function app.issue_scheduled_tasks()
   returns integer

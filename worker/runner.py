@@ -104,11 +104,13 @@ async def _carry_out(ctx: WorkerContext, task: Task, job: Job[WorkerContext] | N
         return await _failed(ctx, task, job, error)
     finally:
         renewal.cancel()
+        is_ended = ctx.queue.take_ended(task.lease_token)
     if isinstance(outcome, Again):
         await _release(ctx, task, delay_seconds=outcome.after_seconds)
         return "again"
-    # What the job did not end in the transaction of its effect; if it did, there is no such row.
-    await ctx.db.run(lambda conn: outbox.complete(conn, task.lease_token))
+    if not is_ended:
+        # What the job did not end in the transaction of its effect, or not so that we heard of it.
+        await ctx.db.run(lambda conn: outbox.complete(conn, task.lease_token))
     return "done"
 
 

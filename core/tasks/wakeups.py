@@ -1,9 +1,10 @@
 """Wake-ups: the ids on RQ's queues. Redis carries nothing else and may lose them at any time.
 
 `app.add_task` notes what it added in a setting of its transaction (`app.wakeups`: `queue:id`, or
-the queue's name alone beyond 32 ids). `Database.run` reads the note in COMMIT's own message and
-hands it to `TaskQueue.wake`; whatever is lost between the two is sent by the relay, and so are the
-tasks of a set that was too large to name. This is the one module that may import the rq client.
+the queue's name alone beyond 32 ids), `app.complete_task` the lease that it ended (`ended:token`).
+`Database.run` reads the note in COMMIT's own message and hands it to `TaskQueue.wake`; whatever is
+lost between the two is sent by the relay, and so are the tasks of a set that was too large to
+name. This is the one module that may import the rq client.
 """
 
 import asyncio
@@ -32,6 +33,7 @@ RUN_FUNCTION = "worker.runner.run"
 RQ_TIMEOUT_SECONDS = 600
 RQ_FAILURE_TTL_SECONDS = 3600
 _REDIS_PAUSE_SECONDS = 2.0
+_ENDED = "ended"  # the word by which app.complete_task notes a lease
 
 
 def queue_name(settings: Settings, queue: str) -> str:
@@ -48,10 +50,17 @@ def connect_redis(settings: Settings, *, timeout_seconds: float = 1.0) -> redis.
     )
 
 
-def read_note(note: str) -> list[DueTask]:
-    """The tasks that a transaction's note names."""
-    named = (entry.partition(":") for entry in note.split())
-    return [DueTask(id=uuid.UUID(task_id), queue=queue) for queue, _, task_id in named if task_id]
+def read_note(note: str) -> tuple[list[DueTask], list[uuid.UUID]]:
+    """What a transaction noted: the tasks that it names, and the leases that it ended."""
+    tasks: list[DueTask] = []
+    ended: list[uuid.UUID] = []
+    for entry in note.split():
+        word, _, named = entry.partition(":")
+        if word == _ENDED:
+            ended.append(uuid.UUID(named))
+        elif named:
+            tasks.append(DueTask(id=uuid.UUID(named), queue=word))
+    return tasks, ended
 
 
 class TaskQueue:
@@ -69,6 +78,7 @@ class TaskQueue:
         # RQ's client is synchronous; one thread keeps its order and its one connection.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="enqueue")
         self._paused_until = 0.0
+        self._ended: set[uuid.UUID] = set()
 
     async def send(self, tasks: Sequence[DueTask]) -> bool:
         """True when Redis took them all. Raises nothing: what is lost is sent by the relay."""
@@ -80,9 +90,18 @@ class TaskQueue:
     def wake(self, note: str) -> None:
         """Sends what a committed transaction noted, without anybody waiting for Redis. Raises
         nothing: what is lost is sent by the relay."""
-        if time.monotonic() >= self._paused_until and (tasks := read_note(note)):
+        tasks, ended = read_note(note)
+        self._ended.update(ended)
+        if tasks and time.monotonic() >= self._paused_until:
             with contextlib.suppress(RuntimeError):  # closed: the process ends
                 self._thread.submit(self._push, tasks)
+
+    def take_ended(self, lease_token: uuid.UUID) -> bool:
+        """Whether a transaction of this process ended the task of the lease; told once."""
+        if lease_token not in self._ended:
+            return False
+        self._ended.remove(lease_token)
+        return True
 
     def _push(self, tasks: Sequence[DueTask]) -> bool:
         try:

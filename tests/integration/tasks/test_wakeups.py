@@ -8,6 +8,7 @@ import rq
 
 from core.db import Connection, Database
 from core.settings import Settings
+from core.tasks import outbox
 from core.tasks.wakeups import TaskQueue, connect_redis, queue_name, read_note
 from tests.harness.database import TestDatabase
 
@@ -21,7 +22,7 @@ class Waked:
 
     @property
     def ids(self) -> list[uuid.UUID]:
-        return [task.id for note in self.notes for task in read_note(note)]
+        return [task.id for note in self.notes for task in read_note(note)[0]]
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ async def test_a_commit_wakes_what_it_added(waked: Waked) -> None:
 
     made = await waked.db.run(work)
     (note,) = waked.notes
-    assert [(task.id, task.queue) for task in read_note(note)] == [
+    assert [(task.id, task.queue) for task in read_note(note)[0]] == [
         (made[0], "interactive"),
         (made[1], "background"),
     ]
@@ -127,3 +128,23 @@ async def test_a_wake_up_reaches_redis(settings: Settings, database: TestDatabas
     with connect_redis(settings) as connection:
         waiting = rq.Queue(queue_name(settings, "interactive"), connection=connection)
         assert waiting.get_job_ids() == [f"{task_id}-0"]
+
+
+async def test_the_end_of_a_task_is_noted_where_its_effect_ended_it(
+    settings: Settings, database: TestDatabase
+) -> None:
+    queue = TaskQueue(settings)
+    db = Database(database.superuser_url, pool_size=1, name="wakes", wake=queue.wake)
+    await db.open()
+    try:
+        task_id = await db.run(lambda conn: add(conn, "a"))
+        task = await db.run(lambda conn: outbox.claim(conn, task_id, lease_seconds=60))
+        assert task is not None
+        assert not queue.take_ended(task.lease_token)
+        await db.run(lambda conn: conn.execute("select app.complete_task(%s)", (task.lease_token,)))
+        assert queue.take_ended(task.lease_token)
+        assert not queue.take_ended(task.lease_token), "told once"
+    finally:
+        await db.close()
+        await queue.close()
+    assert database.rows("select from app.outbox") == []
