@@ -101,7 +101,7 @@ as $$
     app.claims() -> 'app_metadata' ->> 'role' = 'admin' and app.claims() ->> 'aal' = 'aal2', false)
 $$;
 comment on function app.is_admin is
-$$An admin is app_metadata.role = admin AND a second factor; user_metadata is never asked.$$;
+$$An admin is app_metadata.role = admin AND a second factor; user_metadata is never used.$$;
 
 create function app.refuse_change()
   returns trigger

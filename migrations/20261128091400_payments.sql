@@ -1,6 +1,6 @@
--- The provider's books against ours, and what operators see of payments.
+-- The provider's totals against ours, and what operators see of payments.
 
--- A day's paid sessions by the provider's books and by ours.
+-- A day's paid sessions by the provider's records and by ours.
 create table app.payment_days (
   day date primary key,
   provider_count bigint not null,
@@ -50,7 +50,7 @@ as $$
     compared_at = app.now()
 $$;
 comment on function app.record_payment_day is
-$$What a day's books say, the provider's against ours.$$;
+$$Records the totals of a day, the provider's and ours.$$;
 
 create function app.payments_health()
   returns jsonb
@@ -202,8 +202,8 @@ as $$
     is distinct from (packs.credits, packs.unit_amount, packs.currency)
 $$;
 comment on function app.prove_orders is
-$$Orders and the ledger say the same: granted once, clawed back as much as returns and disputes
-want, at the pack's price.
+$$Orders and the ledger agree: granted once, clawed back as much as returns and disputes require,
+at the pack's price.
 Owned by the migrating role, which bypasses row level security; row_security = off makes a role
 that would be filtered raise instead of seeing nothing.$$;
 

@@ -87,7 +87,7 @@ grant select, insert, update on
   app.provider_calls, app.user_turns, app.late_images
   to jewelshot_ledger;
 grant select on app.late_images to jewelshot_user;
--- A user sees what was asked of the provider and how it ended, never a URL, key or token of ours.
+-- A user sees which calls the provider got and how they ended, never a URL, key or token of ours.
 grant select (id, generation_id, user_id, step, attempt, endpoint, state, is_resubmission,
     accepted_at, ended_at, http_status, error_type, billable_units, created_at)
   on app.provider_calls to jewelshot_user;
@@ -570,8 +570,8 @@ begin
     'interactive');
 end $$;
 comment on function app.receive_provider_webhook is
-$$A verified webhook is a hint that a call ended: it may overtake the submit's answer, and the
-token names the call. Makes sure that one collect task exists and returns its id, or null when
+$$A verified webhook that a call ended: it may overtake the submit's answer, and the token names
+the call. Makes sure that one collect task exists and returns its id, or null when
 the call has ended. Locks: generation, call. Errors: JS404 for an unknown call or wrong token.$$;
 
 create function app.ensure_collect(p_call_id uuid)
@@ -615,7 +615,7 @@ begin
   from app.generations
   where id = v_call.generation_id
   for no key update;
-  -- Again, now that nobody else can end it.
+  -- Again, now that no other transaction can end it.
   select *
   into v_call
   from app.provider_calls
@@ -672,7 +672,7 @@ begin
     'response_url', v_call.response_url);
 end $$;
 comment on function app.begin_collect is
-$$Says that a call's result is being fetched. Returns what the collector needs and its `role`:
+$$Marks that a call's result is being fetched. Returns what the collector needs and its `role`:
 `current`: the generation waits for this call and is now collecting; `superseded`: it is open but
 was submitted again, so nothing changes unless p_take_over (this call has an image in hand);
 `late`: it has ended or is at another step, or the call has. Locks: generation. Errors: JS404.
@@ -717,7 +717,7 @@ begin
   return case when v_generation.id is not null then app.generation_change(v_generation) end;
 end $$;
 comment on function app.resume_running is
-$$The provider says it is not done after all: back to running, the task is done.
+$$The result is not there after all: back to running, the task is done.
 Errors: JS430. Returns the change or null.$$;
 
 create function app.requeue_generation(
@@ -793,7 +793,7 @@ begin
     attempts = 0,
     input_key = p_input_key,
     available_at = app.now(),
-    -- Asked to stop between two steps: nothing runs, and the sweep ends what waits cancelled.
+    -- Cancelled between two steps: nothing runs, and the sweep ends what waits cancelled.
     -- A step of another provider waits for a slot there.
     state = case
       when generation.cancel_requested_at is null
@@ -884,7 +884,7 @@ begin
       return next app.generation_change(v_generation);
     end if;
   end loop;
-  -- A superseded or cancelled call that never ends at the provider: nobody waits for it any more.
+  -- A superseded or cancelled call that never ends at the provider: nothing waits for it any more.
   for v_call in
     select call.id
     from app.provider_calls as call
@@ -1076,7 +1076,7 @@ as $$
         and available_at < app.now()))
 $$;
 comment on function app.generations_health is
-$$What generations say of themselves for /readyz. Cheap: partial indexes only.$$;
+$$Facts about generations for /readyz. Cheap: partial indexes only.$$;
 
 create function app.generations_figures()
   returns table (name text, labels jsonb, value double precision)

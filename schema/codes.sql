@@ -248,8 +248,8 @@ end $$;
 comment on function app.redeem_code is
 $$Gives the caller the credits of a code, as a lot of their own; debt is paid first. Returns
 {kind, credits, paid_debt, lot_id, credits_expire_at, redeemed_at}.
-A withdrawn code looks like none, because it may have been withdrawn for being in wrong hands;
-whoever holds a code that has expired or is used up is told so: 80 bits are not guessed.
+A withdrawn code looks like none, because it may have been withdrawn after a theft; for a code
+that has expired or is used up the error says so: 80 bits are not guessed.
 Locks: account, code. Errors: JS401, JS404 (no account), JS409 (redeemed by this person under
 another account), JS440 (no such code), JS441 (expired), JS442 (used up).
 Replay: the same answer, whatever became of the code since.$$;

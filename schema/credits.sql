@@ -3,7 +3,7 @@
 -- locks it first, then reservation, lots, subject.
 -- The functions that move credits are security definer, owned by jewelshot_ledger, which is neither
 -- the owner of the tables nor able to log in. A definer sees all rows, so each look-up names the
--- user. Building blocks are granted to nobody: only functions of the same owner call them.
+-- user. Building blocks are granted to no role: only functions of the same owner call them.
 -- after: base, people, events, audit
 
 create table app.credit_accounts (
@@ -500,7 +500,7 @@ begin
     raise exception 'reservation was confirmed'
       using errcode = 'JS409', detail = '{"reason": "reservation_confirmed"}';
   end if;
-  -- What is left of an expired lot goes first: only what comes back lives on.
+  -- What is left of an expired lot expires first: only what is refunded is extended.
   perform app.expire_due_lots(p_user_id);
   update app.reservations
   set state = 'refunded', resolved_at = app.now(), confirmed_amount = 0
@@ -547,8 +547,8 @@ begin
   return true;
 end $$;
 comment on function app.refund is
-$$Gives a pending reservation back: debt first, the rest to its lots; a lot that has expired
-meanwhile lives on seven days. Returns false when it already was refunded (replay).
+$$Refunds a pending reservation: debt first, the rest to its lots; a lot that has expired
+meanwhile is extended by seven days. Returns false when it already was refunded (replay).
 Locks: account, reservation, lots. Errors: JS404, JS409 {reason: confirmed}.$$;
 
 create function app.grant_credits(
@@ -763,7 +763,7 @@ comment on function app.adjust_credits is
 $$An admin's correction, up or down; down may create debt. Audited in the same transaction.
 Returns {available, reserved, debt}. Locks: account, lots. Errors: JS403, JS404,
 JS422 {field}, JS432 (key used with other terms). Replay: the same key does nothing more.
-A key counts for one user; the audit row remembers its terms, up or down.$$;
+A key counts for one user; the audit row holds its terms, up or down.$$;
 
 create function app.note_low_balance()
   returns trigger
@@ -790,11 +790,11 @@ begin
 end $$;
 comment on function app.note_low_balance is
 $$One event when what is left falls to the low mark, another when it falls to nothing; straight to
-nothing is that one alone. What is left are available *and* reserved credits: those set aside
-may come back, so setting them aside and giving them back say nothing, however often a person
-tries; only credits that are gone (spent, expired, taken back) can cross a mark, and only credits
-that come in rise above it again. The figures before and after are all that this asks, under the
-account's lock, so each crossing is seen once and there is nothing to remember.
+nothing is that one alone. What is left are available *and* reserved credits: reserved ones
+may be refunded, so neither reserving nor refunding emits an event, however often a person
+tries; only credits that were spent, expired or clawed back cross a mark, and only credits that
+come in rise above it again. Only the figures before and after are compared, under the account's
+lock, so that each crossing is found once and no state is needed.
 Locks: none of its own.$$;
 
 reset role;
@@ -1071,7 +1071,7 @@ comment on function app.prove_ledger is
 $$The proof of the ledger: every row that does not follow from the others; none means that it
 balances.
 Where two sources contradict each other both are named; a line whose digest is wrong, and a
-balance on which two others agree, are the ones to look at first.
+balance on which two others agree, are the ones to check first.
 Owned by the migrating role, which bypasses row level security; row_security = off makes a role
 that would be filtered raise instead of seeing nothing. It reads every table whole: the planner's walks
 along an index took four times as long (1 M transfers).$$;

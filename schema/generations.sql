@@ -115,7 +115,7 @@ begin
   return new;
 end $$;
 comment on function app.guard_generation_state is
-$$The one place that knows which state may follow which. Each change raises the version and
+$$The one place that decides which state may follow which. Each change raises the version and
 leaves an event, in the transaction of the change.$$;
 
 create function app.emit_generation_event()
@@ -273,8 +273,8 @@ begin
   return app.start_answer(v_existing);
 end $$;
 comment on function app.start_generation is
-$$The one door for users: identity from the claims, price and deadline from the catalogue.
-The ticket's outbox row has the generation's own id. Returns app.start_answer.
+$$The one way for users to start: identity from the claims, price and deadline from the catalogue.
+Adds the ticket, a task whose dedupe key is the generation's id. Returns app.start_answer.
 Locks: upload (shared), account, lots. Errors: JS401, JS402, JS404 {kind: operation|upload},
 JS409 {reason: upload_not_ready, state}. Replay: the same id and terms find themselves done.$$;
 

@@ -71,7 +71,7 @@ begin
       raise exception 'the same request is being executed'
         using errcode = 'JS431', detail = '{"retry_after_seconds": 1}';
     end if;
-    -- Whoever held the lock may have committed since the first look.
+    -- The holder of the lock may have committed since the first read.
   end loop;
   if v_stored.user_id is null then
     return null;
@@ -83,8 +83,8 @@ begin
 end $$;
 comment on function app.idempotency_begin is
 $$What an earlier request with this key answered, or null: then the caller holds the key until
-its transaction ends. An answer that exists is read without the lock, so that those who were
-told to come back do not turn each other away. Locks: one advisory lock, tried, never waited
+its transaction ends. An answer that exists is read without the lock, so that requests that
+were answered 409 do not refuse each other. Locks: one advisory lock, tried, never waited
 for. Errors: JS401, JS431 (being executed now), JS432 (another body).$$;
 
 create function app.idempotency_store(
@@ -110,7 +110,7 @@ begin
   values (v_user_id, p_route, p_key, p_body_sha256, p_status, p_response);
 end $$;
 comment on function app.idempotency_store is
-$$Keeps a 2xx answer for 24 hours, in the transaction of its effect. Errors: JS401.$$;
+$$Stores a 2xx answer for 24 hours, in the transaction of its effect. Errors: JS401.$$;
 
 reset role;
 revoke create on schema app from jewelshot_ledger;

@@ -341,7 +341,7 @@ begin
   return v_customer_id;
 end $$;
 comment on function app.record_customer is
-$$The provider's customer of a user; p_replaces is one that the provider no longer knows.
+$$The provider's customer of a user; p_replaces is one that no longer exists at the provider.
 Returns the customer that counts: of two that were made at once the first.$$;
 
 create function app.request_order_sync(p_order_id uuid)
@@ -380,8 +380,8 @@ begin
     'payment.sync', jsonb_build_object('order_id', p_order_id), p_order_id::text, 'interactive');
 end $$;
 comment on function app.request_order_sync is
-$$Wants an order that has not ended synced; a moment after the last fetch at the earliest. Who looks
-knows no news, so a sync that has failed and backs off is not hurried.
+$$Has an order that has not ended synced, a moment after the last fetch at the earliest. A request
+of a reader is no news, so a sync that has failed and backs off does not run sooner.
 Errors: JS401, JS404.$$;
 
 create function app.settle_order(p_order_id uuid)
@@ -546,9 +546,9 @@ begin
     'credits_reversed', v_order.credits_reversed - v_before.credits_reversed);
 end $$;
 comment on function app.sync_order is
-$$Writes down what the provider says of an order: the state, the grant once, and what is clawed back
-since. The fetch began at p_fetch_started_at with the snapshot of p_version; if the row has moved on, the
-answer is null and the caller fetches again, unless a state was written whose fetch began later: then
+$$Writes the state of an order at the provider: the state, the grant once, and what is clawed back
+since. The fetch started at p_fetch_started_at with the snapshot of p_version; if the row has
+changed since, the answer is null and the caller fetches again, unless a state was written whose fetch began later: then
 that one counts.
 p_state is a FetchedState of core/payments/fetch.py.
 Returns {state, was, granted, credits_reversed}, the last one as a difference.

@@ -1,4 +1,4 @@
--- Provider accounts and keys: who may be asked, and how much at once.
+-- Provider accounts and keys: which may be called, and how many calls at once.
 -- after: base
 
 create table app.provider_accounts (
@@ -79,7 +79,7 @@ begin
 end $$;
 comment on function app.sync_provider_keys is
 $$The keys of a process's environment: [{name, fingerprint, account, provider}], provider
-fal where it is not said. Replay: the same rows.$$;
+fal where it is missing. Replay: the same rows.$$;
 
 -- The breaker of an account, as a whole: `closed` → `open` by open_breaker; when breaker_until has
 -- passed, one call is let through (`half_open`, begin_probe); the provider takes that one and it is

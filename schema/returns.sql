@@ -1,9 +1,9 @@
--- Money that goes back: returns that we ask for, and the mirror of the provider's returns and
+-- Money that goes back: returns that we request, and the mirror of the provider's returns and
 -- disputes. On the wire a return of money is called a refund; in SQL and code a refund is credits.
 -- Lock order: account, order, task.
 -- after: base, people, credits, audit, tasks, orders
 
--- Ours from the moment they are asked for, and those that were made at the provider.
+-- Ours from the moment they are requested, and those that were made at the provider.
 create table app.payment_returns (
   id uuid primary key default gen_random_uuid(),
   order_id uuid not null references app.orders (id) on delete restrict,
@@ -153,8 +153,8 @@ begin
     'interactive');
 end $$;
 comment on function app.open_return is
-$$One return of an order's money: the row, its credits at once, and the task that asks the provider
-for it.
+$$One return of an order's money: the row, its credits at once, and the task that makes it at the
+provider.
 Expects the locks of account and order.$$;
 
 create function app.returnable_order(p_order_id uuid, p_user_id uuid)

@@ -1,7 +1,7 @@
--- What Stripe told us, and what was done about it.
+-- The events of Stripe, and how each was handled.
 -- after: base, audit, tasks, orders
 
--- What Stripe told us, as it was signed. Kept for a month after it was handled.
+-- The events as they were signed. Kept for a month after they were handled.
 create table app.stripe_events (
   id text primary key,
   type text not null,
@@ -60,7 +60,7 @@ begin
   return true;
 end $$;
 comment on function app.receive_stripe_event is
-$$Keeps a signed event and wants it handled, once. Returns whether it is new.$$;
+$$Stores a signed event, to be handled once. Returns whether it is new.$$;
 
 create function app.finish_stripe_event(p_event_id text, p_outcome text, p_order_id uuid)
   returns void

@@ -11,7 +11,7 @@ create table app.outbox (
   args jsonb not null default '{}',
   dedupe_key text,
   due_at timestamptz not null default app.now(),
-  wanted integer not null default 1,  -- how often it was asked for; work is over when all is seen
+  wanted integer not null default 1,  -- how often it was added; it is done when all of these were claimed
   claimed integer not null default 0,  -- what `wanted` was at the claim
   claims integer not null default 0,  -- since the last release: many mean that workers die of it
   failures jsonb not null default '{}',  -- how often it failed, by kind of failure
@@ -151,9 +151,9 @@ begin
 end $$;
 comment on function app.add_task is
 $$Writes a task and returns its id; with a dedupe key at most one is live. One that is live is
-wanted once more, at the earlier of both times: it runs again if it runs already, and is over only
-when all that was wanted of it has been seen. Up to two seconds of delay are the relay's patience
-for a wake-up that is lost; a task that is wanted later is not woken.
+wanted once more, at the earlier of both times: it runs again if it runs already, and is done only
+when a claim has seen all that was wanted. With up to two seconds of delay it is woken, and the
+relay waits that long for the wake-up; a task that is due later is not woken.
 It belongs to the request that is being served, or to the one that its provider call serves.
 Locks: the task, whose row others who add the same one wait for: so it comes last.$$;
 
@@ -301,7 +301,7 @@ begin
   return v_task_id;
 end $$;
 comment on function app.replay_dead_letter is
-$$Puts a dead letter back to work and returns the task's id. Admins only; audited.
+$$Adds the task of a dead letter again and returns its id. Admins only; audited.
 Locks: the letter, the task. Errors: JS403, JS404.
 Replay: a letter that was replayed returns the same id and makes nothing new; a task that is live
 again stays one task.$$;

@@ -66,11 +66,11 @@ begin
   end if;
 end $$;
 comment on function app.erase_upload is
-$$Wants what is not needed of an upload's bytes gone: now, and once more when its signed URL has
-ended, because until then its holder can put them back. In the transaction that settles or ends
-the upload, so that nothing stays behind whatever dies. The task of now has no dedupe key: one
-that already runs has read what to spare, and would spare it though it was deleted meanwhile.
-Granted to nobody.$$;
+$$Has the bytes of an upload erased that are not needed: now, and once more when its signed URL has
+ended, because until then its holder can send them again. In the transaction that settles or ends
+the upload, so that no crash leaves them behind. The first task has no dedupe key: one that
+already runs has read what to keep, and would keep it though it was deleted meanwhile.
+Granted to no role.$$;
 
 create function app.prepare_upload(
   p_id uuid, p_storage_key text, p_file_name text, p_signed_seconds double precision default null
@@ -111,8 +111,8 @@ begin
 end $$;
 comment on function app.prepare_upload is
 $$The intent to store a photo, before its bytes go anywhere; p_signed_seconds is how long a
-direct upload's URL may live. Errors: JS401, JS409, JS429.
-Replay: for the same id of the same user, a new URL may live longer while the bytes are missing.$$;
+direct upload's URL may be valid. Errors: JS401, JS409, JS429.
+Replay: for the same id of the same user, a new URL may be valid longer while the bytes are missing.$$;
 
 create function app.complete_upload(p_id uuid, p_source_format text, p_size_bytes bigint)
   returns uuid
@@ -178,7 +178,7 @@ begin
   return true;
 end $$;
 comment on function app.discard_upload is
-$$Forgets a pending upload whose bytes were refused or never came; false when it is not pending.
+$$Deletes a pending upload whose bytes were refused or never came; false when it is not pending.
 Locks: the upload. Errors: JS401.$$;
 
 create function app.delete_upload(p_id uuid)
@@ -217,7 +217,7 @@ begin
   perform app.erase_upload(v_upload);
 end $$;
 comment on function app.delete_upload is
-$$Forgets a photo and its bytes, unless a generation was made from it or a worker has it in hand.
+$$Deletes a photo and its bytes, unless a generation was made from it or a worker processes it.
 Locks: the upload. Errors: JS401, JS404, JS409.$$;
 
 create function app.settle_upload(p_id uuid, p_lease_token uuid, p_state text, p_facts jsonb)
@@ -255,8 +255,8 @@ begin
   return p_state;
 end $$;
 comment on function app.settle_upload is
-$$The worker's verdict on a stored upload: ready with facts, or rejected with a problem. The file
-as it was sent goes either way, and with it what it may say of a place or person.
+$$Settles a stored upload: ready with facts, or rejected with a problem. The file as it was sent is
+erased either way, and with it what it may hold about a place or person.
 Returns the state afterwards, null when the upload is gone. Locks: the upload. Errors: JS430.
 Replay: a settled upload stays as it is.$$;
 
@@ -300,7 +300,7 @@ begin
   return v_expired;
 end $$;
 comment on function app.expire_uploads is
-$$Ends pending uploads whose bytes did not come in time, and forgets what was over a month ago.
+$$Ends pending uploads whose bytes did not come in time, and deletes what ended a month ago.
 Returns how many expired; less than the limit means that none are left.
 Locks: the uploads, skipping locked ones.$$;
 

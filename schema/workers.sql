@@ -1,4 +1,4 @@
--- Who is alive, and what worker processes count.
+-- Which worker processes run, and their counters.
 -- after: base, tasks
 
 create table app.worker_heartbeats (
@@ -71,7 +71,7 @@ as $$
         and replayed_at is null))
 $$;
 comment on function app.tasks_health is
-$$What tasks say of themselves for /readyz. Cheap: partial indexes only.$$;
+$$Facts about tasks for /readyz. Cheap: partial indexes only.$$;
 
 create function app.tasks_figures()
   returns table (name text, labels jsonb, value double precision)
