@@ -32,9 +32,9 @@ MAY_IMPORT = {
     "core": {"core"},
     "api": {"api", "core"},
     "worker": {"worker", "core"},
-    "migrations": {"migrations", "core"},
+    "migrations": {"migrations"},
     "sandbox": {"sandbox", "migrations", "core"},
-    "scripts": {"scripts", "sandbox", "migrations", "core", "api", "worker"},
+    "scripts": {"scripts", "sandbox", "migrations", "core"},
 }
 # package | libraries that belong to another part of the house
 FOREIGN = {
