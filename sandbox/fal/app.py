@@ -37,7 +37,7 @@ def configure(app: Litestar, config: FalSandboxConfig) -> None:
 async def _warm(app: Litestar) -> None:
     engine: Engine = app.state.engine
     if engine.tuning.prerendered:
-        await warm_prerendered()
+        await warm_prerendered(engine.config.prerendered_side)
 
 
 async def _close(app: Litestar) -> None:

@@ -20,6 +20,7 @@ class FalSandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
     account_limits: Mapping[str, int] = {}
     model_seconds: float = 1.0
     prerendered: bool = False
+    prerendered_side: int = 1024
     webhook_schedule_seconds: tuple[float, ...] = WEBHOOK_SCHEDULE_SECONDS
     webhook_timeout_seconds: float = 15.0
     state_dir: Path | None = None

@@ -32,11 +32,11 @@ class Rotation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keep_old: bool = True
 
 
-async def warm_prerendered() -> None:
+async def warm_prerendered(side: int) -> None:
     """Draws the fixed images before the first request needs them."""
     for renderer in ("cutout", "scene"):
         for png in (False, True):
-            await asyncio.to_thread(prerendered, renderer, png=png)
+            await asyncio.to_thread(prerendered, renderer, png=png, side=side)
 
 
 @post("/__control/faults", status_code=200)
@@ -111,7 +111,7 @@ async def tune(request: AnyRequest) -> Reply:
     except msgspec.ValidationError as error:
         return reply(422, {"detail": str(error)})
     if change.prerendered:
-        await warm_prerendered()
+        await warm_prerendered(engine.config.prerendered_side)
     change.apply(engine.tuning)
     engine.retune()
     return reply(200, {"tuning": engine.tuning})

@@ -59,7 +59,12 @@ class Engine:
             self.files, transport=config.transport, extra_hosts=config.extra_hosts
         )
         self._renderer = Renderer(config.render_processes)
-        self._runner = Runner(self.files, self._downloader, self._renderer)
+        self._runner = Runner(
+            self.files,
+            self._downloader,
+            self._renderer,
+            prerendered_side=config.prerendered_side,
+        )
         self._calls: dict[str, Call] = {}
         self._waiting: dict[str, OrderedDict[str, Call]] = defaultdict(OrderedDict)
         self._running: Counter[str] = Counter()

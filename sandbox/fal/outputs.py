@@ -27,7 +27,6 @@ OUTPUT_SIDE_MAX = 2048  # scenes: 4K would cost CPU without testing anything mor
 UPSCALE_FACTOR_MAX = 4.0
 UPSCALE_PIXELS_MAX = 16_000_000
 SUPPORTED_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
-PRERENDERED_SIDE = 1024
 
 PRESET_SIZES = {
     "square_hd": (1024, 1024),
@@ -284,9 +283,8 @@ _RENDERERS: Mapping[str, Callable[[RenderJob, list[Image.Image]], list[RenderedI
 
 
 @functools.cache
-def prerendered(renderer: str, *, png: bool) -> RenderedImage:
-    """A fixed picture for load tests: a ring, cut out or in a scene, 1024 pixels square."""
-    side = PRERENDERED_SIDE
+def prerendered(renderer: str, *, png: bool, side: int) -> RenderedImage:
+    """A fixed picture for load tests: a ring, cut out or in a scene, `side` pixels square."""
     cover = np.zeros((side, side), np.float32)
     cv2.circle(cover, (side // 2, side // 2), side // 3, 1.0, side // 20, cv2.LINE_AA)
     shades = np.linspace(90, 235, side, dtype=np.float32)[:, None, None]

@@ -30,7 +30,15 @@ _WRONG_TYPE = b"<!doctype html><html><body>Sign in to continue</body></html>"
 
 
 class Runner:
-    def __init__(self, files: FileStore, downloader: Downloader, renderer: Renderer) -> None:
+    def __init__(
+        self,
+        files: FileStore,
+        downloader: Downloader,
+        renderer: Renderer,
+        *,
+        prerendered_side: int,
+    ) -> None:
+        self._prerendered_side = prerendered_side
         self._files = files
         self._downloader = downloader
         self._renderer = renderer
@@ -59,7 +67,9 @@ class Runner:
         parsed = _input_of(call)
         count: int = getattr(parsed, "num_images", 0) or getattr(parsed, "num_results", 1)
         wants_png = getattr(parsed, "output_format", "jpeg") == "png"
-        image = prerendered(call.submission.endpoint.renderer, png=wants_png)
+        image = prerendered(
+            call.submission.endpoint.renderer, png=wants_png, side=self._prerendered_side
+        )
         return self._succeed(call, [image] * count)
 
     async def run(self, call: Call) -> Outcome:

@@ -38,6 +38,13 @@ WEBHOOKS = "/v1/webhooks/fal/"
 CUTOUT_ENDPOINT = "fal-ai/birefnet/v2"
 SCENE_ENDPOINT = "fal-ai/nano-banana-2/edit"
 UPSCALE_ENDPOINT = "fal-ai/seedvr/upscale/image"
+# What an order asks for unless the test says otherwise. A packshot of the usual 2000 pixels takes
+# half a second of CPU, the smallest a quarter of that.
+PARAMS: dict[str, dict[str, Any]] = {
+    "packshot": {"size": 1024},
+    "scene": {"preset": "marble"},
+    "scene_hd": {"preset": "marble"},
+}
 FINISHED = {"succeeded", "failed", "cancelled"}
 
 
@@ -87,7 +94,7 @@ class PhotoOwner:
         return await self.client.post(path, json=body, headers=headers)
 
     def order(self, operation: str = "cutout", **changes: Any) -> dict[str, Any]:
-        params = {"preset": "marble"} if operation in {"scene", "scene_hd"} else {}
+        params = PARAMS.get(operation, {})
         body = {"operation": operation, "upload_id": str(self.upload_id), "params": params}
         return {**body, **changes}
 

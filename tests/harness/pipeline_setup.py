@@ -83,6 +83,7 @@ def _fal_config(settings: Settings, router: HttpRouter, *, prerendered: bool) ->
         account_limit=100,
         model_seconds=0,
         prerendered=prerendered,
+        prerendered_side=256,
         webhook_schedule_seconds=(0.0,),
         transport=router,
     )

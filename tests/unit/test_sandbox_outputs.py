@@ -167,12 +167,12 @@ def test_unusable_inputs(content: bytes, error_type: str) -> None:
 
 @pytest.mark.parametrize("renderer", ["cutout", "scene", "upscale"])
 def test_prerendered_is_a_square_picture(renderer: str) -> None:
-    image = prerendered(renderer, png=False)
+    image = prerendered(renderer, png=False, side=1024)
 
     picture = Image.open(io.BytesIO(image.content))
     assert picture.size == (image.width, image.height) == (1024, 1024)
     assert picture.mode == ("RGBA" if renderer == "cutout" else "RGB")
-    assert prerendered(renderer, png=False) is image
+    assert prerendered(renderer, png=False, side=1024) is image
 
 
 def test_every_endpoint_prices_its_own_output() -> None:

@@ -16,7 +16,7 @@ async def test_accepted_work_is_reserved_and_queued(
 ) -> None:
     headers = {**ada.headers, "X-Request-ID": "request-of-ada"}
     answer = await pipeline.client.post(
-        "/v1/generations", json=ada.order("packshot"), headers=headers
+        "/v1/generations", json=ada.order("packshot", params={}), headers=headers
     )
 
     assert answer.status_code == 202, answer.text

@@ -78,7 +78,7 @@ async def test_a_snapshot_then_each_change_then_the_end(
     last = events[-1]
     assert last.data is not None
     assert (last.data["state"], last.data["money"]) == ("succeeded", "charged")
-    assert last.data["image"]["width"] == 2000
+    assert last.data["image"]["width"] == 1024
     assert _open_streams(pipeline) == 0
 
 

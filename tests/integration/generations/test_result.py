@@ -33,8 +33,8 @@ async def test_the_url_opens_the_image(pipeline: PipelineHarness, ada: PhotoOwne
     assert signed["file_name"] in file.headers["content-disposition"]
     view = (await ada.look(generation_id))["image"]
     with Image.open(io.BytesIO(file.content)) as image:
-        assert image.size == (view["width"], view["height"]) == (2000, 2000)
-        pixels = hashlib.sha256(b"RGB:2000x2000:" + image.tobytes()).hexdigest()
+        assert image.size == (view["width"], view["height"]) == (1024, 1024)
+        pixels = hashlib.sha256(b"RGB:1024x1024:" + image.tobytes()).hexdigest()
         assert image.getpixel((0, 0)) == (255, 255, 255)
     assert len(file.content) == view["size_bytes"]
     assert pixels == view["pixel_sha256"]
@@ -107,7 +107,7 @@ async def test_a_late_image_is_offered_and_bought_once(
     view = await ada.look(generation_id)
     assert (view["state"], view["money"], view["image"]) == ("failed", "refunded", None)
     offer = view["late_image"]
-    assert (offer["width"], offer["height"], offer["bought_as"]) == (2000, 2000, None)
+    assert (offer["width"], offer["height"], offer["bought_as"]) == (1024, 1024, None)
 
     answer = await ada.post(f"/v1/generations/{generation_id}/late-image", key="late")
     bought = answer.json()
