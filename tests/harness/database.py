@@ -18,6 +18,9 @@ from tests.harness.run import Run, Server, drop_database
 
 _numbers = itertools.count(1)
 
+# A deadlock or a lost lock fails a test instead of hanging it.
+LOCK_TIMEOUT = "10s"
+
 # What reconciliation runs, as one statement: each row that it returns is wrong.
 PROOFS = " union all ".join(proofs.statements(NOUNS))
 
@@ -31,7 +34,7 @@ class TestDatabase:
         self.server = server
         self.name = name
         self.clock = Clock(self.rows)
-        self._conn: psycopg.Connection[DictRow] | None = None
+        self._conns: dict[str | None, psycopg.Connection[DictRow]] = {}
 
     def url(self, role: str | None = None) -> str:
         """URL of `role` (it must be able to sign in); by default of the superuser."""
@@ -53,11 +56,22 @@ class TestDatabase:
     def worker_url(self) -> str:
         return self.url(WORKER_ROLE)
 
+    def connection(self, role: str | None = None) -> psycopg.Connection[DictRow]:
+        """One of `role` that stays open: a new one plans every function anew."""
+        conn = self._conns.get(role)
+        if conn is None or conn.closed:
+            conn = psycopg.connect(
+                self.url(role),
+                autocommit=True,
+                row_factory=dict_row,
+                options=f"-c lock_timeout={LOCK_TIMEOUT}",
+            )
+            self._conns[role] = conn
+        return conn
+
     def rows(self, query: str, params: Sequence[Any] | dict[str, Any] = ()) -> list[DictRow]:
         """Run one statement as superuser, committed; its rows, if it has any."""
-        if self._conn is None or self._conn.closed:
-            self._conn = psycopg.connect(self.superuser_url, autocommit=True, row_factory=dict_row)
-        cursor = self._conn.execute(query.encode(), params or None)
+        cursor = self.connection().execute(query.encode(), params or None)
         return [] if cursor.description is None else cursor.fetchall()
 
     def row(self, query: str, params: Sequence[Any] | dict[str, Any] = ()) -> DictRow:
@@ -86,9 +100,9 @@ class TestDatabase:
         return self.rows(PROOFS)
 
     def close(self) -> None:
-        if self._conn is not None:
-            self._conn.close()
-            self._conn = None
+        for conn in self._conns.values():
+            conn.close()
+        self._conns.clear()
 
 
 @contextlib.contextmanager

@@ -11,12 +11,11 @@ import msgspec
 import psycopg
 from psycopg.rows import DictRow, dict_row
 
-from tests.harness.database import TestDatabase
+from migrations.runner.roles import API_ROLE
+from tests.harness.database import LOCK_TIMEOUT, TestDatabase
 
 Conn = psycopg.Connection[DictRow]
 Figures = tuple[int, int, int]
-
-LOCK_TIMEOUT = "10s"  # a deadlock or a lost lock fails a test instead of hanging it
 
 
 class Refusal(msgspec.Struct):
@@ -195,10 +194,7 @@ class Ledger:
     def adjust(
         self, user_id: uuid.UUID, amount: int, key: str, reason: str = "goodwill"
     ) -> dict[str, int]:
-        with (
-            connect(self.database.api_url) as conn,
-            scoped(conn, "jewelshot_admin", admin_claims()),
-        ):
+        with scoped(self.database.connection(API_ROLE), "jewelshot_admin", admin_claims()) as conn:
             row = conn.execute(
                 "select app.adjust_credits(%s, %s, %s, %s) as balance",
                 (user_id, amount, reason, key),
@@ -213,8 +209,7 @@ class Ledger:
     def start(
         self, user_id: uuid.UUID, upload_id: uuid.UUID, operation: str = "packshot"
     ) -> uuid.UUID:
-        with connect(self.database.api_url) as conn:
-            return start_generation(conn, user_id, upload_id, operation)
+        return start_generation(self.database.connection(API_ROLE), user_id, upload_id, operation)
 
     def finish(self, generation_id: uuid.UUID, outcome: str) -> dict[str, Any]:
         """The end of a generation that waits in the queue, without a provider call."""
