@@ -80,18 +80,18 @@ ROUTES = [
 ]
 
 
-class House:
-    """A pipeline that lives on a loop of its own, for tests that are not coroutines."""
+class RunningPipeline:
+    """A pipeline that runs on a loop of its own, for tests that are not coroutines."""
 
     def __init__(self, portal: BlockingPortal, pipeline: PipelineHarness) -> None:
         self._portal = portal
         self._pipeline = pipeline
         self.ids: dict[str, str] = {}
         self.headers: dict[str, dict[str, str]] = {}
-        portal.call(self._furnish)
+        portal.call(self._make_data)
 
-    async def _furnish(self) -> None:
-        """A user with a finished and an open generation, and what admins look at."""
+    async def _make_data(self) -> None:
+        """A user with a finished and an open generation, and data for admins."""
         pipeline = self._pipeline
         ada = await pipeline.person(1000)
         done = await ada.start()
@@ -129,8 +129,8 @@ class House:
         row = pipeline.database.row("select session_id from app.orders")
         async with httpx.AsyncClient(transport=wire, base_url=STRIPE_URL) as stripe:
             await stripe.post(f"/__control/sessions/{row['session_id']}/pay", json={})
-            told = (await stripe.get("/__control/events")).json()["events"]
-        event = next(each for each in told if each["type"] == "checkout.session.completed")
+            sent = (await stripe.get("/__control/events")).json()["events"]
+        event = next(each for each in sent if each["type"] == "checkout.session.completed")
         await pipeline.ctx.db.run(lambda conn: events.receive(conn, received_event(event)))
         await sync_order(pipeline.ctx.db, provider, uuid.UUID(order["id"]))
         refund = await ada.post("/v1/refunds", {"order_id": order["id"], "credits": 10})
@@ -159,7 +159,7 @@ class House:
         return self._portal.call(self._send, request)
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
-        await request.aread()  # the checks look at what was sent
+        await request.aread()  # the checks read what was sent
         async with asyncio.timeout(30):
             return await self._pipeline.client.send(request)
 
@@ -186,8 +186,8 @@ def _headers(drawn: dict[str, Any], own: dict[str, str]) -> list[tuple[bytes, by
 
 
 @pytest.fixture(scope="module")
-def house(test_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    folder = Path(tmp_path_factory.mktemp("house"))
+def running(test_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPipeline]:
+    folder = Path(tmp_path_factory.mktemp("pipeline"))
     with contextlib.ExitStack() as stack:
         database = stack.enter_context(cloned_database(test_run))
         valkey = stack.enter_context(
@@ -197,7 +197,7 @@ def house(test_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[H
             database_url=database.api_url,
             worker_database_url=database.worker_url,
             redis_url=valkey.url(),
-            redis_prefix="house",
+            redis_prefix="pipeline",
             **pipeline_settings(),
             **payments_settings(),
         )
@@ -206,7 +206,7 @@ def house(test_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[H
         pipeline = stack.enter_context(
             portal.wrap_async_context_manager(set_up_pipeline(ours, database, pixels, folder))
         )
-        made = House(portal, pipeline)
+        made = RunningPipeline(portal, pipeline)
         yield made
         assert made.drift() == []
         portal.call(pixels.close)
@@ -214,14 +214,14 @@ def house(test_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[H
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(("method", "path"), ROUTES, ids=lambda part: part)
-def test_nothing_breaks_it(method: str, path: str, house: House) -> None:
+def test_nothing_breaks_it(method: str, path: str, running: RunningPipeline) -> None:
     operation = schemathesis.openapi.from_dict(DOCUMENT)[path][method]
     modes = [
         operation.as_strategy(generation_mode=mode)
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
         if mode is GenerationMode.POSITIVE or _takes_anything(method, path)
     ]
-    known = set(re.findall(r"{(\w+)}", path)) & set(house.ids)
+    known = set(re.findall(r"{(\w+)}", path)) & set(running.ids)
 
     @settings(
         max_examples=EXAMPLES * len(modes),
@@ -238,8 +238,8 @@ def test_nothing_breaks_it(method: str, path: str, house: House) -> None:
     )
     def attack(case: Case[Any], who: str, is_real: bool) -> None:
         if is_real:
-            case.path_parameters.update({name: house.ids[name] for name in known})
-        response = house.send(case, who)
+            case.path_parameters.update({name: running.ids[name] for name in known})
+        response = running.send(case, who)
         case.validate_response(response, checks=CHECKS)
 
     attack()
@@ -251,12 +251,12 @@ def _takes_anything(method: str, path: str) -> bool:
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES, ids=lambda part: part)
-def test_every_documented_route_is_there(method: str, path: str, house: House) -> None:
-    """Whoever has not signed in is told so; a path that nobody serves would be a plain 404."""
+def test_every_documented_route_is_there(method: str, path: str, running: RunningPipeline) -> None:
+    """Without a sign-in the answer says so; a path without a route would be a plain 404."""
     filled = re.sub(r"{\w+}", str(uuid.uuid4()), path)
     for who in ("nobody", "admin"):
-        answer = house.get(method, filled, who)
+        answer = running.get(method, filled, who)
         assert answer.status_code != 405
         if answer.status_code == 404:
             assert "kind" in answer.json(), "no route"
-    assert house.get(method, "/nowhere" + filled, "admin").status_code == 404
+    assert running.get(method, "/nowhere" + filled, "admin").status_code == 404

@@ -1,4 +1,4 @@
-"""Workers as an operator sees them: they stop when told, die without harm, and show up in rq."""
+"""Workers for an operator: they stop on a signal, may be killed, and are listed by rq."""
 
 import signal
 import subprocess

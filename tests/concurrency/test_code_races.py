@@ -113,5 +113,5 @@ def test_a_crossing_is_told_once(ledger: Ledger, database: TestDatabase) -> None
 
     results = race(ledger.url, [confirming(subject) for subject in subjects])
     assert set(states(results)) == {"ok"}
-    told = database.rows("select type from app.events order by created_at, id")
-    assert [row["type"] for row in told] == ["credits.ran_low", "credits.ran_out"]
+    emitted = database.rows("select type from app.events order by created_at, id")
+    assert [row["type"] for row in emitted] == ["credits.ran_low", "credits.ran_out"]

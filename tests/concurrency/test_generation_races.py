@@ -202,7 +202,7 @@ def test_dispatchers_against_cancels(desk: Desk, database: TestDatabase) -> None
 
 
 def test_every_answer_to_one_call_at_once(desk: Desk, database: TestDatabase) -> None:
-    """Submit's answer, webhooks and looks: one call, one task, no lost field."""
+    """Submit's answer, webhooks and polls: one call, one task, no lost field."""
     desk.keys(slots=10)
     desk.queued(people=5, each=1)
     for intent in desk.intents(5):
@@ -216,13 +216,13 @@ def test_every_answer_to_one_call_at_once(desk: Desk, database: TestDatabase) ->
                 call_id,
             )
 
-        def hint(conn: Conn, known: tuple[str, str] = known) -> Any:
+        def webhook(conn: Conn, known: tuple[str, str] = known) -> Any:
             return one(conn, "select app.receive_provider_webhook(%s, %s, 'r')", *known)
 
-        def look(conn: Conn, call_id: str = call_id) -> Any:
+        def poll(conn: Conn, call_id: str = call_id) -> Any:
             return one(conn, "select app.ensure_collect(%s)", call_id)
 
-        results = race(database.url(), [answer, hint, hint, hint, look, look])
+        results = race(database.url(), [answer, webhook, webhook, webhook, poll, poll])
         assert set(states(results)) == {"ok"}
         call = database.row("select * from app.provider_calls where id = %s", (call_id,))
         assert (call["state"], call["request_id"], call["status_url"]) == (

@@ -37,10 +37,10 @@ class Contract(NamedTuple):
     client_of: Callable[[str], stripe.StripeClient]
     run: str  # makes names unique in an account that remembers earlier runs
 
-    async def eventually(self, look: Callable[[], Awaitable[Any]]) -> Any:
+    async def eventually(self, read: Callable[[], Awaitable[Any]]) -> Any:
         """The first truthy answer."""
         with anyio.fail_after(PATIENCE_SECONDS):
-            while not (seen := await look()):  # noqa: ASYNC110  another machine is waited for
+            while not (seen := await read()):  # noqa: ASYNC110  another machine is waited for
                 await anyio.sleep(PAUSE_SECONDS)
             return seen
 

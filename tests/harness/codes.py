@@ -47,7 +47,7 @@ class CodesHarness:
             "/v1/codes/redeem", json={"code": code}, headers=self.of(user_id)
         )
 
-    async def look(self, code_id: str) -> dict[str, Any]:
+    async def read(self, code_id: str) -> dict[str, Any]:
         answer = await self._client.get(f"/v1/admin/codes/{code_id}", headers=self.admin)
         assert answer.status_code == 200, answer.text
         return dict(answer.json())

@@ -205,11 +205,11 @@ class PaymentsHarness:
         order_id = order.id if isinstance(order, Order) else order
         return await sync_order(self.ctx.db, self.provider, order_id)
 
-    async def receive(self, *received: dict[str, Any]) -> None:
+    async def receive(self, *bodies: dict[str, Any]) -> None:
         """Verified events arrive; nothing is handled yet."""
-        for event in received:
-            told = received_event(event)
-            await self.api_db.run(lambda conn, told=told: events.receive(conn, told))  # type: ignore[misc]  # bound at once
+        for event in bodies:
+            received = received_event(event)
+            await self.api_db.run(lambda conn, received=received: events.receive(conn, received))  # type: ignore[misc]  # bound at once
 
     async def run_tasks(self) -> list[str]:
         """Every task that nobody holds, once each, in the order of their ids: any order will do."""

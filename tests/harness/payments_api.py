@@ -75,7 +75,7 @@ class Buyer:
         headers |= {"Prefer": prefer} if prefer else {}
         return await self.client.post(path, json=body, headers=headers)
 
-    async def look(self, path: str, **params: Any) -> Any:
+    async def read(self, path: str, **params: Any) -> Any:
         answer = await self.get(path, **params)
         assert answer.status_code == 200, answer.text
         return answer.json()
@@ -145,12 +145,12 @@ class PaymentsApiHarness:
             if event["data"]["object"].get("client_reference_id") == order_id
         ]
 
-    async def landed(self, buyer: Buyer, order_id: str) -> Json:
+    async def read_after_sync(self, buyer: Buyer, order_id: str) -> Json:
         """The landing page asks, a worker syncs, the page asks again; without the pause."""
         self.database.clock.advance(seconds=1)
-        await buyer.look(f"/v1/checkout/{order_id}")
+        await buyer.read(f"/v1/checkout/{order_id}")
         await self.payments.run_tasks()
-        found: Json = await buyer.look(f"/v1/payments/{order_id}")
+        found: Json = await buyer.read(f"/v1/payments/{order_id}")
         return found
 
     # --- at our side -------------------------------------------------------------------------
@@ -174,7 +174,7 @@ class PaymentsApiHarness:
         """A paid order whose credits have arrived."""
         order = await buyer.checkout(pack)
         await self.pay(order["id"])
-        found = await self.landed(buyer, order["id"])
+        found = await self.read_after_sync(buyer, order["id"])
         assert found["state"] == "paid", found
         return found
 

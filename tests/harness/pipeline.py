@@ -116,7 +116,7 @@ class PhotoOwner:
         assert answer.status_code == 202, answer.text
         return str(answer.json()["id"])
 
-    async def look(self, generation_id: str) -> dict[str, Any]:
+    async def read(self, generation_id: str) -> dict[str, Any]:
         answer = await self.get(f"/v1/generations/{generation_id}")
         assert answer.status_code == 200, answer.text
         found: dict[str, Any] = answer.json()
@@ -256,7 +256,7 @@ class PipelineHarness:
         return opened
 
     async def poll(self) -> int:
-        """One round of looks at every open call, whenever it would have been due."""
+        """One round of polls of every open call, whenever it would have been due."""
         self.pass_polls()
         return await poll.poll_due(self.ctx)
 
@@ -387,7 +387,7 @@ class PipelineHarness:
     def pass_cooldown(self) -> None:
         self.clock.advance_past("select max(cooldown_until) from app.provider_accounts")
 
-    # --- looks -------------------------------------------------------------------------------
+    # --- reading ------------------------------------------------------------------------------
 
     def generation(self, generation_id: str) -> dict[str, Any]:
         return self.database.row("select * from app.generations where id = %s", (generation_id,))
@@ -432,7 +432,7 @@ class PipelineHarness:
         return str(row["id"])
 
     def wake_ups(self) -> list[str]:
-        """What Redis should have been told of the tasks that wait."""
+        """What should have been sent to Redis for the tasks that wait."""
         return [f"{task['id']}-{task['claims']}" for task in self.tasks()]
 
     def queued_jobs(self, queue: str = "interactive") -> list[str]:

@@ -41,9 +41,9 @@ def test_a_function_that_is_gone_is_missed(database: TestDatabase) -> None:
     calls = parse(RELEASES[-1].read_text())
     database.rows("drop function app.idempotency_store")
     database.rows("alter table app.packs rename column title to name")
-    told = refused(database, calls)
-    assert any("idempotency_store" in line for line in told)
-    assert any("title" in line for line in told)
+    lines = refused(database, calls)
+    assert any("idempotency_store" in line for line in lines)
+    assert any("title" in line for line in lines)
 
 
 def test_the_list_of_this_version_is_that_of_the_code() -> None:

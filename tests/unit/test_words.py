@@ -125,7 +125,7 @@ def test_sentences_read_well(key: str) -> None:
 # descriptions of the API and of jobs, and errors of programmers and operators.
 ELSEWHERE = (
     *("api.routes.", "api.http.", "api.problems", "api.openapi"),
-    "core.generations.providers.fal.",  # what a model is told
+    "core.generations.providers.fal.",  # prompts of models
 )
 NOT_FOR_PEOPLE = {"Meta", "Job", "OutputRuleError", "ValueError", "Schedule"}
 _SENTENCE = re.compile(r"[A-Z][^.]* [^.]*.*[.!?]$", re.DOTALL)

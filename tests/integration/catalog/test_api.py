@@ -34,8 +34,8 @@ class Visitor(msgspec.Struct):
     ) -> dict[str, Any]:
         answer = await self.client.post("/v1/estimates", json=body, headers=headers)
         assert answer.status_code == expected, answer.text
-        told: dict[str, Any] = answer.json()
-        return told
+        reply: dict[str, Any] = answer.json()
+        return reply
 
 
 @pytest.fixture
@@ -75,36 +75,36 @@ async def test_everybody_may_read_the_catalogue(visitor: Visitor) -> None:
 async def test_no_such_operation(visitor: Visitor) -> None:
     answer = await visitor.client.get("/v1/operations/no-such")
     assert (answer.status_code, answer.json()["kind"]) == (404, "operation")
-    told = await visitor.estimate(visitor.sign_in(), 404, operation="no-such")
-    assert told["kind"] == "operation"
+    reply = await visitor.estimate(visitor.sign_in(), 404, operation="no-such")
+    assert reply["kind"] == "operation"
 
 
 async def test_an_estimate_needs_a_sign_in(visitor: Visitor) -> None:
     await visitor.estimate({}, 401, operation="packshot")
-    told = await visitor.estimate(visitor.sign_in(confirmed=False), 403, operation="packshot")
-    assert told["reason"] == "email_not_verified"
+    reply = await visitor.estimate(visitor.sign_in(confirmed=False), 403, operation="packshot")
+    assert reply["reason"] == "email_not_verified"
 
 
 async def test_what_it_would_cost(visitor: Visitor) -> None:
     headers = visitor.sign_in()
-    told = await visitor.estimate(headers, operation="scene", count=2, params={"preset": "velvet"})
-    assert (told["cost_credits"], told["total_credits"], told["count"]) == (4, 8, 2)
-    assert told["balance"] == {"available": 10, "reserved": 0, "debt": 0}
-    assert (told["is_enough"], told["missing_credits"]) == (True, 0)
-    assert told["params"] == {"preset": "velvet", "aspect_ratio": "1:1", "resolution": "1K"}
-    assert told["lane"] == "reimagined"
-    told = await visitor.estimate(headers, operation="scene", count=3)
-    assert (told["is_enough"], told["missing_credits"], told["params"]) == (False, 2, None)
+    reply = await visitor.estimate(headers, operation="scene", count=2, params={"preset": "velvet"})
+    assert (reply["cost_credits"], reply["total_credits"], reply["count"]) == (4, 8, 2)
+    assert reply["balance"] == {"available": 10, "reserved": 0, "debt": 0}
+    assert (reply["is_enough"], reply["missing_credits"]) == (True, 0)
+    assert reply["params"] == {"preset": "velvet", "aspect_ratio": "1:1", "resolution": "1K"}
+    assert reply["lane"] == "reimagined"
+    reply = await visitor.estimate(headers, operation="scene", count=3)
+    assert (reply["is_enough"], reply["missing_credits"], reply["params"]) == (False, 2, None)
     assert visitor.database.rows("select from app.reservations") == []
 
 
 async def test_what_is_wrong_with_the_parameters(visitor: Visitor) -> None:
-    told = await visitor.estimate(
+    reply = await visitor.estimate(
         visitor.sign_in(), 422, operation="packshot", params={"size": 99, "glitter": 1}
     )
-    assert told["type"].endswith("/problems/invalid-input")
-    assert (told["field"], told["reason"]) == ("params", "params_do_not_fit")
-    assert told["errors"] == [
+    assert reply["type"].endswith("/problems/invalid-input")
+    assert (reply["field"], reply["reason"]) == ("params", "params_do_not_fit")
+    assert reply["errors"] == [
         {
             "pointer": "#/params/glitter",
             "detail": "is not a parameter here; there are: aspect_ratio, margin_percent, shadow, "
@@ -127,8 +127,8 @@ async def test_what_is_wrong_with_the_parameters(visitor: Visitor) -> None:
     ],
 )
 async def test_a_body_of_another_form(visitor: Visitor, body: dict[str, Any]) -> None:
-    told = await visitor.estimate(visitor.sign_in(), 400, **body)
-    assert told["type"].endswith("/problems/invalid-request")
+    reply = await visitor.estimate(visitor.sign_in(), 400, **body)
+    assert reply["type"].endswith("/problems/invalid-request")
 
 
 async def test_debt_is_part_of_what_is_missing(visitor: Visitor) -> None:
@@ -137,6 +137,6 @@ async def test_debt_is_part_of_what_is_missing(visitor: Visitor) -> None:
     visitor.database.rows(
         "select app.reverse_credits(id, 13, 'reversal:test', 'payment') from app.users"
     )
-    told = await visitor.estimate(headers, operation="scene")
-    assert told["balance"] == {"available": 0, "reserved": 0, "debt": 3}
-    assert (told["is_enough"], told["missing_credits"]) == (False, 7)
+    reply = await visitor.estimate(headers, operation="scene")
+    assert reply["balance"] == {"available": 0, "reserved": 0, "debt": 3}
+    assert (reply["is_enough"], reply["missing_credits"]) == (False, 7)

@@ -162,7 +162,7 @@ async def test_one_code_with_those_who_redeemed_it(codes: CodesHarness, ledger: 
     people = [ledger.user() for _ in range(3)]
     for person in people:
         await codes.redeem(person, code["code"])
-    shown = await codes.look(code["id"])
+    shown = await codes.read(code["id"])
     assert (shown["status"], shown["uses"], shown["prefix"]) == ("used_up", 3, code["prefix"])
     assert "code" not in shown
     first = await codes.redemptions(code["id"], limit=2)
@@ -257,7 +257,7 @@ async def test_only_admins_with_a_second_factor(
             await client.post(f"/v1/admin/code-issues/{uuid.uuid4()}/disable", headers=headers),
         ]
         assert [answer.status_code for answer in answers] == [403] * 5
-    assert (await codes.look(code["id"]))["status"] == "active"
+    assert (await codes.read(code["id"]))["status"] == "active"
 
 
 def test_the_database_asks_for_the_second_factor_again(database: TestDatabase) -> None:

@@ -51,7 +51,7 @@ async def test_the_same_person_gets_the_same_answer(codes: CodesHarness, ledger:
     assert (again.status_code, again.json()) == (200, first.json())
     assert again.content == first.content
     assert ledger.balance(user) == (5, 0, 0)
-    assert (await codes.look(code["id"]))["uses"] == 2
+    assert (await codes.read(code["id"]))["uses"] == 2
 
 
 async def test_two_accounts_of_one_person_are_one(codes: CodesHarness, ledger: Ledger) -> None:
@@ -60,7 +60,7 @@ async def test_two_accounts_of_one_person_are_one(codes: CodesHarness, ledger: L
     assert (await codes.redeem(first, code["code"])).status_code == 200
     assert problem(await codes.redeem(second, code["code"])) == (409, "conflict")
     assert (await codes.redeem(first, code["code"])).status_code == 200
-    assert (await codes.look(code["id"]))["uses"] == 1
+    assert (await codes.read(code["id"]))["uses"] == 1
 
 
 async def test_debt_is_paid_first(codes: CodesHarness, ledger: Ledger) -> None:
@@ -86,7 +86,7 @@ async def test_the_first_call_opens_the_account_of_a_verified_person(
     answer = await codes.redeem(eve, code["code"])
     assert problem(answer) == (403, "not-allowed")
     assert answer.json()["reason"] == "email_not_verified"
-    assert (await codes.look(code["id"]))["uses"] == 1
+    assert (await codes.read(code["id"]))["uses"] == 1
 
 
 async def test_nobody_who_is_not_signed_in(codes: CodesHarness, client: httpx.AsyncClient) -> None:
@@ -121,7 +121,7 @@ async def test_a_holder_is_told_that_it_is_over(
     assert late.json()["expired_at"] == tomorrow
     assert problem(await codes.redeem(user, used_up["code"])) == (409, "code-used-up")
     assert ledger.balance(user) == (0, 0, 0)
-    assert (await codes.look(used_up["id"]))["uses"] == 1
+    assert (await codes.read(used_up["id"]))["uses"] == 1
 
 
 async def test_a_wrong_body_says_so(

@@ -81,11 +81,15 @@ async def test_a_delivered_generation(ledger: Ledger, explain: Explain) -> None:
     call = open_call(ledger)
     accept(ledger, call)
     deliver(ledger, call)
-    told = await explain(user, generation)
-    assert (told.outcome, told.charged, told.refunded) == (Outcome.CHARGED, 1, 0)
-    assert (told.provider_calls, told.resubmissions, told.billable_units) == (1, 0, "1.5")
-    assert told.summary == "Packshot was delivered and cost 1 credit."
-    said = texts(told)
+    explained = await explain(user, generation)
+    assert (explained.outcome, explained.charged, explained.refunded) == (Outcome.CHARGED, 1, 0)
+    assert (explained.provider_calls, explained.resubmissions, explained.billable_units) == (
+        1,
+        0,
+        "1.5",
+    )
+    assert explained.summary == "Packshot was delivered and cost 1 credit."
+    said = texts(explained)
     assert said[0].startswith("1 credit set aside for packshot, from your sign-up credits, which")
     assert said[1:] == [
         "Accepted. It waits for its turn.",
@@ -98,7 +102,7 @@ async def test_a_delivered_generation(ledger: Ledger, explain: Explain) -> None:
         "The image was delivered.",
         "1 credit spent, because the image was delivered.",
     ]
-    times = [line.at for line in told.lines]
+    times = [line.at for line in explained.lines]
     assert times == sorted(times)
 
 
@@ -114,10 +118,14 @@ async def test_a_failed_generation_after_two_calls(ledger: Ledger, explain: Expl
     accept(ledger, second)
     ledger.clock.advance(minutes=6)
     fail(ledger, second)
-    told = await explain(user, generation)
-    assert (told.outcome, told.charged, told.refunded) == (Outcome.REFUNDED, 0, 1)
-    assert (told.provider_calls, told.resubmissions, told.billable_units) == (2, 1, "0.2")
-    said = texts(told)
+    explained = await explain(user, generation)
+    assert (explained.outcome, explained.charged, explained.refunded) == (Outcome.REFUNDED, 0, 1)
+    assert (explained.provider_calls, explained.resubmissions, explained.billable_units) == (
+        2,
+        1,
+        "0.2",
+    )
+    said = texts(explained)
     assert said.index("Call 1: sent to fal-ai/birefnet/v2.") == 3
     assert "Call 1: its answer was lost, so we could not know whether the provider took it." in said
     assert any(text.startswith("We stopped waiting for call 1") for text in said)
@@ -129,7 +137,7 @@ async def test_a_failed_generation_after_two_calls(ledger: Ledger, explain: Expl
     )
     assert said[-2] == "It ended without an image: " + ending_in_words(Ending.INPUT_REFUSED)
     assert said[-1].startswith("1 credit came back to your bought credits. They had expired")
-    money = [line.money for line in told.lines if line.money]
+    money = [line.money for line in explained.lines if line.money]
     assert money[-1].extended_from is not None
     assert money[-1].lot_expires_at is not None
     assert money[-1].lot_expires_at > money[-1].extended_from
@@ -140,9 +148,9 @@ async def test_a_refund_that_pays_debt(ledger: Ledger, explain: Explain) -> None
     generation = ledger.start(user, ledger.upload(user), "scene")
     ledger.reverse(user, 3, "re_1")
     ledger.finish(generation, "failed")
-    told = await explain(user, generation)
-    assert told.refunded == 4
-    assert texts(told)[-2:] == [
+    explained = await explain(user, generation)
+    assert explained.refunded == 4
+    assert texts(explained)[-2:] == [
         "3 credits set aside before did not come back to you, but paid your debt.",
         "1 credit came back to your bought credits.",
     ]
@@ -170,16 +178,16 @@ async def test_steps_and_cancel_and_late_image(ledger: Ledger, explain: Explain)
         "select deadline_at from app.generations where id = %s", (generation,)
     )
     ledger.database.rows("select app.sweep_deadlines(10)")
-    told = await explain(user, generation)
-    assert (told.state, told.outcome) == ("cancelled", Outcome.REFUNDED)
-    assert "You asked to cancel it. The provider was asked too" in "\n".join(texts(told))
+    explained = await explain(user, generation)
+    assert (explained.state, explained.outcome) == ("cancelled", Outcome.REFUNDED)
+    assert "You asked to cancel it. The provider was asked too" in "\n".join(texts(explained))
     deliver(ledger, second)
-    told = await explain(user, generation)
-    assert "Call 2, step 2 of 2: sent to fal-ai/seedvr/upscale/image." in texts(told)
-    late = next(line for line in told.lines if "came after" in line.text)
+    explained = await explain(user, generation)
+    assert "Call 2, step 2 of 2: sent to fal-ai/seedvr/upscale/image." in texts(explained)
+    late = next(line for line in explained.lines if "came after" in line.text)
     assert "you may buy it for 6 credits" in late.text
     assert late.kind is LineKind.STATE
-    assert told.charged == 0
+    assert explained.charged == 0
     assert ledger.balance(user) == (12, 0, 0)
 
 

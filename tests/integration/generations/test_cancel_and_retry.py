@@ -69,7 +69,7 @@ async def test_an_image_that_is_delivered_all_the_same_is_charged(
     found = await pipeline.finish(generation_id)
     assert found["state"] == "succeeded"
     assert pipeline.balance(ada) == (9, 0)
-    view = await ada.look(generation_id)
+    view = await ada.read(generation_id)
     assert (view["money"], view["is_cancel_requested"]) == ("charged", True)
 
 
@@ -116,8 +116,8 @@ async def test_what_has_ended_cannot_be_cancelled(
     generation_id = await ada.start()
     await pipeline.finish(generation_id)
     answer = await ada.post(f"/v1/generations/{generation_id}/cancel")
-    told = answer.json()
-    assert (answer.status_code, told["reason"], told["state"]) == (
+    problem = answer.json()
+    assert (answer.status_code, problem["reason"], problem["state"]) == (
         409,
         "already_finished",
         "succeeded",

@@ -143,8 +143,12 @@ async def test_a_photo_that_is_not_ready(
 ) -> None:
     upload_id = await pipeline.upload(ada.id, state=state)
     answer = await ada.create(upload_id=str(upload_id))
-    told = answer.json()
-    assert (answer.status_code, told["reason"], told["state"]) == (409, "upload_not_ready", state)
+    problem = answer.json()
+    assert (answer.status_code, problem["reason"], problem["state"]) == (
+        409,
+        "upload_not_ready",
+        state,
+    )
     assert pipeline.balance(ada) == (10, 0)
 
 
@@ -198,10 +202,10 @@ async def test_a_body_of_another_form(
 async def test_too_little_money(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
     poor = await pipeline.person(5)
     answer = await poor.create("scene_hd")
-    told = answer.json()
+    problem = answer.json()
     assert answer.status_code == 402
-    assert told["type"].endswith("/problems/insufficient-credits")
-    assert (told["required"], told["available"], told["debt"]) == (6, 5, 0)
+    assert problem["type"].endswith("/problems/insufficient-credits")
+    assert (problem["required"], problem["available"], problem["debt"]) == (6, 5, 0)
     assert pipeline.tasks() == []
     assert pipeline.balance(poor) == (5, 0)
     assert pipeline.balance(ada) == (10, 0)

@@ -71,7 +71,7 @@ async def test_a_snapshot_then_each_change_then_the_end(
     assert ids == sorted(set(ids)), "ids rise"
     assert ids[0] > 2
     assert ids[-1] == pipeline.generation(generation_id)["version"]
-    # State, not history: what came and went between two looks may be missing, never the end.
+    # State, not history: a state between two reads may be missing, never the end.
     seen = _states(events)
     all_states = iter(pipeline.states(generation_id)[2:])
     assert all(state in all_states for state in seen), "in order"
@@ -91,7 +91,7 @@ async def test_changes_arrive_at_once(pipeline: PipelineHarness, ada: PhotoOwner
         started = time.monotonic()
         await ada.post(f"/v1/generations/{generation_id}/cancel")
         (event,) = await stream.rest()
-        assert time.monotonic() - started < 0.5, "woken, not by the look that comes by itself"
+        assert time.monotonic() - started < 0.5, "woken, not by the read that comes by itself"
     assert _states([event]) == ["cancelled"]
 
 
@@ -167,8 +167,8 @@ async def test_streams_are_counted(
         # None of them holds a connection of the pool.
         assert (await ada.get(f"/v1/generations/{mine}")).status_code == 200
         refused = await ada.get(f"/v1/generations/{mine}/events")
-        told = refused.json()
-        assert (refused.status_code, told["reason"], told["limit"]) == (
+        problem = refused.json()
+        assert (refused.status_code, problem["reason"], problem["limit"]) == (
             429,
             "event_streams",
             STREAMS_PER_USER_MAX,
@@ -191,7 +191,9 @@ async def test_who_leaves_is_not_counted(pipeline: PipelineHarness, ada: PhotoOw
     await _nothing_open(pipeline)
 
 
-async def test_no_more_streams_by_hurry(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
+async def test_no_more_streams_when_many_connect_at_once(
+    pipeline: PipelineHarness, ada: PhotoOwner
+) -> None:
     generation_id = await ada.start()
 
     everybody = asyncio.Barrier(STREAMS_PER_USER_MAX + 15)

@@ -8,7 +8,7 @@ import httpx
 from tests.harness.pipeline import PhotoOwner, PipelineHarness
 
 
-async def _insist(person: PhotoOwner, key: str) -> tuple[httpx.Response, int]:
+async def _post_until_answered(person: PhotoOwner, key: str) -> tuple[httpx.Response, int]:
     """The answer after as many repetitions as `Retry-After` asks for, and how many those were."""
     for attempt in range(10):
         answer = await person.create("packshot", key=key)
@@ -20,7 +20,7 @@ async def _insist(person: PhotoOwner, key: str) -> tuple[httpx.Response, int]:
 
 
 async def test_twenty_clients_with_one_key(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
-    insisted = await asyncio.gather(*(_insist(ada, "order-1") for _ in range(20)))
+    insisted = await asyncio.gather(*(_post_until_answered(ada, "order-1") for _ in range(20)))
 
     answers = [answer for answer, _ in insisted]
     assert {answer.status_code for answer in answers} == {202}

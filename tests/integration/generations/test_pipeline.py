@@ -126,12 +126,12 @@ async def test_the_first_look_waits_for_the_models_usual_time(
     await pipeline.dispatch()
     call = pipeline.call(generation_id)
     assert 13 < (call["next_poll_at"] - call["accepted_at"]).total_seconds() < 16
-    for looks in range(1, 5):
+    for polls in range(1, 5):
         assert await pipeline.poll() == 1
         call = pipeline.call(generation_id)
-        assert call["polls"] == looks
+        assert call["polls"] == polls
         pause = (call["next_poll_at"] - pipeline.now()).total_seconds()
-        assert pause == pytest.approx(min(15, 2 ** (looks - 1)), abs=1.5), "backing off"
+        assert pause == pytest.approx(min(15, 2 ** (polls - 1)), abs=1.5), "backing off"
 
 
 async def test_polling_and_webhook_make_one_task(

@@ -81,7 +81,7 @@ async def test_what_was_flushed_is_sent_again(pipeline: PipelineHarness, ada: Ph
         assert pipeline.queued_jobs() == pipeline.wake_ups()
 
 
-async def test_a_flush_does_not_hurry_what_backs_off(pipeline: PipelineHarness) -> None:
+async def test_a_flush_shortens_no_backoff(pipeline: PipelineHarness) -> None:
     async with relay(pipeline) as sender:
         await sender.tick()
         await pipeline.move(
@@ -132,9 +132,9 @@ async def test_a_whole_worker_in_one_process(open_pipeline: OpenPipeline) -> Non
         )
         try:
             answers = await asyncio.gather(*(ada.create("cutout", wait=25) for _ in range(3)))
-            with wakeups.connect_redis(settings) as look:
-                workers = await asyncio.to_thread(rq.Worker.all, connection=look)
-            assert len(workers) == 1, "rq's own tools show the truth"
+            with wakeups.connect_redis(settings) as reader:
+                workers = await asyncio.to_thread(rq.Worker.all, connection=reader)
+            assert len(workers) == 1, "listed by rq's own tools"
         finally:
             threads.stop()
             for task in running:
@@ -157,9 +157,9 @@ async def test_a_job_in_redis_names_only_a_row(pipeline: PipelineHarness, ada: P
     connection = redis.asyncio.Redis.from_url(pipeline.ctx.settings.redis_url.get_secret_value())
     job = await connection.hgetall(f"rq:job:{task['id']}-0")
     await connection.aclose()
-    with wakeups.connect_redis(pipeline.ctx.settings) as look:
+    with wakeups.connect_redis(pipeline.ctx.settings) as reader:
         found = rq.job.Job.fetch(
-            f"{task['id']}-0", connection=look, serializer=rq.serializers.JSONSerializer
+            f"{task['id']}-0", connection=reader, serializer=rq.serializers.JSONSerializer
         )
         assert (found.func_name, found.args, found.kwargs) == (
             wakeups.RUN_FUNCTION,

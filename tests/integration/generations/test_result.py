@@ -31,7 +31,7 @@ async def test_the_url_opens_the_image(pipeline: PipelineHarness, ada: PhotoOwne
     assert file.status_code == 200
     assert file.headers["content-type"] == signed["content_type"] == "image/jpeg"
     assert signed["file_name"] in file.headers["content-disposition"]
-    view = (await ada.look(generation_id))["image"]
+    view = (await ada.read(generation_id))["image"]
     with Image.open(io.BytesIO(file.content)) as image:
         assert image.size == (view["width"], view["height"]) == (1024, 1024)
         pixels = hashlib.sha256(b"RGB:1024x1024:" + image.tobytes()).hexdigest()
@@ -74,9 +74,9 @@ async def test_nobody_opens_it_without_the_signature(
 async def test_there_is_no_image_yet(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
     generation_id = await ada.start()
     answer = await ada.get(f"/v1/generations/{generation_id}/result")
-    told = answer.json()
-    assert (answer.status_code, told["reason"], told["state"]) == (409, "no_image", "queued")
-    assert (await ada.look(generation_id))["image"] is None
+    problem = answer.json()
+    assert (answer.status_code, problem["reason"], problem["state"]) == (409, "no_image", "queued")
+    assert (await ada.read(generation_id))["image"] is None
     assert pipeline.state(generation_id) == "queued"
 
 
@@ -104,7 +104,7 @@ async def test_a_late_image_is_offered_and_bought_once(
 ) -> None:
     generation_id = await late(pipeline, ada)
     assert pipeline.balance(ada) == (10, 0)
-    view = await ada.look(generation_id)
+    view = await ada.read(generation_id)
     assert (view["state"], view["money"], view["image"]) == ("failed", "refunded", None)
     offer = view["late_image"]
     assert (offer["width"], offer["height"], offer["bought_as"]) == (1024, 1024, None)
@@ -129,14 +129,14 @@ async def test_a_late_image_is_offered_and_bought_once(
     assert repeated.headers["location"] == answer.headers["location"]
 
     again = await ada.post(f"/v1/generations/{generation_id}/late-image")
-    told = again.json()
-    assert (again.status_code, told["reason"], told["generation_id"]) == (
+    problem = again.json()
+    assert (again.status_code, problem["reason"], problem["generation_id"]) == (
         409,
         "already_bought",
         bought["id"],
     )
     assert pipeline.balance(ada) == (9, 0)
-    assert (await ada.look(generation_id))["late_image"]["bought_as"] == bought["id"]
+    assert (await ada.read(generation_id))["late_image"]["bought_as"] == bought["id"]
 
 
 async def test_a_late_image_that_cannot_be_bought(
@@ -158,7 +158,7 @@ async def test_a_late_image_that_cannot_be_bought(
     pipeline.clock.advance_past("select max(expires_at) from app.late_images")
     gone = await ada.post(f"/v1/generations/{generation_id}/late-image")
     assert (gone.status_code, gone.json()["kind"]) == (410, "late_image")
-    assert (await ada.look(generation_id))["late_image"] is None
+    assert (await ada.read(generation_id))["late_image"] is None
     assert pipeline.balance(ada) == (5, 0)
 
 

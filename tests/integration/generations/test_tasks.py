@@ -208,7 +208,7 @@ async def test_a_replay_brings_a_late_image_and_charges_nobody(
 
     assert pipeline.state(generation_id) == "failed"
     assert pipeline.balance(ada) == (10, 0)
-    assert (await ada.look(generation_id))["late_image"]["width"] == 1024
+    assert (await ada.read(generation_id))["late_image"]["width"] == 1024
     audited = pipeline.database.rows("select action, target from app.audit_log")
     assert [(row["action"], row["target"]) for row in audited] == [
         ("dead_letter.replay", letter["id"])

@@ -36,7 +36,7 @@ async def test_after_the_grace_it_is_sent_once_more_and_counted(
     await pipeline.submit()
     assert pipeline.state(generation_id) == "uncertain"
     assert await pipeline.sweep() == 0, "the grace is not over"
-    assert await pipeline.poll() == 0, "there is nothing to look at"
+    assert await pipeline.poll() == 0, "there is nothing to poll"
     pipeline.pass_grace()
     assert await pipeline.sweep() == 1
 

@@ -50,7 +50,7 @@ async def test_a_genuine_one_makes_one_task(pipeline: PipelineHarness, ada: Phot
         assert (answer.status_code, answer.content) == (204, b"")
     assert pipeline.jobs().count("provider_call.collect") == 1
     assert pipeline.queued_jobs(), "a worker was woken"
-    # It is only a hint: the provider says that it still runs.
+    # The result decides, and the provider answers that it still runs.
     assert await pipeline.run_tasks("provider_call.collect") == ["done"]
     assert pipeline.state(generation_id) == "running"
     assert pipeline.call(generation_id)["next_poll_at"] is not None

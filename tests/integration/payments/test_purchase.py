@@ -35,8 +35,8 @@ async def test_every_event_three_times_in_any_order(
 ) -> None:
     order = await ada.order()
     await payments.pay(order)
-    told = await payments.events()
-    await payments.receive(*reversed(told), *told, *told)
+    events = await payments.events()
+    await payments.receive(*reversed(events), *events, *events)
     assert set(await payments.run_tasks()) == {"done"}
     assert await payments.run_tasks() == []
     assert payments.lots() == [50]
@@ -62,10 +62,10 @@ async def test_the_landing_page_brings_what_the_webhook_did_not(
     assert not await ada.request_sync(order), "a paid order wants no sync"
 
 
-async def test_a_page_that_asks_again_and_again_hurries_no_sync_that_backs_off(
+async def test_a_page_that_is_read_often_shortens_no_backoff_of_its_sync(
     payments: PaymentsHarness, ada: DirectBuyer
 ) -> None:
-    """Else each look at it is a call of a provider in trouble, and uses up an attempt."""
+    """Else each read of it is a call of a provider in trouble, and uses up an attempt."""
     order = await ada.order()
     assert await ada.request_sync(order)
     payments.database.rows(
@@ -107,7 +107,7 @@ async def test_an_expired_order_that_was_paid_is_found_by_list(
 async def test_the_lost_answer_of_a_create(
     payments: PaymentsHarness, ada: DirectBuyer, *, is_told: bool
 ) -> None:
-    """Stripe made the session, we never heard of it; the buyer got no page, but somebody pays."""
+    """Stripe made the session, its answer was lost; the buyer got no page, but somebody pays."""
     await payments.fault("drop_after", "checkout/sessions", times=3)
     with pytest.raises(Unavailable):
         await ada.order()
@@ -151,7 +151,7 @@ async def test_too_many_requests_are_waited_out(
 
 
 @pytest.mark.parametrize("path", ["charges/*", "invoices/*"])
-async def test_without_papers_a_payment_still_counts(
+async def test_without_invoice_and_receipt_a_payment_still_counts(
     path: str, payments: PaymentsHarness, ada: DirectBuyer
 ) -> None:
     order = await ada.order()
@@ -325,7 +325,7 @@ async def test_debt_is_paid_first(payments: PaymentsHarness, ada: DirectBuyer) -
 async def test_two_sessions_of_one_order_are_both_paid(
     payments: PaymentsHarness, ada: DirectBuyer
 ) -> None:
-    """It should not happen; if it does, one pack is given and somebody looks."""
+    """It should not happen; if it does, one pack is given and an admin reviews it."""
     order = await ada.order()
     other = await ada.order("credits_10")
     await payments.pay(order)

@@ -73,8 +73,8 @@ async def test_partial_full_and_failed_refunds_converge(
     found = payments.find(order)
     assert (found.state, found.credits_reversed) == (OrderState.PARTIALLY_REFUNDED, 12)
     assert ada.balance() == (38, 0, 0)
-    told = await payments.events()
-    await payments.receive(*told, *reversed(told))
+    events = await payments.events()
+    await payments.receive(*events, *reversed(events))
     await payments.run_tasks()
     assert ada.balance() == (38, 0, 0)
 

@@ -8,7 +8,7 @@ COMPLETED = "checkout.session.completed"
 
 
 async def _handled(payments_api: PaymentsApiHarness, ada: Buyer) -> tuple[Json, Json]:
-    """A paid order and the event that told of it."""
+    """A paid order and the event about it."""
     order = await ada.checkout()
     await payments_api.pay(order["id"])
     (event,) = await payments_api.events_of(order["id"], COMPLETED)
@@ -45,19 +45,19 @@ async def test_the_log_is_paged_and_filtered(payments_api: PaymentsApiHarness, a
     admin = payments_api.admin()
     order, event = await _handled(payments_api, ada)
     other, _ = await _handled(payments_api, payments_api.buyer())
-    (shown,) = (await admin.look("/v1/admin/webhooks", order_id=order["id"]))["items"]
+    (shown,) = (await admin.read("/v1/admin/webhooks", order_id=order["id"]))["items"]
     assert (shown["id"], shown["type"], shown["outcome"]) == (event["id"], COMPLETED, "paid")
     assert "payload" not in shown
-    page = await admin.look("/v1/admin/webhooks", type=COMPLETED, limit=1)
+    page = await admin.read("/v1/admin/webhooks", type=COMPLETED, limit=1)
     assert page["items"][0]["order_id"] == other["id"]
-    rest = await admin.look(
+    rest = await admin.read(
         "/v1/admin/webhooks", type=[COMPLETED, "x"], limit=1, cursor=page["next_cursor"]
     )
     assert rest["items"][0]["id"] == event["id"]
-    assert (await admin.look("/v1/admin/webhooks", type="radar.x"))["items"] == []
+    assert (await admin.read("/v1/admin/webhooks", type="radar.x"))["items"] == []
     waiting = {"waiting_only": "true", "order_id": order["id"]}
-    assert (await admin.look("/v1/admin/webhooks", **waiting))["items"] == []
-    detail = await admin.look(f"/v1/admin/webhooks/{event['id']}")
+    assert (await admin.read("/v1/admin/webhooks", **waiting))["items"] == []
+    detail = await admin.read(f"/v1/admin/webhooks/{event['id']}")
     assert detail["payload"] == event
     assert (await admin.get("/v1/admin/webhooks/evt_none")).status_code == 404
     assert (await admin.get("/v1/admin/webhooks", cursor="x")).status_code == 422
@@ -73,9 +73,9 @@ async def test_one_event_is_handled_again_and_grants_nothing(
     assert answer.status_code == 202
     assert (answer.json()["handled_at"], answer.json()["replays"]) == (None, 1)
     waiting = {"waiting_only": "true", "order_id": order["id"]}
-    assert len((await admin.look("/v1/admin/webhooks", **waiting))["items"]) == 1
+    assert len((await admin.read("/v1/admin/webhooks", **waiting))["items"]) == 1
     assert await payments_api.payments.run_tasks() == ["done"]
-    shown = await admin.look(f"/v1/admin/webhooks/{event['id']}")
+    shown = await admin.read(f"/v1/admin/webhooks/{event['id']}")
     assert (shown["outcome"], shown["replays"]) == ("paid", 1)
     assert payments_api.balance(ada) == (50, 0, 0)
     (line,) = _audit(payments_api)[before:]
@@ -121,25 +121,25 @@ async def test_orders_show_what_wants_a_look(payments_api: PaymentsApiHarness, a
     session_id = payments_api.session_of(order["id"])
     await payments_api.pay(order["id"])
     await payments_api.payments.change("checkout.session", session_id, {"amount_subtotal": 1})
-    assert (await payments_api.landed(ada, order["id"]))["state"] == "review"
+    assert (await payments_api.read_after_sync(ada, order["id"]))["state"] == "review"
     assert payments_api.balance(ada) == (0, 0, 0)
     other = await payments_api.bought(ada, "credits_10")
     mine = {"user_id": str(ada.id)}
-    (shown,) = (await admin.look("/v1/admin/orders", in_review="true", **mine))["items"]
+    (shown,) = (await admin.read("/v1/admin/orders", in_review="true", **mine))["items"]
     assert (shown["id"], shown["review_reason"]) == (order["id"], "amount_subtotal")
     assert (shown["session_id"], shown["user_id"]) == (session_id, str(ada.id))
     assert shown["customer_id"].startswith("cus_")
     assert shown["payment_intent"].startswith("pi_")
-    paid = await admin.look("/v1/admin/orders", state="paid", **mine)
+    paid = await admin.read("/v1/admin/orders", state="paid", **mine)
     assert [item["id"] for item in paid["items"]] == [other["id"]]
-    page = await admin.look("/v1/admin/orders", limit=1, **mine)
-    rest = await admin.look("/v1/admin/orders", limit=1, cursor=page["next_cursor"], **mine)
+    page = await admin.read("/v1/admin/orders", limit=1, **mine)
+    rest = await admin.read("/v1/admin/orders", limit=1, cursor=page["next_cursor"], **mine)
     assert [page["items"][0]["id"], rest["items"][0]["id"]] == [other["id"], order["id"]]
-    detail = await admin.look(f"/v1/admin/orders/{order['id']}")
+    detail = await admin.read(f"/v1/admin/orders/{order['id']}")
     assert (detail["review_reason"], detail["refunds"]) == ("amount_subtotal", [])
-    seen = await ada.look(f"/v1/payments/{order['id']}")
+    seen = await ada.read(f"/v1/payments/{order['id']}")
     assert "review_reason" not in seen
     body = {"order_id": order["id"], "reason": "The price was tampered with."}
     assert (await admin.post("/v1/admin/refunds", body, key="back")).status_code == 202
     await payments_api.payments.run_tasks()
-    assert (await admin.look("/v1/admin/orders", in_review="true", **mine))["items"] == []
+    assert (await admin.read("/v1/admin/orders", in_review="true", **mine))["items"] == []

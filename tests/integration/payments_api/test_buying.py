@@ -73,7 +73,7 @@ async def test_a_slow_method_is_pending_and_no_failure(
 ) -> None:
     order = await ada.checkout()
     await payments_api.pay(order["id"], slow=True)
-    pending = await payments_api.landed(ada, order["id"])
+    pending = await payments_api.read_after_sync(ada, order["id"])
     assert pending["state"] == "processing"
     assert "Pending" in pending["state_in_words"]
     assert payments_api.balance(ada) == (0, 0, 0)
@@ -122,14 +122,14 @@ async def test_a_key_goes_on_where_the_first_request_stopped(
     away = await ada.post("/v1/checkout", {"pack": "credits_50"}, key="k")
     assert away.status_code == 503
     assert away.headers["retry-after"] == "5"
-    (known,) = (await ada.look("/v1/payments"))["items"]
+    (known,) = (await ada.read("/v1/payments"))["items"]
     assert known["state"] == "created"
     again = await ada.post("/v1/checkout", {"pack": "credits_50"}, key="k")
     assert (again.status_code, again.json()["id"]) == (201, known["id"])
     assert again.headers["idempotency-replayed"] == "true"
     assert again.json()["checkout_url"] is not None
     await payments_api.pay(known["id"])
-    await payments_api.landed(ada, known["id"])
+    await payments_api.read_after_sync(ada, known["id"])
     late = await ada.post("/v1/checkout", {"pack": "credits_50"}, key="k")
     assert (late.status_code, late.json()["state"]) == (201, "paid")
     other = await ada.post("/v1/checkout", {"pack": "credits_10"}, key="k")
@@ -163,7 +163,7 @@ async def test_without_a_key_nothing_is_for_sale(payments_api: PaymentsApiHarnes
             assert answer.status_code == 503, path
             assert answer.json()["type"].endswith("/not-set-up")
             assert answer.json()["what"] == "payments"
-        assert (await ada.look(f"/v1/checkout/{order['id']}"))["state"] == "paid"
+        assert (await ada.read(f"/v1/checkout/{order['id']}"))["state"] == "paid"
 
 
 async def test_creating_is_limited_for_a_person_and_for_a_network(
@@ -192,7 +192,7 @@ async def test_an_expired_payment_is_tried_again_on_the_same_order(
     early = await ada.post(f"/v1/payments/{order['id']}/retry")
     assert early.json() == order  # its page is still open
     await payments_api.expire(order["id"])
-    expired = await payments_api.landed(ada, order["id"])
+    expired = await payments_api.read_after_sync(ada, order["id"])
     assert (expired["state"], expired["checkout_url"]) == ("expired", None)
     again = await ada.post(f"/v1/payments/{order['id']}/retry")
     assert again.status_code == 200
@@ -200,7 +200,7 @@ async def test_an_expired_payment_is_tried_again_on_the_same_order(
     assert again.json()["state"] == "open"
     assert again.json()["checkout_url"] not in {None, order["checkout_url"]}
     await payments_api.pay(order["id"])
-    await payments_api.landed(ada, order["id"])
+    await payments_api.read_after_sync(ada, order["id"])
     assert payments_api.balance(ada) == (50, 0, 0)
     late = await ada.post(f"/v1/payments/{order['id']}/retry")
     assert (late.status_code, late.json()["state"]) == (409, "paid")
@@ -212,12 +212,12 @@ async def test_the_history_is_paged_and_filtered(
     first = await payments_api.bought(ada, "credits_10")
     second = await ada.checkout("credits_50")
     third = await ada.checkout("credits_100")
-    page = await ada.look("/v1/payments", limit=2)
+    page = await ada.read("/v1/payments", limit=2)
     assert [item["id"] for item in page["items"]] == [third["id"], second["id"]]
-    rest = await ada.look("/v1/payments", limit=2, cursor=page["next_cursor"])
+    rest = await ada.read("/v1/payments", limit=2, cursor=page["next_cursor"])
     assert [item["id"] for item in rest["items"]] == [first["id"]]
     assert rest["next_cursor"] is None
-    paid = await ada.look("/v1/payments", state=["paid", "refunded"])
+    paid = await ada.read("/v1/payments", state=["paid", "refunded"])
     assert [item["id"] for item in paid["items"]] == [first["id"]]
     assert (await ada.get("/v1/payments", state="rich")).status_code == 400
     assert (await ada.get("/v1/payments", cursor="x")).status_code == 422
@@ -226,7 +226,7 @@ async def test_the_history_is_paged_and_filtered(
 async def test_invoices_are_links(payments_api: PaymentsApiHarness, ada: Buyer) -> None:
     await ada.checkout("credits_100")
     paid = await payments_api.bought(ada)
-    (invoice,) = (await ada.look("/v1/invoices"))["items"]
+    (invoice,) = (await ada.read("/v1/invoices"))["items"]
     assert invoice["payment_id"] == paid["id"]
     assert invoice["invoice_url"].startswith("http://stripe.test/i/")
     assert invoice["invoice_pdf_url"]
@@ -274,7 +274,7 @@ async def test_no_route_names_stripes_objects(payments_api: PaymentsApiHarness, 
         open_order,
         refund.json(),
         *[
-            await ada.look(path)
+            await ada.read(path)
             for path in (
                 "/v1/packs",
                 "/v1/payments",
@@ -314,7 +314,7 @@ async def test_what_belongs_to_another_is_not_found(
         nobody = await eve.client.request(method, path, json=body)
         assert nobody.status_code == (404 if session_id in path else 401)
     for path in ("/v1/payments", "/v1/invoices", "/v1/refunds"):
-        assert (await eve.look(path))["items"] == []
-    assert (await eve.look("/v1/refunds", order_id=paid["id"]))["items"] == []
+        assert (await eve.read(path))["items"] == []
+    assert (await eve.read("/v1/refunds", order_id=paid["id"]))["items"] == []
     assert payments_api.balance(ada) == balance
     assert (await eve.post("/v1/portal")).status_code == 404

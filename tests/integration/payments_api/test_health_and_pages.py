@@ -33,7 +33,7 @@ async def _orders_in_review(payments_api: PaymentsApiHarness, ada: Buyer) -> Non
     session_id = payments_api.session_of(order["id"])
     await payments_api.payments.change("checkout.session", session_id, {"currency": "jpy"})
     await payments_api.pay(order["id"])
-    await payments_api.landed(ada, order["id"])
+    await payments_api.read_after_sync(ada, order["id"])
 
 
 async def _refunds_waiting(payments_api: PaymentsApiHarness, ada: Buyer) -> None:

@@ -27,9 +27,9 @@ async def test_unused_credits_go_back_for_money(
     assert (again.status_code, again.json()["id"]) == (202, refund["id"])
     assert again.json()["state"] == "succeeded"
     assert again.headers["preference-applied"] == "wait=20"
-    found = await ada.look(f"/v1/refunds/{refund['id']}")
+    found = await ada.read(f"/v1/refunds/{refund['id']}")
     assert (found["state"], found["reason"]) == ("succeeded", "too many")
-    payment = await ada.look(f"/v1/payments/{paid['id']}")
+    payment = await ada.read(f"/v1/payments/{paid['id']}")
     assert (payment["state"], payment["refunded_credits"], payment["amount_refunded"]) == (
         "partially_refunded",
         20,
@@ -49,7 +49,7 @@ async def test_all_that_is_unused_by_default(payments_api: PaymentsApiHarness, a
     assert (await ada.post("/v1/refunds", {"order_id": paid["id"]})).status_code == 202
     assert payments_api.balance(ada) == (0, 0, 0)
     await payments_api.payments.run_tasks()
-    assert (await ada.look(f"/v1/payments/{paid['id']}"))["state"] == "refunded"
+    assert (await ada.read(f"/v1/payments/{paid['id']}"))["state"] == "refunded"
     again = await ada.post("/v1/refunds", {"order_id": paid["id"]})
     assert again.status_code == 409
     missing = await ada.post("/v1/refunds", {"order_id": str(uuid.uuid4())})
@@ -65,7 +65,7 @@ async def test_ten_requests_with_one_key_refund_once(
     assert {answer.status_code for answer in answers} <= {202, 409}
     assert payments_api.balance(ada) == (45, 0, 0)
     await payments_api.payments.run_tasks()
-    refunds = (await ada.look("/v1/refunds", order_id=paid["id"]))["items"]
+    refunds = (await ada.read("/v1/refunds", order_id=paid["id"]))["items"]
     assert [(refund["amount"], refund["state"]) for refund in refunds] == [(199, "succeeded")]
 
 
@@ -78,11 +78,11 @@ async def test_the_list_is_paged_and_filtered(payments_api: PaymentsApiHarness, 
     for order in (first, second, second):
         answer = await ada.post("/v1/refunds", {"order_id": order["id"], "credits": 1})
         made.append(answer.json()["id"])
-    page = await ada.look("/v1/refunds", limit=2)
+    page = await ada.read("/v1/refunds", limit=2)
     assert [item["id"] for item in page["items"]] == [made[2], made[1]]
-    rest = await ada.look("/v1/refunds", limit=2, cursor=page["next_cursor"])
+    rest = await ada.read("/v1/refunds", limit=2, cursor=page["next_cursor"])
     assert ([item["id"] for item in rest["items"]], rest["next_cursor"]) == ([made[0]], None)
-    of_first = await ada.look("/v1/refunds", order_id=first["id"])
+    of_first = await ada.read("/v1/refunds", order_id=first["id"])
     assert [item["id"] for item in of_first["items"]] == [made[0]]
 
 
@@ -109,14 +109,14 @@ async def test_an_admin_refunds_what_was_spent_too(
     assert (await admin.post("/v1/admin/refunds", missing, key="c")).status_code == 404
     await payments_api.payments.run_tasks()
     assert payments_api.balance(ada) == (25, 0, 0)
-    order = await admin.look(f"/v1/admin/orders/{paid['id']}")
+    order = await admin.read(f"/v1/admin/orders/{paid['id']}")
     assert order["state"] == "partially_refunded"
     assert [refund["state"] for refund in order["refunds"]] == ["succeeded"]
     rest = {"order_id": paid["id"], "reason": "and the rest"}
     assert (await admin.post("/v1/admin/refunds", rest, key="d")).json()["amount"] == 990
     await payments_api.payments.run_tasks()
-    shown = (await ada.look("/v1/refunds"))["items"]
+    shown = (await ada.read("/v1/refunds"))["items"]
     assert [(each["origin"], each["amount"]) for each in shown] == [("admin", 990), ("admin", 1000)]
-    log = await admin.look("/v1/admin/audit", action="payment.refund", target=paid["id"])
+    log = await admin.read("/v1/admin/audit", action="payment.refund", target=paid["id"])
     assert [line["detail"]["amount"] for line in log["items"]] == [None, 1000]
     assert {line["actor"] for line in log["items"]} == {str(admin.id)}

@@ -110,8 +110,8 @@ class Fal:
 
     def webhook_of(self, request_id: str) -> dict[str, Any]:
         body: dict[str, Any] = self.http.get(f"/__control/requests/{request_id}").json()
-        told: dict[str, Any] = body["webhook"]
-        return told
+        webhook: dict[str, Any] = body["webhook"]
+        return webhook
 
 
 class Received:

@@ -99,8 +99,10 @@ def test_cancelled_request_is_silent(fal: Fal, receiver: Receiver) -> None:
 def test_hosts_beyond_loopback_are_not_called(fal: Fal) -> None:
     ticket = fal.submit(webhook="http://192.0.2.1/hook")
 
-    told = wait_for(lambda: (told := fal.webhook_of(ticket["request_id"]))["settled"] and told)
-    assert told["attempts"][0]["error"] == "host not allowed"
+    webhook = wait_for(
+        lambda: (webhook := fal.webhook_of(ticket["request_id"]))["settled"] and webhook
+    )
+    assert webhook["attempts"][0]["error"] == "host not allowed"
 
 
 @pytest.mark.parametrize("keep_old", [True, False])

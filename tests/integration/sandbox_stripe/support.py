@@ -147,8 +147,8 @@ class Stripe:
     async def control(self, path: str, body: Any = None, method: str = "POST") -> Json:
         answer = await self.http.request(method, f"/__control/{path}", json=body)
         assert answer.status_code == 200, answer.text
-        told: Json = answer.json()
-        return told
+        reply: Json = answer.json()
+        return reply
 
     async def fault(self, kind: str, *, match: Json | None = None, **rest: Any) -> None:
         await self.control("faults", {"kind": kind, "match": match or {}, **rest})

@@ -15,8 +15,8 @@ async def test_card_payment(pay: Stripe) -> None:
     assert session.payment_intent is None
     assert session.amount_total == 1000
 
-    told = await pay.control(f"sessions/{session.id}/pay")
-    assert told["return_url"] == SUCCESS.replace("{CHECKOUT_SESSION_ID}", session.id)
+    reply = await pay.control(f"sessions/{session.id}/pay")
+    assert reply["return_url"] == SUCCESS.replace("{CHECKOUT_SESSION_ID}", session.id)
 
     session = await pay.v1.checkout.sessions.retrieve_async(
         session.id, {"expand": ["payment_intent.latest_charge", "line_items"]}

@@ -17,13 +17,13 @@ async def test_ledger(pay: Stripe) -> None:
     intent = first.payment_intent
     await pay.v1.refunds.create_async({"payment_intent": intent, "amount": 250})
     await pay.control("disputes", {"payment_intent": intent, "amount": 100})
-    told = await pay.control("ledger", method="GET")
-    assert told["totals"] == {
+    reply = await pay.control("ledger", method="GET")
+    assert reply["totals"] == {
         "usd": {"payments": 2, "paid": 2000, "refunded": 250, "disputed": 100}
     }
-    (row,) = [row for row in told["payments"] if row["client_reference_id"] == "o-1"]
+    (row,) = [row for row in reply["payments"] if row["client_reference_id"] == "o-1"]
     assert (row["payment_status"], row["refunded"], row["disputed"]) == ("paid", 250, 100)
-    assert len(told["payments"]) == 3
+    assert len(reply["payments"]) == 3
 
 
 async def test_tampering(pay: Stripe) -> None:

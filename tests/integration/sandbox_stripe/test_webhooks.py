@@ -124,17 +124,17 @@ async def test_nothing_is_sent_beyond_this_machine(pay: Stripe) -> None:
 
 async def test_rolled_secret(pay: Stripe) -> None:
     (endpoint,) = (await pay.v1.webhook_endpoints.list_async()).data
-    told = await pay.control(f"webhook-endpoints/{endpoint.id}/roll")
+    reply = await pay.control(f"webhook-endpoints/{endpoint.id}/roll")
     await customer(pay)
     (hook,) = await pay.settled()
     assert hook.verifies(SECRET)
-    assert hook.verifies(told["secret"])
+    assert hook.verifies(reply["secret"])
 
     await pay.control(f"webhook-endpoints/{endpoint.id}/roll", {"old_lives_seconds": 0})
     await customer(pay)
     hook = (await pay.settled())[-1]
     assert not hook.verifies(SECRET)
-    assert not hook.verifies(told["secret"])
+    assert not hook.verifies(reply["secret"])
 
 
 async def test_list_of_events(pay: Stripe) -> None:
@@ -244,9 +244,9 @@ async def test_held_back_and_released(pay: Stripe, order: str) -> None:
 async def test_resend(pay: Stripe) -> None:
     await customer(pay)
     (first,) = await pay.settled()
-    told = await pay.control(f"events/{first.event['id']}/resend", {"copies": 2})
+    reply = await pay.control(f"events/{first.event['id']}/resend", {"copies": 2})
     assert [hook.event["id"] for hook in pay.inbox.hooks] == [first.event["id"]] * 3
-    assert len(told["deliveries"][0]["attempts"]) == 3
+    assert len(reply["deliveries"][0]["attempts"]) == 3
 
 
 async def test_forged_event(pay: Stripe) -> None:

@@ -73,7 +73,7 @@ async def test_the_time_is_kept_also_by_a_pause_of_ones_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "is_settled", "told"),
+    ("seconds", "is_settled", "headers"),
     [
         (0, True, []),
         (0, False, [(b"retry-after", b"2")]),
@@ -82,8 +82,8 @@ async def test_the_time_is_kept_also_by_a_pause_of_ones_own() -> None:
     ],
 )
 def test_the_answer_says_what_was_kept(
-    *, seconds: int, is_settled: bool, told: list[tuple[bytes, bytes]]
+    *, seconds: int, is_settled: bool, headers: list[tuple[bytes, bytes]]
 ) -> None:
     context = RequestContext(request_id="r", client_ip="ip")
     Wait(context, seconds).add_headers(is_settled=is_settled)
-    assert context.headers == told
+    assert context.headers == headers

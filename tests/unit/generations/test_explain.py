@@ -36,9 +36,9 @@ def run(**changes: Any) -> RunRows:
 
 def test_a_repeated_run_names_the_first() -> None:
     first = uuid.uuid4()
-    told = explain_run(run(retry_of=first))
-    assert told.outcome is Outcome.RESERVED
-    assert told.summary.endswith(f"It repeats generation {first}.")
+    explained = explain_run(run(retry_of=first))
+    assert explained.outcome is Outcome.RESERVED
+    assert explained.summary.endswith(f"It repeats generation {first}.")
 
 
 def test_the_end_and_its_money_stand_together_last() -> None:
@@ -70,7 +70,7 @@ def test_the_end_and_its_money_stand_together_last() -> None:
         "created_at": end - dt.timedelta(milliseconds=3),
         "extended_from": None,
     }
-    told = explain_run(
+    explained = explain_run(
         run(
             state="succeeded",
             finished_at=end,
@@ -79,9 +79,9 @@ def test_the_end_and_its_money_stand_together_last() -> None:
             states=[{"version": 4, "state": "succeeded", "at": end + dt.timedelta(milliseconds=1)}],
         )
     )
-    assert [each.kind.value for each in told.lines[-3:]] == ["provider", "state", "money"]
-    assert told.billable_units == "1"
-    assert "it billed us 1 unit, you" in told.lines[-3].text
+    assert [each.kind.value for each in explained.lines[-3:]] == ["provider", "state", "money"]
+    assert explained.billable_units == "1"
+    assert "it billed us 1 unit, you" in explained.lines[-3].text
 
 
 @pytest.mark.parametrize("state", ["refused", "cancelled", "lost", "abandoned", "failed"])
@@ -100,8 +100,8 @@ def test_each_end_of_a_call_has_words(state: str) -> None:
         "billable_units": None,
         "created_at": NOON,
     }
-    told = explain_run(run(calls=[call], steps=2))
-    assert told.resubmissions == 1
-    sent, ended = (each for each in told.lines if each.call is not None)
+    explained = explain_run(run(calls=[call], steps=2))
+    assert explained.resubmissions == 1
+    sent, ended = (each for each in explained.lines if each.call is not None)
     assert sent.text.startswith("Call 3, step 2 of 2: sent to fal-ai/x again")
     assert ended.text.endswith("call 3 (HTTP 503, server error).")

@@ -168,7 +168,7 @@ async def test_a_body_of_another_request(provider: Provider) -> None:
     [b"", b"null", b"[]", b"not json", b'{"status": 5, "event": "IN_QUEUE"}', b"\xff\xfe"],
 )
 async def test_a_shape_that_nobody_knows(provider: Provider, body: bytes) -> None:
-    """Signed, so it is a hint; what it says does not matter."""
+    """Signed, so a call may have ended; its content does not matter."""
     verified = await provider.verifier.verify(provider.headers(body), body)
     assert (verified.request_id, verified.status, verified.payload) == ("r-1", None, None)
 

@@ -87,11 +87,11 @@ async def test_a_list_that_cannot_be(
 
 async def test_one_with_its_timeline(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
     generation_id = await ada.start("packshot")
-    queued = await ada.look(generation_id)
+    queued = await ada.read(generation_id)
     assert [at["state"] for at in queued["timeline"]] == ["queued"]
     await pipeline.finish(generation_id)
 
-    view = await ada.look(generation_id)
+    view = await ada.read(generation_id)
     assert [at["state"] for at in view["timeline"]] == [
         "queued",
         "submitting",

@@ -1,4 +1,4 @@
-"""Five packs, every webhook three times, eight landing calls at once, and workers that die."""
+"""Five packs, every webhook three times, eight landing calls at once, and killed workers."""
 
 import asyncio
 import random
@@ -31,10 +31,10 @@ async def test_exactly_what_was_paid_for_arrives(product: ProductHarness) -> Non
         bought.append((other, await _paid(other, stripe, PACKS[0])))
         calls = [_land(buyer, order) for buyer, order in bought for _ in range(LANDING_CALLS)]
         random.Random(7).shuffle(calls)
-        landed, _, _ = await asyncio.gather(
-            asyncio.gather(*calls), _tell(stripe), _kill_workers(product)
+        orders, _, _ = await asyncio.gather(
+            asyncio.gather(*calls), _release_webhooks(stripe), _kill_workers(product)
         )
-        assert {each["state"] for each in landed} <= {"open", "paid"}
+        assert {each["state"] for each in orders} <= {"open", "paid"}
         with product.worker():
             for buyer, order in bought:
                 done = await buyer.wait(f"/v1/checkout/{order['id']}", {"open"})
@@ -60,7 +60,7 @@ async def _land(client: ApiClient, order: Document) -> Document:
     return await client.get(f"/v1/checkout/{order['id']}")
 
 
-async def _tell(stripe: httpx.AsyncClient) -> None:
+async def _release_webhooks(stripe: httpx.AsyncClient) -> None:
     """All that was held back, in a random order, each three times, four at once."""
     wish = {"order": "shuffled", "copies": 3, "parallel": 4, "seed": 7}
     reply = await stripe.post("/__control/webhooks/release", json=wish)
