@@ -1,12 +1,16 @@
 """Serves the sandbox on loopback: `python -m sandbox.fal --port 9000`."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 from sandbox.fal.app import create_app
 from sandbox.fal.config import DEFAULT_ACCOUNT, FalSandboxConfig
 from sandbox.kit.serving import run_server
+
+# Tests name a folder of their run in it, for all the products that they start.
+PICTURES_VARIABLE = "JEWELSHOT_SANDBOX_PICTURES"
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
@@ -26,6 +30,12 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--model-seconds", type=float, default=1.0)
     parser.add_argument("--prerendered", action="store_true")
     parser.add_argument("--render-processes", type=int, default=1)
+    parser.add_argument(
+        "--picture-dir",
+        type=Path,
+        default=os.environ.get(PICTURES_VARIABLE),
+        help=f"keeps computed pictures for others (default: ${PICTURES_VARIABLE})",
+    )
     return parser.parse_args(argv)
 
 
@@ -41,6 +51,7 @@ def config_from(arguments: argparse.Namespace) -> FalSandboxConfig:
         prerendered=arguments.prerendered,
         state_dir=arguments.state_dir,
         render_processes=arguments.render_processes,
+        picture_dir=arguments.picture_dir,
         base_url=arguments.base_url,
     )
 

@@ -25,6 +25,8 @@ class FalSandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
     webhook_timeout_seconds: float = 15.0
     state_dir: Path | None = None
     render_processes: int = 1
+    # Keeps computed pictures for other stand-ins and later ones.
+    picture_dir: Path | None = None
     # Where the sandbox is reached; None takes it from each request's Host header.
     base_url: str | None = None
     # Hosts besides loopback from which inputs may be read and to which webhooks may go

@@ -58,7 +58,7 @@ class Engine:
         self._downloader = Downloader(
             self.files, transport=config.transport, extra_hosts=config.extra_hosts
         )
-        self._renderer = Renderer(config.render_processes)
+        self._renderer = Renderer(config.render_processes, folder=config.picture_dir)
         self._runner = Runner(
             self.files,
             self._downloader,

@@ -113,7 +113,7 @@ def make_plan(n: int, seed: int, *, start_seconds: float) -> Plan:
     """
     slowness = min(1.8, max(1.0, start_seconds / 1.5))
     rng = random.Random(seed)  # noqa: S311  a repeatable run, not a secret
-    people = max(2, min(PEOPLE, n // 4))
+    people = 2 if n < TINY else min(PEOPLE, n // 4)
     window = max(12.0, n * 0.6 * slowness)
     is_tiny, is_small = n < TINY, n < SMALL
     kill_seconds = KILL_SECONDS_TINY if is_tiny else KILL_SECONDS

@@ -81,6 +81,7 @@ class Run:
         draft.rename(run.folder / "alive")
         os.environ[FOLDER_VARIABLE] = str(run.folder)
         run._trust_nobody()
+        os.environ["JEWELSHOT_SANDBOX_PICTURES"] = str(run.folder / "pictures")
         return run
 
     def _trust_nobody(self) -> None:
