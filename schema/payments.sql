@@ -67,7 +67,7 @@ as $$
       where handled_at is null
         and received_at < app.now() - interval '5 minutes'),
     'orders_in_review', (select count(*) from app.orders where review_reason is not null),
-    'refunds_waiting', (
+    'returns_waiting', (
       select count(*)
       from app.payment_returns
       where state = 'requested'

@@ -49,7 +49,7 @@ async def get_liveness() -> Alive:
     description="Database and schema decide between up and down; Redis, workers, provider accounts"
     " and payments between ok and degraded: without them work is accepted and done later."
     " `payments` is present when they are set up, and shows what lags or differs: events that wait,"
-    " orders in review, refunds that wait, days whose totals differ, webhooks that stopped.",
+    " orders in review, returns that wait, days whose totals differ, webhooks that stopped.",
     tags=["Health"],
     security=PUBLIC,
     responses={

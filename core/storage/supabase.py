@@ -32,7 +32,7 @@ SIGNED_UPLOAD_SECONDS: Final = 7200
 _ONCE_MORE: Final = retrying(attempts=2, total_seconds=30, first_pause_seconds=0.1)
 _OBJECT_MISSING: Final = "not_found"
 # Keys in one request: well under the service's body limit of 1 MB.
-_BATCH_MAX: Final = 500
+_KEYS_AT_ONCE: Final = 500
 
 
 class SupabaseStorage:
@@ -77,9 +77,9 @@ class SupabaseStorage:
 
     async def delete(self, bucket: str, keys: Sequence[str]) -> None:
         files = self._client.from_(bucket)
-        for start in range(0, len(keys), _BATCH_MAX):
-            batch = list(keys[start : start + _BATCH_MAX])
-            await _call("delete", lambda batch=batch: files.remove(batch))  # type: ignore[misc]  # mypy infers no type for a lambda with a default
+        for start in range(0, len(keys), _KEYS_AT_ONCE):
+            chunk = list(keys[start : start + _KEYS_AT_ONCE])
+            await _call("delete", lambda chunk=chunk: files.remove(chunk))  # type: ignore[misc]  # mypy infers no type for a lambda with a default
 
     async def sign(
         self, bucket: str, key: str, seconds: int, *, download_name: str | None = None

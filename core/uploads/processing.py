@@ -38,7 +38,7 @@ log = structlog.get_logger()
 
 # A signed URL is valid for two hours; a day is enough for owners who complete later.
 PENDING_SECONDS_MAX: Final = 24 * 3600
-_EXPIRE_BATCH: Final = 200
+_EXPIRED_AT_ONCE: Final = 200
 _WANTED: Final = frozenset({UploadState.PENDING, UploadState.STORED, UploadState.READY})
 _MISSING: Final = Remark(UploadReason.ORIGINAL_MISSING)
 
@@ -162,10 +162,10 @@ async def expire(tools: ProcessingTools, _: Task) -> Outcome:
 
     async def work(conn: Connection) -> int:
         return await queries.expire(
-            conn, older_than_seconds=PENDING_SECONDS_MAX, limit=_EXPIRE_BATCH
+            conn, older_than_seconds=PENDING_SECONDS_MAX, limit=_EXPIRED_AT_ONCE
         )
 
-    while await tools.db.run(work) == _EXPIRE_BATCH:
+    while await tools.db.run(work) == _EXPIRED_AT_ONCE:
         pass
     return DONE
 

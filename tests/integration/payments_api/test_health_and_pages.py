@@ -10,7 +10,7 @@ from tests.harness.payments_api import Buyer, PaymentsApiHarness, new_event
 WELL = {
     "events_waiting": 0,
     "orders_in_review": 0,
-    "refunds_waiting": 0,
+    "returns_waiting": 0,
     "days_differing": 0,
     "webhooks_silent": False,
 }
@@ -36,7 +36,7 @@ async def _orders_in_review(payments_api: PaymentsApiHarness, ada: Buyer) -> Non
     await payments_api.read_after_sync(ada, order["id"])
 
 
-async def _refunds_waiting(payments_api: PaymentsApiHarness, ada: Buyer) -> None:
+async def _returns_waiting(payments_api: PaymentsApiHarness, ada: Buyer) -> None:
     paid = await payments_api.bought(ada)
     for event in await payments_api.events_of(paid["id"], "checkout.session.completed"):
         await payments_api.deliver(event)
@@ -61,7 +61,7 @@ async def _webhooks_silent(payments_api: PaymentsApiHarness, ada: Buyer) -> None
     [
         ("events_waiting", _events_waiting),
         ("orders_in_review", _orders_in_review),
-        ("refunds_waiting", _refunds_waiting),
+        ("returns_waiting", _returns_waiting),
         ("days_differing", _days_differing),
         ("webhooks_silent", _webhooks_silent),
     ],
