@@ -215,7 +215,7 @@ class Settings(BaseSettings):
         if self.is_production and not self.stripe_webhook_secrets:
             raise ValueError(
                 "STRIPE_WEBHOOK_SECRETS is empty: payments would be noticed only by the scheduled "
-                "look; scripts.stripe_setup makes the endpoint and prints its secret"
+                "sync; scripts.stripe_setup makes the endpoint and prints its secret"
             )
         return self
 

@@ -1,8 +1,8 @@
 """What may be found on a queue: the wake-up of one task, and nothing else.
 
 RQ imports and calls whatever a job in Redis names, as its function or as a callback, and fetches
-the addresses it names. Whoever can write to Redis would run anything here, beside every secret. So
-a job is read as one task id, or dropped with an alarm.
+the addresses it names. A writer to Redis could run anything in this process, with all its
+secrets. So a job is read as one task id, or dropped with an alarm.
 """
 
 import uuid

@@ -109,7 +109,7 @@ async def _carry_out(ctx: WorkerContext, task: Task, job: Job[WorkerContext] | N
         await _release(ctx, task, delay_seconds=outcome.after_seconds)
         return "again"
     if not is_ended:
-        # What the job did not end in the transaction of its effect, or not so that we heard of it.
+        # What the job did not end in the transaction of its effect, or whose end was not noted.
         await ctx.db.run(lambda conn: outbox.complete(conn, task.lease_token))
     return "done"
 

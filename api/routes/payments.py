@@ -98,7 +98,7 @@ async def retry_payment(
     "/v1/invoices",
     operation_id="list_invoices",
     summary="Invoices of my payments, newest first",
-    description="Links to Stripe, where the invoice can be looked at and its PDF fetched.",
+    description="Links to Stripe, where the invoice is shown and its PDF fetched.",
     tags=["Payments"],
     security=BEARER,
     responses=raises(InvalidInputError),

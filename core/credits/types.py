@@ -1,4 +1,4 @@
-"""What money looks like from outside: balances, lots and ledger entries."""
+"""Balances, lots and ledger entries, as other nouns and the API use them."""
 
 import uuid
 from datetime import datetime

@@ -10,7 +10,7 @@ from core.pixels.formats.base import ImageFormat
 from core.words.remark import Remark
 
 RULES = frozenset({"own_pixels_cutout", "packshot", "as_delivered"})
-# These look at the photo itself; the other needs no more of it than its size.
+# These read the photo itself; the other needs only its size.
 RULES_OF_OWN_PIXELS = RULES - {"as_delivered"}
 
 

@@ -1,4 +1,4 @@
-"""The second wall against types in pg_temp: nobody makes temporary objects but the owner.
+"""The second wall against types in pg_temp: only the owner makes temporary objects.
 
 The first is `search_path = pg_catalog, pg_temp` in every function. This one belongs to the database
 itself, so neither a clone of it nor a restore brings it along: whoever makes a database says it

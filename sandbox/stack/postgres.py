@@ -269,7 +269,7 @@ class EmbeddedPostgres:
         if not pid_file.exists():
             return
         # The server itself clears a pid file whose process is gone, and waits for orphans of a
-        # killed one. Only when the number was given to a stranger would it refuse for ever.
+        # killed one. Only when the number belongs to another program by now would it never start.
         relatives = [
             each
             for each in psutil.process_iter()

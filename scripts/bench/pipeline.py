@@ -48,7 +48,7 @@ def measure(folder: Path) -> dict[str, Any]:
     return {
         "method": f"model {MODEL_SECONDS} s, 1024 x 1024 JPEG, pre-rendered results; one worker "
         f"process with {SLOTS} slots, images finished in a window of {WINDOW_SECONDS} s, or "
-        "until no work waits; rq's WorkerPool of {PROCESSES} with a job that submits, looks every "
+        "until no work waits; rq's WorkerPool of {PROCESSES} with a job that submits, polls every "
         "0.5 s, downloads, verifies, makes a thumbnail and stores both, over two full waves; "
         "memory is the largest sum of proportional set sizes of all processes of each",
         "ours": ours,

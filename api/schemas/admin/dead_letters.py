@@ -21,7 +21,7 @@ class DeadLetterView(msgspec.Struct, frozen=True):
     job: str
     meaning: Annotated[str, Meta(description="What is true of the thing that the task was for.")]
     args: dict[str, Any]
-    claims: Annotated[int, Meta(description="Claims since it was last heard of.")]
+    claims: Annotated[int, Meta(description="Claims since its last recorded outcome.")]
     failures: Annotated[
         dict[str, int],
         Meta(description="By kind: `error` its own, `absent` somebody was away."),

@@ -1,4 +1,4 @@
-"""One small reader per file format. They look at structure only and never decode pixels.
+"""One small reader per file format. They read structure only and never decode pixels.
 
 Those of JPEG, PNG and WebP are plain Python and run in the API, too; those of HEIC and TIFF call
 the codec libraries and run in pixel processes only.

@@ -55,7 +55,7 @@ class Layout(msgspec.Struct, kw_only=True):
     cicp: tuple[int, int] | None = None
     """Colour primaries and transfer characteristics (ITU-T H.273), where the file states them."""
     metadata: list[tuple[int, int]] = msgspec.field(default_factory=list)
-    """Regions in which pages and scripts are looked for."""
+    """Regions that are searched for pages and scripts."""
 
 
 def truncated() -> UnsupportedMediaError:
