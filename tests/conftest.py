@@ -27,6 +27,9 @@ from tests.harness.settings import build_settings
 
 _RUN = pytest.StashKey[Run]()
 
+# Each is made once in a test process: a running product, an API with something of everything.
+_DEAR_FIXTURES = {"running_product", "running_pipeline"}
+
 # How long a draw or an example takes says something about the machine, and nothing about the code.
 hypothesis.settings.register_profile(
     "house", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
@@ -64,6 +67,17 @@ def pytest_pycollect_makeitem(
     hypothesis = getattr(obj, "hypothesis", None)
     if inspect.iscoroutinefunction(hypothesis.inner_test if hypothesis else obj):
         pytest.mark.anyio(obj)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """With several processes, what shares something dear runs in one of them, and what takes long
+    begins first: the last test must not be the one that the others have waited for."""
+    for item in items:
+        for fixture in _DEAR_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group(fixture))
+    yield
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session")

@@ -186,7 +186,9 @@ def _headers(drawn: dict[str, Any], own: dict[str, str]) -> list[tuple[bytes, by
 
 
 @pytest.fixture(scope="module")
-def running(test_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPipeline]:
+def running_pipeline(
+    test_run: Run, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningPipeline]:
     folder = Path(tmp_path_factory.mktemp("pipeline"))
     with contextlib.ExitStack() as stack:
         database = stack.enter_context(cloned_database(test_run))
@@ -214,14 +216,14 @@ def running(test_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(("method", "path"), ROUTES, ids=lambda part: part)
-def test_nothing_breaks_it(method: str, path: str, running: RunningPipeline) -> None:
+def test_nothing_breaks_it(method: str, path: str, running_pipeline: RunningPipeline) -> None:
     operation = schemathesis.openapi.from_dict(DOCUMENT)[path][method]
     modes = [
         operation.as_strategy(generation_mode=mode)
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
         if mode is GenerationMode.POSITIVE or _takes_anything(method, path)
     ]
-    known = set(re.findall(r"{(\w+)}", path)) & set(running.ids)
+    known = set(re.findall(r"{(\w+)}", path)) & set(running_pipeline.ids)
 
     @settings(
         max_examples=EXAMPLES * len(modes),
@@ -238,8 +240,8 @@ def test_nothing_breaks_it(method: str, path: str, running: RunningPipeline) -> 
     )
     def attack(case: Case[Any], who: str, is_real: bool) -> None:
         if is_real:
-            case.path_parameters.update({name: running.ids[name] for name in known})
-        response = running.send(case, who)
+            case.path_parameters.update({name: running_pipeline.ids[name] for name in known})
+        response = running_pipeline.send(case, who)
         case.validate_response(response, checks=CHECKS)
 
     attack()
@@ -251,12 +253,14 @@ def _takes_anything(method: str, path: str) -> bool:
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES, ids=lambda part: part)
-def test_every_documented_route_is_there(method: str, path: str, running: RunningPipeline) -> None:
+def test_every_documented_route_is_there(
+    method: str, path: str, running_pipeline: RunningPipeline
+) -> None:
     """Without a sign-in the answer says so; a path without a route would be a plain 404."""
     filled = re.sub(r"{\w+}", str(uuid.uuid4()), path)
     for who in ("nobody", "admin"):
-        answer = running.get(method, filled, who)
+        answer = running_pipeline.get(method, filled, who)
         assert answer.status_code != 405
         if answer.status_code == 404:
             assert "kind" in answer.json(), "no route"
-    assert running.get(method, "/nowhere" + filled, "admin").status_code == 404
+    assert running_pipeline.get(method, "/nowhere" + filled, "admin").status_code == 404
