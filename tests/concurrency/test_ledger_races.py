@@ -2,8 +2,6 @@
 reconciliation."""
 
 import random
-import threading
-import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
@@ -16,7 +14,6 @@ from tests.harness.ledger import (
     Conn,
     Ledger,
     admin_claims,
-    connect,
     race,
     scoped,
     start_generation,
@@ -238,71 +235,6 @@ def test_ends_against_repeated_webhooks_and_cancels(ledger: Ledger, database: Te
     assert set(states(results)) <= {"ok", "JS409"}
     assert ledger.balance(user) == (32, 0, 0)
     assert ledger.value("select count(*) from app.generations where state = 'succeeded'") == 8
-
-
-def test_a_webhook_that_comes_during_the_end_waits_for_it(
-    ledger: Ledger, database: TestDatabase
-) -> None:
-    """The end waits for the account; a webhook comes; neither may hold what the other needs."""
-    user = ledger.user(1)
-    generation = ledger.start(user, ledger.upload(user))
-    ledger.value(
-        "select app.sync_provider_keys(%s::jsonb, 1)",
-        '[{"name": "FAL_AI_KEY_1", "fingerprint": "f", "account": "a"}]',
-    )
-    intent = ledger.value("select app.open_calls(array['f'], 1, 30)")
-    call_id, token = intent["call_id"], intent["callback_token"]
-    task = ledger.value("select app.receive_provider_webhook(%s, %s, 'r')", call_id, token)
-    lease = uuid.uuid4()
-    database.rows(
-        "update app.outbox set claimed = wanted, lease_token = %s,"
-        " lease_until = app.now() + interval '1 minute'"
-        " where id = %s",
-        (lease, task),
-    )
-    ledger.value("select app.begin_collect(%s) ->> 'role'", call_id)
-    facts = (
-        f'{{"call_id": "{call_id}", "call": {{"state": "succeeded"}},'
-        ' "result": {"storage_key": "out.png"}}'
-    )
-    released = threading.Event()
-
-    def hold_the_account(conn: Conn) -> None:
-        with conn.transaction():
-            conn.execute("select app.lock_account(%s)", (user,))
-            assert released.wait(30)
-
-    def end(conn: Conn) -> Any:
-        until_waiting(database, 0)
-        return call(
-            "select app.finish_generation(%s, %s, 'succeeded', %s)", generation, lease, facts
-        )(conn)
-
-    def webhook(conn: Conn) -> Any:
-        until_waiting(database, 1)
-        threading.Timer(0.5, released.set).start()
-        return call("select app.receive_provider_webhook(%s, %s, 'r')", call_id, token)(conn)
-
-    assert states(race(ledger.url, [hold_the_account, end, webhook])) == ["ok"] * 3
-    assert ledger.balance(user) == (0, 0, 0)
-
-
-def until_waiting(database: TestDatabase, sessions: int) -> None:
-    """Returns when so many sessions wait for a lock, and somebody holds an account."""
-    deadline = time.monotonic() + 30
-    with connect(database.superuser_url) as conn:
-        while time.monotonic() < deadline:
-            row = conn.execute(
-                "select count(*) filter (where wait_event_type = 'Lock') as waiting,"
-                " count(*) filter (where state = 'idle in transaction'"
-                "   and query like '%lock_account%') as holding"
-                " from pg_stat_activity where datname = current_database()"
-            ).fetchone()
-            assert row is not None
-            if row["waiting"] >= sessions and row["holding"]:
-                return
-            time.sleep(0.02)
-    raise AssertionError(f"never saw {sessions} waiting")
 
 
 @pytest.mark.parametrize("people", [1, 20])
