@@ -31,7 +31,7 @@ _WAVES = 3  # of the blocking pool: the first fills it, the others are measured
 _SETTLE_SECONDS = 5
 _PATIENCE_SECONDS = 120
 
-BAR, GOAL = 6.0, 10.0
+BAR, GOAL = 15.0, 30.0
 
 
 def measure(folder: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ ROUNDS = 4
 _TPS = re.compile(r"tps = ([\d.]+)")
 
 
-BAR, GOAL = 0.08, 0.15
+BAR, GOAL = 0.25, 0.40
 
 
 def measure(folder: Path) -> dict[str, Any]:
