@@ -23,7 +23,7 @@ run: venv  ## the same stack, left running, with a demo user and an admin
 	@$(RUN) scripts.run
 
 test: venv  ## every test, on real PostgreSQL and Valkey (ARGS="-k name", WORKERS=2)
-	@$(RUN) pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	@$(RUN) pytest -n $(WORKERS) $(ARGS)
 
 race: venv  ## the concurrency tests only
 	@$(RUN) pytest -m race $(ARGS)

@@ -16,6 +16,8 @@ import pytest
 import redis
 import stamina
 from psycopg.rows import DictRow, dict_row
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from core.db import Database
 from core.settings import Settings
@@ -27,8 +29,9 @@ from tests.harness.settings import build_settings
 
 _RUN = pytest.StashKey[Run]()
 
-# Each is made once in a test process: a running product, an API with something of everything.
-_DEAR_FIXTURES = {"running_product", "running_pipeline"}
+# Each makes something dear once in a test process: a running product, an API with something of
+# everything in its database.
+_TOGETHER = ("tests/acceptance/product/", "tests/acceptance/test_openapi.py")
 
 # How long a draw or an example takes says something about the machine, and nothing about the code.
 hypothesis.settings.register_profile(
@@ -69,15 +72,23 @@ def pytest_pycollect_makeitem(
         pytest.mark.anyio(obj)
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
-    """With several processes, what shares something dear runs in one of them, and what takes long
-    begins first: the last test must not be the one that the others have waited for."""
-    for item in items:
-        for fixture in _DEAR_FIXTURES & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group(fixture))
-    yield
+    """What takes long begins first: the last test must not be one that the others wait for."""
+    yield  # the others shuffle
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # the library has no types
+    """Each test to whoever is free, but for those that share something dear: they go to one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return next((place for place in _TOGETHER if nodeid.startswith(place)), nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _Scheduling:
+    return _Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")
