@@ -95,6 +95,9 @@ class TestDatabase:
             )
         ]
 
+    def has_people(self) -> bool:
+        return bool(self.row("select exists (select from app.users) as has")["has"])
+
     def drift(self) -> list[DictRow]:
         """What reconciliation finds: rows that do not follow from the others."""
         return self.rows(PROOFS)
