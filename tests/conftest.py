@@ -29,9 +29,15 @@ from tests.harness.settings import build_settings
 
 _RUN = pytest.StashKey[Run]()
 
-# Each makes something dear once in a test process: a running product, an API with something of
-# everything in its database.
-_TOGETHER = ("tests/acceptance/product/", "tests/acceptance/test_openapi.py")
+# Each makes something dear once in a test process: a running product or stand-in, an API with
+# something of everything in its database, the syntax trees of all files.
+_TOGETHER = (
+    "tests/acceptance/product/",
+    "tests/acceptance/test_openapi.py",
+    "tests/integration/payments_api/",
+    "tests/integration/sandbox_fal/",
+    "tests/unit/test_structure.py",
+)
 
 # How long a draw or an example takes says something about the machine, and nothing about the code.
 hypothesis.settings.register_profile(

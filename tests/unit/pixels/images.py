@@ -1,5 +1,6 @@
 """Builders of good and bad pictures. Everything is made here; only the two samples are files."""
 
+import functools
 import io
 import struct
 import zipfile
@@ -141,6 +142,7 @@ FOREIGN_TAILS = [
 ]
 
 
+@functools.cache
 def cut_out_of(name: str = "ring", size: tuple[int, int] | None = None) -> bytes:
     """What a provider returns: other colours than the source's, and the true alpha."""
     mask = Image.open(SAMPLES / f"{name}.mask.png").convert("L")
