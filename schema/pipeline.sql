@@ -52,8 +52,11 @@ create index provider_calls_key on app.provider_calls (key_fingerprint);
 create index provider_calls_slots on app.provider_calls (account_id)
   where state in ('submitting', 'accepted', 'ambiguous');
 create index provider_calls_account on app.provider_calls (account_id, ended_at);
+-- Two lines: those that nobody waits for any more may be many, and delay nobody's.
 create index provider_calls_poll on app.provider_calls (next_poll_at)
-  where next_poll_at is not null;
+  where next_poll_at is not null and state <> 'abandoned';
+create index provider_calls_poll_abandoned on app.provider_calls (next_poll_at)
+  where next_poll_at is not null and state = 'abandoned';
 create index provider_calls_lease on app.provider_calls (lease_until) where state = 'submitting';
 create index provider_calls_grace on app.provider_calls (grace_until) where state = 'ambiguous';
 

@@ -13,11 +13,16 @@ from core.generations.providers.base import ImageProvider
 from core.metrics import Counters
 from core.payments.stripe.client import StripeClient
 from core.pixels.pool import PixelPool
+from core.places import Places
 from core.settings import Settings
 from core.storage.types import Storage
 from core.tasks.wakeups import TaskQueue
 
 log = structlog.get_logger()
+
+# Polls in flight at the provider: a hundred a second at the usual half second of a tick.
+_POLLS_AT_ONCE = 50
+_ABANDONED_POLLS_AT_ONCE = 10
 
 
 class WorkerContext:
@@ -47,6 +52,8 @@ class WorkerContext:
         self.payments = payments
         self.counters = Counters()
         self.dispatch_wanted = asyncio.Event()
+        self.poll_places = Places(_POLLS_AT_ONCE)
+        self.abandoned_poll_places = Places(_ABANDONED_POLLS_AT_ONCE)
         self._background: set[asyncio.Task[None]] = set()
 
     @property

@@ -225,6 +225,30 @@ where id in (
       from app.outbox
       where job = 'provider_call.collect'
         and dedupe_key = call.id::text)
+    and state <> 'abandoned'
+  order by next_poll_at
+  limit $3
+  for update skip locked
+)
+returning id, generation_id, provider, account_id, key_fingerprint, endpoint, state, polls, request_id, status_url, cancel_url;
+
+-- from core.generations.pipeline.queries
+update app.provider_calls
+set polls = polls + 1,
+  next_poll_at = case
+    when created_at > app.now() - interval '1 day' then
+      app.now() + make_interval(secs => least($1, power(2, least(polls, 10)))) end
+where id in (
+  select id
+  from app.provider_calls as call
+  where next_poll_at <= app.now()
+    and key_fingerprint = any ($2)
+    and not exists (
+      select
+      from app.outbox
+      where job = 'provider_call.collect'
+        and dedupe_key = call.id::text)
+    and state = 'abandoned'
   order by next_poll_at
   limit $3
   for update skip locked

@@ -258,7 +258,9 @@ class PipelineHarness:
     async def poll(self) -> int:
         """One round of polls of every open call, whenever it would have been due."""
         self.pass_polls()
-        return await poll.poll_due(self.ctx)
+        started = await poll.poll_due(self.ctx)
+        await self.ctx.wait_for_background(timeout_seconds=20)
+        return started
 
     async def sweep(self) -> int:
         changed = await sweep.sweep(self.ctx)

@@ -1,6 +1,9 @@
-"""Polls calls that are due. A webhook only starts a collect sooner; polling finds every end."""
+"""Polls calls that are due. A webhook only starts a collect sooner; polling finds every end.
 
-import asyncio
+Each poll has a place of its own and ends by itself: one that hangs delays no other. Calls that
+nobody waits for any more (abandoned) have places of their own, however many they are.
+"""
+
 import uuid
 
 import structlog
@@ -11,25 +14,35 @@ from core.generations.pipeline.tools import PipelineTools
 from core.generations.pipeline.types import ProviderCall
 from core.generations.providers import accounts
 from core.generations.providers.types import Completed, Unknown, Unreachable
+from core.places import Places
 
 log = structlog.get_logger()
 
-_CALLS_AT_ONCE = 50
 # One 404 right after the submit may be a replica that lags; two in a row are an answer.
 _UNKNOWN_POLLS = 2
 
 
 async def poll_due(tools: PipelineTools) -> int:
-    """One round over the calls that are due; returns how many were polled."""
+    """Starts a poll of each call that is due, as far as there are places; returns how many."""
+    return await _start_polls(tools, tools.poll_places, abandoned=False) + await _start_polls(
+        tools, tools.abandoned_poll_places, abandoned=True
+    )
+
+
+async def _start_polls(tools: PipelineTools, places: Places, *, abandoned: bool) -> int:
+    if not places.free:
+        return 0
     calls = await tools.db.run(
         lambda conn: queries.claim_polls(
             conn,
             accounts.fingerprints_of(tools.providers),
             seconds_max=tools.settings.provider_poll_seconds_max,
-            limit=_CALLS_AT_ONCE,
+            abandoned=abandoned,
+            limit=places.free,
         )
     )
-    await asyncio.gather(*(_poll(tools, call) for call in calls))
+    for call in calls:
+        tools.start_background(places.hold(_poll(tools, call)), name=f"poll {call.id}")
     return len(calls)
 
 

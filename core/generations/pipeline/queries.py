@@ -211,7 +211,7 @@ _CALL_COLUMNS = (
     " status_url, cancel_url"
 )
 
-_CLAIM_POLLS = f"""
+_PUT_OFF_POLLS = """
 update app.provider_calls
 set polls = polls + 1,
   next_poll_at = case
@@ -226,13 +226,17 @@ where id in (
       select
       from app.outbox
       where job = 'provider_call.collect'
-        and dedupe_key = call.id::text)
+        and dedupe_key = call.id::text)"""
+_IN_THEIR_TURN = f"""
   order by next_poll_at
   limit %(limit)s
   for update skip locked
 )
 returning {_CALL_COLUMNS}
-"""  # noqa: S608  own constants
+"""
+# The state is written out, so that each is answered by its own partial index.
+_CLAIM_LIVE_POLLS = f"{_PUT_OFF_POLLS}\n    and state <> 'abandoned'{_IN_THEIR_TURN}"
+_CLAIM_ABANDONED_POLLS = f"{_PUT_OFF_POLLS}\n    and state = 'abandoned'{_IN_THEIR_TURN}"
 
 
 def _call(row: DictRow) -> ProviderCall:
@@ -240,15 +244,16 @@ def _call(row: DictRow) -> ProviderCall:
 
 
 async def claim_polls(
-    conn: Connection, fingerprints: list[str], *, seconds_max: float, limit: int
+    conn: Connection, fingerprints: list[str], *, seconds_max: float, abandoned: bool, limit: int
 ) -> list[ProviderCall]:
     """Calls that are due, each already put off to its next poll. Given up after a day.
+    `abandoned`: those that nobody waits for any more, and only those.
 
     Not those whose result is wanted already: under load that was half of a worker's work.
     """
     rows = await fetch_all(
         conn,
-        _CLAIM_POLLS,
+        _CLAIM_ABANDONED_POLLS if abandoned else _CLAIM_LIVE_POLLS,
         {"fingerprints": fingerprints, "most": seconds_max, "limit": limit},
     )
     return [_call(row) for row in rows]

@@ -9,6 +9,7 @@ from core.db import Database
 from core.generations.providers.base import ImageProvider
 from core.metrics import Counters
 from core.pixels.pool import PixelPool
+from core.places import Places
 from core.settings import Settings
 from core.storage.types import Storage
 
@@ -22,6 +23,8 @@ class PipelineTools(Protocol):
     pixels: PixelPool
     counters: Counters
     dispatch_wanted: asyncio.Event
+    poll_places: Places
+    abandoned_poll_places: Places
 
     def start_background(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
         """Starts `work` and returns; its errors are logged, and the shutdown waits for it."""
