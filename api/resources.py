@@ -23,6 +23,7 @@ from core.errors import NotSetUpError
 from core.generations.providers.fal.webhook import WebhookVerifier
 from core.identity.supabase_auth import SupabaseAuth
 from core.identity.tokens import TokenVerifier
+from core.nouns import queue_of
 from core.payments.context import CheckoutContext
 from core.payments.provider import PaymentProvider
 from core.payments.stripe.client import StripeClient
@@ -111,7 +112,7 @@ def build_resources(
         follow_redirects=False,
     )
     redis = _build_redis(settings)
-    queue = TaskQueue(settings)
+    queue = TaskQueue(settings, queue_of)
     return Resources(
         settings=settings,
         db=Database(

@@ -16,6 +16,7 @@ from core.metrics import Counters
 from core.noun import Noun
 from core.tasks.jobs import DONE, Fence, Job, Outcome
 from core.tasks.outbox import Task
+from core.tasks.queues import Queue
 
 log = structlog.get_logger()
 
@@ -78,6 +79,7 @@ def noun_of_proofs(nouns: Sequence[Noun[Any]]) -> Noun[Job[ProofTools]]:
         jobs={
             "proofs.run": Job(
                 run=run,
+                queue=Queue.BACKGROUND,
                 fence=Fence.STATE,
                 when_dead="Nothing was proved that night: run `make reconcile` by hand.",
                 lease_seconds=900,

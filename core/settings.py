@@ -142,8 +142,13 @@ class Settings(BaseSettings):
     internal_api_secret_previous: SecretStr | None = None
     metrics_token: SecretStr | None = None
 
-    worker_threads: int = Field(default=2, ge=1, le=64)
-    worker_tasks_at_once: int = Field(default=8, ge=1, le=200)
+    worker_slots_pixels: int = Field(default=4, ge=1, le=200)
+    worker_slots_provider: int = Field(default=24, ge=1, le=200)
+    worker_slots_stripe: int = Field(default=24, ge=1, le=200)
+    worker_slots_mail: int = Field(default=8, ge=1, le=200)
+    worker_slots_deliver: int = Field(default=24, ge=1, le=200)
+    worker_slots_default: int = Field(default=8, ge=1, le=200)
+    worker_slots_background: int = Field(default=4, ge=1, le=200)
     worker_processes: int = Field(default=1, ge=1, le=64)
     worker_pixel_processes: int = Field(default=1, ge=1, le=16)
     task_lease_seconds: float = Field(default=60, gt=0)

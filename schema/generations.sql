@@ -268,8 +268,7 @@ begin
     nullif(current_setting('app.request_id', true), ''))
   returning * into v_existing;
   perform app.add_task(
-    'generation.dispatch', '{}', p_id::text,
-    case when p_priority = 0 then 'interactive' else 'default' end);
+    'generation.dispatch', '{}', p_id::text);
   return app.start_answer(v_existing);
 end $$;
 comment on function app.start_generation is
@@ -327,7 +326,7 @@ begin
   end if;
   -- A call that was submitted after an ambiguous answer is not needed any more.
   perform app.add_task(
-    'provider_call.cancel', jsonb_build_object('call_id', id), id::text, 'default', 0)
+    'provider_call.cancel', jsonb_build_object('call_id', id), id::text, 0)
   from app.provider_calls
   where generation_id = p_id
     and state = 'accepted'
@@ -396,7 +395,7 @@ begin
   returning * into v_generation;
   perform app.add_task(
     'provider_call.cancel', jsonb_build_object('call_id', v_generation.current_call_id),
-    v_generation.current_call_id::text, 'interactive');
+    v_generation.current_call_id::text);
   return app.generation_change(v_generation);
 end $$;
 comment on function app.cancel_generation is

@@ -377,7 +377,7 @@ begin
     return;
   end if;
   perform app.add_task(
-    'payment.sync', jsonb_build_object('order_id', p_order_id), p_order_id::text, 'interactive');
+    'payment.sync', jsonb_build_object('order_id', p_order_id), p_order_id::text);
 end $$;
 comment on function app.request_order_sync is
 $$Has an order that has not ended synced, a moment after the last fetch at the earliest. A request

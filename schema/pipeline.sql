@@ -457,8 +457,7 @@ begin
     or v_generation.finished_at is not null
   then
     perform app.add_task(
-      'provider_call.cancel', jsonb_build_object('call_id', p_call_id), p_call_id::text,
-      'default', 0);
+      'provider_call.cancel', jsonb_build_object('call_id', p_call_id), p_call_id::text, 0);
   end if;
   return app.record_running(v_generation.id, p_call_id);
 end $$;
@@ -570,8 +569,7 @@ begin
   end if;
   perform app.record_running(v_call.generation_id, p_call_id);
   return app.add_task(
-    'provider_call.collect', jsonb_build_object('call_id', p_call_id), p_call_id::text,
-    'interactive');
+    'provider_call.collect', jsonb_build_object('call_id', p_call_id), p_call_id::text);
 end $$;
 comment on function app.receive_provider_webhook is
 $$A verified webhook that a call ended: it may overtake the submit's answer, and the token names
@@ -585,8 +583,7 @@ create function app.ensure_collect(p_call_id uuid)
   set search_path = pg_catalog, pg_temp
 as $$
   select app.add_task(
-    'provider_call.collect', jsonb_build_object('call_id', p_call_id), p_call_id::text,
-    'interactive')
+    'provider_call.collect', jsonb_build_object('call_id', p_call_id), p_call_id::text)
   from app.provider_calls
   where id = p_call_id
     and state in ('accepted', 'abandoned')
@@ -968,7 +965,7 @@ begin
     returning * into v_generation;
     perform app.add_task(
       'provider_call.cancel', jsonb_build_object('call_id', v_generation.current_call_id),
-      v_generation.current_call_id::text, 'default', 0);
+      v_generation.current_call_id::text, 0);
     return next app.generation_change(v_generation);
   end loop;
 end $$;

@@ -149,8 +149,7 @@ begin
     p_reason, p_key);
   perform app.settle_order(p_order.id);
   perform app.add_task(
-    'return.create', jsonb_build_object('return_id', p_return_id), p_return_id::text,
-    'interactive');
+    'return.create', jsonb_build_object('return_id', p_return_id), p_return_id::text);
 end $$;
 comment on function app.open_return is
 $$One return of an order's money: the row, its credits at once, and the task that makes it at the

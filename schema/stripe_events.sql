@@ -56,7 +56,7 @@ begin
     return false;
   end if;
   perform app.add_task(
-    'stripe_event.handle', jsonb_build_object('event_id', p_id), p_id, 'interactive');
+    'stripe_event.handle', jsonb_build_object('event_id', p_id), p_id);
   return true;
 end $$;
 comment on function app.receive_stripe_event is
@@ -110,7 +110,7 @@ begin
   select array_agg(id) into v_ids from reset;
   foreach v_id in array coalesce(v_ids, '{}') loop
     perform app.add_task(
-      'stripe_event.handle', jsonb_build_object('event_id', v_id), v_id, 'default');
+      'stripe_event.handle', jsonb_build_object('event_id', v_id), v_id);
     return next v_id;
   end loop;
   perform app.write_audit('stripe_events.replay', null, jsonb_build_object(

@@ -6,7 +6,6 @@
 -- time.
 create table app.outbox (
   id uuid primary key default gen_random_uuid(),
-  queue text not null default 'default',
   job text not null,
   args jsonb not null default '{}',
   dedupe_key text,
@@ -20,7 +19,6 @@ create table app.outbox (
   last_error text,
   request_id text,
   created_at timestamptz not null default app.now(),
-  constraint outbox_queue check (queue in ('interactive', 'default', 'background')),
   constraint outbox_lease check ((lease_token is null) = (lease_until is null))
 );
 create unique index outbox_only_one_live on app.outbox (job, dedupe_key)
@@ -31,7 +29,6 @@ create unique index outbox_lease_token on app.outbox (lease_token) where lease_t
 create table app.dead_letters (
   id uuid primary key default gen_random_uuid(),
   task_id uuid not null,
-  queue text not null,
   job text not null,
   args jsonb not null,
   dedupe_key text,
@@ -95,17 +92,17 @@ create policy schedules_admin on app.schedules for select to jewelshot_admin
 grant create on schema app to jewelshot_ledger;
 set local role jewelshot_ledger;
 
-create function app.note_wakeup(p_task_id uuid, p_queue text)
+create function app.note_wakeup(p_task_id uuid, p_job text)
   returns void
   language plpgsql
   set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_noted text := coalesce(current_setting('app.wakeups', true), '');
-  v_entry text := p_queue || ':' || p_task_id;
+  v_entry text := p_job || ':' || p_task_id;
 begin
   if length(v_noted) - length(replace(v_noted, ':', '')) >= 32 then
-    v_entry := p_queue;
+    v_entry := p_job;
     if v_entry = any (string_to_array(v_noted, ' ')) then
       return;
     end if;
@@ -114,11 +111,11 @@ begin
 end $$;
 comment on function app.note_wakeup is
 $$Notes that a task should be woken when this transaction has been committed: in the setting
-app.wakeups, which ends with the transaction, as `queue:task` with spaces between; after 32 tasks
-only their queues' names. Who runs the transaction reads it with COMMIT and wakes afterwards.$$;
+app.wakeups, which ends with the transaction, as `job:task` with spaces between; after 32 tasks
+only their jobs' names. Who runs the transaction reads it with COMMIT and wakes afterwards.$$;
 
 create function app.add_task(
-  p_job text, p_args jsonb, p_dedupe_key text default null, p_queue text default 'default',
+  p_job text, p_args jsonb, p_dedupe_key text default null,
   p_delay_seconds double precision default 2
 )
   returns uuid
@@ -129,8 +126,8 @@ as $$
 declare
   v_id uuid;
 begin
-  insert into app.outbox (queue, job, args, dedupe_key, due_at, request_id)
-  values (p_queue, p_job, p_args, p_dedupe_key,
+  insert into app.outbox (job, args, dedupe_key, due_at, request_id)
+  values (p_job, p_args, p_dedupe_key,
     app.now() + make_interval(secs => p_delay_seconds),
     coalesce(
       nullif(current_setting('app.request_id', true), ''),
@@ -145,7 +142,7 @@ begin
     due_at = least(outbox.due_at, excluded.due_at)
   returning id into v_id;
   if p_delay_seconds <= 2 then
-    perform app.note_wakeup(v_id, p_queue);
+    perform app.note_wakeup(v_id, p_job);
   end if;
   return v_id;
 end $$;
@@ -153,7 +150,8 @@ comment on function app.add_task is
 $$Writes a task and returns its id; with a dedupe key at most one is live. One that is live is
 wanted once more, at the earlier of both times: it runs again if it runs already, and is done only
 when a claim has seen all that was wanted. With up to two seconds of delay it is woken, and the
-relay waits that long for the wake-up; a task that is due later is not woken.
+relay waits that long for the wake-up; a task that is due later is not woken. To which queue it is
+sent says its job (core/tasks/queues.py).
 It belongs to the request that is being served, or to the one that its provider call serves.
 Locks: the task, whose row others who add the same one wait for: so it comes last.$$;
 
@@ -165,7 +163,7 @@ create function app.end_task(p_lease_token uuid)
 as $$
 declare
   v_id uuid;
-  v_queue text;
+  v_job text;
 begin
   delete from app.outbox
   where lease_token = p_lease_token
@@ -180,11 +178,11 @@ begin
     claims = 0,
     failures = '{}'
   where lease_token = p_lease_token
-  returning id, queue into v_id, v_queue;
+  returning id, job into v_id, v_job;
   if not found then
     return false;
   end if;
-  perform app.note_wakeup(v_id, v_queue);
+  perform app.note_wakeup(v_id, v_job);
   return true;
 end $$;
 comment on function app.end_task is
@@ -230,7 +228,7 @@ begin
     order by name
     for update skip locked
   loop
-    perform app.add_task(v_schedule.job, '{}', v_schedule.name, 'background', 0);
+    perform app.add_task(v_schedule.job, '{}', v_schedule.name, 0);
     update app.schedules
     set next_due_at = app.now() + make_interval(secs => every_seconds), last_issued_at = app.now()
     where name = v_schedule.name;
@@ -251,9 +249,9 @@ declare
   v_letter_id uuid;
 begin
   insert into app.dead_letters (
-    task_id, queue, job, args, dedupe_key, claims, failures, error, request_id, created_at
+    task_id, job, args, dedupe_key, claims, failures, error, request_id, created_at
   )
-  select id, queue, job, args, dedupe_key, claims, failures, left(p_error, 4000), request_id,
+  select id, job, args, dedupe_key, claims, failures, left(p_error, 4000), request_id,
     created_at
   from app.outbox
   where lease_token = p_lease_token
@@ -292,7 +290,7 @@ begin
     return v_letter.replayed_as;
   end if;
   v_task_id := app.add_task(
-    v_letter.job, v_letter.args, coalesce(v_letter.dedupe_key, 'replay:' || p_id), v_letter.queue);
+    v_letter.job, v_letter.args, coalesce(v_letter.dedupe_key, 'replay:' || p_id));
   update app.dead_letters
   set replayed_at = app.now(), replayed_as = v_task_id
   where id = p_id;

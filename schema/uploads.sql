@@ -58,10 +58,10 @@ as $$
 declare
   v_args jsonb := jsonb_build_object('upload_id', p_upload.id, 'user_id', p_upload.user_id);
 begin
-  perform app.add_task('upload.erase', v_args, null, 'background', 0);
+  perform app.add_task('upload.erase', v_args, null, 0);
   if p_upload.signed_until > app.now() then
     perform app.add_task(
-      'upload.erase', v_args, p_upload.id || ' late', 'background',
+      'upload.erase', v_args, p_upload.id || ' late',
       extract(epoch from p_upload.signed_until - app.now())::double precision + 60);
   end if;
 end $$;
@@ -147,7 +147,7 @@ begin
   set state = 'stored', source_format = p_source_format, size_bytes = p_size_bytes
   where id = p_id;
   return app.add_task(
-    'upload.normalise', jsonb_build_object('upload_id', p_id), p_id::text, 'interactive');
+    'upload.normalise', jsonb_build_object('upload_id', p_id), p_id::text);
 end $$;
 comment on function app.complete_upload is
 $$The bytes are stored and look like an image: the worker normalises them. Returns the task's id.

@@ -85,8 +85,9 @@ as $$
   from app.outbox
   where due_at < app.now()
   union all
-  select 'jewelshot_outbox_tasks', '{}', count(*)
+  select 'jewelshot_outbox_tasks', jsonb_build_object('job', job), count(*)
   from app.outbox
+  group by job
   union all
   select 'jewelshot_dead_letters', '{}', count(*)
   from app.dead_letters

@@ -15,6 +15,7 @@ from core.changes import ChangePublisher
 from core.db import Database
 from core.generations.providers import accounts
 from core.generations.providers.registry import open_providers
+from core.nouns import queue_of
 from core.payments.stripe.client import StripeClient
 from core.pixels.pool import PixelPool
 from core.settings import Settings, SettingsError
@@ -25,6 +26,7 @@ from worker.context import WorkerContext
 from worker.loops.figures import flush_figures
 from worker.loops.heartbeat import Heartbeat
 from worker.loops.relay import Relay
+from worker.registry import QUEUES
 from worker.rq_threads import WorkerThreads
 
 log = structlog.get_logger()
@@ -39,7 +41,7 @@ async def open_context(settings: Settings) -> AsyncIterator[WorkerContext]:
     if settings.worker_database_url is None:
         raise SettingsError("settings: WORKER_DATABASE_URL: required by a worker")
     async with contextlib.AsyncExitStack() as stack:
-        queue = TaskQueue(settings)
+        queue = TaskQueue(settings, queue_of)
         stack.push_async_callback(queue.close)
         db = Database(
             settings.worker_database_url.get_secret_value(),
@@ -105,9 +107,7 @@ async def run_process(settings: Settings) -> None:
         await _register_keys(ctx)
         relay_connection = open_redis(settings)
         runtime = runner.Runtime(ctx, loop)
-        threads = WorkerThreads(
-            settings, count=settings.worker_threads, hand_over=runtime.hand_over
-        )
+        threads = WorkerThreads(settings, QUEUES, slots=runtime.slots, hand_over=runtime.hand_over)
         heartbeat = Heartbeat(ctx)
         running = loops.start(
             ctx,
@@ -117,7 +117,7 @@ async def run_process(settings: Settings) -> None:
         )
         log.info(
             "worker.started",
-            threads=settings.worker_threads,
+            queues=[str(queue) for queue in QUEUES],
             keys=len(accounts.fingerprints_of(ctx.providers)),
         )
         await stop.wait()

@@ -7,7 +7,7 @@ secrets. So a job is read as one task id, or dropped with an alarm.
 
 import uuid
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any, Final
 
@@ -48,7 +48,7 @@ class _ForeignJobError(Exception):
 
 
 class TaskJob(Job):
-    """Without a function of its own: see `job_class`."""
+    """Nothing that can be performed: worker/rq_threads.py hands its task over."""
 
     task_id: uuid.UUID
 
@@ -90,18 +90,6 @@ class TaskJob(Job):
 
     def perform(self) -> str:
         raise NotImplementedError
-
-
-def job_class(hand_over: Callable[[uuid.UUID], object]) -> type[TaskJob]:
-    """For the queues and workers of one process: a job is `hand_over` of its task's id."""
-
-    class ProcessJob(TaskJob):
-        def perform(self) -> str:
-            """Returns a word for RQ's own record."""
-            hand_over(self.task_id)
-            return "handed over"
-
-    return ProcessJob
 
 
 def _task_id(data: bytes) -> uuid.UUID:

@@ -2,32 +2,44 @@
 
 What it does otherwise, and why each override is here, was measured with rq 3.0: signal handlers
 fail off the main thread, its death penalties cannot interrupt a thread that waits for a future,
-an idle worker never checks its stop flag, and after FLUSHALL it is not listed any more.
+an idle worker never checks its stop flag, and after FLUSHALL it is not listed any more. A job is
+handed over and forgotten: RQ's own record of it (executions, registries, results) tells nothing
+that the outbox does not, and of two deliveries of one task the second found the first one's
+record gone, and wrote a traceback about it.
 """
 
+import contextlib
 import logging
 import threading
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis
 import structlog
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
-from rq import Queue, SimpleWorker
+from rq import Queue as RqQueue
+from rq import SimpleWorker
+from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.timeouts import BaseDeathPenalty
 
 from core.settings import Settings
-from core.tasks.outbox import QUEUES
+from core.tasks.queues import Queue
 from core.tasks.wakeups import queue_name
-from worker.rq_job import job_class
+from worker.rq_job import TaskJob
+from worker.slots import Slots
 
 log = structlog.get_logger()
 
 
 _IDLE_TTL_SECONDS = 30
+# How long a thread waits for a task or a slot before it looks whether it should stop.
+_TURN_SECONDS = 2
+
+HandOver = Callable[[Queue, uuid.UUID], object]
 
 
 class NoDeathPenalty(BaseDeathPenalty):
@@ -43,9 +55,24 @@ class NoDeathPenalty(BaseDeathPenalty):
 class ThreadWorker(SimpleWorker):
     death_penalty_class = NoDeathPenalty
 
-    def __init__(self, *args: Any, stopping: threading.Event, **kwargs: Any) -> None:
+    """Serves one queue, and takes a slot before it dequeues."""
+
+    def __init__(
+        self,
+        *args: Any,
+        serves: Queue,
+        slots: Slots,
+        hand_over: HandOver,
+        stopping: threading.Event,
+        turn_seconds: int,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self._serves = serves
+        self._slots = slots
+        self._hand_over = hand_over
         self._stopping = stopping
+        self._turn_seconds = turn_seconds
 
     def _install_signal_handlers(self) -> None:
         """The process's main thread has them."""
@@ -67,45 +94,79 @@ class ThreadWorker(SimpleWorker):
     ) -> Any:
         """Waits in short turns, so that a stop is seen and a flushed registration is renewed."""
         while not self._stopping.is_set():
-            try:
-                found = super().dequeue_job_and_maintain_ttl(1, 1)
-            except ValueError as error:  # an id that is no text; RQ has removed it from the queue
-                log.error("rq.foreign_job_dropped", reason=type(error).__name__)  # noqa: TRY400  nothing to trace
-                continue
-            if found is not None:
-                return found
+            turn = self._turn_seconds
+            if self._slots.take(self._serves, timeout_seconds=turn):
+                found = None
+                try:
+                    found = super().dequeue_job_and_maintain_ttl(turn, turn)
+                except ValueError as error:  # an id that is no text; RQ removed it from the queue
+                    log.error("rq.foreign_job_dropped", reason=type(error).__name__)  # noqa: TRY400  nothing to trace
+                finally:
+                    if found is None:
+                        self._slots.give_back(self._serves)
+                if found is not None:
+                    return found
+            else:
+                self.heartbeat()
             if not self.connection.sismember(self.redis_workers_keys, self.key):
                 self.connection.delete(self.key)
                 self.register_birth()  # type: ignore[no-untyped-call]  # rq is half typed
         self._stop_requested = True
         return None
 
+    def execute_job(self, job: Job, queue: RqQueue) -> None:
+        """Hands the task over with the slot, and forgets the job: the outbox knows all of it."""
+        assert isinstance(job, TaskJob)
+        try:
+            self._hand_over(self._serves, job.task_id)
+        except BaseException:
+            self._slots.give_back(self._serves)
+            raise
+        # Lost with Redis or this process, it costs RQ's maintenance a look.
+        with contextlib.suppress(redis.RedisError), self.connection.pipeline() as pipeline:
+            pipeline.lrem(queue.intermediate_queue_key, 1, job.id)
+            pipeline.delete(job.key)
+            pipeline.execute()
+
 
 class WorkerThreads:
-    """A fixed number of RQ threads; one that ended (Redis was away) is replaced."""
+    """An RQ thread for each queue; one that ended (Redis was away) is replaced."""
 
     def __init__(
-        self, settings: Settings, *, count: int, hand_over: Callable[[uuid.UUID], object]
+        self,
+        settings: Settings,
+        queues: Sequence[Queue],
+        *,
+        slots: Slots,
+        hand_over: HandOver,
+        turn_seconds: int = _TURN_SECONDS,
     ) -> None:
-        """`hand_over` is called on a thread with the id of each task that is to be done."""
+        """`hand_over` is called on a queue's thread with the id of each task that is to be done;
+        the slot that the thread took for it is then the task's."""
         self._settings = settings
-        self._count = count
-        self._job_class = job_class(hand_over)
+        self._slots = slots
+        self._hand_over = hand_over
+        self._turn_seconds = turn_seconds
         self._stopping = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._threads: dict[Queue, threading.Thread | None] = dict.fromkeys(queues)
         logging.getLogger("rq.worker").setLevel(logging.WARNING)
 
     def ensure_running(self) -> int:
         """Starts what is missing; returns how many were started."""
         if self._stopping.is_set():
             return 0
-        self._threads = [thread for thread in self._threads if thread.is_alive()]
-        missing = self._count - len(self._threads)
-        for _ in range(missing):
-            thread = threading.Thread(target=self._work, name="rq", daemon=True)
+        missing = [
+            queue
+            for queue, thread in self._threads.items()
+            if thread is None or not thread.is_alive()
+        ]
+        for queue in missing:
+            thread = threading.Thread(
+                target=self._work, args=(queue,), name=f"rq {queue}", daemon=True
+            )
             thread.start()
-            self._threads.append(thread)
-        return missing
+            self._threads[queue] = thread
+        return len(missing)
 
     def stop(self) -> None:
         """No new jobs; a job that runs goes on to its end."""
@@ -113,11 +174,13 @@ class WorkerThreads:
 
     def join(self, *, timeout_seconds: float) -> bool:
         """True when every thread has ended."""
-        for thread in self._threads:
-            thread.join(timeout_seconds / max(1, len(self._threads)))
-        return not any(thread.is_alive() for thread in self._threads)
+        threads = [thread for thread in self._threads.values() if thread is not None]
+        end = time.monotonic() + timeout_seconds
+        for thread in threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        return not any(thread.is_alive() for thread in threads)
 
-    def _work(self) -> None:
+    def _work(self, queue: Queue) -> None:
         connection = redis.Redis.from_url(
             self._settings.redis_url.get_secret_value(),
             retry=Retry(ConstantBackoff(0.2), 3),
@@ -126,26 +189,28 @@ class WorkerThreads:
             socket_keepalive=True,
         )
         try:
-            queues = [
-                Queue(
-                    queue_name(self._settings, name),
-                    connection=connection,
-                    serializer=JSONSerializer,
-                    death_penalty_class=NoDeathPenalty,
-                    job_class=self._job_class,
-                )
-                for name in QUEUES
-            ]
             worker = ThreadWorker(
-                queues,
+                [
+                    RqQueue(
+                        queue_name(self._settings, queue),
+                        connection=connection,
+                        serializer=JSONSerializer,
+                        death_penalty_class=NoDeathPenalty,
+                        job_class=TaskJob,
+                    )
+                ],
                 connection=connection,
                 serializer=JSONSerializer,
-                job_class=self._job_class,
+                job_class=TaskJob,
+                serves=queue,
+                slots=self._slots,
+                hand_over=self._hand_over,
                 stopping=self._stopping,
+                turn_seconds=self._turn_seconds,
                 log_job_description=False,
             )
             worker.work(logging_level="WARNING")
         except redis.RedisError as error:
-            log.warning("rq.thread_ended", error=type(error).__name__)
+            log.warning("rq.thread_ended", queue=queue, error=type(error).__name__)
         finally:
             connection.close()

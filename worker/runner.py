@@ -6,7 +6,6 @@ another try, or made a dead letter.
 
 import asyncio
 import contextlib
-import threading
 import time
 import uuid
 from collections.abc import Mapping
@@ -22,8 +21,10 @@ from core.tasks import outbox
 from core.tasks.errors import LeaseLostError
 from core.tasks.jobs import Again, Job
 from core.tasks.outbox import Task
+from core.tasks.queues import Queue
 from worker.context import WorkerContext
 from worker.registry import JOBS
+from worker.slots import Slots
 
 log = structlog.get_logger()
 
@@ -39,28 +40,27 @@ _LEASES = {name: job.lease_seconds for name, job in JOBS.items() if job.lease_se
 class Runtime:
     """Runs tasks on the one event loop of the process, for RQ's threads.
 
-    A task waits for networks most of its time, so a thread hands it over and takes the next,
-    up to the number of tasks that a process may run at once: their images are in its memory.
+    A task waits for networks most of its time, so a thread hands it over and takes the next, as
+    far as its queue has slots.
     """
 
     def __init__(self, ctx: WorkerContext, loop: asyncio.AbstractEventLoop) -> None:
         self._ctx = ctx
         self._loop = loop
-        self._room = threading.BoundedSemaphore(ctx.settings.worker_tasks_at_once)
+        self.slots = Slots(ctx.settings)
 
-    def hand_over(self, task_id: uuid.UUID) -> None:
-        """Called on a thread; returns as soon as there is room for one more task."""
-        self._room.acquire()
-        self._loop.call_soon_threadsafe(self._begin, task_id)
+    def hand_over(self, queue: Queue, task_id: uuid.UUID) -> None:
+        """Called on a thread that has taken a slot of the queue, which the task holds from now."""
+        self._loop.call_soon_threadsafe(self._begin, queue, task_id)
 
-    def _begin(self, task_id: uuid.UUID) -> None:
-        self._ctx.start_background(self._execute(task_id), name=f"task {task_id}")
+    def _begin(self, queue: Queue, task_id: uuid.UUID) -> None:
+        self._ctx.start_background(self._execute(queue, task_id), name=f"task {task_id}")
 
-    async def _execute(self, task_id: uuid.UUID) -> None:
+    async def _execute(self, queue: Queue, task_id: uuid.UUID) -> None:
         try:
             await execute(self._ctx, task_id)
         finally:
-            self._room.release()
+            self.slots.give_back(queue)
 
 
 async def execute(

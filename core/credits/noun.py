@@ -9,6 +9,7 @@ from core.db import Database
 from core.noun import Noun
 from core.tasks.jobs import DONE, Fence, Job, Outcome
 from core.tasks.outbox import Task
+from core.tasks.queues import Queue
 
 log = structlog.get_logger()
 
@@ -47,6 +48,7 @@ NOUN = Noun(
     jobs={
         "credits.expire": Job(
             run=expire,
+            queue=Queue.BACKGROUND,
             fence=Fence.STATE,
             when_dead="Lots past their time wait for the next hour's run; nobody can spend them.",
         ),

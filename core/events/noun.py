@@ -7,6 +7,7 @@ from core.events import service
 from core.noun import Noun
 from core.tasks.jobs import DONE, Fence, Job, Outcome
 from core.tasks.outbox import Task
+from core.tasks.queues import Queue
 
 
 class EventTools(Protocol):
@@ -27,6 +28,7 @@ NOUN = Noun(
     jobs={
         "events.rotate": Job(
             run=rotate,
+            queue=Queue.BACKGROUND,
             fence=Fence.STATE,
             when_dead="Events that no month takes go to the default partition until the next day's"
             " run; those over their 90 days stay.",

@@ -7,6 +7,7 @@ from core.generations.pipeline import cancel, collect, dispatch, fail, late
 from core.noun import Check, Health, Noun
 from core.settings import Settings
 from core.tasks.jobs import Fence, Job
+from core.tasks.queues import Queue
 
 
 def _check(row: Mapping[str, Any], _: Settings) -> list[Check]:
@@ -39,11 +40,13 @@ NOUN = Noun(
     jobs={
         "generation.dispatch": Job(
             run=dispatch.dispatch_for,
+            queue=Queue.DEFAULT,
             fence=Fence.STATE,
             when_dead="The generation still waits: the dispatch loop serves it in its turn.",
         ),
         "provider_call.collect": Job(
             run=collect.collect,
+            queue=Queue.PROVIDER,
             fence=Fence.LEASE,
             on_dead=fail.fail_uncollected,
             when_dead="Its generation has failed and the credits are back; a replay may still"
@@ -51,11 +54,13 @@ NOUN = Noun(
         ),
         "provider_call.cancel": Job(
             run=cancel.cancel_call,
+            queue=Queue.PROVIDER,
             fence=Fence.STATE,
             when_dead="The provider was not told; the call's own end, or its deadline, decides.",
         ),
         "late_images.expire": Job(
             run=late.expire,
+            queue=Queue.BACKGROUND,
             fence=Fence.STATE,
             when_dead="Late images past their time stay until the next hour's run; nobody can buy"
             " them.",

@@ -8,6 +8,7 @@ from core.payments import jobs
 from core.payments.stripe import jobs as stripe_jobs
 from core.settings import Settings
 from core.tasks.jobs import Fence, Job
+from core.tasks.queues import Queue
 
 _SYNCED_LATER = "`payments.sync_unsettled` takes it up again within minutes."
 _NEXT_RUN = "Nothing is lost: the next run by schedule does the same."
@@ -40,38 +41,47 @@ NOUN = Noun(
     jobs={
         "payment.sync": Job(
             run=jobs.sync,
+            queue=Queue.STRIPE,
             fence=Fence.STATE,
             when_dead=f"The order stays as it was. {_SYNCED_LATER}",
         ),
         "return.create": Job(
             run=jobs.make_return,
+            queue=Queue.STRIPE,
             fence=Fence.STATE,
             when_dead="The return of money stays requested, its credits are set aside."
             f" {_SYNCED_LATER}",
         ),
         "payments.sync_unsettled": Job(
-            run=jobs.sync_unsettled, fence=Fence.STATE, when_dead=_NEXT_RUN
+            run=jobs.sync_unsettled, queue=Queue.STRIPE, fence=Fence.STATE, when_dead=_NEXT_RUN
         ),
         "payments.sync_completed": Job(
-            run=jobs.sync_completed, fence=Fence.STATE, when_dead=_NEXT_RUN
+            run=jobs.sync_completed, queue=Queue.STRIPE, fence=Fence.STATE, when_dead=_NEXT_RUN
         ),
         "payments.compare_day": Job(
             run=jobs.compare_day,
+            queue=Queue.STRIPE,
             fence=Fence.STATE,
             when_dead="That day was not compared with the provider's: replay it the same day.",
         ),
         "stripe_event.handle": Job(
             run=stripe_jobs.handle_event,
+            queue=Queue.STRIPE,
             fence=Fence.STATE,
             when_dead="The event is kept and not handled."
             " `stripe_events.handle_stranded` takes it up again within minutes.",
         ),
         "stripe_events.handle_stranded": Job(
-            run=stripe_jobs.handle_stranded, fence=Fence.STATE, when_dead=_NEXT_RUN
+            run=stripe_jobs.handle_stranded,
+            queue=Queue.STRIPE,
+            fence=Fence.STATE,
+            when_dead=_NEXT_RUN,
         ),
         "stripe_events.fetch_missed": Job(
-            run=stripe_jobs.fetch_missed, fence=Fence.STATE, when_dead=_NEXT_RUN
+            run=stripe_jobs.fetch_missed, queue=Queue.STRIPE, fence=Fence.STATE, when_dead=_NEXT_RUN
         ),
-        "stripe_events.prune": Job(run=stripe_jobs.prune, fence=Fence.STATE, when_dead=_NEXT_RUN),
+        "stripe_events.prune": Job(
+            run=stripe_jobs.prune, queue=Queue.BACKGROUND, fence=Fence.STATE, when_dead=_NEXT_RUN
+        ),
     },
 )

@@ -9,7 +9,7 @@ import msgspec
 from core.db import Connection, fetch_all, fetch_one
 
 _DEAD_LETTERS = """
-select id, task_id, queue, job, args, claims, failures, error, request_id, created_at, died_at,
+select id, task_id, job, args, claims, failures, error, request_id, created_at, died_at,
   replayed_at, replayed_as
 from app.dead_letters
 where (%(before)s::timestamptz is null or (died_at, id) < (%(before)s, %(before_id)s))
@@ -25,7 +25,6 @@ class DeadLetter(msgspec.Struct, frozen=True):
 
     id: uuid.UUID
     task_id: uuid.UUID
-    queue: str
     job: str
     args: dict[str, Any]
     claims: int

@@ -16,6 +16,7 @@ import msgspec
 from core.changes import Change
 from core.db import Connection
 from core.tasks.outbox import Task
+from core.tasks.queues import Queue
 
 Tools_contra = TypeVar("Tools_contra", contravariant=True)
 
@@ -58,6 +59,8 @@ class Backoff(msgspec.Struct, frozen=True):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job(Generic[Tools_contra]):
     run: Callable[[Tools_contra, Task], Awaitable[Outcome]]
+    queue: Queue
+    """What its tasks wait for most."""
     fence: Fence
     when_dead: str
     """What is true of the job's subject once its task is a dead letter, in words for admins."""

@@ -10,6 +10,7 @@ from core.settings import Settings
 from core.tasks import heartbeats
 from core.tasks.jobs import DONE, Fence, Job, Outcome
 from core.tasks.outbox import Task
+from core.tasks.queues import Queue
 
 
 class HousekeepingTools(Protocol):
@@ -54,6 +55,7 @@ NOUN = Noun(
     jobs={
         "housekeeping.purge": Job(
             run=purge,
+            queue=Queue.BACKGROUND,
             fence=Fence.STATE,
             when_dead="Rows past their time stay until the next hour's run; nothing reads them.",
         ),

@@ -15,15 +15,11 @@ from core.db import Connection, fetch_all, fetch_one
 from core.errors import FailureKind
 from core.tasks.errors import LeaseLostError
 
-QUEUES = ("interactive", "default", "background")  # in the order in which workers serve them
-
 # Sent again after this long without a claim: Redis or the worker that popped it was lost. A task
 # that waits long more likely waits its turn, so it is sent less often as it grows older; else a
 # backlog of a thousand would be sent a hundred times a second.
 RESEND_SECONDS = 10
 RESEND_SECONDS_MAX = 30
-# A task older than this is served first, so that strict priority starves no queue.
-AGED_SECONDS = 300
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -49,7 +45,7 @@ class DueTask(msgspec.Struct, frozen=True):
     """A task as it is sent to Redis."""
 
     id: uuid.UUID
-    queue: str
+    job: str
     claims: int = 0
 
 
@@ -186,10 +182,7 @@ where id in (
   limit %(limit)s
   for update skip locked
 )
-returning id,
-  case when created_at < app.now() - make_interval(secs => %(aged)s) then 'interactive'
-    else queue end as queue,
-  claims
+returning id, job, claims
 """
 
 
@@ -198,7 +191,6 @@ async def take_due(conn: Connection, *, limit: int) -> list[DueTask]:
     values = {
         "resend": RESEND_SECONDS,
         "resend_max": RESEND_SECONDS_MAX,
-        "aged": AGED_SECONDS,
         "limit": limit,
     }
     rows = await fetch_all(conn, _SEND_DUE, values)

@@ -1,7 +1,7 @@
 """Wake-ups: the ids on RQ's queues. Redis carries nothing else and may lose them at any time.
 
-`app.add_task` notes what it added in a setting of its transaction (`app.wakeups`: `queue:id`, or
-the queue's name alone beyond 32 ids), `app.complete_task` the lease that it ended (`ended:token`).
+`app.add_task` notes what it added in a setting of its transaction (`app.wakeups`: `job:id`, or
+the job's name alone beyond 32 ids), `app.complete_task` the lease that it ended (`ended:token`).
 `Database.run` reads the note in COMMIT's own message and hands it to `TaskQueue.wake`; whatever is
 lost between the two is sent by the relay, and so are the tasks of a set that was too large to
 name. This is the one module that may import the rq client.
@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import redis
@@ -22,7 +22,8 @@ from redis.retry import Retry
 from rq.serializers import JSONSerializer
 
 from core.settings import Settings
-from core.tasks.outbox import QUEUES, DueTask
+from core.tasks.outbox import DueTask
+from core.tasks.queues import Queue
 
 log = structlog.get_logger()
 
@@ -36,7 +37,7 @@ _REDIS_PAUSE_SECONDS = 2.0
 _ENDED = "ended"  # the word by which app.complete_task notes a lease
 
 
-def queue_name(settings: Settings, queue: str) -> str:
+def queue_name(settings: Settings, queue: Queue) -> str:
     return f"{settings.redis_prefix}-{queue}"
 
 
@@ -59,21 +60,25 @@ def read_note(note: str) -> tuple[list[DueTask], list[uuid.UUID]]:
         if word == _ENDED:
             ended.append(uuid.UUID(named))
         elif named:
-            tasks.append(DueTask(id=uuid.UUID(named), queue=word))
+            tasks.append(DueTask(id=uuid.UUID(named), job=word))
     return tasks, ended
 
 
 class TaskQueue:
-    """Puts ids on RQ's queues off the event loop. Losing one costs only the relay's delay."""
+    """Puts ids on RQ's queues off the event loop. Losing one costs only the relay's delay.
 
-    def __init__(self, settings: Settings) -> None:
+    `queue_of` says to which queue the tasks of a job are sent.
+    """
+
+    def __init__(self, settings: Settings, queue_of: Callable[[str], Queue]) -> None:
         connection = connect_redis(settings)
         self._connection = connection
+        self._queue_of = queue_of
         self._queues = {
             name: rq.Queue(
                 queue_name(settings, name), connection=connection, serializer=JSONSerializer
             )
-            for name in QUEUES
+            for name in Queue
         }
         # RQ's client is synchronous; one thread keeps its order and its one connection.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="enqueue")
@@ -106,7 +111,7 @@ class TaskQueue:
     def _push(self, tasks: Sequence[DueTask]) -> bool:
         try:
             for task in tasks:
-                self._queues[task.queue].enqueue_call(
+                self._queues[self._queue_of(task.job)].enqueue_call(
                     RUN_FUNCTION,
                     args=(str(task.id),),
                     job_id=f"{task.id}-{task.claims}",

@@ -569,7 +569,7 @@ select person.created_at, account.reserved, account.debt, account.available - co
 select app.replay_dead_letter($1) as task_id;
 
 -- from core.tasks.dead_letters
-select id, task_id, queue, job, args, claims, failures, error, request_id, created_at, died_at,
+select id, task_id, job, args, claims, failures, error, request_id, created_at, died_at,
   replayed_at, replayed_as
 from app.dead_letters
 where ($1::timestamptz is null or (died_at, id) < ($1, $2))
@@ -619,10 +619,7 @@ where id in (
   limit $3
   for update skip locked
 )
-returning id,
-  case when created_at < app.now() - make_interval(secs => $4) then 'interactive'
-    else queue end as queue,
-  claims;
+returning id, job, claims;
 
 -- from core.tasks.outbox
 update app.outbox

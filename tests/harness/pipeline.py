@@ -24,6 +24,7 @@ from core.generations.providers.accounts import fingerprints_of
 from core.generations.providers.base import Submission
 from core.generations.providers.types import Accepted
 from core.tasks import wakeups
+from core.tasks.queues import Queue
 from tests.harness.database import TestDatabase
 from tests.harness.ledger import Ledger
 from tests.harness.router import HttpRouter
@@ -437,7 +438,7 @@ class PipelineHarness:
         """What should have been sent to Redis for the tasks that wait."""
         return [f"{task['id']}-{task['claims']}" for task in self.tasks()]
 
-    def queued_jobs(self, queue: str = "interactive") -> list[str]:
+    def queued_jobs(self, queue: Queue = Queue.DEFAULT) -> list[str]:
         """Ids of the RQ jobs in Valkey that nobody has taken yet."""
         settings = self.ctx.settings
         with wakeups.connect_redis(settings) as connection:

@@ -58,12 +58,10 @@ def assert_task(
     *,
     args: Mapping[str, Any] | None = None,
     dedupe_key: object = None,
-    queue: str | None = None,
 ) -> Row:
     """The one live task of `job` that fits."""
     found = list_tasks(database, job, args=args, dedupe_key=dedupe_key)
     assert len(found) == 1, f"{len(found)} tasks of {job}; there are {list_jobs(database)}"
-    assert queue is None or found[0]["queue"] == queue, f"it waits in {found[0]['queue']}"
     return found[0]
 
 
@@ -100,17 +98,15 @@ def add_task(
     *,
     args: Mapping[str, Any] | None = None,
     dedupe_key: object = None,
-    queue: str = "default",
     delay_seconds: float = 0,
 ) -> uuid.UUID:
     """As the product's functions add one."""
     row = database.row(
-        "select app.add_task(%s, %s, %s, %s, %s) as id",
+        "select app.add_task(%s, %s, %s, %s) as id",
         (
             job,
             Jsonb({name: str(value) for name, value in (args or {}).items()}),
             None if dedupe_key is None else str(dedupe_key),
-            queue,
             delay_seconds,
         ),
     )

@@ -9,6 +9,7 @@ import redis.asyncio
 from core.changes import ChangePublisher
 from core.db import Database
 from core.generations.providers.registry import open_providers
+from core.nouns import queue_of
 from core.payments.stripe.client import StripeClient
 from core.pixels.pool import PixelPool
 from core.settings import Settings
@@ -30,7 +31,7 @@ async def open_worker_context(
     async with contextlib.AsyncExitStack() as stack:
         connection = redis.asyncio.Redis.from_url(settings.redis_url.get_secret_value())
         stack.push_async_callback(connection.aclose)
-        queue = TaskQueue(settings)
+        queue = TaskQueue(settings, queue_of)
         stack.push_async_callback(queue.close)
         yield WorkerContext(
             settings=settings,

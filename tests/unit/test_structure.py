@@ -19,7 +19,7 @@ from core.generations.endings import Ending
 from core.generations.pipeline.types import Role
 from core.generations.types import FINISHED_STATES, CallState, GenerationState
 from core.payments.types import DisputeState, OrderState, ReturnOrigin, ReturnState
-from core.tasks import outbox
+from core.tasks.queues import Queue
 from core.uploads.types import UploadState
 from tests.harness.errors import subclasses
 from worker.registry import JOBS
@@ -331,7 +331,6 @@ def test_words_of_python_and_sql_are_the_same(words: type[StrEnum], constraint: 
 
 
 def test_other_shared_words_are_the_same() -> None:
-    assert set(outbox.QUEUES) == allowed_by("outbox_queue")
     lanes = set(get_args(LaneName))
     assert lanes == allowed_by("operations_lane") == allowed_by("generations_lane")
     finished = re.search(r"constraint generations_finished check \(\s+\(state in \(([^()]*)\)\) = ",
@@ -369,6 +368,28 @@ def test_every_job_that_sql_names_is_registered() -> None:
         named |= set(re.findall(r"\('[\w.]+', '([\w.]+)', \d+\)", values))
     assert named
     assert named <= set(JOBS)
+
+
+def _add_task_calls(text: str) -> Iterator[str]:
+    """What stands between the brackets of each."""
+    for found in re.finditer(r"\bapp\.add_task\(", text):
+        depth, end = 1, found.end()
+        while depth:
+            depth += {"(": 1, ")": -1}.get(text[end], 0)
+            end += 1
+        yield text[found.end() : end - 1]
+
+
+def test_sql_names_no_queue() -> None:
+    """A task's queue is its job's, which says it once (core/tasks/queues.py)."""
+    named = "|".join(["interactive", *Queue])
+    naming = [
+        f"{path.name}: add_task({' '.join(given.split())})"
+        for path in sorted((ROOT / "schema").glob("*.sql"))
+        for given in _add_task_calls(path.read_text())
+        if re.search(rf"'(?:{named})'", given)
+    ]
+    assert naming == []
 
 
 def test_every_sqlstate_of_ours_has_an_error() -> None:

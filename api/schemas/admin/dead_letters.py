@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from core.nouns import find_job
+from core.nouns import find_job, queue_of
 from core.tasks.dead_letters import DeadLetter
 from core.words.say import say
 
@@ -17,7 +17,7 @@ class DeadLetterView(msgspec.Struct, frozen=True):
 
     id: uuid.UUID
     task_id: Annotated[uuid.UUID, Meta(description="Of the task in the outbox.")]
-    queue: str
+    queue: Annotated[str, Meta(description="What tasks of this job wait for most.")]
     job: str
     meaning: Annotated[str, Meta(description="What is true of the thing that the task was for.")]
     args: dict[str, Any]
@@ -38,6 +38,7 @@ def dead_letter_view(letter: DeadLetter) -> DeadLetterView:
     job = find_job(letter.job)
     return DeadLetterView(
         **msgspec.structs.asdict(letter),
+        queue=queue_of(letter.job),
         meaning=say("dead_letter.unknown_job") if job is None else job.when_dead,
     )
 

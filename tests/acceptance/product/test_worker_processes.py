@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from tests.harness.product import ProductHarness
+from worker.registry import QUEUES
 
 # The first test of a process also starts the product.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -79,12 +80,13 @@ def _flush(product: ProductHarness) -> None:
 async def test_rq_sees_workers_and_queues(product: ProductHarness) -> None:
     """Also after a flush: rq itself lists a worker only at its birth."""
     _flush(product)  # workers that other tests killed
-    with product.worker(WORKER_THREADS="3"):
-        product.wait("three workers", lambda: "3 workers" in _rq_info(product))
+    listed = f"{len(QUEUES)} workers"
+    with product.worker():
+        product.wait("one for each queue", lambda: listed in _rq_info(product))
         _flush(product)
-        product.wait("three workers again", lambda: "3 workers" in _rq_info(product))
+        product.wait("one for each again", lambda: listed in _rq_info(product))
         async with product.client() as client:
             started = [await product.start(client, "cutout") for _ in range(3)]
             done = [await product.finish(client, each) for each in started]
         assert [each["state"] for each in done] == ["succeeded"] * 3
-        assert "jewelshot-interactive" in _rq_info(product)
+        assert "jewelshot-provider" in _rq_info(product)

@@ -37,11 +37,7 @@ async def test_accepted_work_is_reserved_and_queued(
     }
     assert pipeline.balance(ada) == (9, 1)
     (task,) = pipeline.tasks()
-    assert (task["dedupe_key"], task["job"], task["queue"]) == (
-        view["id"],
-        "generation.dispatch",
-        "interactive",
-    )
+    assert (task["dedupe_key"], task["job"]) == (view["id"], "generation.dispatch")
     assert task["request_id"] == pipeline.generation(view["id"])["request_id"] == "request-of-ada"
     assert task["due_at"] > task["created_at"], "the commit wakes; the relay is the second chance"
     followed = await pipeline.client.get(answer.headers["location"], headers=ada.headers)
@@ -53,10 +49,11 @@ async def test_the_edge_wakes_a_worker(pipeline: PipelineHarness, ada: PhotoOwne
     batch_id = await ada.start(priority="batch")
 
     async with asyncio.timeout(2):
-        while not pipeline.queued_jobs("default"):  # noqa: ASYNC110  another process fills it
+        while len(pipeline.queued_jobs()) < 2:  # noqa: ASYNC110  another thread fills it
             await asyncio.sleep(0.01)
-    assert pipeline.queued_jobs() == [f"{pipeline.ticket_of(generation_id)}-0"]
-    assert pipeline.queued_jobs("default") == [f"{pipeline.ticket_of(batch_id)}-0"]
+    assert pipeline.queued_jobs() == [
+        f"{pipeline.ticket_of(each)}-0" for each in (generation_id, batch_id)
+    ]
 
 
 async def test_waiting_answers_with_the_image(pipeline: PipelineHarness, ada: PhotoOwner) -> None:

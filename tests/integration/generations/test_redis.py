@@ -10,12 +10,14 @@ import rq
 from pydantic import SecretStr
 
 from core.tasks import outbox, wakeups
+from core.tasks.queues import Queue
 from tests.harness.pipeline import PhotoOwner, PipelineHarness
 from tests.integration.generations.conftest import OpenPipeline
 from worker import loops, runner
 from worker.loops.heartbeat import Heartbeat
 from worker.loops.relay import Relay
 from worker.process import open_redis
+from worker.registry import QUEUES
 from worker.rq_threads import WorkerThreads
 
 
@@ -90,7 +92,7 @@ async def test_a_flush_shortens_no_backoff(pipeline: PipelineHarness) -> None:
         )
         await pipeline.flush_redis()
         await sender.tick()
-        assert pipeline.queued_jobs("default") == []
+        assert pipeline.queued_jobs() == []
 
 
 async def test_two_relays_send_a_task_once(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
@@ -107,13 +109,16 @@ async def test_two_relays_send_a_task_once(pipeline: PipelineHarness, ada: Photo
     assert sorted(pipeline.queued_jobs()) == sorted(pipeline.wake_ups())
 
 
-async def test_what_waits_long_is_served_first(pipeline: PipelineHarness) -> None:
-    await pipeline.move("select app.add_task('old', '{}', null, 'background', 0)")
-    pipeline.clock.advance(hours=1)
-    await pipeline.move("select app.add_task('new', '{}', null, 'background', 0)")
+async def test_each_task_is_sent_to_the_queue_of_its_job(pipeline: PipelineHarness) -> None:
+    """That of a later release, which this one does not know, where its workers will find it."""
+    for job in ("of.tomorrow", "payment.sync", "upload.normalise", "credits.expire"):
+        await pipeline.move("select app.add_task(%s, '{}', p_delay_seconds => 0)", (job,))
     async with relay(pipeline) as sender:
         await sender.tick()
-    assert len(pipeline.queued_jobs("interactive")) == len(pipeline.queued_jobs("background")) == 1
+    sent = {queue: len(pipeline.queued_jobs(queue)) for queue in Queue}
+    used = (Queue.DEFAULT, Queue.STRIPE, Queue.PIXELS, Queue.BACKGROUND)
+    assert {queue for queue, count in sent.items() if count == 1} == set(used)
+    assert sum(sent.values()) == 4
 
 
 async def test_a_whole_worker_in_one_process(open_pipeline: OpenPipeline) -> None:
@@ -122,7 +127,7 @@ async def test_a_whole_worker_in_one_process(open_pipeline: OpenPipeline) -> Non
         ada = await pipeline.person()
         settings = pipeline.ctx.settings
         runtime = runner.Runtime(pipeline.ctx, asyncio.get_running_loop())
-        threads = WorkerThreads(settings, count=1, hand_over=runtime.hand_over)
+        threads = WorkerThreads(settings, QUEUES, slots=runtime.slots, hand_over=runtime.hand_over)
         connection = open_redis(settings)
         running = loops.start(
             pipeline.ctx,
@@ -134,7 +139,7 @@ async def test_a_whole_worker_in_one_process(open_pipeline: OpenPipeline) -> Non
             answers = await asyncio.gather(*(ada.create("cutout", wait=25) for _ in range(3)))
             with wakeups.connect_redis(settings) as reader:
                 workers = await asyncio.to_thread(rq.Worker.all, connection=reader)
-            assert len(workers) == 1, "listed by rq's own tools"
+            assert len(workers) == len(QUEUES), "listed by rq's own tools"
         finally:
             threads.stop()
             for task in running:

@@ -28,7 +28,7 @@ def _stored(payments_api: PaymentsApiHarness, event: dict[str, Any]) -> list[dic
 
 def _tasks(payments_api: PaymentsApiHarness, event: dict[str, Any]) -> list[dict[str, Any]]:
     return payments_api.database.rows(
-        "select queue, args from app.outbox where job = 'stripe_event.handle' and dedupe_key = %s",
+        "select args from app.outbox where job = 'stripe_event.handle' and dedupe_key = %s",
         (event["id"],),
     )
 
@@ -49,8 +49,7 @@ async def test_an_event_is_stored_with_its_task_and_grants_once(
     (row,) = _stored(payments_api, event)
     assert row["payload"] == event
     assert (row["type"], row["source"], row["handled_at"]) == (COMPLETED, "webhook", None)
-    (task,) = _tasks(payments_api, event)
-    assert task["queue"] == "interactive"
+    assert len(_tasks(payments_api, event)) == 1
     assert payments_api.balance(ada) == (0, 0, 0)  # nothing is done before the answer
     await payments_api.payments.run_tasks()
     assert payments_api.balance(ada) == (50, 0, 0)

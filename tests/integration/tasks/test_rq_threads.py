@@ -18,10 +18,11 @@ from rq.serializers import JSONSerializer, PickleSerializer
 from structlog.testing import capture_logs
 
 from core.settings import Settings
-from core.tasks.outbox import QUEUES
+from core.tasks.queues import Queue
 from core.tasks.wakeups import RUN_FUNCTION, queue_name
-from worker.rq_job import ForeignJob
+from worker.rq_job import ForeignJob, TaskJob
 from worker.rq_threads import WorkerThreads
+from worker.slots import Slots
 
 WAIT_SECONDS = 10.0
 
@@ -34,21 +35,35 @@ class Threads:
         self.redis = redis
         self.done: list[uuid.UUID] = []
         self.seconds_per_task = 0.0
-        self.threads = WorkerThreads(settings, count=1, hand_over=self._hand_over)
+        self.endless: set[Queue] = set()
+        self.slots = Slots(settings)
+        self.threads = self.make()
 
-    def _hand_over(self, task_id: uuid.UUID) -> None:
+    def make(self, *queues: Queue) -> WorkerThreads:
+        return WorkerThreads(
+            self.settings,
+            queues or (Queue.DEFAULT,),
+            slots=self.slots,
+            hand_over=self._hand_over,
+            turn_seconds=1,
+        )
+
+    def _hand_over(self, queue: Queue, task_id: uuid.UUID) -> None:
+        """A task that ends at once, or one that never ends."""
         time.sleep(self.seconds_per_task)
         self.done.append(task_id)
+        if queue not in self.endless:
+            self.slots.give_back(queue)
 
-    def queue(self, name: str = "default", **options: Any) -> rq.Queue:
+    def queue(self, name: Queue = Queue.DEFAULT, **options: Any) -> rq.Queue:
         options = {"serializer": JSONSerializer} | options
         return rq.Queue(queue_name(self.settings, name), connection=self.redis, **options)
 
-    def wake(self, **options: Any) -> uuid.UUID:
+    def wake(self, queue: Queue = Queue.DEFAULT, **options: Any) -> uuid.UUID:
         """As the product does it."""
         task_id = uuid.uuid4()
         options = {"timeout": 600, "result_ttl": 0, "failure_ttl": 3600} | options
-        self.queue().enqueue_call(
+        self.queue(queue).enqueue_call(
             RUN_FUNCTION, args=(str(task_id),), job_id=f"{task_id}-0", **options
         )
         return task_id
@@ -66,7 +81,7 @@ class Threads:
         return [worker.name for worker in rq.Worker.all(connection=self.redis)]
 
     def the_thread(self) -> threading.Thread:
-        (thread,) = [thread for thread in threading.enumerate() if thread.name == "rq"]
+        (thread,) = [thread for thread in threading.enumerate() if thread.name == "rq default"]
         return thread
 
 
@@ -209,7 +224,7 @@ def test_what_waits_for_a_task_is_not_taken_along(threads: Threads, tmp_path: Pa
     threads.until_done(task_id)
     threads.until_done(threads.wake())
     assert not mark.exists()
-    assert not threads.redis.exists("rq:job:theirs")
+    assert threads.redis.hget("rq:job:theirs", "status") == b"deferred", "nobody released it"
 
 
 def test_what_a_dead_worker_left_calls_nobody_back(threads: Threads, tmp_path: Path) -> None:
@@ -223,10 +238,10 @@ def test_what_a_dead_worker_left_calls_nobody_back(threads: Threads, tmp_path: P
     threads.redis.delete(threads.queue().key)
     threads.redis.zadd(f"rq:wip:{threads.queue().name}", {f"{job_id}:1": 1})
     worker = rq.SimpleWorker(
-        [threads.queue(job_class=threads.threads._job_class)],
+        [threads.queue(job_class=TaskJob)],
         connection=threads.redis,
         serializer=JSONSerializer,
-        job_class=threads.threads._job_class,
+        job_class=TaskJob,
     )
     worker.clean_registries()  # type: ignore[no-untyped-call]  # rq is half typed
     assert not threads.redis.exists(f"rq:job:{job_id}")
@@ -244,16 +259,50 @@ def test_tasks_are_done_and_leave_nothing(threads: Threads) -> None:
     assert not threads.redis.keys("rq:results:*")
 
 
-def test_queues_are_served_in_order(threads: Threads) -> None:
-    threads.seconds_per_task = 0.3
-    first = threads.wake()
-    threads.until(lambda: not threads.queue().job_ids)
-    ids = {}
-    for name in reversed(QUEUES):
-        ids[name] = uuid.uuid4()
-        threads.queue(name).enqueue_call(RUN_FUNCTION, args=(str(ids[name]),))
-    threads.until(lambda: len(threads.done) == 4)
-    assert threads.done == [first, *(ids[name] for name in QUEUES)]
+def test_a_queue_without_a_free_slot_holds_no_other_up(
+    make_settings: Callable[..., Settings], redis_url: str
+) -> None:
+    """What is beyond its slots stays in Redis, for a process that has some free."""
+    with redis.Redis.from_url(redis_url) as client:
+        made = Threads(make_settings(redis_url=redis_url, worker_slots_stripe=3), client)
+        made.endless.add(Queue.STRIPE)
+        both = made.make(Queue.STRIPE, Queue.PIXELS)
+        both.ensure_running()
+        try:
+            waiting = [made.wake(Queue.STRIPE) for _ in range(5)]
+            made.until(lambda: len(made.done) == 3)
+            others = [made.wake(Queue.PIXELS) for _ in range(20)]
+            made.until(lambda: len(made.done) == 3 + 20)
+            assert made.done == waiting[:3] + others
+            assert made.queue(Queue.STRIPE).job_ids == [f"{each}-0" for each in waiting[3:]]
+            made.slots.give_back(Queue.STRIPE)
+            made.until_done(waiting[3])
+        finally:
+            both.stop()
+            assert both.join(timeout_seconds=WAIT_SECONDS)
+
+
+def test_a_second_delivery_is_silent(
+    threads: Threads, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same wake-up is often in Redis twice: the commit's, and the relay's a moment later."""
+    second = threads.make()
+    threads.seconds_per_task = 0.05
+    second.ensure_running()
+    try:
+        with capture_logs() as lines:
+            for _ in range(20):
+                task_id = threads.wake()
+                threads.queue().push_job_id(f"{task_id}-0")
+            threads.until(lambda: not threads.queue().job_ids)
+            threads.until_done(threads.wake())
+    finally:
+        second.stop()
+        assert second.join(timeout_seconds=WAIT_SECONDS)
+    assert len(set(threads.done)) == 21
+    assert [line for line in lines if line["log_level"] != "info"] == []
+    assert [record for record in caplog.records if record.levelname in {"WARNING", "ERROR"}] == []
+    assert "Traceback" not in "".join(capfd.readouterr())
 
 
 def test_a_task_may_take_longer_than_rq_allows(threads: Threads) -> None:

@@ -16,6 +16,7 @@ from core.tasks import outbox
 from core.tasks.errors import LeaseLostError
 from core.tasks.jobs import DONE, Again, Backoff, Fence, Job, Outcome
 from core.tasks.outbox import Task
+from core.tasks.queues import Queue
 from tests.harness.database import TestDatabase
 from tests.integration.tasks.conftest import open_context
 from worker import runner
@@ -51,7 +52,8 @@ class Outbox:
         return self.database.rows("select * from app.dead_letters order by died_at")
 
     async def run(self, task_id: uuid.UUID, run: Run, **terms: Any) -> str:
-        job = Job(**{"run": run, "fence": Fence.STATE, "when_dead": "Nothing.", **terms})
+        told = {"fence": Fence.STATE, "queue": Queue.DEFAULT, "when_dead": "Nothing."}
+        job = Job(**{"run": run, **told, **terms})
         return await runner.execute(self.ctx, task_id, jobs={JOB: job})
 
 

@@ -4,12 +4,16 @@ from core.toys import service
 
 from core.noun import Noun
 from core.tasks.jobs import Fence, Job
+from core.tasks.queues import Queue
 
 NOUN = Noun(
     name="toys",
     jobs={
         "toy.polish": Job(
-            run=service.polish, fence=Fence.STATE, when_dead="The toy stays as it was."
+            run=service.polish,
+            queue=Queue.DEFAULT,
+            fence=Fence.STATE,
+            when_dead="The toy stays as it was.",
         )
     },
     events=frozenset({"toy.polished"}),
