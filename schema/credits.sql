@@ -99,7 +99,8 @@ create table app.ledger_transfers (
   constraint ledger_transfers_idempotency_key unique (idempotency_key),
   constraint ledger_transfers_amount_positive check (amount > 0),
   constraint ledger_transfers_kind
-    check (kind in ('grant', 'reserve', 'confirm', 'refund', 'expire', 'reverse', 'adjust')),
+    check (kind in (
+      'grant', 'reserve', 'confirm', 'refund', 'expire', 'reverse', 'restore', 'adjust')),
   constraint ledger_transfers_accounts check (
     (kind = 'grant' and debit in ('sales', 'signup', 'promo', 'gift', 'referral', 'adjustments')
       and credit in ('available', 'debt'))
@@ -108,20 +109,29 @@ create table app.ledger_transfers (
     or (kind = 'refund' and debit = 'reserved' and credit in ('available', 'debt'))
     or (kind = 'expire' and debit = 'available' and credit = 'expired')
     or (kind = 'reverse' and debit in ('available', 'debt') and credit = 'sales')
+    or (kind = 'restore' and debit = 'sales' and credit in ('available', 'debt'))
+    or (kind = 'restore' and debit = 'debt' and credit = 'available')
     or (kind = 'adjust' and debit in ('available', 'debt') and credit = 'adjustments')
   ),
-  -- What is available lies in a lot; debt and what is spent do not. Only a reservation's lines
-  -- have a reservation and its subject.
-  constraint ledger_transfers_lot check (
-    (lot_id is null) = (kind = 'confirm' or (kind <> 'grant' and 'debt' in (debit, credit)))),
+  -- What is available lies in a lot, and a lot may pay debt; what is spent, a debt that arises and a
+  -- debt that is forgiven have none. Only a reservation's lines have a reservation and its subject.
+  constraint ledger_transfers_lot check (case
+    when kind = 'restore' and debit = 'sales' and credit = 'debt' then true
+    else (lot_id is null) = (kind = 'confirm' or (kind in ('reverse', 'adjust') and debit = 'debt'))
+    end),
   constraint ledger_transfers_reservation check (
-    (reservation_id is null) = (kind in ('grant', 'expire', 'reverse', 'adjust'))
+    (reservation_id is null) = (kind in ('grant', 'expire', 'reverse', 'restore', 'adjust'))
     and (reservation_id is null) = (subject_id is null))
 );
 create index ledger_transfers_user on app.ledger_transfers (user_id, id desc);
 create index ledger_transfers_lot_id on app.ledger_transfers (lot_id);
 create index ledger_transfers_reservation_id on app.ledger_transfers (reservation_id);
 create index ledger_transfers_subject_id on app.ledger_transfers (subject_id);
+-- What a payment's return took, and what paid a debt: both are looked up when it is restored.
+create index ledger_transfers_reversals on app.ledger_transfers (reference)
+  where kind in ('reverse', 'restore');
+create index ledger_transfers_debt on app.ledger_transfers (user_id)
+  where debit = 'debt' or credit = 'debt';
 
 -- When credits are low, as data: changed by a migration or an admin's SQL, never by a caller.
 create table app.balance_terms (
@@ -471,7 +481,9 @@ comment on function app.confirm is
 $$Spends a pending reservation. Returns false when it already was confirmed (replay).
 Locks: account, reservation. Errors: JS404, JS409 {reason: refunded}.$$;
 
-create function app.refund(p_user_id uuid, p_purpose text, p_subject_id uuid)
+create function app.refund(
+  p_user_id uuid, p_purpose text, p_subject_id uuid, p_charged bigint default 0
+)
   returns boolean
   language plpgsql
   security definer
@@ -481,7 +493,7 @@ declare
   v_account app.credit_accounts := app.lock_account(p_user_id);
   v_reservation app.reservations;
   v_to_debt bigint;
-  v_key text := 'refund:' || p_purpose || ':' || p_subject_id;
+  v_key text := p_purpose || ':' || p_subject_id;
 begin
   select *
   into v_reservation
@@ -493,27 +505,34 @@ begin
   if not found then
     raise exception 'no reservation' using errcode = 'JS404', detail = '{"kind": "reservation"}';
   end if;
-  if v_reservation.state = 'refunded' then
+  if v_reservation.confirmed_amount = p_charged then
     return false;
   end if;
-  if v_reservation.state = 'confirmed' then
-    raise exception 'reservation was confirmed'
-      using errcode = 'JS409', detail = '{"reason": "reservation_confirmed"}';
+  if v_reservation.state <> 'pending' then
+    raise exception 'reservation has ended otherwise' using errcode = 'JS409', detail =
+      jsonb_build_object('reason', 'reservation_' || v_reservation.state)::text;
+  end if;
+  if p_charged not between 0 and v_reservation.amount - 1 then
+    raise exception 'a share is less than the whole' using errcode = 'JS500', detail =
+      jsonb_build_object('subject_id', p_subject_id)::text;
   end if;
   -- What is left of an expired lot expires first: only what is refunded is extended.
   perform app.expire_due_lots(p_user_id);
   update app.reservations
-  set state = 'refunded', resolved_at = app.now(), confirmed_amount = 0
+  set state = case p_charged when 0 then 'refunded' else 'confirmed' end,
+    resolved_at = app.now(),
+    confirmed_amount = p_charged
   where id = v_reservation.id;
-  v_to_debt := least(v_account.debt, v_reservation.amount);
-  if v_to_debt > 0 then
+  if p_charged > 0 then
     insert into app.ledger_transfers (
       idempotency_key, kind, debit, credit, amount, user_id, reservation_id, subject_id
     )
-    values (v_key || ':debt', 'refund', 'reserved', 'debt', v_to_debt,
+    values ('confirm:' || v_key, 'confirm', 'reserved', 'usage', p_charged,
       p_user_id, v_reservation.id, p_subject_id);
   end if;
-  -- The debt is paid from the lots that would expire first, so the user keeps the longest-lived.
+  v_to_debt := least(v_account.debt, v_reservation.amount - p_charged);
+  -- What is charged and what pays debt comes from the lots that would expire first, so the user
+  -- keeps the longest-lived.
   with ordered as (
     select link.lot_id,
       link.amount,
@@ -522,34 +541,47 @@ begin
     from app.reservation_lots as link
     join app.credit_lots as lot on lot.id = link.lot_id
     where link.reservation_id = v_reservation.id
-  ), parts as (
-    select lot_id, least(amount, through - v_to_debt) as amount
+  ), uncharged as (
+    select lot_id, least(amount, through - p_charged) as amount, through - p_charged as through
     from ordered
-    where through > v_to_debt
+    where through > p_charged
+  ), parts as (
+    select lot_id, least(amount, greatest(through - v_to_debt, 0)) as to_lot, amount
+    from uncharged
   ), returned as (
     update app.credit_lots as lot
-    set remaining = lot.remaining + parts.amount,
+    set remaining = lot.remaining + parts.to_lot,
       expires_at = case
         when lot.expires_at <= app.now() then app.now() + interval '7 days' else lot.expires_at end
     from parts
     where lot.id = parts.lot_id
-    returning lot.id, parts.amount, lot.expires_at
+      and parts.to_lot > 0
+    returning lot.id, lot.expires_at
   )
   insert into app.ledger_transfers (
     idempotency_key, kind, debit, credit, amount,
     user_id, lot_id, reservation_id, subject_id, lot_expires_at
   )
-  select v_key || ':' || id, 'refund', 'reserved', 'available', amount,
-    p_user_id, id, v_reservation.id, p_subject_id, expires_at
-  from returned;
+  select 'refund:' || v_key || case line.credit when 'debt' then ':debt:' else ':' end
+      || parts.lot_id,
+    'refund', 'reserved', line.credit, line.amount,
+    p_user_id, parts.lot_id, v_reservation.id, p_subject_id,
+    case line.credit when 'available' then returned.expires_at end
+  from parts
+  left join returned on returned.id = parts.lot_id
+  cross join lateral (
+    values ('debt', parts.amount - parts.to_lot), ('available', parts.to_lot)
+  ) as line (credit, amount)
+  where line.amount > 0;
   perform app.move_balance(
-    p_user_id, v_reservation.amount - v_to_debt, -v_reservation.amount, -v_to_debt);
+    p_user_id, v_reservation.amount - p_charged - v_to_debt, -v_reservation.amount, -v_to_debt);
   return true;
 end $$;
 comment on function app.refund is
-$$Refunds a pending reservation: debt first, the rest to its lots; a lot that has expired
-meanwhile is extended by seven days. Returns false when it already was refunded (replay).
-Locks: account, reservation, lots. Errors: JS404, JS409 {reason: confirmed}.$$;
+$$Refunds a pending reservation, but for the share that is charged, which is confirmed: debt first,
+the rest to its lots; a lot that has expired meanwhile is extended by seven days. Returns false when
+it already ended so (replay). Locks: account, reservation, lots.
+Errors: JS404, JS409 {reason: it ended otherwise}, JS500 (the share is the whole or more).$$;
 
 create function app.grant_credits(
   p_user_id uuid, p_amount bigint, p_source text, p_key text,
@@ -675,6 +707,158 @@ $$;
 comment on function app.reverse_credits is
 $$Undoes p_amount of a purchase whose money went back; what was spent becomes debt.
 Locks, errors, replay: as claw_back. Returns the account's debt afterwards.$$;
+
+create function app.post_restore(
+  p_user_id uuid, p_key text, p_reference text, p_debit text, p_credit text, p_lot_id uuid,
+  p_amount bigint
+)
+  returns void
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_expires_at timestamptz;
+begin
+  if p_amount = 0 then
+    return;
+  end if;
+  if p_credit = 'available' then
+    update app.credit_lots
+    set remaining = remaining + p_amount,
+      expires_at = case
+        when expires_at <= app.now() then app.now() + interval '7 days' else expires_at end
+    where id = p_lot_id
+    returning expires_at into v_expires_at;
+  end if;
+  insert into app.ledger_transfers (
+    idempotency_key, kind, debit, credit, amount, user_id, lot_id, lot_expires_at, reference
+  )
+  values (
+    'restore:' || p_key || ':' || coalesce(p_lot_id::text, 'debt'), 'restore', p_debit, p_credit,
+    p_amount, p_user_id, p_lot_id, v_expires_at, p_reference);
+end $$;
+comment on function app.post_restore is
+$$One line of a restore, and what it puts into its lot; nothing for an amount of 0. A lot that has
+expired meanwhile is extended by seven days. Locks: the lot, under the account's.$$;
+
+create function app.return_payers_of_debt(
+  p_user_id uuid, p_amount bigint, p_key text, p_reference text
+)
+  returns void
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_left bigint := p_amount;
+  v_lot record;
+begin
+  for v_lot in
+    select lot_id,
+      sum(case credit when 'debt' then amount else -amount end)::bigint as paid
+    from app.ledger_transfers
+    where user_id = p_user_id
+      and 'debt' in (debit, credit)
+      and lot_id is not null
+    group by lot_id
+    having sum(case credit when 'debt' then amount else -amount end) > 0
+    order by max(id) filter (where credit = 'debt') desc
+  loop
+    exit when v_left = 0;
+    perform app.post_restore(
+      p_user_id, p_key || ':paid', p_reference, 'debt', 'available', v_lot.lot_id,
+      least(v_left, v_lot.paid));
+    v_left := v_left - least(v_left, v_lot.paid);
+  end loop;
+  if v_left > 0 then
+    raise exception 'a debt was paid by nothing'
+      using errcode = 'JS500', detail = jsonb_build_object('idempotency_key', p_key)::text;
+  end if;
+end $$;
+comment on function app.return_payers_of_debt is
+$$Gives credits that paid a debt back to their lots, the last payer first, because that debt is not
+owed after all. Locks: lots, under the account's. Errors: JS500.$$;
+
+create function app.restore_credits(
+  p_user_id uuid, p_amount bigint, p_key text, p_reference text
+)
+  returns bigint
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_account app.credit_accounts := app.lock_account(p_user_id);
+  v_debt bigint := v_account.debt;
+  v_left bigint := p_amount;
+  v_to_lots bigint := 0;
+  v_posted bigint;
+  v_place record;
+  v_part bigint;
+  v_of_debt bigint;
+begin
+  perform app.require_positive(p_amount);
+  select sum(amount)
+  into v_posted
+  from app.ledger_transfers
+  where reference = p_reference
+    and kind = 'restore'
+    and debit = 'sales'
+    and starts_with(idempotency_key, 'restore:' || p_key || ':');
+  if v_posted is not null then
+    if v_posted <> p_amount then
+      raise exception 'restore replayed with another amount'
+        using errcode = 'JS500', detail = jsonb_build_object('idempotency_key', p_key)::text;
+    end if;
+    return v_debt;
+  end if;
+  perform app.expire_due_lots(p_user_id);
+  for v_place in
+    select posted.lot_id,
+      sum(case posted.kind when 'reverse' then posted.amount else -posted.amount end)::bigint
+        as taken
+    from app.ledger_transfers as posted
+    left join app.credit_lots as lot on lot.id = posted.lot_id
+    where posted.reference = p_reference
+      and posted.user_id = p_user_id
+      and posted.kind in ('reverse', 'restore')
+      and 'sales' in (posted.debit, posted.credit)
+    group by posted.lot_id, lot.id
+    order by posted.lot_id is null desc, (lot.reference = p_reference) is true,
+      lot.expires_at desc nulls first, lot.is_paid desc, lot.created_at desc, lot.id desc
+  loop
+    v_part := least(v_left, v_place.taken);
+    v_of_debt := least(v_part, v_debt);
+    v_left := v_left - v_part;
+    v_debt := v_debt - v_of_debt;
+    v_to_lots := v_to_lots + v_part - v_of_debt;
+    if v_place.lot_id is not null then
+      perform app.post_restore(
+        p_user_id, p_key || ':pays', p_reference, 'sales', 'debt', v_place.lot_id, v_of_debt);
+      perform app.post_restore(
+        p_user_id, p_key, p_reference, 'sales', 'available', v_place.lot_id, v_part - v_of_debt);
+    else
+      -- What is not owed any more was paid meanwhile.
+      perform app.return_payers_of_debt(p_user_id, v_part - v_of_debt, p_key, p_reference);
+      perform app.post_restore(p_user_id, p_key, p_reference, 'sales', 'debt', null, v_part);
+    end if;
+  end loop;
+  if v_left > 0 then
+    raise exception 'more is restored than was taken'
+      using errcode = 'JS500', detail = jsonb_build_object('idempotency_key', p_key)::text;
+  end if;
+  perform app.move_balance(p_user_id, v_to_lots, 0, v_debt - v_account.debt);
+  return v_debt;
+end $$;
+comment on function app.restore_credits is
+$$Gives back p_amount of what reverse_credits took for p_reference, to where each part came from: the
+debt that it made is not owed, and what paid that debt meanwhile goes back to its lots; then each
+lot's own part, the lots of the payment itself last, as a smaller reversal would have left them.
+No lot is made, so nothing changes its source: free credits stay free and keep their expiry; a lot
+that has expired meanwhile lives on seven days. A debt that is left is paid first.
+Returns the account's debt afterwards. Locks: account, lots. Errors: JS404, JS422 {field}, JS500.
+Replay: the same key and amount do nothing; another amount JS500.$$;
 
 create function app.expire_credits(p_accounts_max integer)
   returns bigint
@@ -858,7 +1042,9 @@ as $$
       min(idempotency_key) filter (where kind = 'grant') as grant_key,
       min(reference) filter (where kind = 'grant') as reference,
       min(created_at) filter (where kind = 'grant') as created_at,
-      max(id) filter (where kind in ('grant', 'refund')) as expiry_id
+      max(id) filter (
+        where kind = 'grant' or (kind in ('refund', 'restore') and credit = 'available')
+      ) as expiry_id
     from app.ledger_transfers
     where lot_id is not null
     group by lot_id, user_id
@@ -989,8 +1175,8 @@ as $$
       when transfer.kind = 'grant' then transfer.idempotency_key
         = 'grant:' || lot.idempotency_key || ':' || transfer.credit
       when transfer.kind in ('reserve', 'refund') then transfer.idempotency_key
-        = transfer.kind || ':' || reservation.purpose || ':' || reservation.subject_id || ':'
-          || coalesce(transfer.lot_id::text, 'debt')
+        = transfer.kind || ':' || reservation.purpose || ':' || reservation.subject_id
+          || case transfer.credit when 'debt' then ':debt:' else ':' end || transfer.lot_id
       when transfer.kind = 'confirm' then transfer.idempotency_key
         = 'confirm:' || reservation.purpose || ':' || reservation.subject_id
       when transfer.kind = 'expire' then transfer.idempotency_key
@@ -1125,12 +1311,127 @@ as $$
     select
     from app.credit_lots
     where user_id = person.user_id
+      and source = 'signup'
       and idempotency_key = 'signup:' || person.user_id
   )
+
+  union all
+  select 'signup_reason', 'credit_lots', lot.id::text, jsonb_build_object(
+    'user_id', lot.user_id, 'granted', lot.granted, 'idempotency_key', lot.idempotency_key)
+  from app.credit_lots as lot
+  where lot.source = 'signup'
+    and not exists (
+      select
+      from app.signup_grants as person
+      where person.user_id = lot.user_id
+        and lot.idempotency_key = 'signup:' || person.user_id
+    )
 $$;
 comment on function app.prove_signups is
-$$Free credits were given once a person, and nowhere but in the ledger.
+$$Free credits were given once a person, and nowhere but in the ledger; nobody has any without it.
 Owned by the migrating role, which bypasses row level security; row_security = off makes a role
 that would be filtered raise instead of seeing nothing.$$;
 
-grant execute on function app.prove_signups() to jewelshot_worker;
+create function app.prove_adjustments()
+  returns table (check_name text, table_name text, row_id text, detail jsonb)
+  language sql
+  stable
+  security definer
+  set search_path = pg_catalog, pg_temp
+  set row_security = off
+as $$
+  with posted as (
+    select user_id, created_at, table_name, idempotency_key, sum(amount) as amount,
+      min(row_id) as row_id,
+      case when starts_with(idempotency_key, 'admin:' || user_id || ':')
+        then substr(idempotency_key, length('admin:' || user_id || ':') + 1) end as key
+    from (
+      select user_id, created_at, granted as amount, idempotency_key, id::text as row_id,
+        'credit_lots' as table_name
+      from app.credit_lots
+      where source = 'adjustment'
+      union all
+      select user_id, created_at, -amount,
+        substr(idempotency_key, 8, greatest(0, length(idempotency_key) - 8
+          - length(coalesce(lot_id::text, 'debt')))),
+        id::text, 'ledger_transfers'
+      from app.ledger_transfers
+      where kind = 'adjust'
+    ) as part
+    group by user_id, created_at, table_name, idempotency_key
+  ), acts as (
+    select line.id, line.target, line.created_at, told.detail
+    from app.audit_log as line
+    left join app.audit_details as told on told.audit_id = line.id
+    where line.action = 'credits.adjust'
+  ), pairs as (
+    select acts.id as audit_id, posted.row_id
+    from posted
+    join acts on acts.target = posted.user_id::text
+    -- Details may be erased with the person: then the moment is what the two have in common.
+    where case when acts.detail is null then acts.created_at = posted.created_at
+      else acts.detail ->> 'idempotency_key' = posted.key
+        and (acts.detail ->> 'amount')::bigint = posted.amount end
+  )
+  select 'adjustment_reason', table_name, row_id, jsonb_build_object(
+    'user_id', user_id, 'amount', amount, 'idempotency_key', idempotency_key)
+  from posted
+  where not exists (select from pairs where pairs.row_id = posted.row_id)
+
+  union all
+  select 'adjustment_posted', 'audit_log', id::text, jsonb_build_object(
+    'target', target, 'detail', detail)
+  from acts
+  where not exists (select from pairs where pairs.audit_id = acts.id)
+
+  union all
+  select 'unknown_reason', 'credit_lots', id::text, jsonb_build_object(
+    'user_id', user_id, 'source', source, 'granted', granted, 'idempotency_key', idempotency_key)
+  from app.credit_lots
+  where source not in ('purchase', 'signup', 'promo', 'gift', 'adjustment')
+$$;
+comment on function app.prove_adjustments is
+$$Every correction, up or down, has its line in the audit log with the same terms, and each such line
+its correction. No door gives credits of a source that is named here nowhere: who adds one adds its
+proof. Owned by the migrating role, which bypasses row level security; row_security = off makes a
+role that would be filtered raise instead of seeing nothing.$$;
+
+create function app.prove_restores()
+  returns table (check_name text, table_name text, row_id text, detail jsonb)
+  language sql
+  stable
+  security definer
+  set search_path = pg_catalog, pg_temp
+  set row_security = off
+as $$
+  select 'restored_as_taken', 'ledger_transfers', 'of user ' || user_id, jsonb_build_object(
+    'reference', reference, 'lot_id', lot_id,
+    'reversed', coalesce(sum(amount) filter (where kind = 'reverse'), 0),
+    'restored', coalesce(sum(amount) filter (where kind = 'restore'), 0))
+  from app.ledger_transfers
+  where kind in ('reverse', 'restore')
+    and 'sales' in (debit, credit)
+  group by user_id, reference, lot_id
+  having coalesce(sum(amount) filter (where kind = 'restore'), 0)
+    > coalesce(sum(amount) filter (where kind = 'reverse'), 0)
+
+  union all
+  select 'debt_paid_by_lot', 'ledger_transfers', 'of user ' || user_id, jsonb_build_object(
+    'lot_id', lot_id)
+  from app.ledger_transfers
+  where 'debt' in (debit, credit)
+    and lot_id is not null
+  group by user_id, lot_id
+  having sum(case credit when 'debt' then amount else -amount end) < 0
+$$;
+comment on function app.prove_restores is
+$$What was restored after a reversal went to the lots that it had been taken from, and no more than was
+taken; a lot gets no more back of a debt than it paid. So no restore gives credits another source.
+Owned by the migrating role, which bypasses row level security; row_security = off makes a role
+that would be filtered raise instead of seeing nothing.$$;
+
+grant execute on function
+  app.prove_signups(),
+  app.prove_adjustments(),
+  app.prove_restores()
+  to jewelshot_worker;

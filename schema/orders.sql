@@ -428,9 +428,8 @@ begin
       v_before.user_id, v_target - v_before.credits_reversed, 'reverse', 'sales', v_key,
       'order:' || p_order_id, 'system', null);
   elsif v_target < v_before.credits_reversed then
-    perform app.grant_credits(
-      v_before.user_id, v_before.credits_reversed - v_target, 'purchase', 'restore:' || v_key,
-      null, 'order:' || p_order_id);
+    perform app.restore_credits(
+      v_before.user_id, v_before.credits_reversed - v_target, v_key, 'order:' || p_order_id);
   end if;
   update app.orders
   set amount_returned = v_returned,

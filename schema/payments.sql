@@ -151,8 +151,8 @@ as $$
       sum(case when kind = 'reverse' then amount else -amount end) as amount
     from app.ledger_transfers
     where reference like 'order:%'
-      and (kind = 'reverse'
-        or (kind = 'grant' and idempotency_key like 'grant:restore:order:%'))
+      and kind in ('reverse', 'restore')
+      and 'sales' in (debit, credit)
     group by reference
   ), returned as (
     select orders.id,
@@ -178,11 +178,12 @@ as $$
     or granted.granted is distinct from orders.credits
     or granted.user_id is distinct from orders.user_id
   union all
-  select 'order_reversed', 'orders', orders.id::text, jsonb_build_object(
-    'credits_reversed', orders.credits_reversed, 'posted', coalesce(reversed.amount, 0))
+  select 'order_reversed', 'orders', coalesce(orders.id::text, reversed.reference),
+    jsonb_build_object(
+      'credits_reversed', orders.credits_reversed, 'posted', coalesce(reversed.amount, 0))
   from app.orders
-  left join reversed on reversed.reference = 'order:' || orders.id
-  where orders.credits_reversed <> coalesce(reversed.amount, 0)
+  full join reversed on reversed.reference = 'order:' || orders.id
+  where orders.credits_reversed is distinct from coalesce(reversed.amount, 0)
   union all
   select 'order_returned', 'orders', orders.id::text, jsonb_build_object(
     'amount_returned', orders.amount_returned, 'returns_and_disputes', returned.amount,
@@ -209,3 +210,33 @@ Owned by the migrating role, which bypasses row level security; row_security = o
 that would be filtered raise instead of seeing nothing.$$;
 
 grant execute on function app.prove_orders() to jewelshot_worker;
+
+create function app.prove_purchases()
+  returns table (check_name text, table_name text, row_id text, detail jsonb)
+  language sql
+  stable
+  security definer
+  set search_path = pg_catalog, pg_temp
+  set row_security = off
+as $$
+  select 'purchase_reason', 'credit_lots', lot.id::text, jsonb_build_object(
+    'user_id', lot.user_id, 'granted', lot.granted, 'idempotency_key', lot.idempotency_key,
+    'reference', lot.reference)
+  from app.credit_lots as lot
+  where lot.source = 'purchase'
+    and not exists (
+      select
+      from app.orders
+      where lot.idempotency_key = 'order:' || orders.id
+        and lot.reference = 'order:' || orders.id
+        and lot.user_id = orders.user_id
+        and lot.granted = orders.credits
+        and orders.paid_at is not null
+    )
+$$;
+comment on function app.prove_purchases is
+$$Bought credits were bought: each such lot is the one of a paid order of its owner.
+Owned by the migrating role, which bypasses row level security; row_security = off makes a role
+that would be filtered raise instead of seeing nothing.$$;
+
+grant execute on function app.prove_purchases() to jewelshot_worker;

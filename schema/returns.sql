@@ -223,12 +223,13 @@ begin
     raise exception 'too late' using errcode = 'JS409', detail = jsonb_build_object(
       'reason', 'time_over', 'refund_days', v_days)::text;
   end if;
-  select coalesce(sum(remaining), 0)
+  -- Only the lot that the order itself paid, and no more than its money has not gone back for.
+  select least(coalesce(sum(remaining), 0), v_order.credits - v_order.credits_reversed)
   into v_unused
   from app.credit_lots
   where user_id = v_user_id
     and source = 'purchase'
-    and reference = 'order:' || p_order_id;
+    and idempotency_key = 'order:' || p_order_id;
   if v_unused = 0 then
     raise exception 'nothing unused' using errcode = 'JS409',
       detail = '{"reason": "all_spent"}';

@@ -51,7 +51,7 @@ def sign(claims: dict[str, Any], jwt_secret: str) -> str:
 
 
 def insert_user(conn: psycopg.Connection[Any], claims: dict[str, Any]) -> None:
-    """The user of these claims, verified, with `CREDITS` free credits."""
+    """The user of these claims, verified, with `CREDITS` that an admin gave."""
     user_id = uuid.UUID(claims["sub"])
     conn.execute(
         "insert into auth.users (id, email, email_confirmed_at) values (%s, %s, now())",
@@ -59,6 +59,12 @@ def insert_user(conn: psycopg.Connection[Any], claims: dict[str, Any]) -> None:
     )
     conn.execute("insert into app.users (id) values (%s)", (user_id,))
     conn.execute("insert into app.credit_accounts (user_id) values (%s)", (user_id,))
+    reason = "measurement"
     conn.execute(
-        "select app.grant_credits(%s, %s, 'gift', %s)", (user_id, CREDITS, f"people:{user_id}")
+        "select app.grant_credits(%s, %s, 'adjustment', %s, null, null, 'system', %s)",
+        (user_id, CREDITS, f"admin:{user_id}:people", reason),
+    )
+    terms = {"amount": CREDITS, "reason": reason, "idempotency_key": "people"}
+    conn.execute(
+        "select app.write_audit('credits.adjust', %s, %s)", (str(user_id), json.dumps(terms))
     )

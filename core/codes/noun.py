@@ -5,4 +5,8 @@ from typing import Any
 from core.noun import Noun
 from core.tasks.jobs import Job
 
-NOUN: Noun[Job[Any]] = Noun(name="codes", events=frozenset({"code.redeemed"}))
+NOUN: Noun[Job[Any]] = Noun(
+    name="codes",
+    proofs=("select * from app.prove_codes()",),
+    events=frozenset({"code.redeemed"}),
+)

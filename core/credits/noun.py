@@ -35,7 +35,12 @@ async def expire(tools: CreditTools, _: Task) -> Outcome:
 
 NOUN = Noun(
     name="credits",
-    proofs=("select * from app.prove_ledger()", "select * from app.prove_signups()"),
+    proofs=(
+        "select * from app.prove_ledger()",
+        "select * from app.prove_restores()",
+        "select * from app.prove_signups()",
+        "select * from app.prove_adjustments()",
+    ),
     events=frozenset(
         {
             "credits.ran_low",

@@ -14,6 +14,7 @@ class EntryKind(StrEnum):
     REFUND = "refund"
     EXPIRE = "expire"
     REVERSE = "reverse"
+    RESTORE = "restore"
     ADJUST = "adjust"
 
 

@@ -23,11 +23,21 @@ def _variant(entry: EntryFacts) -> str:
             return "debt" if entry.credit == "debt" else until
         case EntryKind.RESERVE:
             return f"{until}_for" if entry.operation else until
-        case EntryKind.REFUND if entry.credit == "debt":
-            return "debt"
         case EntryKind.REFUND:
-            return "extended" if entry.extended_from else until
+            extended = "extended" if entry.extended_from else until
+            return "debt" if entry.credit == "debt" else extended
+        case EntryKind.RESTORE:
+            return _variant_of_restore(entry) or until
         case EntryKind.REVERSE | EntryKind.ADJUST:
             return "debt" if entry.debit == "debt" else "plain"
         case EntryKind.CONFIRM | EntryKind.EXPIRE:
             return "plain"
+
+
+def _variant_of_restore(entry: EntryFacts) -> str | None:
+    """None where credits simply come back to their lot."""
+    if entry.debit == "debt":
+        return "paid"
+    if entry.credit != "debt":
+        return None
+    return "pays" if entry.source else "debt"

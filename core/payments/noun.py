@@ -24,7 +24,7 @@ def _check(row: Mapping[str, Any], settings: Settings) -> list[Check]:
 
 NOUN = Noun(
     name="payments",
-    proofs=("select * from app.prove_orders()",),
+    proofs=("select * from app.prove_orders()", "select * from app.prove_purchases()"),
     health=Health(query="select app.payments_health() as health", check=_check),
     events=frozenset(
         {

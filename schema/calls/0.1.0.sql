@@ -26,6 +26,9 @@ from app.operations
 where is_active
 order by cost_credits, slug;
 
+-- from core.codes.noun
+select * from app.prove_codes();
+
 -- from core.codes.queries
 select app.create_codes($1, $2, $3, $4, $5, $6, $7, $8, $9);
 
@@ -90,7 +93,13 @@ limit $4;
 select * from app.credits_figures();
 
 -- from core.credits.noun
+select * from app.prove_adjustments();
+
+-- from core.credits.noun
 select * from app.prove_ledger();
+
+-- from core.credits.noun
+select * from app.prove_restores();
 
 -- from core.credits.noun
 select * from app.prove_signups();
@@ -384,6 +393,9 @@ select * from app.payments_figures();
 
 -- from core.payments.noun
 select * from app.prove_orders();
+
+-- from core.payments.noun
+select * from app.prove_purchases();
 
 -- from core.payments.noun
 select app.payments_health() as health;

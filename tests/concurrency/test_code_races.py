@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from core.codes.types import digest_of, new_code_text
 from tests.harness.database import TestDatabase
 from tests.harness.ledger import Conn, Ledger, admin_claims, race, scoped, states, user_claims
 
@@ -20,17 +19,6 @@ Work = Callable[[Conn], Any]
 @pytest.fixture
 def ledger(database: TestDatabase) -> Ledger:
     return Ledger(database)
-
-
-def make_code(ledger: Ledger, *, uses_max: int, credits: int = 7) -> tuple[uuid.UUID, bytes]:  # noqa: A002  the domain's word
-    code_id, digest = uuid.uuid4(), digest_of(new_code_text())
-    assert digest is not None
-    ledger.database.rows(
-        "insert into app.codes (id, issue_id, code_sha256, prefix, kind, credits, uses_max,"
-        " created_by) values (%s, %s, %s, 'JSG-0000', 'promo', %s, %s, 'a test')",
-        (code_id, code_id, digest, credits, uses_max),
-    )
-    return code_id, digest
 
 
 def redeeming(user_id: uuid.UUID, digest: bytes) -> Work:
@@ -63,7 +51,7 @@ def uses(ledger: Ledger, code_id: uuid.UUID) -> int:
 
 
 def test_twenty_people_on_five_uses(ledger: Ledger, database: TestDatabase) -> None:
-    code_id, digest = make_code(ledger, uses_max=5)
+    code_id, digest = ledger.code(credits_=7, uses_max=5)
     people = [ledger.user() for _ in range(20)]
     results = race(database.api_url, [redeeming(person, digest) for person in people])
     assert Counter(states(results)) == {"ok": 5, "JS442": 15}
@@ -74,7 +62,7 @@ def test_twenty_people_on_five_uses(ledger: Ledger, database: TestDatabase) -> N
 
 
 def test_one_person_twenty_times(ledger: Ledger, database: TestDatabase) -> None:
-    code_id, digest = make_code(ledger, uses_max=20)
+    code_id, digest = ledger.code(credits_=7, uses_max=20)
     person = ledger.user()
     results = race(database.api_url, [redeeming(person, digest)] * 20)
     assert len({str(result) for result in results}) == 1
@@ -87,7 +75,8 @@ def test_redeemed_while_it_is_withdrawn_and_money_moves(
     ledger: Ledger, database: TestDatabase
 ) -> None:
     """Two codes crosswise, spending and an admin at once: no deadlock, and nothing in between."""
-    (first, one), (second, two) = make_code(ledger, uses_max=4), make_code(ledger, uses_max=20)
+    first, one = ledger.code(credits_=7, uses_max=4)
+    second, two = ledger.code(credits_=7, uses_max=20)
     people = [ledger.user(3) for _ in range(6)]
     works: list[Work] = [disabling(second), disabling(first)]
     for person in people:

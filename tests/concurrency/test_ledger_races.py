@@ -77,7 +77,7 @@ def test_one_start_twenty_times(ledger: Ledger, database: TestDatabase) -> None:
 
 def test_one_grant_twenty_times(ledger: Ledger) -> None:
     user = ledger.user()
-    grant = call("select app.grant_credits(%s, 7, 'purchase', 'k')", user)
+    grant = call("select app.grant_credits(%s, 7, 'purchase', 'test:k')", user)
     lots = race(ledger.url, [grant] * 20)
     assert len(set(lots)) == 1
     assert ledger.balance(user) == (7, 0, 0)
@@ -86,7 +86,7 @@ def test_one_grant_twenty_times(ledger: Ledger) -> None:
 def test_one_grant_key_with_two_amounts(ledger: Ledger) -> None:
     user = ledger.user()
     works = [
-        call("select app.grant_credits(%s, %s, 'purchase', 'k')", user, 7 + number % 2)
+        call("select app.grant_credits(%s, %s, 'purchase', 'test:k')", user, 7 + number % 2)
         for number in range(20)
     ]
     assert Counter(states(race(ledger.url, works))) == {"ok": 10, "JS500": 10}
@@ -144,7 +144,7 @@ def test_everything_at_once(ledger: Ledger) -> None:
             call("select app.reserve(%s, 1, 'late_image', gen_random_uuid())", user)
             for _ in range(3)
         ]
-        works += [call("select app.grant_credits(%s, 5, 'gift', %s)", user, f"g{number}")] * 2
+        works += [call("select app.grant_credits(%s, 5, 'gift', %s)", user, f"test:{number}")] * 2
         works += [call("select app.reverse_credits(%s, 9, %s, 'pi')", user, f"r{number}")] * 2
     works += [call("select app.expire_credits(10)")] * 3
     ledger.clock.advance(days=2)

@@ -21,8 +21,14 @@ _numbers = itertools.count(1)
 # A deadlock or a lost lock fails a test instead of hanging it.
 LOCK_TIMEOUT = "10s"
 
-# What reconciliation runs, as one statement: each row that it returns is wrong.
-PROOFS = " union all ".join(proofs.statements(NOUNS))
+# What reconciliation runs, as one statement: each row that it returns is wrong. Tests give credits
+# for no reason; the keys of those begin with `test:`.
+PROOFS = (
+    f"select * from ({' union all '.join(proofs.statements(NOUNS))}) as found"
+    " where check_name not in"
+    " ('signup_reason', 'purchase_reason', 'code_reason', 'adjustment_reason', 'unknown_reason')"
+    " or not coalesce(starts_with(detail ->> 'idempotency_key', 'test:'), false)"
+)
 
 
 class TestDatabase:

@@ -1,6 +1,7 @@
 """Money for tests: people, grants and moves through the real functions, and moved clocks."""
 
 import contextlib
+import hashlib
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -156,13 +157,13 @@ class Ledger:
         lives: str | None = None,
         reference: str | None = None,
     ) -> uuid.UUID:
-        """`lives`: an interval, as in '3 days'."""
+        """`lives`: an interval, as in '3 days'. No reason is given, which the key says."""
         lot_id: uuid.UUID = self.value(
             "select app.grant_credits(%s, %s, %s, %s, app.now() + %s::interval, %s)",
             user_id,
             amount,
             source,
-            key or f"test:{uuid.uuid4()}",
+            f"test:{key or uuid.uuid4()}",
             lives,
             reference,
         )
@@ -202,6 +203,23 @@ class Ledger:
         assert row is not None
         balance: dict[str, int] = row["balance"]
         return balance
+
+    def code(self, *, credits_: int, uses_max: int, kind: str = "promo") -> tuple[uuid.UUID, bytes]:
+        """One that an admin made: its id, and the hash by which it is redeemed."""
+        code_id, digest = uuid.uuid4(), hashlib.sha256(uuid.uuid4().bytes).digest()
+        listed = [{"id": str(code_id), "sha256": digest.hex(), "prefix": "JSG-0000"}]
+        with scoped(self.database.connection(API_ROLE), "jewelshot_admin", admin_claims()) as conn:
+            conn.execute(
+                "select app.create_codes(%s, %s, %s, %s, null, null, null, null, %s)",
+                (uuid.uuid4(), kind, credits_, uses_max, msgspec.json.encode(listed).decode()),
+            )
+        return code_id, digest
+
+    def redeem(self, user_id: uuid.UUID, digest: bytes) -> None:
+        with scoped(
+            self.database.connection(API_ROLE), "jewelshot_user", user_claims(user_id)
+        ) as conn:
+            conn.execute("select app.redeem_code(%s)", (digest,))
 
     def expire(self, accounts_max: int = 100) -> int:
         return int(self.value("select app.expire_credits(%s)", accounts_max))

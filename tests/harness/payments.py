@@ -112,10 +112,12 @@ class DirectBuyer:
 
     def spend(self, amount: int) -> None:
         """Credits that are gone for good."""
-        subject = uuid.uuid4()
+        subject_id = uuid.uuid4()
         self.payments.database.rows(
-            "select app.claw_back(%s, %s, 'adjust', 'adjustments', %s, null, 'test', 'spent')",
-            (self.id, amount, str(subject)),
+            "select app.reserve(%s, %s, 'late_image', %s)", (self.id, amount, subject_id)
+        )
+        self.payments.database.rows(
+            "select app.confirm(%s, 'late_image', %s)", (self.id, subject_id)
         )
 
 

@@ -41,6 +41,7 @@ TABLES: dict[str, tuple[Iterable[str], set[str]]] = {
             *(f"grant.{variant}" for variant in ("plain", "until", "debt")),
             *(f"reserve.{variant}" for variant in ("plain", "until", "plain_for", "until_for")),
             *(f"refund.{variant}" for variant in ("plain", "until", "debt", "extended")),
+            *(f"restore.{variant}" for variant in ("plain", "until", "debt", "pays", "paid")),
             *("confirm.plain", "expire.plain"),
             *(
                 f"{kind}.{variant}"

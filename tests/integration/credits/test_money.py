@@ -48,7 +48,7 @@ def test_a_grant_key_with_other_terms_is_refused(ledger: Ledger) -> None:
     ledger.grant(user, 7, key="k")
     with refused("JS500") as refusal:
         ledger.grant(user, 8, key="k")
-    assert refusal.detail == {"idempotency_key": "k"}
+    assert refusal.detail == {"idempotency_key": "test:k"}
     with refused("JS500"):
         ledger.grant(user, 7, key="k", source="gift")
     with refused("JS500"):

@@ -87,6 +87,20 @@ def history(database: TestDatabase) -> Ledger:
 
 
 @pytest.fixture
+def honest_history(database: TestDatabase) -> Ledger:
+    """Something in each table, and a reason for each credit."""
+    ledger = Ledger(database)
+    ada = ledger.verified("ada@example.com")
+    with connect(database.api_url) as conn, scoped(conn, "jewelshot_user", user_claims(ada)):
+        conn.execute("select app.open_account('home')")
+    photo = ledger.upload(ada)
+    ledger.adjust(ada, 4, "up")
+    ledger.finish(ledger.start(ada, photo), "succeeded")
+    ledger.finish(ledger.start(ada, photo), "failed")
+    return ledger
+
+
+@pytest.fixture
 def hand(history: Ledger) -> Iterator[Conn]:
     """A superuser in one transaction, with no trigger, foreign key, check or uniqueness left."""
     with connect(history.url) as conn, conn.transaction(force_rollback=True):
@@ -285,7 +299,7 @@ def test_free_credits_that_never_came_are_noticed(history: Ledger, database: Tes
         ("ledger_transfers", "update app.ledger_transfers set amount = amount + 1"),
     ],
 )
-@pytest.mark.usefixtures("history")
+@pytest.mark.usefixtures("honest_history")
 def test_the_command_names_table_and_row(
     database: TestDatabase,
     capsys: pytest.CaptureFixture[str],

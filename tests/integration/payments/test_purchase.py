@@ -9,6 +9,7 @@ from core.errors import ConflictError, NotAllowedError, NotFoundError, QuotaErro
 from core.errors import TemporarilyUnavailableError as Unavailable
 from core.payments import catch_up
 from core.payments.types import DayDifference, OrderState
+from tests.harness.ledger import Ledger
 from tests.harness.payments import DirectBuyer, PaymentsHarness
 
 EVER = datetime(2000, 1, 1, tzinfo=UTC)
@@ -314,10 +315,7 @@ async def test_a_declined_card_leaves_the_session_open(
 
 
 async def test_debt_is_paid_first(payments: PaymentsHarness, ada: DirectBuyer) -> None:
-    payments.database.rows(
-        "select app.claw_back(%s, 20, 'adjust', 'adjustments', 'd', null, 'test', 'debt')",
-        (ada.id,),
-    )
+    Ledger(payments.database).adjust(ada.id, -20, "debt")
     await ada.buy()
     assert ada.balance() == (30, 0, 0)
 

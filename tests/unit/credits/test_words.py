@@ -68,6 +68,32 @@ def line(kind: str, debit: str, credit: str, **more: Any) -> EntryFacts:
             line("reverse", "debt", "sales", source=None),
             "2 credits of a returned payment were spent already and are now your debt.",
         ),
+        (
+            line("restore", "sales", "available"),
+            "2 credits came back to your bought credits, because a payment was kept after all.",
+        ),
+        (
+            line("restore", "sales", "available", lot_expires_at=NOON, source="promo"),
+            (
+                "2 credits came back to your promotional credits, which expire on 20 November"
+                " 2026, because a payment was kept after all."
+            ),
+        ),
+        (
+            line("restore", "sales", "debt", source=None),
+            "2 credits of your debt are not owed, because a payment was kept after all.",
+        ),
+        (
+            line("restore", "sales", "debt", source="gift"),
+            "2 credits of your gift credits, taken back before, paid your debt.",
+        ),
+        (
+            line("restore", "debt", "available", source="gift"),
+            (
+                "2 credits came back to your gift credits: they had paid a debt that is not owed"
+                " after all."
+            ),
+        ),
         (line("adjust", "available", "adjustments"), "2 credits taken back by a correction."),
         (
             line("adjust", "debt", "adjustments", source=None),
