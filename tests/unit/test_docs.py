@@ -237,7 +237,9 @@ def test_functions_and_tables_in_the_text_exist(name: str) -> None:
     missing = [
         each
         for each in named
-        if not re.search(rf"create (?:table|function) {re.escape(each)}\b", migrations)
+        if not re.search(
+            rf"create (?:table|(?:or replace )?function) {re.escape(each)}\b", migrations
+        )
     ]
     assert missing == []
 
