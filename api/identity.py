@@ -24,6 +24,7 @@ from api.resources import resources_of
 from core.db import Scope, admin_scope, user_scope
 from core.errors import DomainError, NotAllowedError
 from core.identity.errors import AccessReason, BadCredentialsError, NoIdentityError
+from core.identity.supabase_auth import SupabaseAuth
 from core.identity.tokens import Claims
 from core.people.service import ensure_account, network_of
 from core.ratelimit import Limit
@@ -106,6 +107,7 @@ class Admin(msgspec.Struct, frozen=True):
 # The names are those of the parameters. Nothing is validated again: we built it ourselves.
 CurrentUser: TypeAlias = NamedDependency[SkipValidation[User]]  # user
 CurrentAdmin: TypeAlias = NamedDependency[SkipValidation[Admin]]  # admin
+Auth: TypeAlias = NamedDependency[SkipValidation[SupabaseAuth]]  # auth
 
 
 def provide_user(request: AnyRequest) -> User:
@@ -113,6 +115,18 @@ def provide_user(request: AnyRequest) -> User:
     context = context_of(request)
     claims = require_claims(context)
     return User(claims, user_scope(claims.payload), context)
+
+
+def auth_for(connection: AnyConnection) -> SupabaseAuth:
+    """The sign-in service, called in the name of the client's address, by which it counts."""
+    return resources_of(connection).auth.called_from(context_of(connection).client_ip)
+
+
+async def remember_network(connection: AnyConnection, claims: Claims) -> None:
+    """After a sign-in by a mailed link: wrong guesses of others do not shut this network out."""
+    if claims.email is not None:
+        limits = resources_of(connection).limits
+        await limits.remember_network(claims.email, context_of(connection).client_ip)
 
 
 def require_claims(context: RequestContext) -> Claims:
@@ -197,7 +211,12 @@ def is_one_of(offered: str, *secrets: SecretStr | None) -> bool:
     return any(matches)
 
 
+def provide_auth(request: AnyRequest) -> SupabaseAuth:
+    return auth_for(request)
+
+
 DEPENDENCIES = {
     "user": Provide(provide_user, sync_to_thread=False),
     "admin": Provide(provide_admin),
+    "auth": Provide(provide_auth, sync_to_thread=False),
 }

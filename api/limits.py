@@ -1,19 +1,77 @@
-"""Rate limits: by person or IP on every route, by mail address or IP on some."""
+"""Rate limits: what is counted, and for whom.
 
-import hashlib
-import ipaddress
-from functools import lru_cache
+A caller is a person who has signed in, and a network (core/networks.py). A token replaces the
+network's count only on routes that need one: who has used a network up gets no further on public
+routes by attaching tokens. All limits that a route names are counted in one round trip to Redis.
 
-from core.errors import RateLimitedError
+Guessing is counted by whom is guessed at *and* the network that guesses, so that a stranger locks
+out himself and not the owner; over all networks together only failures count, far higher, and
+networks from which this person has signed in before pass.
+"""
+
+import contextlib
+import hmac
+from collections.abc import AsyncIterator
+from enum import StrEnum
+
+import msgspec
+
+from core.errors import InvalidInputError, RateLimitedError
+from core.identity.errors import BadCredentialsError
+from core.networks import network_of
 from core.ratelimit import Decision, Limit, RateLimiter, parse_limit
 from core.settings import Settings
 
-# Every open tab refreshes about once an hour; a whole office may share one IP.
-REFRESH_LIMIT = parse_limit("refresh", "150/5 minutes")
+# Every open tab refreshes about once an hour; a whole office may share one network. With sign-in it
+# stays below what Supabase Auth takes from one address: 150 in 5 minutes, 30 at once.
+_REFRESH = Limit("refresh", 120, 300)
+_SESSIONS = Limit("sessions", 30, 60)
 # Each try counts, right or wrong, before the code is read: many at once get no further.
-CODES_LIMIT = parse_limit("codes", "10/hour")
-# Enough for a buyer in an hour, and too few for trying out stolen cards.
-CHECKOUT_LIMIT = parse_limit("checkout", "20/hour")
+_CODES = Limit("codes", 10, 3600)
+# Enough for a buyer in an hour, and too few for trying out stolen cards. People who try these out
+# use many accounts, and an office or a fair shares one network.
+_CHECKOUT = Limit("checkout", 20, 3600)
+_PORTAL = Limit("portal", 20, 3600)
+# Genuine deliveries are never counted.
+_FORGED = Limit("forged-webhooks", 60, 60)
+# More to one address are not sent: each voids the link before, which its owner may be opening.
+_MAILS_TO_ONE = Limit("mails-to-one", 6, 3600)
+
+KNOWN_NETWORK_SECONDS = 60 * 86_400
+
+
+class Per(StrEnum):
+    """Whose count a rule looks at."""
+
+    CALLER = "caller"
+    """The person; the network where nobody has signed in."""
+    NETWORK = "network"
+    BOTH = "both"
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """One limit of a route. Routes of the same name count together unless `by_route`."""
+
+    limit: Limit
+    per: Per
+    by_route: bool = False
+
+
+class Guess(msgspec.Struct, frozen=True):
+    """What may be guessed. `pair` is for one network at one person, `alone` for failures at one
+    person from anywhere."""
+
+    pair: Limit
+    alone: Limit
+
+
+# A network has 30 tries in an hour, so it takes seventeen of them to reach the second figure.
+PASSWORD = Guess(Limit("guess", 30, 3600), Limit("guess-anywhere", 500, 3600))
+# Of 8 digits, valid for an hour: 20 tries are one in five million. The link in the same mail works
+# all the same.
+MAILED_CODE = Guess(Limit("code", 5, 900), Limit("code-anywhere", 20, 3600))
+# Of 6 digits, three of which are right at a time.
+FACTOR_CODE = Guess(Limit("factor", 5, 300), Limit("factor-anywhere", 50, 3600))
 
 
 class RateLimits:
@@ -24,58 +82,119 @@ class RateLimits:
         self._is_enabled = settings.rate_limits_enabled
         self._user = parse_limit("user", settings.rate_limit_user)
         self._ip = parse_limit("ip", settings.rate_limit_ip)
-        self._mail = parse_limit("mail", settings.rate_limit_auth)
-        self._named = {
-            "auth": parse_limit("auth", settings.rate_limit_auth),
-            "refresh": REFRESH_LIMIT,
-            "codes": CODES_LIMIT,
-            "checkout": CHECKOUT_LIMIT,
+        self._mails = parse_limit("mails", settings.rate_limit_mails)
+        # Keyed, so that who reads Redis cannot look up whose addresses these are.
+        self._key = settings.supabase_secret_key.get_secret_value().encode()
+        auth = Rule(parse_limit("auth", settings.rate_limit_auth), Per.BOTH, by_route=True)
+        sessions = Rule(_SESSIONS, Per.NETWORK)
+        self._named: dict[str, tuple[Rule, ...]] = {
+            "auth": (auth,),
+            "sign_in": (auth, sessions),
+            "refresh": (Rule(_REFRESH, Per.NETWORK), sessions),
+            "codes": (Rule(_CODES, Per.CALLER), Rule(Limit("codes-ip", 60, 3600), Per.NETWORK)),
+            "checkout": (
+                Rule(_CHECKOUT, Per.CALLER, by_route=True),
+                Rule(Limit("checkout-ip", 60, 3600), Per.NETWORK),
+            ),
+            "portal": (Rule(_PORTAL, Per.CALLER), Rule(Limit("portal-ip", 60, 3600), Per.NETWORK)),
         }
 
     async def count_request(
-        self, *, user_id: object | None, client_ip: str, named: str | None, route: str
+        self,
+        *,
+        user_id: object | None,
+        client_ip: str,
+        named: str | None,
+        route: str,
+        is_public: bool,
     ) -> Decision | None:
-        """Count one request of a person, or of an IP where nobody has signed in, and once more
-        against the limit that its route names. None while the limits are off."""
+        """Count one request against the limits of all routes and those that its route names.
+        None while the limits are off."""
         if not self._is_enabled:
             return None
-        subject = _ip_subject(client_ip) if user_id is None else f"user:{user_id}"
-        checks = [(self._ip if user_id is None else self._user, subject)]
-        if named is not None:
-            checks.append((self._named[named], f"{subject}:{route}"))
+        network = f"ip:{network_of(client_ip)}"
+        user = None if user_id is None else f"user:{user_id}"
+        checks = [] if user is None else [(self._user, user)]
+        if user is None or is_public:
+            checks.append((self._ip, network))
+        for rule in self._named[named] if named is not None else ():
+            subjects = [network] if rule.per is not Per.CALLER or user is None else []
+            if user is not None and rule.per is not Per.NETWORK:
+                subjects.append(user)
+            suffix = f":{route}" if rule.by_route else ""
+            checks += [(rule.limit, subject + suffix) for subject in subjects]
         return await self._limiter.hit(checks)
 
-    async def check_ip(self, limit: Limit, client_ip: str) -> None:
-        """Many accounts behind one IP count together.  Raises: RateLimitedError."""
-        if self._is_enabled:
-            await self.check_always(limit, client_ip)
-
-    async def check_mail(self, email: str) -> None:
-        """Attempts for one mail address, wherever they come from; the address itself is not kept.
+    @contextlib.asynccontextmanager
+    async def guessing(self, guess: Guess, whom: str, client_ip: str) -> AsyncIterator[None]:
+        """Around what checks a password or a code; its BadCredentialsError is a wrong guess.
 
         Raises: RateLimitedError.
         """
+        if not self._is_enabled:
+            yield
+            return
+        person = self._digest(whom)
+        pair = f"{person}:{network_of(client_ip)}"
+        await self._check_guess(guess, person, pair)
+        try:
+            yield
+        except BadCredentialsError:
+            await self._limiter.hit([(guess.alone, person)])
+            raise
+        await self._settle(guess, pair)
+
+    async def remember_network(self, email: str, client_ip: str) -> None:
+        """This person signed in from this network without a guess, by a mailed link."""
         if self._is_enabled:
-            digest = hashlib.sha256(email.strip().lower().encode()).hexdigest()[:32]
-            refuse_unless_allowed(await self._limiter.hit([(self._mail, digest)]))
+            await self._settle(PASSWORD, f"{self._digest(email)}:{network_of(client_ip)}")
+
+    async def _settle(self, guess: Guess, pair: str) -> None:
+        await self._limiter.settle(guess.pair, pair, remember=pair, seconds=KNOWN_NETWORK_SECONDS)
+
+    async def _check_guess(self, guess: Guess, person: str, pair: str) -> None:
+        counted = (guess.pair, pair)
+        decision = await self._limiter.hit([counted], looks=[(guess.alone, person)])
+        if not decision.allowed and decision.limit == guess.alone:
+            if not await self._limiter.remembers(pair):
+                refuse_unless_allowed(decision)
+            decision = await self._limiter.hit([counted])
+        refuse_unless_allowed(decision)
+
+    @contextlib.asynccontextmanager
+    async def mailing(self, kind: str, email: str, client_ip: str) -> AsyncIterator[bool]:
+        """Around what makes the sign-in service send a mail. False: this address has had enough of
+        them, so send none, and do not tell the caller. What is refused for its form sent none.
+
+        The mails of one network count by /24 and /64, because the project's are few.
+
+        Raises: RateLimitedError, for the network only.
+        """
+        if not self._is_enabled:
+            yield True
+            return
+        by_network = (self._mails, network_of(client_ip, ipv4_prefix=24))
+        refuse_unless_allowed(await self._limiter.hit([by_network]))
+        to_one = (_MAILS_TO_ONE, f"{self._digest(email)}:{kind}")
+        may_send = (await self._limiter.hit([to_one])).allowed
+        try:
+            yield may_send
+        except InvalidInputError:
+            await self._limiter.give_back([by_network, to_one] if may_send else [by_network])
+            raise
+
+    async def count_forged_webhook(self, client_ip: str) -> None:
+        """Raises: RateLimitedError."""
+        if self._is_enabled:
+            await self.check_always(_FORGED, client_ip)
 
     async def check_always(self, limit: Limit, client_ip: str) -> None:
         """Also while the limits are off.  Raises: RateLimitedError."""
-        refuse_unless_allowed(await self._limiter.hit([(limit, _ip_subject(client_ip))]))
+        subject = f"ip:{network_of(client_ip)}"
+        refuse_unless_allowed(await self._limiter.hit([(limit, subject)]))
 
-
-@lru_cache(4096)
-def _ip_subject(client_ip: str) -> str:
-    """An IPv4 address, or the /64 of an IPv6 one: one network has all addresses of it."""
-    try:
-        address = ipaddress.ip_address(client_ip)
-    except ValueError:
-        return f"ip:{client_ip}"
-    if isinstance(address, ipaddress.IPv4Address):
-        return f"ip:{address}"
-    if address.ipv4_mapped:
-        return f"ip:{address.ipv4_mapped}"
-    return f"ip:{ipaddress.ip_network((address, 64), strict=False)}"
+    def _digest(self, whom: str) -> str:
+        return hmac.digest(self._key, whom.strip().lower().encode(), "sha256").hex()[:32]
 
 
 def refuse_unless_allowed(decision: Decision) -> None:

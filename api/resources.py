@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from api.http.even import EvenAnswers
 from api.limits import RateLimits
 from api.metrics import HttpMetrics
 from core.changes import ChangeHub, ChangePublisher
@@ -72,6 +73,7 @@ class Resources:
     payments: StripeClient | None
     """None: nothing is for sale, because there is no STRIPE_SECRET_KEY."""
     metrics: HttpMetrics
+    even: EvenAnswers
     account_holders: AccountHolders = dataclasses.field(default_factory=AccountHolders)
     streams: Counter[uuid.UUID] = dataclasses.field(default_factory=Counter)
     """Event streams that each person holds open here."""
@@ -91,6 +93,7 @@ class Resources:
         await self.hub.open()
 
     async def close(self) -> None:
+        await self.even.close()
         await self.hub.close()
         await self.tokens.close()
         if self.payments is not None:
@@ -132,6 +135,7 @@ def build_resources(
         hub=ChangeHub(settings, redis),
         fal_webhooks=WebhookVerifier(settings, http),
         metrics=HttpMetrics(),
+        even=EvenAnswers(settings.auth_answer_seconds),
         payments=None
         if settings.stripe_secret_key is None
         else StripeClient(settings, transport=transport),
@@ -161,7 +165,6 @@ AppResources: TypeAlias = NamedDependency[SkipValidation[Resources]]  # resource
 Db: TypeAlias = NamedDependency[SkipValidation[Database]]  # db
 AppSettings: TypeAlias = NamedDependency[SkipValidation[Settings]]  # settings
 Limits: TypeAlias = NamedDependency[SkipValidation[RateLimits]]  # limits
-Auth: TypeAlias = NamedDependency[SkipValidation[SupabaseAuth]]  # auth
 
 
 def provide_resources(request: Request[Any, Any, Any]) -> Resources:
@@ -180,14 +183,9 @@ def provide_limits(request: Request[Any, Any, Any]) -> RateLimits:
     return resources_of(request).limits
 
 
-def provide_auth(request: Request[Any, Any, Any]) -> SupabaseAuth:
-    return resources_of(request).auth
-
-
 DEPENDENCIES = {
     "resources": Provide(provide_resources, sync_to_thread=False),
     "db": Provide(provide_db, sync_to_thread=False),
     "settings": Provide(provide_settings, sync_to_thread=False),
     "limits": Provide(provide_limits, sync_to_thread=False),
-    "auth": Provide(provide_auth, sync_to_thread=False),
 }

@@ -1,15 +1,15 @@
 """Rate limits: sliding windows in Redis, all limits of a request in one round trip.
 
 Time is cut into fixed windows; what was counted in the one before weighs as much as it still
-overlaps the last `window_seconds`. A refused request counts nowhere. While Redis does not answer,
-the same limits hold per process, and Redis is tried again only after some seconds, so that it
-slows no request.
+overlaps the last `window_seconds`. A refused request counts nowhere; a limit that is only looked at
+may refuse, and counts nothing either. While Redis does not answer, the same limits hold per
+process, and Redis is tried again only after some seconds, so that it slows no request.
 """
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar, cast
 
 import msgspec
 import structlog
@@ -17,6 +17,8 @@ from limits import parse_many
 from limits.storage import MemoryStorage
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+
+Answer = TypeVar("Answer")
 
 log = structlog.get_logger()
 
@@ -54,14 +56,15 @@ def parse_limit(name: str, text: str) -> Limit:
     return Limit(name, item.amount, item.get_expiry())
 
 
-# Returns per limit: remaining, milliseconds to the window's end, milliseconds until it would pass
-# (0 when it passes). The fields of a key: w number of the window, c its count, p the one before.
+# ARGV per limit: amount, seconds, and whether it is counted (1) or only looked at (0). Returns per
+# limit: remaining, milliseconds to the window's end, milliseconds until it would pass (0 when it
+# passes). The fields of a key: w number of the window, c its count, p the one before.
 _SCRIPT = """
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 local states, answer, refused = {}, {}, false
 for i = 1, #KEYS do
-  local amount, window = tonumber(ARGV[2 * i - 1]), tonumber(ARGV[2 * i])
+  local amount, window = tonumber(ARGV[3 * i - 2]), tonumber(ARGV[3 * i - 1])
   local number = math.floor(now / window)
   local into = now - number * window
   local kept = redis.call('HMGET', KEYS[i], 'w', 'c', 'p')
@@ -83,7 +86,7 @@ end
 for i = 1, #KEYS do
   local s = states[i]
   local used = s[6]
-  if not refused then
+  if not refused and ARGV[3 * i] == '1' then
     redis.call('HSET', KEYS[i], 'w', s[1], 'c', s[2] + 1, 'p', s[3])
     redis.call('EXPIRE', KEYS[i], s[4] * 2)
     used = used + 1
@@ -103,27 +106,85 @@ class RateLimiter:
         clock: Callable[[], float] = time.monotonic,
         local_counts_max: int = LOCAL_COUNTS_MAX,
     ) -> None:
+        self._redis = redis
         self._script = redis.register_script(_SCRIPT)
         self._prefix = prefix
         self._clock = clock
         self._local = _LocalWindows(local_counts_max)
         self._redis_down_until = 0.0
 
-    async def hit(self, checks: Sequence[tuple[Limit, str]]) -> Decision:
-        """Count one request against each (limit, subject); if one refuses, against none."""
+    async def hit(
+        self, checks: Sequence[tuple[Limit, str]], *, looks: Sequence[tuple[Limit, str]] = ()
+    ) -> Decision:
+        """Count one request against each (limit, subject) of `checks`; if one of these or of
+        `looks` refuses, against none."""
         assert checks
-        keys = [f"{self._prefix}:rl:{limit.name}:{subject}" for limit, subject in checks]
-        limits = [limit for limit, _ in checks]
-        if self._clock() >= self._redis_down_until:
-            arguments = [part for limit in limits for part in (limit.amount, limit.window_seconds)]
-            try:
-                answer = cast("list[int]", await self._script(keys=keys, args=arguments))
-            except (RedisError, OSError, TimeoutError) as error:
-                self._redis_down_until = self._clock() + BREAKER_SECONDS
-                log.warning("ratelimit.redis_unavailable", error=type(error).__name__)
-            else:
-                return _decide(limits, answer)
-        return _decide(limits, self._local.hit(keys, limits))
+        asked = [*checks, *looks]
+        keys = [self._key_of(limit, subject) for limit, subject in asked]
+        limits = [limit for limit, _ in asked]
+        counts = [index < len(checks) for index in range(len(asked))]
+
+        async def ask() -> list[int]:
+            arguments = [
+                part
+                for limit, is_counted in zip(limits, counts, strict=True)
+                for part in (limit.amount, limit.window_seconds, int(is_counted))
+            ]
+            return cast("list[int]", await self._script(keys=keys, args=arguments))
+
+        answer = await self._ask_redis(ask)
+        return _decide(limits, self._local.hit(keys, limits, counts) if answer is None else answer)
+
+    async def give_back(self, checks: Sequence[tuple[Limit, str]]) -> None:
+        """What was counted for something that then did not take place. Lost while Redis is away."""
+
+        async def tell() -> bool:
+            pipeline = self._redis.pipeline(transaction=False)
+            for limit, subject in checks:
+                pipeline.hincrby(self._key_of(limit, subject), "c", -1)
+            await pipeline.execute()
+            return True
+
+        await self._ask_redis(tell)
+
+    async def settle(self, limit: Limit, subject: str, *, remember: str, seconds: int) -> None:
+        """What was counted is forgotten, and `remember` is remembered for so long."""
+        key = self._key_of(limit, subject)
+        self._local.forget(key, limit)
+
+        async def tell() -> bool:
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.delete(key)
+            pipeline.set(self._memory_of(remember), 1, ex=seconds)
+            await pipeline.execute()
+            return True
+
+        await self._ask_redis(tell)
+
+    async def remembers(self, what: str) -> bool:
+        """False also while Redis does not answer."""
+
+        async def look() -> bool:
+            return bool(await self._redis.exists(self._memory_of(what)))
+
+        return await self._ask_redis(look) or False
+
+    def _key_of(self, limit: Limit, subject: str) -> str:
+        return f"{self._prefix}:rl:{limit.name}:{subject}"
+
+    def _memory_of(self, what: str) -> str:
+        return f"{self._prefix}:rl-known:{what}"
+
+    async def _ask_redis(self, ask: Callable[[], Awaitable[Answer]]) -> Answer | None:
+        """None while Redis does not answer: it is then left alone for some seconds."""
+        if self._clock() < self._redis_down_until:
+            return None
+        try:
+            return await ask()
+        except (RedisError, OSError, TimeoutError) as error:
+            self._redis_down_until = self._clock() + BREAKER_SECONDS
+            log.warning("ratelimit.redis_unavailable", error=type(error).__name__)
+            return None
 
     @property
     def is_local(self) -> bool:
@@ -164,7 +225,9 @@ class _LocalWindows:
     def __init__(self, counts_max: int) -> None:
         self._counts = _BoundedCounts(counts_max)
 
-    def hit(self, keys: Sequence[str], limits: Sequence[Limit]) -> list[int]:
+    def hit(
+        self, keys: Sequence[str], limits: Sequence[Limit], counts: Sequence[bool]
+    ) -> list[int]:
         answer: list[int] = []
         for key, limit in zip(keys, limits, strict=True):
             window = limit.window_seconds
@@ -179,9 +242,14 @@ class _LocalWindows:
             ]
         if not any(answer[2::3]):
             for index, (key, limit) in enumerate(zip(keys, limits, strict=True)):
-                self._counts.acquire_sliding_window_entry(key, limit.amount, limit.window_seconds)
-                answer[3 * index] -= 1
+                if counts[index]:
+                    seconds = limit.window_seconds
+                    self._counts.acquire_sliding_window_entry(key, limit.amount, seconds)
+                    answer[3 * index] -= 1
         return answer
+
+    def forget(self, key: str, limit: Limit) -> None:
+        self._counts.clear_sliding_window(key, limit.window_seconds)
 
 
 class _BoundedCounts(MemoryStorage):

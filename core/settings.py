@@ -136,6 +136,8 @@ class Settings(BaseSettings):
     rate_limit_user: str = "600/minute"
     rate_limit_ip: str = "1200/minute"
     rate_limit_auth: str = "30/5 minutes"
+    rate_limit_mails: str = "6/hour"
+    auth_answer_seconds: float = Field(default=0.4, ge=0, le=10)
 
     admin_dashboard_key: SecretStr | None = None
     internal_api_secret: SecretStr | None = None

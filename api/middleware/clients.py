@@ -1,10 +1,12 @@
-"""The address of the client behind proxies that we trust."""
+"""The address of the client behind proxies that we trust, in one spelling."""
 
 import ipaddress
 from collections.abc import Sequence
 from functools import lru_cache
 
 from litestar.types import Scope
+
+from core.networks import canonical
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -25,15 +27,18 @@ class ClientAddress:
         client = scope.get("client")
         peer = client[0] if client else ""
         if not self._trusted:
-            return peer or UNKNOWN
+            return self._resolve(peer, "")
         forwarded = b",".join(
             value for name, value in scope["headers"] if name == b"x-forwarded-for"
         )
         return self._resolve(peer, forwarded.decode("latin-1")[-1024:])
 
     def _resolve_uncached(self, peer: str, forwarded: str) -> str:
+        return canonical(self._find_client(peer, forwarded)) or UNKNOWN
+
+    def _find_client(self, peer: str, forwarded: str) -> str:
         if not self._is_trusted(peer):
-            return peer or UNKNOWN
+            return peer
         address = peer
         for hop in reversed(forwarded.split(",")):
             parsed = _parse_hop(hop)

@@ -1,14 +1,14 @@
 """Per route, before the handler: the caller's claims, and the rate limits.
 
 A bad token does not fail here: a route that needs no sign-in answers anyway, and one that does
-raises the reason (api/identity.py). Until then such a caller counts as an address.
+raises the reason (api/identity.py). Until then such a caller counts as a network.
 
 Routes state in `opt` what applies to them: `rate_limit=False` for none, or `rate_limit="auth"` for
-a further limit of that name, counted per caller and route.
+further limits of that name (api/limits.py).
 """
 
 from litestar.enums import ScopeType
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import ASGIApp, Receive, RouteHandlerType, Scope, Send
 
 from api.identity import RequestContext, context_in
 from api.limits import RateLimits, refuse_unless_allowed
@@ -45,7 +45,8 @@ class Gate:
             context.refusal = refusal
 
     async def _limit(self, scope: Scope, context: RequestContext, limits: RateLimits) -> None:
-        named = scope["route_handler"].opt.get("rate_limit")
+        handler = scope["route_handler"]
+        named = handler.opt.get("rate_limit")
         if named is False:
             return
         decision = await limits.count_request(
@@ -53,10 +54,17 @@ class Gate:
             client_ip=context.client_ip,
             named=named,
             route=scope["path_template"],
+            is_public=_is_public(handler),
         )
         if decision is not None:
             context.headers.extend(_headers(decision))
             refuse_unless_allowed(decision)
+
+
+def _is_public(handler: RouteHandlerType) -> bool:
+    """Whether it answers without a token, as it says in `security`; pages do, and say nothing."""
+    security = getattr(handler, "security", None) or ()
+    return not any("bearer" in scheme for scheme in security)
 
 
 def _headers(decision: Decision) -> list[tuple[bytes, bytes]]:

@@ -9,7 +9,7 @@ from litestar import Request, Response, Router, get, post
 from litestar.params import FromQuery, QueryParameter, URLEncodedBody
 
 from api import pages
-from api.identity import context_of
+from api.identity import auth_for, context_of, remember_network
 from api.resources import AppResources, Resources
 from api.schemas.auth import Password, TokenHash
 from core.errors import DomainError, InvalidInputError, NotAllowedError
@@ -74,8 +74,8 @@ async def use_confirm_link(
     token_hash, link_type = link
     try:
         if link_type in _ASKS_PASSWORD:
-            return await _set_password(resources, data, token_hash, link_type)
-        session = await resources.auth.confirm_link(token_hash, link_type)
+            return await _set_password(request, resources, data, token_hash, link_type)
+        session = await auth_for(request).confirm_link(token_hash, link_type)
         return await _confirmed(request, resources, session)
     except BadCredentialsError:
         return _failed("used_link", status_code=401)
@@ -94,16 +94,22 @@ async def _confirmed(
         resources.db, resources.tokens, session, network=context.client_network
     )
     context.claims = signed_in.claims
+    await remember_network(request, signed_in.claims)
     if signed_in.opening is not None and signed_in.opening.granted:
         return _done(resources, "confirmed_with_credits", credits=signed_in.opening.credits)
     return _done(resources, "confirmed")
 
 
 async def _set_password(
-    resources: Resources, data: ConfirmForm, token_hash: str, link_type: LinkType
+    request: AnyRequest,
+    resources: Resources,
+    data: ConfirmForm,
+    token_hash: str,
+    link_type: LinkType,
 ) -> Response[str]:
     """The link's session first, then the password; a refused password keeps the session in the
     form, because the link itself is used up by then."""
+    auth = auth_for(request)
     try:
         password = msgspec.convert(data.password, Password)
     except msgspec.ValidationError:
@@ -115,13 +121,13 @@ async def _set_password(
         )
     access_token = data.session
     if not access_token:
-        session = await resources.auth.confirm_link(token_hash, link_type)
+        session = await auth.confirm_link(token_hash, link_type)
         if session is None:
             raise BadCredentialsError(reason=AccessReason.OTP_EXPIRED)
         access_token = session.access_token
     claims = await resources.tokens.verify(access_token)
     try:
-        await resources.auth.update_password(access_token, claims, password, None)
+        await auth.update_password(access_token, claims, password, None)
     except InvalidInputError as error:
         is_weak = error.reason is AccessReason.WEAK_PASSWORD
         return _password_form(
@@ -132,6 +138,7 @@ async def _set_password(
         )
     except NotAllowedError:
         return _failed("second_factor", status_code=403)
+    await remember_network(request, claims)
     return _done(resources, "password_saved")
 
 

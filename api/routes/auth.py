@@ -1,15 +1,24 @@
 """/v1/auth: proxies Supabase Auth, with our limits and problems, and opens the account."""
 
 import uuid
-from typing import Annotated, Any
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, TypeVar
 
 from litestar import Request, Router, delete, post, put
 from litestar.params import FromPath, JSONBody, QueryParameter
 
-from api.identity import CurrentUser, bearer_token, context_of
+from api.identity import (
+    Auth,
+    CurrentUser,
+    bearer_token,
+    context_of,
+    remember_network,
+    require_claims,
+)
+from api.limits import FACTOR_CODE, MAILED_CODE, PASSWORD
 from api.openapi import BEARER, PUBLIC
 from api.problems import raises
-from api.resources import AppResources, Auth, Limits, Resources
+from api.resources import AppResources, Limits, Resources
 from api.schemas import auth as schemas
 from core.errors import ConflictError, InvalidInputError, NotAllowedError, NotFoundError
 from core.identity import sessions
@@ -17,6 +26,7 @@ from core.identity.errors import AccessReason, BadCredentialsError
 from core.identity.supabase_auth import SignedIn, SignOutScope
 
 AnyRequest = Request[Any, Any, Any]
+Result = TypeVar("Result")
 
 _LIMITED = {"rate_limit": "auth"}
 _PUBLIC_ERRORS = raises(
@@ -42,15 +52,32 @@ async def sign_up(
     data: JSONBody[schemas.SignUp],
     auth: Auth,
     resources: AppResources,
-    limits: Limits,
 ) -> schemas.SignUpResult:
-    await limits.check_mail(data.email)
-    signed_up = await auth.sign_up(data.email, data.password)
-    if signed_up.session is None:
+    signed_up = await _send_mail(
+        request, resources, "sign_up", data.email, lambda: auth.sign_up(data.email, data.password)
+    )
+    if signed_up is None or signed_up.session is None:
         return schemas.SignUpResult("confirmation_sent")
     return schemas.SignUpResult(
         "signed_in", await _session_view(request, resources, signed_up.session)
     )
+
+
+async def _send_mail(
+    request: AnyRequest,
+    resources: Resources,
+    kind: str,
+    email: str,
+    send: Callable[[], Awaitable[Result]],
+) -> Result | None:
+    """Answers at the same time whether or not a mail goes out. None where that is not known."""
+    client_ip = context_of(request).client_ip
+
+    async def work() -> Result | None:
+        async with resources.limits.mailing(kind, email, client_ip) as may_send:
+            return await send() if may_send else None
+
+    return await resources.even.wait(work(), what=f"auth.{kind}")
 
 
 @post(
@@ -73,15 +100,18 @@ async def confirm(
     if data.token_hash is not None:
         session = await auth.confirm_link(data.token_hash, data.type)
     elif data.email is not None and data.code is not None:
-        await limits.check_mail(data.email)
-        session = await auth.confirm_code(data.email, data.code, data.type)
+        client_ip = context_of(request).client_ip
+        async with resources.even.refusals(), limits.guessing(MAILED_CODE, data.email, client_ip):
+            session = await auth.confirm_code(data.email, data.code, data.type)
     else:
         raise InvalidInputError(
             field="token_hash", reason=AccessReason.TOKEN_HASH_OR_EMAIL_AND_CODE_NEEDED
         )
     if session is None:
         return schemas.ConfirmResult("confirm_other_address")
-    return schemas.ConfirmResult("signed_in", await _session_view(request, resources, session))
+    view = await _session_view(request, resources, session)
+    await remember_network(request, require_claims(context_of(request)))
+    return schemas.ConfirmResult("signed_in", view)
 
 
 @post(
@@ -91,7 +121,7 @@ async def confirm(
     summary="Sign in with address and password",
     security=PUBLIC,
     responses=_PUBLIC_ERRORS,
-    opt=_LIMITED,
+    opt={"rate_limit": "sign_in"},
 )
 async def sign_in(
     request: AnyRequest,
@@ -100,8 +130,10 @@ async def sign_in(
     resources: AppResources,
     limits: Limits,
 ) -> schemas.SessionView:
-    await limits.check_mail(data.email)
-    return await _session_view(request, resources, await auth.sign_in(data.email, data.password))
+    client_ip = context_of(request).client_ip
+    async with resources.even.refusals(), limits.guessing(PASSWORD, data.email, client_ip):
+        session = await auth.sign_in(data.email, data.password)
+    return await _session_view(request, resources, session)
 
 
 @post(
@@ -161,10 +193,9 @@ async def sign_out(
     opt=_LIMITED,
 )
 async def recover(
-    data: JSONBody[schemas.Recover], auth: Auth, limits: Limits
+    request: AnyRequest, data: JSONBody[schemas.Recover], auth: Auth, resources: AppResources
 ) -> schemas.MailRequested:
-    await limits.check_mail(data.email)
-    await auth.recover(data.email)
+    await _send_mail(request, resources, "recover", data.email, lambda: auth.recover(data.email))
     return schemas.MailRequested()
 
 
@@ -178,10 +209,11 @@ async def recover(
     opt=_LIMITED,
 )
 async def resend_confirmation(
-    data: JSONBody[schemas.Resend], auth: Auth, limits: Limits
+    request: AnyRequest, data: JSONBody[schemas.Resend], auth: Auth, resources: AppResources
 ) -> schemas.MailRequested:
-    await limits.check_mail(data.email)
-    await auth.resend_confirmation(data.email)
+    await _send_mail(
+        request, resources, "resend", data.email, lambda: auth.resend_confirmation(data.email)
+    )
     return schemas.MailRequested()
 
 
@@ -196,11 +228,16 @@ async def resend_confirmation(
     opt=_LIMITED,
 )
 async def update_password(
-    request: AnyRequest, user: CurrentUser, data: JSONBody[schemas.NewPassword], auth: Auth
+    request: AnyRequest,
+    user: CurrentUser,
+    data: JSONBody[schemas.NewPassword],
+    auth: Auth,
+    limits: Limits,
 ) -> None:
-    await auth.update_password(
-        bearer_token(request), user.claims, data.password, data.current_password
-    )
+    async with limits.guessing(PASSWORD, str(user.claims.user_id), user.client_ip):
+        await auth.update_password(
+            bearer_token(request), user.claims, data.password, data.current_password
+        )
 
 
 @post(
@@ -252,13 +289,14 @@ async def verify_factor(
     auth: Auth,
     resources: AppResources,
 ) -> schemas.SessionView:
-    session = await auth.verify_factor(
-        bearer_token(request),
-        user.claims,
-        factor_id=data.factor_id,
-        challenge_id=data.challenge_id,
-        code=data.code,
-    )
+    async with resources.limits.guessing(FACTOR_CODE, str(user.claims.user_id), user.client_ip):
+        session = await auth.verify_factor(
+            bearer_token(request),
+            user.claims,
+            factor_id=data.factor_id,
+            challenge_id=data.challenge_id,
+            code=data.code,
+        )
     return await _session_view(request, resources, session)
 
 

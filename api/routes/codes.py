@@ -8,16 +8,12 @@ from api.http.once import ONCE_ERRORS, REPLAYED_HEADER, OnceKey
 from api.identity import CurrentUser, account_guard
 from api.openapi import BEARER
 from api.problems import raises
-from api.resources import Db, Limits
+from api.resources import Db
 from api.schemas.codes import RedeemCode, RedemptionView
 from core.codes import service
 from core.codes.errors import ExpiredCodeError, UnknownCodeError, UsedUpCodeError
 from core.db import Connection
 from core.errors import ConflictError, NotAllowedError, NotFoundError
-from core.ratelimit import Limit
-
-# Beside the limit of each person, which the route's `opt` names: a fair shares one IP.
-_IP_LIMIT = Limit("codes-ip", 60, 3600)
 
 
 @post(
@@ -46,10 +42,8 @@ _IP_LIMIT = Limit("codes-ip", 60, 3600)
     ),
 )
 async def redeem_code(
-    user: CurrentUser, db: Db, limits: Limits, once: OnceKey, data: JSONBody[RedeemCode]
+    user: CurrentUser, db: Db, once: OnceKey, data: JSONBody[RedeemCode]
 ) -> RedemptionView:
-    await limits.check_ip(_IP_LIMIT, user.client_ip)
-
     async def redeem(conn: Connection) -> RedemptionView:
         redemption = await service.redeem(conn, data.code)
         return msgspec.convert(redemption, RedemptionView, from_attributes=True)

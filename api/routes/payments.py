@@ -13,7 +13,7 @@ from api.identity import CurrentUser
 from api.openapi import BEARER, LOCATION
 from api.problems import raises
 from api.resources import AppResources, Db
-from api.routes.checkout import IP_LIMIT, buyer_of, read_order
+from api.routes.checkout import buyer_of, read_order
 from api.schemas.payments import (
     InvoiceView,
     PaymentView,
@@ -89,7 +89,6 @@ async def retry_payment(
     user: CurrentUser, resources: AppResources, payment_id: FromPath[uuid.UUID]
 ) -> Response[PaymentView]:
     context = resources.checkout_context()
-    await resources.limits.check_ip(IP_LIMIT, user.client_ip)
     order = await checkout.retry(context, buyer_of(user), payment_id)
     return Response(payment_view(order), headers={"Location": f"/v1/checkout/{payment_id}"})
 
@@ -131,6 +130,7 @@ class _PortalVisit(msgspec.Struct, frozen=True):
     security=BEARER,
     status_code=201,
     response_headers=[REPLAYED_HEADER],
+    opt={"rate_limit": "portal"},
     responses=raises(NotFoundError, NotSetUpError, *ONCE_ERRORS),
 )
 async def create_portal(user: CurrentUser, resources: AppResources, once: OnceKey) -> PortalView:

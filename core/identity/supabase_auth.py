@@ -2,10 +2,18 @@
 
 One client object per call: it is stateful, and a shared one would mix up people. A refusal of
 the service becomes a DomainError by its stable code; its message text is never passed on.
+
+Calls carry the project's secret key, because only then the service believes `Sb-Forwarded-For` and
+counts its own limits for who asked and not for this server; it refuses that key from a browser's
+User-Agent, so ours stands there. A call for a user has that user's token in `Authorization`.
 """
 
+import base64
+import binascii
 import contextlib
 import datetime as dt
+import hashlib
+import re
 import uuid
 from collections.abc import AsyncIterator
 from typing import Literal, cast
@@ -33,6 +41,7 @@ from core.errors import (
 )
 from core.identity.errors import AccessReason, BadCredentialsError, WeakPasswordError
 from core.identity.tokens import Claims
+from core.networks import find_address
 from core.settings import Settings
 
 log = structlog.get_logger()
@@ -41,7 +50,9 @@ LinkType = Literal["email", "signup", "invite", "magiclink", "recovery", "email_
 SignOutScope = Literal["global", "local", "others"]
 _STORAGE_KEY = "session"
 _STORED_SESSION_SECONDS = 600
-_MAIL_RETRY_SECONDS = 60  # the service's own pause between two mails to one address
+_RETRY_SECONDS = 60
+USER_AGENT = "jewelshot-api"
+FORWARDED_FOR = "Sb-Forwarded-For"
 
 _Refusal = type[BadCredentialsError] | type[NotAllowedError] | type[ConflictError]
 _REFUSALS: dict[str, _Refusal] = {
@@ -84,7 +95,17 @@ _REFUSED_FIELDS: dict[str, str] = {
 }
 _NO_FACTOR = "mfa_factor_not_found"
 _MALFORMED = frozenset({AccessReason.VALIDATION_FAILED, AccessReason.BAD_JSON})
-_MAIL_LIMITS = frozenset({"over_email_send_rate_limit", "over_request_rate_limit"})
+# The minute between two mails to one address, and the project's mails of an hour. Told to a caller,
+# either would tell who has an account: no mail is due to an unknown address.
+_MAIL_LIMIT = "over_email_send_rate_limit"
+_REQUEST_LIMIT = "over_request_rate_limit"
+
+# Refresh tokens that the service has issued: 12 letters and digits, or (before and after these) at
+# least 16 characters of base64url. The newest form is 38 to 46 bytes that begin with its version,
+# 0, and end with a checksum of 4 bytes, made so that others need not be looked up.
+_REFRESH_TOKEN = re.compile(r"[A-Za-z0-9]{12}|[A-Za-z0-9_-]{16,128}")
+_SIGNED_TOKEN_CHARACTERS = range(51, 63)
+_CHECKSUM_BYTES = 4
 
 
 class SignedIn(msgspec.Struct, frozen=True):
@@ -115,14 +136,26 @@ class Challenge(msgspec.Struct, frozen=True):
 
 
 class SupabaseAuth:
-    def __init__(self, settings: Settings, http: httpx.AsyncClient) -> None:
+    def __init__(
+        self, settings: Settings, http: httpx.AsyncClient, *, client_ip: str | None = None
+    ) -> None:
+        self._settings = settings
         self._url = f"{settings.supabase_url}/auth/v1"
-        self._key = settings.supabase_publishable_key.get_secret_value()
+        self._key = settings.supabase_secret_key.get_secret_value()
+        address = None if client_ip is None else find_address(client_ip)
+        self._forwarded_for = {} if address is None else {FORWARDED_FOR: str(address)}
         self._confirm_url = f"{settings.public_base_url}/auth/confirm"
         self._http = http
 
+    def called_from(self, client_ip: str) -> "SupabaseAuth":
+        """The same, calling for this address."""
+        return SupabaseAuth(self._settings, self._http, client_ip=client_ip)
+
     async def sign_up(self, email: str, password: str) -> SignedUp:
-        async with self._client(checks="email") as client:
+        """No session while the address waits for its confirmation, and none where no mail may be
+        sent just now: a known address is not to be told from an unknown one."""
+        session = None
+        async with self._client(checks="email") as client, _mail_limits_ignored():
             answer = await client.sign_up(
                 {
                     "email": email,
@@ -130,7 +163,8 @@ class SupabaseAuth:
                     "options": {"email_redirect_to": self._confirm_url},
                 }
             )
-        return SignedUp(_signed_in(answer.session) if answer.session else None)
+            session = answer.session
+        return SignedUp(_signed_in(session) if session else None)
 
     async def sign_in(self, email: str, password: str) -> SignedIn:
         async with self._client() as client:
@@ -152,6 +186,9 @@ class SupabaseAuth:
         return _signed_in(answer.session) if answer.session else None
 
     async def refresh(self, refresh_token: str) -> SignedIn:
+        """The service is not asked about what it cannot have issued: its tries are few."""
+        if not may_be_refresh_token(refresh_token):
+            raise BadCredentialsError(reason=AccessReason.REFRESH_TOKEN_NOT_FOUND)
         async with self._client() as client:
             answer = await client.refresh_session(refresh_token)
         return _require_session(answer)
@@ -166,11 +203,11 @@ class SupabaseAuth:
                     raise
 
     async def recover(self, email: str) -> None:
-        async with self._client(checks="email") as client:
+        async with self._client(checks="email") as client, _mail_limits_ignored():
             await client.reset_password_for_email(email, {"redirect_to": self._confirm_url})
 
     async def resend_confirmation(self, email: str) -> None:
-        async with self._client(checks="email") as client:
+        async with self._client(checks="email") as client, _mail_limits_ignored():
             await client.resend(
                 {
                     "type": "signup",
@@ -243,7 +280,12 @@ class SupabaseAuth:
         """
         client = AsyncGoTrueClient(
             url=self._url,
-            headers={"apiKey": self._key, "Authorization": f"Bearer {self._key}"},
+            headers={
+                "apiKey": self._key,
+                "Authorization": f"Bearer {self._key}",
+                "User-Agent": USER_AGENT,
+                **self._forwarded_for,
+            },
             http_client=self._http,
             storage_key=_STORAGE_KEY,
             storage=storage,
@@ -289,10 +331,34 @@ class SupabaseAuth:
             yield client
 
 
+def may_be_refresh_token(text: str) -> bool:
+    """Whether the service can have issued it, by its form."""
+    if _REFRESH_TOKEN.fullmatch(text) is None:
+        return False
+    if len(text) not in _SIGNED_TOKEN_CHARACTERS:
+        return True
+    try:
+        raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except (binascii.Error, ValueError):
+        return False
+    signed, checksum = raw[:-_CHECKSUM_BYTES], raw[-_CHECKSUM_BYTES:]
+    return raw[0] != 0 or hashlib.sha256(signed).digest()[:_CHECKSUM_BYTES] == checksum
+
+
+@contextlib.asynccontextmanager
+async def _mail_limits_ignored() -> AsyncIterator[None]:
+    try:
+        yield
+    except AuthError as error:
+        if error.code != _MAIL_LIMIT:
+            raise
+        log.warning("auth.mail_not_sent", code=error.code)
+
+
 def _refusal(error: AuthError, checks: str) -> DomainError:
     code: str = error.code or ""
-    if code in _MAIL_LIMITS:
-        return RateLimitedError(retry_after_seconds=_MAIL_RETRY_SECONDS, policy="sign_in")
+    if code in {_MAIL_LIMIT, _REQUEST_LIMIT}:
+        return RateLimitedError(retry_after_seconds=_RETRY_SECONDS, policy="sign_in")
     if code in _MALFORMED:
         return InvalidInputError(field=checks, reason=AccessReason(code))
     if code in _REFUSED_FIELDS:

@@ -1,16 +1,25 @@
 """What a Supabase stand-in is configured with at its start."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
+
+# What the platform has on by default: some requests an address, the project's mails an hour with an
+# own sender, and the minute between two mails to one address.
+PLATFORM_LIMITS: Final[Mapping[str, Any]] = {
+    "rate_limits_enabled": True,
+    "emails_per_hour_max": 30,
+    "email_interval_seconds": 60,
+}
 
 
 class SupabaseConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Readable from JSON (`--config FILE`); only the first seven fields have no default.
 
     The limits that Supabase has on by default are off here, so that a test of hundreds of users
-    is not a test of the stand-in's limiter; each can be turned on.
+    is not a test of the stand-in's limiter; PLATFORM_LIMITS turns them on.
     """
 
     base_url: str  # what the product calls SUPABASE_URL
@@ -28,6 +37,7 @@ class SupabaseConfig(msgspec.Struct, frozen=True, kw_only=True):
     autoconfirm: bool = False
     secure_email_change: bool = True
     otp_expiry_seconds: int = 3600
+    otp_length: int = 8  # as MIGRATION_GUIDE.md sets it up; a new project has 6
     password_length_min: int = 6
     # Cost of one hash: 2**12 is about 10 ms. A hosted project spends ten times as much.
     password_cost_log2: int = 12
@@ -36,8 +46,8 @@ class SupabaseConfig(msgspec.Struct, frozen=True, kw_only=True):
     refresh_reuse_seconds: float = 10
     totp_enabled: bool = True
 
-    email_interval_seconds: float = 0  # 60 on the platform
-    emails_per_hour_max: int | None = None  # 30 on the platform with an own sender
+    email_interval_seconds: float = 0
+    emails_per_hour_max: int | None = None
     rate_limits_enabled: bool = False
 
     send_email_hook_url: str | None = None

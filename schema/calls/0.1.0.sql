@@ -51,6 +51,21 @@ from (
       else 'active'
     end as status
   from app.codes
+) as code;
+
+-- from core.codes.queries
+select id, issue_id, prefix, kind, credits, uses_max, uses, expires_at,
+  credits_expire_after_days, campaign, note, created_by, created_at, disabled_at, status
+from (
+  select id, issue_id, prefix, kind, credits, uses_max, uses, expires_at,
+    credits_expire_after_days, campaign, note, created_by, created_at, disabled_at,
+    case
+      when disabled_at is not null then 'disabled'
+      when expires_at <= app.now() then 'expired'
+      when uses >= uses_max then 'used_up'
+      else 'active'
+    end as status
+  from app.codes
 ) as code
 
 where ($1::uuid is null or id < $1)

@@ -36,5 +36,7 @@ def build_settings(
             FalKey(name="FAL_AI_KEY_1", secret=SecretStr("test-key-1"), account="default"),
         ),
         "internal_api_secret": "test-internal-secret",
+        "auth_answer_seconds": 0.0,
+        "rate_limit_mails": "1000/hour",
     }
     return Settings.model_validate(values | overrides)

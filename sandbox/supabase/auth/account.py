@@ -141,7 +141,13 @@ async def reauthenticate(request: AnyRequest, auth: TheAuth) -> dict[str, Any]:
             raise AuthError(422, "email_not_confirmed", "Please verify your email first.")
         slot: onetime.Slot = "reauthentication_token"
         onetime.check_interval(caller.user, slot, seconds=auth.config.email_interval_seconds)
-        code, _hash = await onetime.put(unit.conn, caller.user_id, slot, email=caller.user["email"])
+        code, _hash = await onetime.put(
+            unit.conn,
+            caller.user_id,
+            slot,
+            email=caller.user["email"],
+            digits=auth.config.otp_length,
+        )
         unit.mails.append(
             AuthMail(
                 action="reauthentication",

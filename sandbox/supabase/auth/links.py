@@ -48,7 +48,11 @@ async def invite(request: AnyRequest, auth: TheAuth) -> dict[str, Any]:
     async def work(unit: Unit) -> dict[str, Any]:
         user = await _invited(auth, unit, email, metadata)
         code, token_hash = await onetime.put(
-            unit.conn, user["id"], "confirmation_token", email=email
+            unit.conn,
+            user["id"],
+            "confirmation_token",
+            email=email,
+            digits=auth.config.otp_length,
         )
         document = await users.document(unit.conn, user["id"])
         unit.mails.append(
@@ -124,7 +128,9 @@ async def generate_link(request: AnyRequest, auth: TheAuth) -> dict[str, Any]:
 
     async def work(unit: Unit) -> dict[str, Any]:
         user, slot, kind = await _prepare(auth, unit, wanted, email, body)
-        code, token_hash = await onetime.put(unit.conn, user["id"], slot, email=user["email"])
+        code, token_hash = await onetime.put(
+            unit.conn, user["id"], slot, email=user["email"], digits=auth.config.otp_length
+        )
         link_type = "email_change" if kind.startswith("email_change") else kind
         query = urlencode({"token": token_hash, "type": link_type, "redirect_to": redirect_to})
         return await users.document(unit.conn, user["id"]) | {

@@ -1,4 +1,4 @@
-"""One-time tokens: a six-digit code and the hash of address and code are the same token."""
+"""One-time tokens: a code of some digits and the hash of address and code are the same token."""
 
 import hashlib
 import secrets
@@ -41,8 +41,8 @@ SLOTS_OF_TYPE: dict[str, tuple[Slot, ...]] = {
 PKCE_PREFIX = "pkce_"
 
 
-def new_code() -> str:
-    return f"{secrets.randbelow(1_000_000):06d}"
+def new_code(digits: int) -> str:
+    return f"{secrets.randbelow(10**digits):0{digits}d}"
 
 
 def hash_code(email: str, code: str) -> str:
@@ -50,10 +50,16 @@ def hash_code(email: str, code: str) -> str:
 
 
 async def put(
-    conn: Connection, user_id: UUID, slot: Slot, *, email: str, pkce: bool = False
+    conn: Connection,
+    user_id: UUID,
+    slot: Slot,
+    *,
+    email: str,
+    digits: int,
+    pkce: bool = False,
 ) -> tuple[str, str]:
     """A new token in `slot`, voiding the one before. Returns the code and the token's hash."""
-    code = new_code()
+    code = new_code(digits)
     token_hash = (PKCE_PREFIX if pkce else "") + hash_code(email, code)
     await clear(conn, user_id, [slot])
     await conn.execute(

@@ -55,7 +55,8 @@ def device_of(request: AnyRequest, credentials: Credentials) -> Device:
 def check_limit(request: AnyRequest, auth: Auth, group: Group) -> tuple[Credentials, Device]:
     credentials = credentials_of(request, auth)
     device = device_of(request, credentials)
-    auth.limiter.check(group, device.ip)
+    route = "mfa" if group == "mfa" else request.url.path
+    auth.limiter.check(group, route, device.ip)
     return credentials, device
 
 

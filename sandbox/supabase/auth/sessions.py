@@ -1,6 +1,7 @@
 """Sessions, access tokens and the rotation of refresh tokens."""
 
 import secrets
+import string
 import time
 from datetime import timedelta
 from typing import Any
@@ -14,6 +15,7 @@ from sandbox.supabase.auth.errors import AuthError, KeptError
 from sandbox.supabase.auth.service import Auth
 from sandbox.supabase.auth.users import Row, now
 
+_TOKEN_CHARACTERS = string.ascii_lowercase + string.digits
 _SESSION = "select id, user_id, aal, factor_id, not_after, created_at from auth.sessions"
 
 
@@ -44,7 +46,7 @@ async def add_method(conn: Connection, session_id: UUID, method: str) -> None:
 async def _issue_refresh(
     conn: Connection, *, user_id: UUID, session_id: UUID, parent: str | None
 ) -> str:
-    token = secrets.token_urlsafe(16)
+    token = "".join(secrets.choice(_TOKEN_CHARACTERS) for _ in range(12))
     await conn.execute(
         "insert into auth.refresh_tokens"
         " (instance_id, token, user_id, revoked, parent, session_id, created_at, updated_at)"

@@ -32,7 +32,12 @@ async def send_link(
     onetime.check_interval(user, slot, seconds=auth.config.email_interval_seconds)
     pkce = await flows.begin(unit.conn, user["id"], origin.challenge, method=method)
     code, token_hash = await onetime.put(
-        unit.conn, user["id"], slot, email=user["email"], pkce=pkce
+        unit.conn,
+        user["id"],
+        slot,
+        email=user["email"],
+        digits=auth.config.otp_length,
+        pkce=pkce,
     )
     unit.mails.append(
         AuthMail(
@@ -219,13 +224,19 @@ async def send_email_change(
         user, "email_change_token_new", seconds=auth.config.email_interval_seconds
     )
     pkce = await flows.begin(conn, user_id, origin.challenge, method="email_change")
+    digits = auth.config.otp_length
     code, token_hash = await onetime.put(
-        conn, user_id, "email_change_token_new", email=new_email, pkce=pkce
+        conn, user_id, "email_change_token_new", email=new_email, digits=digits, pkce=pkce
     )
     current = ("", "")
     if auth.config.secure_email_change:
         current = await onetime.put(
-            conn, user_id, "email_change_token_current", email=user["email"], pkce=pkce
+            conn,
+            user_id,
+            "email_change_token_current",
+            email=user["email"],
+            digits=digits,
+            pkce=pkce,
         )
     await users.update(conn, user_id, email_change=new_email, email_change_confirm_status=0)
     secure = bool(current[1])

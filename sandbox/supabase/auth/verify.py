@@ -1,5 +1,6 @@
 """`/verify`: a mailed link or code becomes a session, once."""
 
+import secrets
 from typing import Any, Literal
 from urllib.parse import urlencode, urlsplit
 from uuid import UUID
@@ -57,7 +58,7 @@ async def consume(
         return await _confirm_email_change(auth, conn, user, found)
     if found["slot"] == "confirmation_token":
         if user["encrypted_password"] is None and user["invited_at"] is not None:
-            random = await passwords.hash_password(onetime.new_code() * 4, 10)
+            random = await passwords.hash_password(secrets.token_urlsafe(24), 10)
             await users.update(conn, user["id"], encrypted_password=random)
         await users.confirm(conn, user)
     else:
@@ -155,7 +156,7 @@ async def verify_get(request: AnyRequest, auth: TheAuth) -> Response[None]:
         ip=request.client.host if request.client else "127.0.0.1",
         user_agent=request.headers.get("user-agent", ""),
     )
-    auth.limiter.check("verify", device.ip)
+    auth.limiter.check("verify", request.url.path, device.ip)
     pkce = given.startswith(onetime.PKCE_PREFIX)
 
     async def work(unit: Unit) -> dict[str, Any]:

@@ -27,6 +27,14 @@ class AuthHarness(msgspec.Struct):
     client: httpx.AsyncClient
     mailbox: Mailbox
     sandbox: Any
+    database: TestDatabase
+
+    async def arm_fault(self, **fault: Any) -> None:
+        """Fields of sandbox.supabase.faults.Fault."""
+        transport = httpx.ASGITransport(self.sandbox)
+        async with httpx.AsyncClient(transport=transport, base_url="http://sandbox") as control:
+            set_up = await control.post("/__control/faults", json=fault)
+            assert set_up.is_success, set_up.text
 
     async def sign_up(self, email: str) -> None:
         response = await self.client.post(
@@ -87,7 +95,7 @@ def open_auth(
         async with opened_supabase(config) as app:
             transport = httpx.ASGITransport(cast("Any", app))
             async with api_client(ours, transport=transport) as client:
-                yield AuthHarness(client, app.state.mailbox, app)
+                yield AuthHarness(client, app.state.mailbox, app, database)
 
     return start
 

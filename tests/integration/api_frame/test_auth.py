@@ -165,29 +165,9 @@ async def test_second_factor(auth: AuthHarness) -> None:
     assert removed.status_code == 204
 
 
-async def test_attempts_are_limited_by_address_of_mail_and_of_client(
-    open_auth: OpenAuth,
-) -> None:
-    wrong = {"email": ADA, "password": "wrong"}
-    async with open_auth(settings={"rate_limit_auth": "3/5 minutes"}) as auth:
-        codes = [
-            (await auth.client.post("/v1/auth/sign-in", json=wrong)).status_code for _ in range(4)
-        ]
-        assert codes == [401, 401, 401, 429]
-        # Another route of the same client is counted apart, but the mail address is the same one.
-        elsewhere = await auth.client.post("/v1/auth/recover", json={"email": ADA.upper()})
-        assert (elsewhere.status_code, elsewhere.json()["policy"]) == (429, "mail")
-        other = await auth.client.post("/v1/auth/recover", json={"email": "bob@example.com"})
-        assert other.status_code == 202
-
-
 async def test_the_service_away_is_a_503(open_auth: OpenAuth) -> None:
     async with open_auth() as auth:
-        faults: dict[str, Any] = {"method": "POST", "path_contains": "/token", "status": 503}
-        transport = httpx.ASGITransport(auth.sandbox)
-        async with httpx.AsyncClient(transport=transport, base_url="http://sandbox") as control:
-            set_up = await control.post("/__control/faults", json=faults)
-            assert set_up.is_success, set_up.text
+        await auth.arm_fault(method="POST", path_contains="/token", status=503)
         answer = await auth.client.post(
             "/v1/auth/sign-in", json={"email": ADA, "password": PASSWORD}
         )

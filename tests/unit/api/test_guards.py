@@ -9,6 +9,7 @@ from litestar.routes import HTTPRoute
 from structlog.testing import capture_logs
 
 from api.identity import CurrentAdmin, CurrentUser, internal_guard
+from api.openapi import BEARER
 from core.settings import Settings
 from tests.harness.http import borrowed_app, offline_client
 from tests.harness.tokens import TokenIssuer
@@ -31,6 +32,11 @@ async def internal_only() -> None:
     return None
 
 
+@get("/mine", security=BEARER)
+async def read_mine(user: CurrentUser) -> dict[str, Any]:
+    return {"sub": user.scope.claims["sub"]}
+
+
 @get("/open")
 async def open_to_all() -> None:
     return None
@@ -41,7 +47,7 @@ async def limited() -> None:
     return None
 
 
-ROUTES = [who, admin_only, internal_only, open_to_all, limited]
+ROUTES = [who, admin_only, internal_only, read_mine, open_to_all, limited]
 
 
 async def test_a_user_brings_their_scope(settings: Settings, issuer: TokenIssuer) -> None:
@@ -133,6 +139,27 @@ async def test_break_glass_alarms_and_is_limited(make_settings: Callable[..., Se
     assert ADMIN_KEY not in str(lines)
 
 
+async def test_break_glass_counts_networks_whatever_token_is_attached(
+    make_settings: Callable[..., Settings], issuer: TokenIssuer
+) -> None:
+    settings = make_settings(admin_dashboard_key=ADMIN_KEY, trusted_proxies=("203.0.113.7",))
+    async with offline_client(settings, transport=issuer.transport(), routes=ROUTES) as client:
+        tries = [
+            (
+                await client.get(
+                    "/admin-only",
+                    headers={
+                        "x-admin-key": "guess",
+                        "x-forwarded-for": f"2001:db8::{number:x}",
+                        **issuer.headers(),
+                    },
+                )
+            ).status_code
+            for number in range(1, 31)
+        ]
+    assert tries == [401] * 10 + [429] * 20
+
+
 async def test_internal_callers_may_use_either_secret(
     make_settings: Callable[..., Settings],
 ) -> None:
@@ -154,29 +181,43 @@ async def test_without_secrets_nobody_is_internal(make_settings: Callable[..., S
             assert response.status_code == 401
 
 
-async def test_limits_per_user_and_address(
+async def test_limits_per_user_and_network(
     make_settings: Callable[..., Settings], issuer: TokenIssuer
 ) -> None:
-    settings = make_settings(rate_limit_user="3/minute", rate_limit_ip="2/minute")
+    settings = make_settings(rate_limit_user="3/minute", rate_limit_ip="5/minute")
     ada, bob = issuer.headers(), issuer.headers()
     async with offline_client(settings, transport=issuer.transport(), routes=ROUTES) as client:
-        first = await client.get("/open", headers=ada)
+        first = await client.get("/mine", headers=ada)
         assert first.headers["ratelimit-policy"] == '"user";q=3;w=60'
         assert first.headers["ratelimit"].startswith('"user";r=2;t=')
         assert first.headers["x-ratelimit-limit"] == "3"
         assert first.headers["x-ratelimit-remaining"] == "2"
-        assert [(await client.get("/open", headers=ada)).status_code for _ in range(3)] == [
+        assert [(await client.get("/mine", headers=ada)).status_code for _ in range(3)] == [
             200,
             200,
             429,
         ]
-        assert (await client.get("/open", headers=bob)).status_code == 200
-        assert [(await client.get("/open")).status_code for _ in range(3)] == [200, 200, 429]
+        assert (await client.get("/mine", headers=bob)).status_code == 200
+        assert [(await client.get("/open")).status_code for _ in range(6)] == [200] * 5 + [429]
         refused = await client.get("/open")
         assert refused.json()["policy"] == "ip"
         assert 1 <= int(refused.headers["retry-after"]) <= 60
         assert refused.headers["x-ratelimit-remaining"] == "0"
         assert (await client.get("/healthz")).status_code == 200
+        # A token replaces the network's count only where one is needed.
+        assert (await client.get("/open", headers=bob)).status_code == 429
+        assert (await client.get("/mine", headers=bob)).status_code == 200
+
+
+async def test_a_token_is_no_second_try_for_a_named_limit(
+    make_settings: Callable[..., Settings], issuer: TokenIssuer
+) -> None:
+    settings = make_settings(rate_limit_auth="2/5 minutes")
+    async with offline_client(settings, transport=issuer.transport(), routes=ROUTES) as client:
+        codes = [
+            (await client.post("/limited", headers=issuer.headers())).status_code for _ in range(3)
+        ]
+    assert codes == [204, 204, 429]
 
 
 async def test_neighbours_of_an_ipv6_network_count_together(
@@ -189,6 +230,8 @@ async def test_neighbours_of_an_ipv6_network_count_together(
         ("2001:db8:0:2::1", 200),
         ("::ffff:198.51.100.1", 200),
         ("198.51.100.1", 429),
+        ("64:ff9b::c633:6401", 429),
+        ("2002:c633:6401::1", 429),
         ("198.51.100.2", 200),
     ]
     async with offline_client(settings, routes=ROUTES) as client:

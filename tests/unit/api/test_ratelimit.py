@@ -113,3 +113,22 @@ async def test_a_flood_of_addresses_sets_nobody_free(limiter: RateLimiter) -> No
     assert (await limiter.hit([(limit, "guest")])).remaining == 0, "the others are still known"
     assert (await limiter.hit([(limit, "gone")])).remaining == 2, "the oldest went"
     assert threading.active_count() <= threads
+
+
+async def test_what_is_looked_at_may_refuse_and_counts_nothing(limiter: RateLimiter) -> None:
+    counted, looked_at = Limit("counted", 9, 60), Limit("looked-at", 2, 60)
+    for _ in range(4):
+        assert (await limiter.hit([(counted, "a")], looks=[(looked_at, "a")])).allowed
+    for _ in range(2):
+        await limiter.hit([(looked_at, "a")])
+    refused = await limiter.hit([(counted, "a")], looks=[(looked_at, "a")])
+    assert (refused.allowed, refused.limit) == (False, looked_at)
+    assert (await limiter.hit([(counted, "a")])).remaining == 4
+
+
+async def test_what_is_settled_is_forgotten(limiter: RateLimiter) -> None:
+    limit = Limit("x", 2, 60)
+    await _hits(limiter, limit, 2)
+    await limiter.settle(limit, "someone", remember="someone", seconds=60)
+    assert (await limiter.hit([(limit, "someone")])).allowed
+    assert not await limiter.remembers("someone"), "nobody is known while Redis is away"
