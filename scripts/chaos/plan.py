@@ -9,8 +9,8 @@ import msgspec
 
 from sandbox.fal.faults import FaultKind
 
-KILL_SECONDS, KILL_SECONDS_TINY = 2.0, 3.0
-WORKERS_MIN, WORKERS_MIN_TINY, WORKERS_MAX = 5, 4, 10
+KILL_SECONDS, KILL_SECONDS_TINY = 2.0, 4.0
+WORKERS_MIN, WORKERS_MIN_TINY, WORKERS_MAX = 5, 3, 10
 # The number of generations below which a run is one of the tests, or one that a person watches.
 TINY, SMALL = 30, 100
 # A worker that runs for this long after its start finishes tasks.
