@@ -915,7 +915,7 @@ declare
   v_generation app.generations;
 begin
   for v_row in
-    select id, user_id
+    select due.id, due.user_id
     from (
       (
         select id, user_id
@@ -924,7 +924,7 @@ begin
           and give_up_at <= app.now()
           and (gave_up_at is null or state = 'queued' or deadline_at <= app.now())
         order by give_up_at
-        limit p_limit
+        limit p_limit * 8
       )
       union
       (
@@ -932,12 +932,13 @@ begin
         from app.generations
         where state = 'queued'
           and cancel_requested_at is not null
-        limit p_limit
+        limit p_limit * 8
       )
     ) as due
-    order by user_id, id
+    join app.credit_accounts as account on account.user_id = due.user_id
+    limit p_limit
+    for no key update of account skip locked
   loop
-    perform app.lock_account(v_row.user_id);
     select *
     into v_generation
     from app.generations
@@ -973,7 +974,9 @@ comment on function app.sweep_deadlines is
 $$Generations out of time. Never accepted: failed and refunded. Possibly accepted: cancelled at
 the provider and uncertain, listening; at the deadline refunded, listening on for a late image.
 A cancelled generation that fell back into the queue ends here too.
-Locks: account, reservation, lots, generation. Returns the changes.$$;
+Processes share them: whose account is locked, by another sweep or by a purchase, is passed over,
+and as many again are looked through. The caller asks again until nothing changes.
+Locks: account by skip locked, reservation, lots, generation. Returns the changes.$$;
 
 create function app.buy_late_image(p_id uuid, p_generation_id uuid)
   returns jsonb

@@ -1,0 +1,79 @@
+"""Deadlines that fall together end together, and hold nobody's credits for long meanwhile."""
+
+import asyncio
+import uuid
+
+import psycopg
+import pytest
+
+from core.generations.pipeline import sweep
+from tests.harness.ledger import connect, scoped, user_claims
+from tests.harness.pipeline import PipelineHarness
+from tests.integration.generations.conftest import OpenPipeline
+
+
+async def _queue(pipeline: PipelineHarness, people: int, each: int) -> list[uuid.UUID]:
+    """Generations of many, all accepted at the same moment; their owners."""
+    owners = []
+    with connect(pipeline.database.superuser_url) as conn:
+        for _ in range(people):
+            owner = pipeline.ledger.user(each)
+            upload = await pipeline.upload(owner)
+            owners.append(owner)
+            with scoped(conn, "jewelshot_user", user_claims(owner)):
+                conn.execute(
+                    "select app.start_generation(gen_random_uuid(), 'cutout', %s, '{}')"
+                    " from generate_series(1, %s)",
+                    (upload, each),
+                )
+    pipeline.database.rows("delete from app.outbox")
+    return owners
+
+
+def _ended(pipeline: PipelineHarness) -> int:
+    query = "select count(*) as ended from app.generations where state = 'failed'"
+    return int(pipeline.database.row(query)["ended"])
+
+
+def _pass_all(pipeline: PipelineHarness) -> None:
+    pipeline.clock.advance(days=3)
+
+
+async def test_one_tick_ends_all_that_is_due(pipeline: PipelineHarness) -> None:
+    """And no transaction ends more than some of them: its people's credits are locked that long."""
+    owners = await _queue(pipeline, 30, 20)
+    _pass_all(pipeline)
+    assert await pipeline.sweep() == 600
+    assert _ended(pipeline) == 600
+    rounds = pipeline.database.rows(
+        "select count(*) as ended from app.generations group by xmin::text order by 1"
+    )
+    assert len(rounds) >= 600 / 50
+    assert max(row["ended"] for row in rounds) <= 50
+    assert {pipeline.ledger.balance(owner)[:2] for owner in owners} == {(20, 0)}
+
+
+async def test_whose_credits_are_locked_is_waited_for_by_nobody(
+    pipeline: PipelineHarness,
+) -> None:
+    held, *others = await _queue(pipeline, 5, 30)
+    _pass_all(pipeline)
+    with psycopg.connect(pipeline.database.superuser_url) as purchase:
+        purchase.execute("select app.lock_account(%s)", (held,))
+        async with asyncio.timeout(10):
+            assert await pipeline.sweep() == 4 * 30
+        assert pipeline.ledger.balance(held)[:2] == (0, 30)
+        purchase.rollback()
+    assert {pipeline.ledger.balance(owner)[:2] for owner in others} == {(30, 0)}
+    assert await pipeline.sweep() == 30
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+async def test_processes_share_what_is_due(open_pipeline: OpenPipeline, processes: int) -> None:
+    async with open_pipeline(database_pool_size=8) as pipeline:
+        owners = await _queue(pipeline, 40, 10)
+        _pass_all(pipeline)
+        ended = await asyncio.gather(*(sweep.sweep(pipeline.ctx) for _ in range(processes)))
+        assert sum(ended) == 400
+        assert sum(count > 0 for count in ended) >= 2, "none does it alone"
+        assert {pipeline.ledger.balance(owner)[:2] for owner in owners} == {(10, 0)}
