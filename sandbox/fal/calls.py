@@ -11,6 +11,7 @@ from sandbox.fal.faults import FaultKind, Faults
 from sandbox.fal.inputs import Input
 from sandbox.fal.ledger import PaidCall
 from sandbox.fal.models import Endpoint
+from sandbox.fal.outages import Ongoing
 from sandbox.fal.webhooks import Delivery
 
 
@@ -77,9 +78,7 @@ class Call:
     attempts: int = 0
     input: Input | None = None
     outcome: Outcome | None = None
-    # Counts down the transient faults of status and result.
-    status_errors: int = 0
-    result_errors: int = 0
+    outages: list[Ongoing] = field(default_factory=list)
     start_timer: asyncio.TimerHandle | None = None
     run_timer: asyncio.TimerHandle | None = None
     run_task: asyncio.Task[None] | None = None
@@ -101,12 +100,19 @@ class Call:
     def fault(self, kind: FaultKind) -> Mapping[str, Any] | None:
         return self.faults.get(kind)
 
+    def has(self, kind: FaultKind) -> bool:
+        return kind in self.faults
+
     def stop_timers(self) -> None:
         for timer in (self.start_timer, self.run_timer):
             if timer is not None:
                 timer.cancel()
         if self.run_task is not None:
             self.run_task.cancel()
+
+    def heal(self) -> None:
+        for ongoing in self.outages:
+            ongoing.heal()
 
     def notify(self) -> None:
         for watcher in self.watchers:

@@ -3,6 +3,9 @@
 POST   /__control/faults                a rule or a list of rules (see `faults`)
 GET    /__control/faults                the rules and how often each fired
 DELETE /__control/faults                clears rules and chaos
+POST   /__control/outages               an outage of routes from now on (see `outages`): {"id"}
+GET    /__control/outages               those that were ordered, and how many answers each met
+DELETE /__control/outages               heals all;  DELETE /__control/outages/{id} heals one
 POST   /__control/chaos                 {"seed", "rate", "kinds"?, "args"?}
 GET    /__control/ledger                {"calls": [...], "totals": {...}}
 GET    /__control/requests/{id}         one request with its webhook attempts
@@ -21,6 +24,7 @@ from litestar.params import FromPath
 
 from sandbox.fal.config import TuningPatch
 from sandbox.fal.faults import Chaos, FaultRule
+from sandbox.fal.outages import Outage
 from sandbox.fal.outputs import prerendered
 from sandbox.fal.queue_routes import AnyRequest, describe, engine_of
 from sandbox.fal.replies import reply
@@ -58,6 +62,32 @@ async def list_faults(request: AnyRequest) -> Reply:
 @delete("/__control/faults", status_code=200)
 async def clear_faults(request: AnyRequest) -> Reply:
     engine_of(request).plan.clear()
+    return reply(200, {"status": "OK"})
+
+
+@post("/__control/outages", status_code=200)
+async def begin_outage(request: AnyRequest) -> Reply:
+    try:
+        outage = msgspec.json.decode(await request.body(), type=Outage)
+    except msgspec.ValidationError as error:
+        return reply(422, {"detail": str(error)})
+    return reply(200, {"id": engine_of(request).outages.begin(outage).id})
+
+
+@get("/__control/outages")
+async def list_outages(request: AnyRequest) -> Reply:
+    return reply(200, engine_of(request).outages.describe())
+
+
+@delete("/__control/outages/{outage_id:str}", status_code=200)
+async def heal_outage(request: AnyRequest, outage_id: FromPath[str]) -> Reply:
+    healed = engine_of(request).outages.heal(outage_id)
+    return reply(200 if healed else 404, {"status": "OK" if healed else "NOT_FOUND"})
+
+
+@delete("/__control/outages", status_code=200)
+async def heal_outages(request: AnyRequest) -> Reply:
+    engine_of(request).outages.clear()
     return reply(200, {"status": "OK"})
 
 
@@ -138,9 +168,13 @@ async def health(request: AnyRequest) -> Reply:
 
 CONTROL_ROUTES = [
     add_faults,
+    begin_outage,
     clear_faults,
+    heal_outage,
+    heal_outages,
     health,
     list_faults,
+    list_outages,
     reset,
     rotate_key,
     show_config,

@@ -21,6 +21,7 @@ from sandbox.fal.downloads import Downloader
 from sandbox.fal.errors import Outcome, flat_error
 from sandbox.fal.faults import FaultKind, FaultPlan, Faults
 from sandbox.fal.ledger import Ledger, LedgerState, PaidCall
+from sandbox.fal.outages import Asked, Ongoing, Outages, of_request
 from sandbox.fal.renderer import Renderer
 from sandbox.fal.runner import Runner, crashed
 from sandbox.fal.storage import FileStore
@@ -46,6 +47,7 @@ class Engine:
         self.config = config
         self.tuning = Tuning.from_config(config)
         self.plan = FaultPlan()
+        self.outages = Outages()
         self.ledger = Ledger()
         self.files = FileStore()
         self.signer = Signer(config.state_dir)
@@ -78,8 +80,6 @@ class Engine:
         request_id = str(uuid.uuid4())
         now = time.time()
         self._next_ticket += 1
-        status_fault = faults.get(FaultKind.STATUS_5XX)
-        result_fault = faults.get(FaultKind.RESULT_5XX)
         call = Call(
             id=request_id,
             gateway_id=request_id,
@@ -87,8 +87,7 @@ class Engine:
             faults=faults,
             ticket=self._next_ticket,
             accepted_at=now,
-            status_errors=0 if status_fault is None else status_fault.get("count", 2),
-            result_errors=0 if result_fault is None else result_fault.get("count", 2),
+            outages=of_request(faults),
             ledger=self.ledger.open(
                 PaidCall(
                     request_id=request_id,
@@ -119,6 +118,11 @@ class Engine:
 
     def find_any(self, request_id: str) -> Call | None:
         return self._calls.get(request_id)
+
+    def outage(self, asked: Asked) -> Ongoing | None:
+        """What is wrong with the answer to this request."""
+        call = None if asked.request_id is None else self._calls.get(asked.request_id)
+        return self.outages.meeting(asked, () if call is None else call.outages)
 
     def queue_position(self, call: Call) -> int:
         """Requests ahead on the account; counts those cancelled in between as well."""
@@ -154,6 +158,7 @@ class Engine:
         """Deletes every request, file, fault and the ledger; keeps the key and the tuning."""
         for call in self._calls.values():
             call.stop_timers()
+            call.heal()
             call.notify()
         for task in self._background:
             task.cancel()
@@ -164,10 +169,13 @@ class Engine:
         self.ledger.clear()
         self.files.clear()
         self.plan.clear()
+        self.outages.clear()
 
     async def aclose(self) -> None:
+        self.outages.clear()
         for call in self._calls.values():
             call.stop_timers()
+            call.heal()
             call.notify()
         for task in self._background:
             task.cancel()

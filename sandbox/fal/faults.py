@@ -3,7 +3,8 @@
 A rule is JSON: `{"kind": ..., "match": {"endpoint", "nth", "contains"}, "rate", "times", "args"}`.
 `nth` counts the submits this rule matches otherwise (1 = the first); `contains` is looked for in
 the request body; `times` bounds the requests affected. `FaultKind` names the args of each kind.
-A rule is drawn once, when the request is submitted, and its faults stay with the request.
+A rule is drawn once, when the request is submitted, and its faults stay with the request; those of
+its status, result and file show later, at the answers that they meet (see `outages`).
 """
 
 import random
@@ -33,9 +34,17 @@ class FaultKind(StrEnum):
     NEVER_FINISHES = "never_finishes"
     LOST_REQUEST = "lost_request"  # seconds=0.5 until 404, billed=false
     CANCEL_RACE = "cancel_race"  # cancel answers 202 and the request finishes all the same
-    # reading its status and result
+    MODEL_5XX = "model_5xx"  # type=internal_server_error: listed, unlabelled and unbilled
+    UNLABELLED = "unlabelled"  # failed, and its status names no error
+    UNBILLED = "unbilled"  # its result states no billable units
+    # reading its status and result: `count` answers, of which `after` are right before
     STATUS_5XX = "status_5xx"  # status=500, count=2, html=false
     RESULT_5XX = "result_5xx"  # status=500, count=2, html=false
+    STATUS_404 = "status_404"  # count=1
+    RESULT_404 = "result_404"  # count=1
+    LOOKS_REFUSED = "looks_refused"  # count=2: 403 "User is locked"
+    LOOKS_LIMITED = "looks_limited"  # count=2, retry_after
+    LOOKS_SILENT = "looks_silent"  # count=1, seconds=20
     # webhooks
     WEBHOOK_NEVER = "webhook_never"
     WEBHOOK_DUPLICATE = "webhook_duplicate"  # count=2, gap=0.1
@@ -43,6 +52,13 @@ class FaultKind(StrEnum):
     WEBHOOK_REORDERED = "webhook_reordered"  # before the submit answer; timeout=10
     WEBHOOK_UNSIGNED = "webhook_unsigned"
     WEBHOOK_BAD_SIGNATURE = "webhook_bad_signature"
+    # its file, for a while
+    FILE_AWAY = "file_away"  # seconds=7 or count, status=503
+    FILE_404 = "file_404"  # count=1
+    FILE_TRUNCATED = "file_truncated"  # count=1: half of it, as if that were all
+    FILE_BROKEN = "file_broken"  # count=1: the connection ends in the middle
+    FILE_HTML = "file_html"  # count=1: 200 and a page of a gatekeeper
+    FILE_DRIP = "file_drip"  # count=1, bytes_per_second=1
     # the output
     OUTPUT_MISSING = "output_missing"
     OUTPUT_CORRUPT = "output_corrupt"  # garbage=false: truncated

@@ -1,5 +1,6 @@
 """Uploads (both protocols of the SDKs), files, the webhook keys and the price list."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -10,19 +11,24 @@ from litestar.params import FromPath
 from litestar.response import Stream
 
 from sandbox.fal.models import ENDPOINTS
+from sandbox.fal.outages import Asked, Ongoing, OutageKind, Route
 from sandbox.fal.queue_routes import (
     AnyRequest,
     account_of,
     base_url_of,
     engine_of,
+    outage_at,
 )
+from sandbox.fal.refusals import answer_of
 from sandbox.fal.replies import reply
 from sandbox.fal.storage import PATH_PREFIX, StoredFile, expiry_of
+from sandbox.kit.connections import drop_connection
 
 Reply = Response[bytes]
 
 LIFECYCLE = "x-fal-object-lifecycle"
 _CHUNK = 64 * 1024
+_CHALLENGE = b"<!doctype html><html><title>Just a moment...</title><body>Checking</body></html>"
 _NO_KEY = {"detail": "Authentication is required"}
 
 
@@ -66,6 +72,9 @@ async def upload(request: AnyRequest) -> Reply:
 async def initiate(request: AnyRequest) -> Reply:
     if account_of(request) is None:
         return reply(401, _NO_KEY)
+    out = await outage_at(request, Route.UPLOAD, "storage")
+    if out is not None:
+        return out
     try:
         intent = msgspec.json.decode(await request.body() or b"{}", type=UploadIntent)
     except msgspec.DecodeError as error:
@@ -92,9 +101,24 @@ async def put_upload(request: AnyRequest, ticket: FromPath[str]) -> Reply:
 
 @get("/files/{path:path}")
 async def serve(request: AnyRequest, path: FromPath[str]) -> Response[Any]:
-    file = engine_of(request).files.find(PATH_PREFIX + path.lstrip("/"))
+    engine = engine_of(request)
+    file = engine.files.find(PATH_PREFIX + path.lstrip("/"))
+    ongoing = engine.outage(
+        Asked(
+            route=Route.FILE,
+            account=None if file is None else file.account,
+            request_id=None if file is None else file.request_id,
+        )
+    )
+    if ongoing is not None:
+        out = await answer_of(ongoing, path)
+        if out is not None:
+            return out
     if file is None:
         return reply(404, {"detail": "File not found"})
+    spoilt = None if ongoing is None else _spoilt(request, file, ongoing)
+    if spoilt is not None:
+        return spoilt
     if file.filler_bytes:
         return Stream(
             _padded(file),
@@ -102,6 +126,35 @@ async def serve(request: AnyRequest, path: FromPath[str]) -> Response[Any]:
             headers={"content-length": str(file.size_bytes)},
         )
     return Response(file.content, media_type=file.content_type)
+
+
+def _spoilt(request: AnyRequest, file: StoredFile, ongoing: Ongoing) -> Response[Any] | None:
+    """The file as an outage of files has it come."""
+    half = file.content[: len(file.content) // 2]
+    length = {"content-length": str(len(file.content))}
+    match ongoing.kind:
+        case OutageKind.TRUNCATED:
+            return Response(half, media_type=file.content_type)
+        case OutageKind.BROKEN:
+            return Stream(_broken(request, half), media_type=file.content_type, headers=length)
+        case OutageKind.HTML_PAGE:
+            return Response(_CHALLENGE, media_type="text/html")
+        case OutageKind.DRIP:
+            rate = float(ongoing.args.get("bytes_per_second", 1.0))
+            return Stream(_drip(file.content, rate), media_type=file.content_type, headers=length)
+        case _:
+            return None
+
+
+async def _broken(request: AnyRequest, half: bytes) -> AsyncIterator[bytes]:
+    yield half
+    drop_connection(request.scope)
+
+
+async def _drip(content: bytes, bytes_per_second: float) -> AsyncIterator[bytes]:
+    for index in range(len(content)):
+        yield content[index : index + 1]
+        await asyncio.sleep(1 / bytes_per_second)
 
 
 async def _padded(file: StoredFile) -> AsyncIterator[bytes]:

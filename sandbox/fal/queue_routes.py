@@ -18,7 +18,8 @@ from sandbox.fal.config import DEFAULT_ACCOUNT
 from sandbox.fal.engine import CancelAnswer, Engine
 from sandbox.fal.faults import FaultKind
 from sandbox.fal.models import NAMESPACES, find_endpoint
-from sandbox.fal.refusals import flat, refuse, transient
+from sandbox.fal.outages import Asked, Route
+from sandbox.fal.refusals import answer_of, flat, refuse
 from sandbox.fal.replies import (
     format_units,
     path_not_found,
@@ -78,6 +79,22 @@ def account_of(request: AnyRequest) -> str | None:
     return accounts.get(found.group(1)) if accounts else DEFAULT_ACCOUNT
 
 
+def key_of(request: AnyRequest) -> str | None:
+    """The part of the caller's key that names it."""
+    found = _KEY.fullmatch(request.headers.get("authorization", ""))
+    return None if found is None else found.group(1).partition(":")[0]
+
+
+async def outage_at(
+    request: AnyRequest, route: Route, asked: str, *, request_id: str | None = None
+) -> Reply | None:
+    """The answer in the place of the route's own, while something is wrong."""
+    ongoing = engine_of(request).outage(
+        Asked(route=route, account=account_of(request), key=key_of(request), request_id=request_id)
+    )
+    return None if ongoing is None else await answer_of(ongoing, asked)
+
+
 @post("/{path:path}", status_code=200)
 async def submit(request: AnyRequest, path: FromPath[str]) -> Reply:
     parsed = QueuePath.parse(path)
@@ -85,6 +102,9 @@ async def submit(request: AnyRequest, path: FromPath[str]) -> Reply:
     endpoint_id = path.strip("/") if parsed is None else parsed.endpoint_id
     if account is None:
         return unauthorized(endpoint_id)
+    out = await outage_at(request, Route.SUBMIT, endpoint_id)
+    if out is not None:
+        return out
     endpoint = None if parsed is None else find_endpoint(endpoint_id)
     if parsed is None or endpoint is None:
         return path_not_found("/".join(parsed.rest) if parsed else endpoint_id)
@@ -159,7 +179,9 @@ def _seconds(raw: str | None) -> float | None:
         return None
 
 
-def _locate(request: AnyRequest, path: str) -> Reply | tuple[Call, list[str]]:
+async def _locate(
+    request: AnyRequest, path: str, *, is_cancel: bool = False
+) -> Reply | tuple[Call, list[str]]:
     """The request that a URL of the status family names, and what follows its id."""
     parsed = QueuePath.parse(path)
     account = account_of(request)
@@ -168,6 +190,12 @@ def _locate(request: AnyRequest, path: str) -> Reply | tuple[Call, list[str]]:
     if parsed is None or len(parsed.rest) < 2 or parsed.rest[0] != "requests":
         return path_not_found("/".join(parsed.rest) if parsed else path.strip("/"))
     _, request_id, *tail = parsed.rest
+    route = Route.STATUS if tail[:1] == ["status"] else Route.RESULT
+    out = await outage_at(
+        request, Route.CANCEL if is_cancel else route, parsed.base, request_id=request_id
+    )
+    if out is not None:
+        return out
     call = engine_of(request).find(request_id, base_path=parsed.base, account=account)
     if call is None:
         return reply(404, {"status": "NOT_FOUND"}, request_id=request_id)
@@ -176,7 +204,7 @@ def _locate(request: AnyRequest, path: str) -> Reply | tuple[Call, list[str]]:
 
 @get("/{path:path}")
 async def get_status_or_result(request: AnyRequest, path: FromPath[str]) -> Response[Any]:
-    located = _locate(request, path)
+    located = await _locate(request, path)
     if isinstance(located, Response):
         return located
     call, tail = located
@@ -199,7 +227,7 @@ async def get_status_or_result(request: AnyRequest, path: FromPath[str]) -> Resp
 
 @put("/{path:path}", status_code=200)
 async def cancel(request: AnyRequest, path: FromPath[str]) -> Reply:
-    located = _locate(request, path)
+    located = await _locate(request, path, is_cancel=True)
     if isinstance(located, Response):
         return located
     call, tail = located
@@ -210,9 +238,6 @@ async def cancel(request: AnyRequest, path: FromPath[str]) -> Reply:
 
 
 def status(engine: Engine, call: Call, *, with_logs: bool) -> Reply:
-    if call.status_errors > 0:
-        call.status_errors -= 1
-        return transient(call.faults[FaultKind.STATUS_5XX])
     code = 200 if call.status is CallStatus.COMPLETED else 202
     return reply(code, describe(engine, call, with_logs=with_logs), request_id=call.id)
 
@@ -227,7 +252,8 @@ def describe(engine: Engine, call: Call, *, with_logs: bool) -> dict[str, Any]:
     if call.outcome is not None:
         if call.started_at is not None and call.finished_at is not None:
             body["metrics"] = {"inference_time": round(call.finished_at - call.started_at, 4)}
-        if not call.outcome.ok:
+        is_labelled = not (call.has(FaultKind.UNLABELLED) or call.has(FaultKind.MODEL_5XX))
+        if not call.outcome.ok and is_labelled:
             body.update(_failure(call.outcome.body, call.outcome.status))
     return body
 
@@ -274,10 +300,8 @@ def result(call: Call) -> Reply:
     outcome = call.outcome
     if outcome is None:
         return reply(400, {"detail": "Request is still in progress"}, request_id=call.id)
-    if call.result_errors > 0:
-        call.result_errors -= 1
-        return transient(call.faults[FaultKind.RESULT_5XX])
-    units = {"x-fal-billable-units": format_units(outcome.units)}
+    is_billed = not (call.has(FaultKind.UNBILLED) or call.has(FaultKind.MODEL_5XX))
+    units = {"x-fal-billable-units": format_units(outcome.units)} if is_billed else {}
     return reply(
         outcome.status, outcome.body, request_id=call.id, headers={**units, **outcome.headers}
     )

@@ -7,7 +7,8 @@ from litestar import Response
 
 from sandbox.fal.errors import FLAT_TYPE_OF_STATUS, nginx_page
 from sandbox.fal.faults import FaultKind, Faults
-from sandbox.fal.replies import page, reply, unauthorized
+from sandbox.fal.outages import Ongoing, OutageKind
+from sandbox.fal.replies import page, path_not_found, reply, unauthorized
 
 Args = Mapping[str, Any]
 Reply = Response[bytes]
@@ -26,6 +27,18 @@ def refuse(endpoint_id: str, faults: Faults) -> Reply | None:
         if build is not None:
             return build(args)
     return None
+
+
+async def answer_of(ongoing: Ongoing, asked: str) -> Reply | None:
+    """The answer of a route while an outage lasts; None: its own one, after the silence.
+
+    `asked` is the endpoint or path. The kinds of files are answered by the file's route.
+    """
+    if ongoing.kind is OutageKind.SILENT:
+        await ongoing.be_silent()
+        return None
+    build = _OUTAGES.get(ongoing.kind)
+    return None if build is None else build(ongoing.args, asked)
 
 
 def flat(status: int, body: Any = None) -> Reply:
@@ -66,4 +79,13 @@ _REFUSALS: Mapping[FaultKind, Callable[[Args], Reply]] = {
     FaultKind.SUBMIT_HTML_ERROR: _ingress_page,
     FaultKind.LOCKED_ACCOUNT: _locked,
     FaultKind.RATE_LIMITED: _too_many,
+}
+
+_OUTAGES: Mapping[OutageKind, Callable[[Args, str], Reply]] = {
+    OutageKind.UNAUTHORIZED: lambda _, asked: unauthorized(asked),
+    OutageKind.LOCKED: lambda args, _: _locked(args),
+    OutageKind.RATE_LIMITED: lambda args, _: _too_many(args),
+    OutageKind.NOT_FOUND: lambda _, __: reply(404, {"status": "NOT_FOUND"}),
+    OutageKind.PATH_NOT_FOUND: lambda _, asked: path_not_found(asked),
+    OutageKind.SERVER_ERROR: lambda args, _: transient({"status": 503, **args}),
 }

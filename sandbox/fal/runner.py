@@ -55,6 +55,9 @@ class Runner:
         ordered = call.fault(FaultKind.RESULT_ERROR)
         if ordered is not None and call.attempts <= ordered.get("failures", call.attempts):
             return any_error(ordered.get("status"), ordered.get("type"))
+        broken = call.fault(FaultKind.MODEL_5XX)
+        if broken is not None:
+            return any_error(None, broken.get("type", "internal_server_error"))
         field, prompt = call.input.prompt_of()
         if (
             FORBIDDEN_PROMPT_WORD in prompt.lower()
@@ -128,6 +131,8 @@ class Runner:
             content=image.content,
             content_type=image.content_type,
             expires_at=call.submission.files_expire_at,
+            request_id=call.id,
+            account=call.submission.account,
         )
         if _input_of(call).sync_mode:
             data = base64.b64encode(image.content).decode()

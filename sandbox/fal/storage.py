@@ -11,12 +11,17 @@ PATH_PREFIX = "/files/"
 
 
 class StoredFile(msgspec.Struct, frozen=True, kw_only=True):
-    """`content` is shared between files that are equal; `filler_bytes` asks for zeros instead."""
+    """`content` is shared between files that are equal; `filler_bytes` asks for zeros instead.
+
+    `request_id` and `account`: whose output it is.
+    """
 
     content: bytes
     content_type: str
     expires_at: float | None = None
     filler_bytes: int = 0
+    request_id: str | None = None
+    account: str | None = None
 
     @property
     def size_bytes(self) -> int:

@@ -187,10 +187,21 @@ class PipelineHarness:
     # --- the provider ------------------------------------------------------------------------
 
     async def fault(self, kind: str, *, times: int | None = None, **rule: Any) -> None:
-        match = {name: rule.pop(name) for name in ("endpoint", "nth") if name in rule}
+        names = ("endpoint", "nth", "contains")
+        match = {name: rule.pop(name) for name in names if name in rule}
         body = {"kind": kind, "times": times, "match": match, "args": rule}
         answer = await self.fal.post("/__control/faults", json=body)
         assert answer.status_code == 200, answer.text
+
+    async def outage(self, kind: str, **rest: Any) -> str:
+        """Something is wrong with the provider's routes from now on; its id."""
+        answer = await self.fal.post("/__control/outages", json={"kind": kind, **rest})
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["id"])
+
+    async def heal(self) -> None:
+        """Nothing is wrong with the provider's routes any more."""
+        assert (await self.fal.delete("/__control/outages")).status_code == 200
 
     async def tune(self, **changes: Any) -> None:
         answer = await self.fal.patch("/__control/config", json=changes)

@@ -75,6 +75,10 @@ class Fal:
         answer = await self.control.post("/__control/faults", json={"kind": kind, "args": args})
         assert answer.status_code == 200, answer.text
 
+    async def outage(self, kind: str, **rest: Any) -> None:
+        answer = await self.control.post("/__control/outages", json={"kind": kind, **rest})
+        assert answer.status_code == 200, answer.text
+
     async def tune(self, **changes: Any) -> None:
         answer = await self.control.patch("/__control/config", json=changes)
         assert answer.status_code == 200, answer.text

@@ -98,6 +98,16 @@ class Fal:
         response = self.http.post("/__control/faults", json=rule)
         assert response.status_code == 200, response.text
 
+    def outage(self, kind: str, **rest: Any) -> str:
+        """Its id."""
+        response = self.http.post("/__control/outages", json={"kind": kind, **rest})
+        assert response.status_code == 200, response.text
+        return str(response.json()["id"])
+
+    def heal(self, outage_id: str | None = None) -> None:
+        path = "/__control/outages" if outage_id is None else f"/__control/outages/{outage_id}"
+        assert self.http.delete(path).status_code == 200
+
     def ledger(self) -> dict[str, Any]:
         body: dict[str, Any] = self.http.get("/__control/ledger").json()
         return body
