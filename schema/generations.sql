@@ -49,7 +49,10 @@ create table app.generations (
   constraint generations_ended_without_image check (
     (state in ('failed', 'cancelled')) = (ending is not null)),
   constraint generations_ending check (ending in (
-    'cancelled', 'content_refused', 'input_refused', 'provider_failed', 'no_image',
+    'cancelled', 'content_refused', 'input_refused', 'photo_too_small', 'photo_too_large',
+    'photo_file_too_large', 'photo_format', 'photo_unreadable', 'photo_not_fetched',
+    'face_not_found', 'params_refused', 'request_refused', 'model_missing', 'provider_failed',
+    'provider_failed_once', 'no_image',
     'not_started_in_time', 'deadline_exceeded', 'photo_missing', 'params_invalid',
     'delivery_failed', 'output_broken', 'output_flagged', 'output_bad_parameters',
     'output_empty_output', 'output_too_many_bytes', 'output_wrong_type', 'output_undecodable',

@@ -53,6 +53,8 @@ create index provider_calls_slots on app.provider_calls (account_id)
   where state in ('submitting', 'accepted', 'ambiguous');
 create index provider_calls_account on app.provider_calls (account_id, ended_at);
 -- Two lines: those that nobody waits for any more may be many, and delay nobody's.
+create index provider_calls_refused on app.provider_calls (account_id, ended_at)
+  where state = 'refused' and http_status = 403;
 create index provider_calls_poll on app.provider_calls (next_poll_at)
   where next_poll_at is not null and state <> 'abandoned';
 create index provider_calls_poll_abandoned on app.provider_calls (next_poll_at)
@@ -165,7 +167,8 @@ as $$
     'account_id', call.account_id,
     'account', account.name,
     'account_is_open', account.breaker_state = 'closed'
-      and coalesce(account.cooldown_until, app.now()) <= app.now(),
+      and coalesce(account.cooldown_until, app.now()) <= app.now()
+      and (select refused_at is null from app.provider_keys where fingerprint = call.key_fingerprint),
     'key_fingerprint', call.key_fingerprint,
     'operation', generation.operation,
     'steps', operation.steps,
@@ -297,6 +300,7 @@ declare
   v_free integer;
   v_left integer := p_limit;
   v_key text;
+  v_intent jsonb;
   v_next record;
 begin
   if not exists (
@@ -328,7 +332,14 @@ begin
       and used.held < account.slots
       and coalesce(account.cooldown_until, app.now()) <= app.now()
       and (account.breaker_state = 'closed' or account.breaker_until <= app.now())
-    order by used.held::numeric / account.slots, account.id
+      and exists (
+        select
+        from app.provider_keys as key
+        where key.account_id = account.id
+          and key.fingerprint = any (p_fingerprints)
+          and (key.refused_at is null or key.probe_at <= app.now()))
+    -- One that waits for its probe comes first: by chance alone it would stay open.
+    order by account.breaker_state = 'closed', used.held::numeric / account.slots, account.id
   loop
     v_free := v_account.free;
     if v_account.breaker_state <> 'closed' then
@@ -360,34 +371,29 @@ begin
       if not found then
         continue;
       end if;
-      update app.provider_keys
-      set last_used_at = app.clock_now()
-      where fingerprint = (
-        select fingerprint
-        from app.provider_keys
-        where account_id = v_account.id
-          and fingerprint = any (p_fingerprints)
-        order by last_used_at nulls first, fingerprint
-        limit 1
-      )
-      returning fingerprint into v_key;
+      v_key := app.take_key(
+        v_account.id, p_fingerprints, v_account.breaker_state <> 'closed');
+      exit when v_key is null;
       insert into app.user_turns (user_id, last_served_at)
       values (v_next.user_id, app.clock_now())
       on conflict (user_id) do update
       set last_served_at = excluded.last_served_at;
-      return next app.open_call(v_next.generation_id, v_account.id, v_key, p_lease_seconds);
+      v_intent := app.open_call(v_next.generation_id, v_account.id, v_key, p_lease_seconds);
+      if v_account.breaker_state <> 'closed' then
+        perform app.begin_probe(
+          v_account.id, (v_intent ->> 'call_id')::uuid, p_lease_seconds);
+      end if;
+      return next v_intent;
       v_free := v_free - 1;
       v_left := v_left - 1;
-      if v_account.breaker_state <> 'closed' then
-        perform app.begin_probe(v_account.id, p_lease_seconds);
-      end if;
     end loop;
     exit when v_left <= 0;
   end loop;
 end $$;
 comment on function app.open_calls is
-$$Up to p_limit calls for the keys a process holds, as app.call_intent. No slot or no healthy
-account: none. An account whose breaker is open gets one probe when its pause is over.
+$$Up to p_limit calls for the keys a process holds, as app.call_intent. No slot, no healthy account
+or no usable key of one: none. An account whose breaker is open gets one probe when its pause is
+over, before any other account is served.
 Locks: the provider accounts of the keys by ascending id (two processes that served them in the
 order of their load would wait for each other), then generations by skip locked.
 Replay: a call whose intent was lost is found by the sweep by its expired lease.$$;
@@ -450,9 +456,7 @@ begin
         coalesce(next_poll_at, app.now() + make_interval(secs => p_poll_seconds)) end,
     state = case when state in ('submitting', 'ambiguous') then 'accepted' else state end
   where id = p_call_id;
-  perform app.end_probe(account_id)
-  from app.provider_calls
-  where id = p_call_id;
+  perform app.end_probe(p_call_id);
   if v_generation.cancel_requested_at is not null or v_generation.gave_up_at is not null
     or v_generation.finished_at is not null
   then
@@ -524,6 +528,7 @@ begin
   if not found then
     return null;
   end if;
+  perform app.drop_probe(p_call_id, 5);
   update app.generations
   set state = 'uncertain'
   where id = v_generation.id
@@ -567,6 +572,7 @@ begin
   if v_call.state not in ('accepted', 'abandoned') then
     return null;
   end if;
+  perform app.end_probe(p_call_id);
   perform app.record_running(v_call.generation_id, p_call_id);
   return app.add_task(
     'provider_call.collect', jsonb_build_object('call_id', p_call_id), p_call_id::text);
@@ -1071,8 +1077,14 @@ as $$
     'known', (select count(*) from app.provider_accounts),
     'healthy', (
       select count(*)
-      from app.provider_accounts
-      where breaker_state = 'closed'),
+      from app.provider_accounts as account
+      where breaker_state = 'closed'
+        and exists (
+          select
+          from app.provider_keys
+          where account_id = account.id
+            and refused_at is null)),
+    'refused_keys', (select count(*) from app.provider_keys where refused_at is not null),
     'queue_age_seconds', (
       select coalesce(extract(epoch from app.now() - min(available_at)), 0)
       from app.generations
@@ -1121,8 +1133,22 @@ as $$
   group by account.name
   union all
   select 'jewelshot_provider_breaker_open', jsonb_build_object('account', account.name),
-    (breaker_state <> 'closed')::integer
+    (account.breaker_state <> 'closed' or not exists (
+      select
+      from app.provider_keys
+      where account_id = account.id
+        and refused_at is null))::integer
   from app.provider_accounts as account
+  union all
+  select 'jewelshot_provider_breaker_failures', jsonb_build_object('account', account.name),
+    account.breaker_failures
+  from app.provider_accounts as account
+  union all
+  select 'jewelshot_provider_keys_refused', jsonb_build_object('account', account.name),
+    count(key.refused_at)
+  from app.provider_accounts as account
+  left join app.provider_keys as key on key.account_id = account.id
+  group by account.name
 $$;
 comment on function app.generations_figures is
 $$Gauges and counters of generations for /metrics as (name, labels, value).$$;

@@ -12,6 +12,9 @@ create table app.provider_accounts (
   breaker_reason text,
   breaker_failures integer not null default 0,
   created_at timestamptz not null default app.now(),
+  breaker_closed_at timestamptz,  -- what was sent before speaks of the time before
+  probe_call_id uuid,  -- the call whose answer decides, while half open
+  looks_paused_until timestamptz,  -- a rate limit of status and result; submits go on
   constraint provider_accounts_name unique (provider, name),
   constraint provider_accounts_slots_positive check (slots > 0),
   constraint provider_accounts_breaker_state
@@ -23,7 +26,10 @@ create table app.provider_keys (
   account_id uuid not null references app.provider_accounts (id) on delete restrict,
   name text not null,
   last_used_at timestamptz,
-  created_at timestamptz not null default app.now()
+  created_at timestamptz not null default app.now(),
+  refused_at timestamptz,  -- since when the provider does not know it
+  probe_at timestamptz,  -- when it is tried again
+  constraint provider_keys_refused check ((refused_at is null) = (probe_at is null))
 );
 create index provider_keys_account_id on app.provider_keys (account_id);
 
@@ -81,62 +87,6 @@ comment on function app.sync_provider_keys is
 $$The keys of a process's environment: [{name, fingerprint, account, provider}], provider
 fal where it is missing. Replay: the same rows.$$;
 
--- The breaker of an account, as a whole: `closed` → `open` by open_breaker; when breaker_until has
--- passed, one call is let through (`half_open`, begin_probe); the provider takes that one and it is
--- `closed` again (end_probe), or refuses it and it is `open` for twice as long. A probe that is
--- never answered is followed by another when its lease is over.
-
-create function app.open_breaker(
-  p_account_id uuid, p_pause_seconds double precision, p_reason text,
-  out name text, out failures integer
-)
-  language sql
-  security definer
-  set search_path = pg_catalog, pg_temp
-as $$
-  update app.provider_accounts as account
-  set breaker_state = 'open',
-    breaker_until = app.now()
-      + make_interval(secs => p_pause_seconds * power(2, least(account.breaker_failures, 6))),
-    breaker_reason = left(p_reason, 500),
-    breaker_failures = account.breaker_failures + 1
-  where account.id = p_account_id
-  returning account.name, account.breaker_failures
-$$;
-comment on function app.open_breaker is
-$$The provider refused the account: its key or its balance. Each refusal in a row doubles the
-pause, at most 64 times. Returns the account's name and how many refusals in a row there were.
-Locks: the account.$$;
-
-create function app.begin_probe(p_account_id uuid, p_lease_seconds double precision)
-  returns void
-  language sql
-  security definer
-  set search_path = pg_catalog, pg_temp
-as $$
-  update app.provider_accounts
-  set breaker_state = 'half_open',
-    breaker_until = app.now() + make_interval(secs => p_lease_seconds)
-  where id = p_account_id
-$$;
-comment on function app.begin_probe is
-$$One call of an account whose breaker is open is under way; no other until it is answered or its
-lease is over. Locks: the account.$$;
-
-create function app.end_probe(p_account_id uuid)
-  returns void
-  language sql
-  security definer
-  set search_path = pg_catalog, pg_temp
-as $$
-  update app.provider_accounts
-  set breaker_state = 'closed', breaker_until = null, breaker_reason = null, breaker_failures = 0
-  where id = p_account_id
-    and breaker_state = 'half_open'
-$$;
-comment on function app.end_probe is
-$$The provider took a call of the account: a probe has its answer. Locks: the account.$$;
-
 create function app.cool_down(p_account_id uuid, p_pause_seconds double precision)
   returns void
   language sql
@@ -149,7 +99,22 @@ as $$
   where id = p_account_id
 $$;
 comment on function app.cool_down is
-$$A rate limit of the account. The later of two wins, so a slow answer cannot shorten a newer one.
+$$A rate limit of submits. The later of two wins, so a slow answer cannot shorten a newer one.
+Locks: the account.$$;
+
+create function app.pause_looks(p_account_id uuid, p_pause_seconds double precision)
+  returns void
+  language sql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+  update app.provider_accounts
+  set looks_paused_until =
+    greatest(looks_paused_until, app.now() + make_interval(secs => p_pause_seconds))
+  where id = p_account_id
+$$;
+comment on function app.pause_looks is
+$$A rate limit of polls and results: they pause, submits go on. The later of two wins.
 Locks: the account.$$;
 
 reset role;
@@ -157,6 +122,6 @@ revoke create on schema app from jewelshot_ledger;
 
 grant execute on function
   app.sync_provider_keys(jsonb, integer),
-  app.open_breaker(uuid, double precision, text),
-  app.cool_down(uuid, double precision)
+  app.cool_down(uuid, double precision),
+  app.pause_looks(uuid, double precision)
   to jewelshot_worker;

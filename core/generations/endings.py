@@ -6,7 +6,7 @@ codes that it writes itself (`generations_ending` lists them all), and no senten
 
 from enum import StrEnum
 
-from core.generations.providers.types import Failure, FailureCause
+from core.generations.providers.types import Failure, FailureCause, NotAccepted
 from core.pixels.faults import OutputFault
 from core.words.say import say
 
@@ -15,7 +15,18 @@ class Ending(StrEnum):
     CANCELLED = "cancelled"
     CONTENT_REFUSED = "content_refused"
     INPUT_REFUSED = "input_refused"
+    PHOTO_TOO_SMALL = "photo_too_small"
+    PHOTO_TOO_LARGE = "photo_too_large"
+    PHOTO_FILE_TOO_LARGE = "photo_file_too_large"
+    PHOTO_FORMAT = "photo_format"
+    PHOTO_UNREADABLE = "photo_unreadable"
+    PHOTO_NOT_FETCHED = "photo_not_fetched"
+    FACE_NOT_FOUND = "face_not_found"
+    PARAMS_REFUSED = "params_refused"
+    REQUEST_REFUSED = "request_refused"
+    MODEL_MISSING = "model_missing"
     PROVIDER_FAILED = "provider_failed"
+    PROVIDER_FAILED_ONCE = "provider_failed_once"
     NO_IMAGE = "no_image"
     NOT_STARTED_IN_TIME = "not_started_in_time"
     DEADLINE_EXCEEDED = "deadline_exceeded"
@@ -43,29 +54,49 @@ class Ending(StrEnum):
 _OF_CAUSE = {
     FailureCause.CONTENT: Ending.CONTENT_REFUSED,
     FailureCause.INPUT: Ending.INPUT_REFUSED,
+    FailureCause.PHOTO_TOO_SMALL: Ending.PHOTO_TOO_SMALL,
+    FailureCause.PHOTO_TOO_LARGE: Ending.PHOTO_TOO_LARGE,
+    FailureCause.PHOTO_FILE_TOO_LARGE: Ending.PHOTO_FILE_TOO_LARGE,
+    FailureCause.PHOTO_FORMAT: Ending.PHOTO_FORMAT,
+    FailureCause.PHOTO_UNREADABLE: Ending.PHOTO_UNREADABLE,
+    FailureCause.PHOTO_NOT_FETCHED: Ending.PHOTO_NOT_FETCHED,
+    FailureCause.FACE: Ending.FACE_NOT_FOUND,
+    FailureCause.PARAMS: Ending.PARAMS_REFUSED,
     FailureCause.NO_IMAGE: Ending.NO_IMAGE,
     FailureCause.START_TIMEOUT: Ending.NOT_STARTED_IN_TIME,
-    FailureCause.PROVIDER: Ending.PROVIDER_FAILED,
 }
 
 
-def ending_of_failure(failure: Failure, *, is_cancel_requested: bool, is_given_up: bool) -> Ending:
+def ending_of_failure(
+    failure: Failure, *, is_cancel_requested: bool, is_given_up: bool, failures_before: int
+) -> Ending:
     """Of a call that the provider says has failed, with no attempt left.
 
     `is_given_up`: its time is over, so a cancelled call was cancelled by us for that.
     """
     if is_cancel_requested:
         return Ending.CANCELLED
-    if failure.cause is FailureCause.CANCELLED:
-        return Ending.DEADLINE_EXCEEDED if is_given_up else Ending.PROVIDER_FAILED
-    return _OF_CAUSE[failure.cause]
+    if failure.cause is FailureCause.CANCELLED and is_given_up:
+        return Ending.DEADLINE_EXCEEDED
+    return _OF_CAUSE.get(failure.cause) or _failed(failures_before)
 
 
-def ending_of_lost_call(*, is_cancel_requested: bool, is_given_up: bool) -> Ending:
+def ending_of_lost_call(
+    *, is_cancel_requested: bool, is_given_up: bool, failures_before: int
+) -> Ending:
     """Of a call that the provider does not know any more, with no attempt left."""
     if is_cancel_requested:
         return Ending.CANCELLED
-    return Ending.DEADLINE_EXCEEDED if is_given_up else Ending.PROVIDER_FAILED
+    return Ending.DEADLINE_EXCEEDED if is_given_up else _failed(failures_before)
+
+
+def ending_of_refusal(outcome: NotAccepted) -> Ending:
+    """Of a submit that would be refused again."""
+    return _OF_CAUSE.get(outcome.cause, Ending.INPUT_REFUSED)
+
+
+def _failed(failures_before: int) -> Ending:
+    return Ending.PROVIDER_FAILED if failures_before else Ending.PROVIDER_FAILED_ONCE
 
 
 def ending_of_output(fault: OutputFault) -> Ending:

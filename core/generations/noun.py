@@ -16,7 +16,11 @@ def _check(row: Mapping[str, Any], _: Settings) -> list[Check]:
         Check(
             "provider_accounts",
             facts["healthy"] > 0,
-            {"healthy": facts["healthy"], "known": facts["known"]},
+            {
+                "healthy": facts["healthy"],
+                "known": facts["known"],
+                "refused_keys": facts["refused_keys"],
+            },
         ),
         Check("queue", is_well=True, facts={"age_seconds": round(facts["queue_age_seconds"], 1)}),
     ]

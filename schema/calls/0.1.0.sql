@@ -231,7 +231,20 @@ select app.sweep_calls($1, $2, $3);
 select app.sweep_deadlines($1);
 
 -- from core.generations.pipeline.queries
-select id, generation_id, provider, account_id, key_fingerprint, endpoint, state, polls, request_id, status_url, cancel_url from app.provider_calls where id = $1;
+select app.whose_refusal($1) as about;
+
+-- from core.generations.pipeline.queries
+select count(*) as refusals
+from app.provider_calls as call
+join app.provider_calls as before
+  on before.generation_id = call.generation_id and before.step = call.step
+where call.id = $1
+  and before.id <> call.id
+  and before.state = 'refused'
+  and before.http_status = $2;
+
+-- from core.generations.pipeline.queries
+select id, generation_id, provider, account_id, key_fingerprint, endpoint, state, polls, request_id, status_url, cancel_url, (select name from app.provider_accounts where id = account_id) as account from app.provider_calls where id = $1;
 
 -- from core.generations.pipeline.queries
 update app.provider_calls
@@ -243,7 +256,12 @@ where id in (
   select id
   from app.provider_calls as call
   where next_poll_at <= app.now()
-    and key_fingerprint = any ($2)
+    and account_id in (
+      select account.id
+      from app.provider_accounts as account
+      join app.provider_keys as key on key.account_id = account.id
+      where key.fingerprint = any ($2)
+        and coalesce(account.looks_paused_until, app.now()) <= app.now())
     and not exists (
       select
       from app.outbox
@@ -254,7 +272,7 @@ where id in (
   limit $3
   for update skip locked
 )
-returning id, generation_id, provider, account_id, key_fingerprint, endpoint, state, polls, request_id, status_url, cancel_url;
+returning id, generation_id, provider, account_id, key_fingerprint, endpoint, state, polls, request_id, status_url, cancel_url, (select name from app.provider_accounts where id = account_id) as account;
 
 -- from core.generations.pipeline.queries
 update app.provider_calls
@@ -266,7 +284,12 @@ where id in (
   select id
   from app.provider_calls as call
   where next_poll_at <= app.now()
-    and key_fingerprint = any ($2)
+    and account_id in (
+      select account.id
+      from app.provider_accounts as account
+      join app.provider_keys as key on key.account_id = account.id
+      where key.fingerprint = any ($2)
+        and coalesce(account.looks_paused_until, app.now()) <= app.now())
     and not exists (
       select
       from app.outbox
@@ -277,7 +300,7 @@ where id in (
   limit $3
   for update skip locked
 )
-returning id, generation_id, provider, account_id, key_fingerprint, endpoint, state, polls, request_id, status_url, cancel_url;
+returning id, generation_id, provider, account_id, key_fingerprint, endpoint, state, polls, request_id, status_url, cancel_url, (select name from app.provider_accounts where id = account_id) as account;
 
 -- from core.generations.pipeline.queries
 update app.provider_calls set next_poll_at = app.now() where id = $1 and state in ('accepted', 'abandoned') and (request_id is not null or status_url is not null);
@@ -289,14 +312,27 @@ select app.receive_provider_webhook($1, $2, $3);
 select app.cool_down($1, $2);
 
 -- from core.generations.providers.accounts
+select app.drop_probe($1, $2);
+
+-- from core.generations.providers.accounts
+select app.end_probe($1);
+
+-- from core.generations.providers.accounts
+select app.pause_looks($1, $2);
+
+-- from core.generations.providers.accounts
+select app.refuse_key($1) as name;
+
+-- from core.generations.providers.accounts
 select app.sync_provider_keys($1, $2);
 
 -- from core.generations.providers.accounts
-select name, failures from app.open_breaker($1, $2, $3);
+select name, failures from app.open_breaker($1, $2, $3, $4);
 
 -- from core.generations.providers.listing
-select account.provider, account.name, account.slots, account.breaker_state, account.breaker_reason,
-  account.breaker_until, account.cooldown_until,
+select account.id, account.provider, account.name, account.slots, account.breaker_state,
+  account.breaker_reason, account.breaker_until, account.breaker_failures, account.cooldown_until,
+  account.looks_paused_until,
   (
     select count(*)
     from app.provider_calls as call
@@ -305,13 +341,18 @@ select account.provider, account.name, account.slots, account.breaker_state, acc
   ) as slots_held,
   (
     select coalesce(jsonb_agg(jsonb_build_object(
-      'name', key.name, 'fingerprint', key.fingerprint, 'last_used_at', key.last_used_at)
+      'name', key.name, 'fingerprint', key.fingerprint, 'last_used_at', key.last_used_at,
+      'refused_at', key.refused_at, 'probe_at', key.probe_at)
       order by key.name), '[]')
     from app.provider_keys as key
     where key.account_id = account.id
   ) as keys
 from app.provider_accounts as account
+where $1::uuid is null or account.id = $1
 order by account.provider, account.name;
+
+-- from core.generations.providers.listing
+select app.close_breaker($1, $2);
 
 -- from core.generations.queries
 select created_at, expires_at, bought_as

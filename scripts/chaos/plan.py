@@ -34,6 +34,13 @@ JWT_SECRET = "chaos-only-secret-of-the-local-sandbox-0123456789"  # noqa: S105  
 SHARES = {"cutout": 44, "packshot": 24, "scene": 14, "upscale": 12, "scene_hd": 6}
 PRESETS = ("marble", "velvet")  # few: the sandbox computes each picture once
 
+FAULT_KINDS = tuple(
+    kind
+    for kind in FaultKind
+    if kind not in {FaultKind.MODEL_5XX, FaultKind.UNLABELLED, FaultKind.UNBILLED}
+    and not kind.startswith(("file_", "looks_", "status_404", "result_404"))
+)
+
 # Faults that would otherwise last longer than a compressed run.
 FAULT_ARGS: Mapping[FaultKind, dict[str, Any]] = {
     FaultKind.DELAY_SUBMIT: {"seconds": 3},

@@ -47,9 +47,10 @@ async def collect(tools: PipelineTools, task: Task) -> Outcome:
     outcome = await _fetch(tools, call)
     match outcome:
         case Unreachable():
-            await accounts.record_unreachable(
-                tools.db, call.account_id, outcome, settings=tools.settings
-            )
+            if outcome.is_limited:
+                await accounts.pause_looks(
+                    tools.db, call.account_id, outcome, settings=tools.settings
+                )
             if tools.settings.provider_polling and task.tries >= _FETCH_ATTEMPTS_MAX:
                 seconds = tools.settings.provider_poll_seconds_max
                 await _resume_polling(tools, task, call_id, seconds=seconds)

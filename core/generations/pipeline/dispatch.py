@@ -15,11 +15,11 @@ from core import errors
 from core.catalog import params as catalog_params
 from core.changes import Change
 from core.db import Connection
-from core.generations.endings import Ending
+from core.generations.endings import Ending, ending_of_refusal
 from core.generations.pipeline import queries
 from core.generations.pipeline.fail import announce
 from core.generations.pipeline.tools import PipelineTools
-from core.generations.pipeline.types import CallEnd, CallIntent
+from core.generations.pipeline.types import CallEnd, CallIntent, RefusalAbout
 from core.generations.providers import accounts
 from core.generations.providers.base import ImageProvider, Submission
 from core.generations.providers.types import (
@@ -43,6 +43,9 @@ _BACKOFF = Backoff(seconds_max=30)
 _INPUT_URL_SECONDS = 86_400
 _RECORD_PAUSE_SECONDS = 0.5
 _CALLS_AT_ONCE = 32
+# A model that is not there for the time of a deployment at the provider's edge comes back within
+# these tries (two to three minutes); one that the provider has removed does not.
+_MODEL_MISSING_MAX = 10
 
 
 async def dispatch_for(tools: PipelineTools, _: Task) -> Outcome:
@@ -204,8 +207,8 @@ async def _record(
             await asyncio.sleep(_RECORD_PAUSE_SECONDS)
         else:
             break
-    if isinstance(outcome, NotAccepted):
-        tools.dispatch_wanted.set()
+    if isinstance(outcome, NotAccepted) or not intent.account_is_open:
+        tools.dispatch_wanted.set()  # the slot is free, or the account's probe has its answer
     await announce(tools, change, operation=intent.operation)
 
 
@@ -251,32 +254,62 @@ async def _record_not_accepted(
         reason=outcome.reason,
         http_status=outcome.http_status,
     )
+    about = await _about_whom(conn, intent, outcome)
+    ending = await _ending_of_refusal(conn, intent, outcome, about)
     change: Change | None
-    if outcome.is_final:
+    if ending is not None:
         change = await queries.end_without_image(
-            conn,
-            intent.generation_id,
-            None,
-            Ending.INPUT_REFUSED,
-            call_id=intent.call_id,
-            end=end,
+            conn, intent.generation_id, None, ending, call_id=intent.call_id, end=end
         )
     else:
         change = await queries.record_not_accepted(
-            conn, intent.call_id, end, delay_seconds=_delay_seconds(intent, outcome)
+            conn, intent.call_id, end, delay_seconds=_delay_seconds(intent, outcome, about)
         )
+    if outcome.is_final:
+        await accounts.record_taken(conn, intent.call_id)
     await accounts.record_effect(
         conn,
-        intent.account_id,
-        outcome.account_effect,
+        accounts.SentCall(
+            call_id=intent.call_id,
+            account_id=intent.account_id,
+            retry_after_seconds=outcome.retry_after_seconds,
+        ),
+        outcome.account_effect if about is RefusalAbout.ACCOUNT else "none",
         settings=tools.settings,
         reason=outcome.reason,
-        retry_after_seconds=outcome.retry_after_seconds,
     )
     return change
 
 
-def _delay_seconds(intent: CallIntent, outcome: NotAccepted) -> float:
+async def _about_whom(conn: Connection, intent: CallIntent, outcome: NotAccepted) -> RefusalAbout:
+    """A 403 may also be meant for what is asked for, in the words of a locked account."""
+    if outcome.account_effect == "locked" and outcome.http_status == 403:
+        return await queries.find_whose_refusal(conn, intent.call_id)
+    return RefusalAbout.ACCOUNT
+
+
+async def _ending_of_refusal(
+    conn: Connection, intent: CallIntent, outcome: NotAccepted, about: RefusalAbout
+) -> Ending | None:
+    """None: it waits for its turn again."""
+    if about is RefusalAbout.GENERATION:
+        return Ending.REQUEST_REFUSED
+    if outcome.is_final:
+        return ending_of_refusal(outcome)
+    if outcome.reason is not NotAcceptedReason.MODEL_MISSING:
+        return None
+    log.error(
+        "provider.model_missing",
+        endpoint=intent.provider_step.endpoint,
+        http_status=outcome.http_status,
+    )
+    before = await queries.count_refusals(conn, intent.call_id, outcome.http_status)
+    return Ending.MODEL_MISSING if before + 1 >= _MODEL_MISSING_MAX else None
+
+
+def _delay_seconds(intent: CallIntent, outcome: NotAccepted, about: RefusalAbout) -> float:
+    if about is RefusalAbout.PERSON:
+        return _BACKOFF.seconds_max
     if outcome.account_effect != "none":
         return 0  # the account pauses, not the generation: another account may take it
     return _BACKOFF.pause_seconds(intent.attempt)

@@ -10,7 +10,6 @@ from core.generations.endings import Ending, ending_of_failure, ending_of_lost_c
 from core.generations.pipeline import queries
 from core.generations.pipeline.tools import PipelineTools
 from core.generations.pipeline.types import CallEnd, CallResult, Role
-from core.generations.providers import accounts
 from core.generations.providers.types import Failure, FailureCause
 from core.generations.types import FINISHED_STATES, CallState
 from core.tasks.outbox import Task
@@ -27,16 +26,6 @@ async def fail_call(
     """Retries or ends what the provider reports as failed."""
     reason = failure.error_type or str(failure.http_status)
     tools.counters.add("jewelshot_provider_errors_total", account=call.account, error_type=reason)
-    if failure.account_effect != "none":
-        await tools.db.run(
-            lambda conn: accounts.record_effect(
-                conn,
-                call.account_id,
-                failure.account_effect,
-                settings=tools.settings,
-                reason=reason,
-            )
-        )
     is_cancelled = failure.cause is FailureCause.CANCELLED
     may_retry = failure.is_retryable or (is_cancelled and not call.cancel_requested)
     await _end_call(
@@ -53,6 +42,7 @@ async def fail_call(
             failure,
             is_cancel_requested=call.cancel_requested,
             is_given_up=call.is_given_up,
+            failures_before=call.attempts,
         ),
         lease_token=lease_token,
         retry_delay_seconds=_RETRY_DELAY_SECONDS * (call.attempts + 1) if may_retry else None,
@@ -67,7 +57,9 @@ async def lose_call(tools: PipelineTools, call_id: uuid.UUID) -> None:
         call,
         CallEnd(state=CallState.LOST, http_status=404, error_type="request_not_found"),
         ending_of_lost_call(
-            is_cancel_requested=call.cancel_requested, is_given_up=call.is_given_up
+            is_cancel_requested=call.cancel_requested,
+            is_given_up=call.is_given_up,
+            failures_before=call.attempts,
         ),
         lease_token=None,
         retry_delay_seconds=0,

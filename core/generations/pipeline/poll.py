@@ -58,9 +58,10 @@ async def _poll(tools: PipelineTools, call: ProviderCall) -> None:
             tools.dispatch_wanted.set()
         case Unreachable():
             log.info("provider.status_unreachable", call_id=str(call.id), detail=outcome.detail)
-            await accounts.record_unreachable(
-                tools.db, call.account_id, outcome, settings=tools.settings
-            )
+            if outcome.is_limited:
+                await accounts.pause_looks(
+                    tools.db, call.account_id, outcome, settings=tools.settings
+                )
         case _:
             pass
 

@@ -10,7 +10,13 @@ from psycopg.types.json import Jsonb
 from core.changes import Change
 from core.db import Connection, fetch_all, fetch_one
 from core.generations.endings import Ending
-from core.generations.pipeline.types import CallEnd, CallIntent, CallResult, ProviderCall
+from core.generations.pipeline.types import (
+    CallEnd,
+    CallIntent,
+    CallResult,
+    ProviderCall,
+    RefusalAbout,
+)
 from core.generations.providers.types import Accepted
 from core.generations.types import GenerationState, ResultImage
 
@@ -71,6 +77,32 @@ async def record_not_accepted(
         "select app.record_not_accepted(%s, %s, %s)",
         (call_id, _facts(end), delay_seconds),
     )
+
+
+async def find_whose_refusal(conn: Connection, call_id: uuid.UUID) -> RefusalAbout:
+    """Whom the 403 that this call was just answered with speaks of."""
+    row = await fetch_one(conn, "select app.whose_refusal(%s) as about", (call_id,))
+    assert row is not None
+    return RefusalAbout(row["about"])
+
+
+async def count_refusals(conn: Connection, call_id: uuid.UUID, http_status: int | None) -> int:
+    """How often this step was refused with this status before."""
+    row = await fetch_one(conn, _COUNT_REFUSALS, {"call_id": call_id, "status": http_status})
+    assert row is not None
+    return int(row["refusals"])
+
+
+_COUNT_REFUSALS = """
+select count(*) as refusals
+from app.provider_calls as call
+join app.provider_calls as before
+  on before.generation_id = call.generation_id and before.step = call.step
+where call.id = %(call_id)s
+  and before.id <> call.id
+  and before.state = 'refused'
+  and before.http_status = %(status)s
+"""
 
 
 async def record_ambiguous(
@@ -208,7 +240,8 @@ async def sweep_deadlines(conn: Connection, *, limit: int) -> list[Change]:
 
 _CALL_COLUMNS = (
     "id, generation_id, provider, account_id, key_fingerprint, endpoint, state, polls, request_id,"
-    " status_url, cancel_url"
+    " status_url, cancel_url,"
+    " (select name from app.provider_accounts where id = account_id) as account"
 )
 
 _PUT_OFF_POLLS = """
@@ -221,7 +254,12 @@ where id in (
   select id
   from app.provider_calls as call
   where next_poll_at <= app.now()
-    and key_fingerprint = any (%(fingerprints)s)
+    and account_id in (
+      select account.id
+      from app.provider_accounts as account
+      join app.provider_keys as key on key.account_id = account.id
+      where key.fingerprint = any (%(fingerprints)s)
+        and coalesce(account.looks_paused_until, app.now()) <= app.now())
     and not exists (
       select
       from app.outbox

@@ -25,6 +25,16 @@ class Role(StrEnum):
     LATE = "late"
 
 
+class RefusalAbout(StrEnum):
+    """Whom a 403 at a submit speaks of (app.whose_refusal)."""
+
+    ACCOUNT = "account"
+    PERSON = "person"
+    """It refused another order of theirs before, and took others' since."""
+    GENERATION = "generation"
+    """It refused this one before, and took others since."""
+
+
 class CallIntent(msgspec.Struct, frozen=True, kw_only=True):
     """The intent of one POST: the call's row exists, nothing has been sent yet."""
 
@@ -101,6 +111,7 @@ class CallResult(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def address(self) -> CallAddress:
         return CallAddress(
+            account=self.account,
             key_fingerprint=self.key_fingerprint,
             endpoint=self.endpoint,
             request_id=self.request_id,
@@ -128,6 +139,7 @@ class ProviderCall(msgspec.Struct, frozen=True, kw_only=True):
     generation_id: uuid.UUID
     provider: str
     account_id: uuid.UUID
+    account: str
     key_fingerprint: str
     endpoint: str
     state: CallState
@@ -139,6 +151,7 @@ class ProviderCall(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def address(self) -> CallAddress:
         return CallAddress(
+            account=self.account,
             key_fingerprint=self.key_fingerprint,
             endpoint=self.endpoint,
             request_id=self.request_id,

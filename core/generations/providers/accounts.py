@@ -1,9 +1,9 @@
 """Accounts at providers: their keys, and their health.
 
-A rate limit cools an account down, a refusal of its key or balance opens its breaker; both live on
-the account's row, so every process sees them. The breaker as a whole is in schema/providers.sql:
-open_breaker (called here), begin_probe (by open_calls), end_probe (by record_accepted), which
-closes it.
+A rate limit cools an account down, a lock or an empty balance opens its breaker, a refused key is
+shut by itself; they live on rows, so every process sees them. Only answers to submits count. The
+breaker as a whole is in schema/breakers.sql: open_breaker and drop_probe (called here),
+begin_probe (by open_calls), end_probe (by record_accepted), which closes it.
 """
 
 import random
@@ -22,6 +22,14 @@ from core.settings import Settings
 log = structlog.get_logger()
 
 
+class SentCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A call whose submit has ended, and how long its answer asks to wait."""
+
+    call_id: uuid.UUID
+    account_id: uuid.UUID
+    retry_after_seconds: float | None = None
+
+
 def fingerprints_of(providers: Mapping[str, ImageProvider]) -> list[str]:
     """Of every key that this process holds."""
     return [key.fingerprint for provider in providers.values() for key in provider.keys]
@@ -38,26 +46,42 @@ async def register_keys(
 
 
 async def record_effect(
-    conn: Connection,
-    account_id: uuid.UUID,
-    effect: AccountEffect,
-    *,
-    settings: Settings,
-    reason: str,
-    retry_after_seconds: float | None = None,
+    conn: Connection, sent: SentCall, effect: AccountEffect, *, settings: Settings, reason: str
 ) -> None:
-    """Records the effect of an answer on its account; opening a breaker is an alarm."""
-    if effect == "cooldown":
-        seconds = retry_after_seconds or settings.provider_cooldown_seconds
-        jitter = seconds * random.uniform(0, 0.2)  # noqa: S311  spreads processes, no secret
-        await conn.execute("select app.cool_down(%s, %s)", (account_id, seconds + jitter))
-    elif effect == "breaker":
-        row = await fetch_one(
-            conn,
-            "select name, failures from app.open_breaker(%s, %s, %s)",
-            (account_id, settings.provider_breaker_seconds, reason),
-        )
-        assert row is not None
+    """Records what the answer to a submit, if there was one, says of its account and key."""
+    match effect:
+        case "locked":
+            await _open_breaker(conn, sent, settings=settings, reason=reason)
+        case "key_refused":
+            row = await fetch_one(conn, "select app.refuse_key(%s) as name", (sent.call_id,))
+            log.error("provider.key_refused", key=row and row["name"], reason=reason)
+        case "cooldown":
+            seconds = sent.retry_after_seconds or settings.provider_cooldown_seconds
+            await conn.execute(
+                "select app.cool_down(%s, %s)", (sent.account_id, _with_jitter(seconds))
+            )
+        case "none":
+            pass
+    # Where it was a probe and told nothing of the account, another one follows soon.
+    await conn.execute(
+        "select app.drop_probe(%s, %s)", (sent.call_id, settings.provider_cooldown_seconds)
+    )
+
+
+async def record_taken(conn: Connection, call_id: uuid.UUID) -> None:
+    """The provider refused this submit for what it asks for: account and key are well."""
+    await conn.execute("select app.end_probe(%s)", (call_id,))
+
+
+async def _open_breaker(
+    conn: Connection, sent: SentCall, *, settings: Settings, reason: str
+) -> None:
+    row = await fetch_one(
+        conn,
+        "select name, failures from app.open_breaker(%s, %s, %s, %s)",
+        (sent.account_id, sent.call_id, settings.provider_breaker_seconds, reason),
+    )
+    if row is not None and row["name"] is not None:
         log.error(
             "provider.breaker_opened",
             account=row["name"],
@@ -66,19 +90,18 @@ async def record_effect(
         )
 
 
-async def record_unreachable(
+async def pause_looks(
     db: Database, account_id: uuid.UUID, outcome: Unreachable, *, settings: Settings
 ) -> None:
-    """A poll that was refused says as much about the account as a refused submit."""
-    if outcome.account_effect == "none":
-        return
-    await db.run(
-        lambda conn: record_effect(
-            conn,
-            account_id,
-            outcome.account_effect,
-            settings=settings,
-            reason=outcome.detail,
-            retry_after_seconds=outcome.retry_after_seconds,
-        )
-    )
+    """Polls and results that are limited pause by themselves: submits go on."""
+    seconds = outcome.retry_after_seconds or settings.provider_cooldown_seconds
+
+    async def work(conn: Connection) -> None:
+        await conn.execute("select app.pause_looks(%s, %s)", (account_id, _with_jitter(seconds)))
+
+    await db.run(work)
+
+
+def _with_jitter(seconds: float) -> float:
+    """Keeps processes apart."""
+    return seconds * random.uniform(1, 1.2)  # noqa: S311  no secret

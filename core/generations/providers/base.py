@@ -46,9 +46,11 @@ class CallAddress(msgspec.Struct, frozen=True, kw_only=True):
     """Where a call is at its provider, as far as it is known.
 
     Only the provider reads the URLs, and it derives the ones that are missing from the request's
-    id: a webhook may name the request of a submit whose answer was lost.
+    id: a webhook may name the request of a submit whose answer was lost. Where the key that
+    submitted is gone, another one of the account asks.
     """
 
+    account: str
     key_fingerprint: str
     endpoint: str
     request_id: str | None
@@ -70,7 +72,8 @@ class ImageProvider(Protocol):
 
     @property
     def keys(self) -> Sequence[HeldKey]:
-        """Only keys of this process's environment: it opens calls for these and polls by them."""
+        """Only keys of this process's environment: it opens calls for these, and polls the calls of
+        their accounts."""
         ...
 
     @property

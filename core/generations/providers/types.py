@@ -11,7 +11,33 @@ import msgspec
 
 from core.errors import PermanentError, RetryableError
 
-AccountEffect = Literal["none", "cooldown", "breaker"]
+# What the answer to a submit says: of the rate of its account, of the account, of its key.
+AccountEffect = Literal["none", "cooldown", "locked", "key_refused"]
+
+
+class FailureCause(StrEnum):
+    """What caused a failure, as far as the ending of the generation depends on it."""
+
+    PROVIDER = "provider"
+    INPUT = "input"
+    """The photo or a parameter was refused, and nothing says which."""
+    PHOTO_TOO_SMALL = "photo_too_small"
+    PHOTO_TOO_LARGE = "photo_too_large"
+    """Its sides."""
+    PHOTO_FILE_TOO_LARGE = "photo_file_too_large"
+    """Its bytes."""
+    PHOTO_FORMAT = "photo_format"
+    PHOTO_UNREADABLE = "photo_unreadable"
+    PHOTO_NOT_FETCHED = "photo_not_fetched"
+    """Our own URL of it did not answer the provider."""
+    FACE = "face"
+    PARAMS = "params"
+    CONTENT = "content"
+    """The provider's content policy refused the request."""
+    NO_IMAGE = "no_image"
+    CANCELLED = "cancelled"
+    START_TIMEOUT = "start_timeout"
+    """Our own start deadline passed, so it never ran."""
 
 
 # --- submit --------------------------------------------------------------------------------------
@@ -38,6 +64,8 @@ class NotAcceptedReason(StrEnum):
     LOCKED = "locked"
     # The request.
     REFUSED = "refused"
+    MODEL_MISSING = "model_missing"
+    """Nothing answers at the model's path: it was removed, or the edge is being deployed."""
     # No POST was made.
     ACCOUNT_UNHEALTHY = "account_unhealthy"
     OUT_OF_TIME = "out_of_time"
@@ -48,7 +76,7 @@ class NotAcceptedReason(StrEnum):
 class NotAccepted(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Surely not accepted: nothing runs and nothing is paid.
 
-    `is_final`: the same input would be refused again.
+    `is_final`: the same input would be refused again, for its `cause`.
     """
 
     reason: NotAcceptedReason
@@ -58,6 +86,7 @@ class NotAccepted(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     retry_after_seconds: float | None
     account_effect: AccountEffect
     is_final: bool
+    cause: FailureCause = FailureCause.INPUT
 
 
 class Ambiguous(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -74,12 +103,15 @@ SubmitOutcome = Accepted | NotAccepted | Ambiguous
 
 
 class Unreachable(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """No answer about the request itself: poll again. `detail` is for our records."""
+    """No answer about the request itself: poll again. `detail` is for our records.
+
+    `is_limited`: the provider wants to be polled less often.
+    """
 
     detail: str
     http_status: int | None = None
     retry_after_seconds: float | None = None
-    account_effect: AccountEffect = "none"
+    is_limited: bool = False
 
 
 class Unknown(msgspec.Struct, frozen=True, tag=True):
@@ -134,20 +166,6 @@ class StillRunning(msgspec.Struct, frozen=True, tag=True):
     """There is no result yet."""
 
 
-class FailureCause(StrEnum):
-    """What caused a failure, as far as the ending of the generation depends on it."""
-
-    PROVIDER = "provider"
-    INPUT = "input"
-    """The photo or a parameter was refused."""
-    CONTENT = "content"
-    """The provider's content policy refused the request."""
-    NO_IMAGE = "no_image"
-    CANCELLED = "cancelled"
-    START_TIMEOUT = "start_timeout"
-    """Our own start deadline passed, so it never ran."""
-
-
 class Failure(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """The request ended without output, surely. `is_retryable`: another submit may succeed."""
 
@@ -157,7 +175,6 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     cause: FailureCause
     is_retryable: bool = False
     billable_units: Decimal | None = None
-    account_effect: AccountEffect = "none"
 
 
 ResultOutcome = Output | StillRunning | Failure | Unreachable

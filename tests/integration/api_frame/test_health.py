@@ -18,7 +18,12 @@ def _add_worker_and_account(database: TestDatabase) -> None:
         "insert into app.worker_heartbeats (worker_id, host, pid)"
         " values (gen_random_uuid(), 'here', 1)"
     )
-    database.rows("insert into app.provider_accounts (name, slots) values ('default', 2)")
+    database.rows(
+        "with account as ("
+        " insert into app.provider_accounts (name, slots) values ('default', 2) returning id)"
+        " insert into app.provider_keys (fingerprint, account_id, name)"
+        " select 'one', id, 'FAL_AI_KEY_1' from account"
+    )
 
 
 async def test_degraded_until_somebody_works(settings: Settings, database: TestDatabase) -> None:

@@ -233,8 +233,8 @@ async def _upload(http: httpx.AsyncClient, behaviour: Behaviour) -> str:
 @pytest.mark.parametrize(
     ("behaviour", "effect"),
     [
-        pytest.param(says(401, b"{}"), "breaker", id="401"),
-        pytest.param(says(403, b"{}"), "breaker", id="403"),
+        pytest.param(says(401, b"{}"), "key_refused", id="401"),
+        pytest.param(says(403, b"{}"), "locked", id="403"),
         pytest.param(says(429, b"{}"), "cooldown", id="429"),
         pytest.param(says(500, b"{}"), "none", id="500"),
         pytest.param(says(200, b"{}"), "none", id="no URLs"),

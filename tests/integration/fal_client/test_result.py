@@ -47,18 +47,10 @@ RETRYABLE = {
     "generation_timeout",
     "downstream_service_error",
     "downstream_service_unavailable",
+    "file_download_error",
 }
 REFUSALS = {
     "bad_request",
-    "image_load_error",
-    "file_download_error",
-    "image_too_small",
-    "image_too_large",
-    "file_too_large",
-    "unsupported_image_format",
-    "face_detection_error",
-    "feature_not_supported",
-    "greater_than_equal",
     "missing",
 }
 CAUSES = {
@@ -66,9 +58,19 @@ CAUSES = {
     "client_disconnected": FailureCause.CANCELLED,
     "content_policy_violation": FailureCause.CONTENT,
     "no_media_generated": FailureCause.NO_IMAGE,
+    "image_too_small": FailureCause.PHOTO_TOO_SMALL,
+    "image_too_large": FailureCause.PHOTO_TOO_LARGE,
+    "file_too_large": FailureCause.PHOTO_FILE_TOO_LARGE,
+    "unsupported_image_format": FailureCause.PHOTO_FORMAT,
+    "image_load_error": FailureCause.PHOTO_UNREADABLE,
+    "file_download_error": FailureCause.PHOTO_NOT_FETCHED,
+    "face_detection_error": FailureCause.FACE,
+    "feature_not_supported": FailureCause.PARAMS,
+    "greater_than_equal": FailureCause.PARAMS,
+    "one_of": FailureCause.PARAMS,
     **dict.fromkeys(REFUSALS, FailureCause.INPUT),
 }
-ALL_TYPES = {*FLAT_ERRORS, *LISTED_STATUS, *MESSAGES, *REFUSALS}
+ALL_TYPES = {*FLAT_ERRORS, *LISTED_STATUS, *MESSAGES, *CAUSES}
 
 
 async def test_an_output_with_its_bill(fal: Fal) -> None:
@@ -179,29 +181,30 @@ async def _result(http: httpx.AsyncClient, behaviour: Behaviour) -> FalResultOut
 
 
 NOT_ABOUT_THE_REQUEST = [
-    pytest.param(401, b'{"detail": "no"}', {}, "breaker", id="401"),
-    pytest.param(403, b'{"detail": "User is locked."}', {}, "breaker", id="403"),
-    pytest.param(429, b'{"detail": "slow"}', {"retry_after": "9"}, "cooldown", id="429"),
-    pytest.param(302, b"", {"location": "https://example.com"}, "none", id="redirect"),
-    pytest.param(404, b"<html>nginx</html>", {}, "none", id="404 page"),
-    pytest.param(503, b"<html>nginx</html>", {}, "none", id="503 page"),
-    pytest.param(200, b"<html>welcome</html>", {}, "none", id="200 page"),
-    pytest.param(200, b'{"images": [', {}, "none", id="half"),
-    pytest.param(200, b"[1]", {}, "none", id="list"),
+    pytest.param(401, b'{"detail": "no"}', {}, False, id="401"),
+    pytest.param(403, b'{"detail": "User is locked."}', {}, False, id="403"),
+    pytest.param(429, b'{"detail": "slow"}', {"retry_after": "9"}, True, id="429"),
+    pytest.param(302, b"", {"location": "https://example.com"}, False, id="redirect"),
+    pytest.param(404, b"<html>nginx</html>", {}, False, id="404 page"),
+    pytest.param(503, b"<html>nginx</html>", {}, False, id="503 page"),
+    pytest.param(200, b"<html>welcome</html>", {}, False, id="200 page"),
+    pytest.param(200, b'{"images": [', {}, False, id="half"),
+    pytest.param(200, b"[1]", {}, False, id="list"),
 ]
 
 
-@pytest.mark.parametrize(("status", "body", "headers", "effect"), NOT_ABOUT_THE_REQUEST)
+@pytest.mark.parametrize(("status", "body", "headers", "is_limited"), NOT_ABOUT_THE_REQUEST)
 async def test_an_answer_that_says_nothing_of_the_request(
     plain_http: httpx.AsyncClient,
     status: int,
     body: bytes,
     headers: dict[str, str],
-    effect: str,
+    *,
+    is_limited: bool,
 ) -> None:
     outcome = await _result(plain_http, says(status, body, **headers))
     assert isinstance(outcome, Unreachable), outcome
-    assert (outcome.http_status, outcome.account_effect) == (status, effect)
+    assert (outcome.http_status, outcome.is_limited) == (status, is_limited)
     assert outcome.retry_after_seconds == (9 if "retry_after" in headers else None)
 
 
@@ -243,7 +246,7 @@ async def test_runners_put_a_bill_on_their_answers(plain_http: httpx.AsyncClient
     """So a 429 or 403 with one is the model's, not the gateway's."""
     outcome = await _result(plain_http, says(429, b"{}", x_fal_billable_units="0"))
     assert isinstance(outcome, Failure)
-    assert (outcome.is_retryable, outcome.account_effect) == (True, "cooldown")
+    assert outcome.is_retryable
 
 
 @pytest.mark.parametrize(

@@ -117,12 +117,12 @@ REFUSALS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     (
         "locked_account",
         {},
-        {"reason": "locked", "http_status": 403, "account_effect": "breaker"},
+        {"reason": "locked", "http_status": 403, "account_effect": "locked"},
     ),
     (
         "unauthorized",
         {},
-        {"reason": "unauthorized", "http_status": 401, "account_effect": "breaker"},
+        {"reason": "unauthorized", "http_status": 401, "account_effect": "key_refused"},
     ),
     ("submit_html_error", {"status": 502}, {"reason": "ingress", "is_final": False}),
     ("submit_html_error", {"status": 503}, {"reason": "ingress", "account_effect": "none"}),
@@ -132,8 +132,18 @@ REFUSALS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         {"status": 422, "body": {"detail": [{"type": "missing", "msg": "no", "loc": ["body"]}]}},
         {"reason": "refused", "is_final": True, "error_type": "missing", "detail": "body: no"},
     ),
+    (
+        "submit_4xx",
+        {"status": 422, "body": {"detail": [{"type": "file_download_error"}]}},
+        {"is_final": False, "cause": "photo_not_fetched"},
+    ),
+    (
+        "submit_4xx",
+        {"status": 422, "body": {"detail": [{"type": "image_too_small"}]}},
+        {"is_final": True, "cause": "photo_too_small"},
+    ),
     ("submit_4xx", {"status": 400}, {"is_final": True, "error_type": "bad_request"}),
-    ("submit_4xx", {"status": 402}, {"reason": "locked", "account_effect": "breaker"}),
+    ("submit_4xx", {"status": 402}, {"reason": "locked", "account_effect": "locked"}),
     ("submit_4xx", {"status": 408}, {"reason": "try_again", "is_final": False}),
 ]
 
@@ -152,10 +162,11 @@ async def test_surely_not_accepted(
     assert await fal.paid_calls() == []
 
 
-async def test_an_unknown_endpoint_is_final(fal: Fal) -> None:
+async def test_an_unknown_endpoint_may_come_back(fal: Fal) -> None:
+    """A deployment at the edge looks the same as a model that was removed."""
     outcome = await fal.submit("fal-ai/no-such-model/edit")
     assert isinstance(outcome, NotAccepted)
-    assert (outcome.http_status, outcome.is_final) == (404, True)
+    assert (outcome.http_status, outcome.is_final, outcome.reason) == (404, False, "model_missing")
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,12 @@ from tests.integration.generations.conftest import OpenPipeline
     ("fault", "args", "code"),
     [
         ("content_policy", {}, "content_refused"),
-        ("result_error", {"type": "image_too_small", "status": 422}, "input_refused"),
-        ("result_error", {"type": "file_download_error", "status": 422}, "input_refused"),
+        ("result_error", {"type": "image_too_small", "status": 422}, "photo_too_small"),
+        ("result_error", {"type": "image_too_large", "status": 422}, "photo_too_large"),
+        ("result_error", {"type": "file_too_large", "status": 422}, "photo_file_too_large"),
+        ("result_error", {"type": "image_load_error", "status": 422}, "photo_unreadable"),
+        ("result_error", {"type": "unsupported_image_format", "status": 422}, "photo_format"),
+        ("result_error", {"type": "one_of", "status": 422}, "params_refused"),
         ("result_error", {"status": 422}, "no_image"),
         ("result_error", {"type": "bad_request"}, "input_refused"),
     ],
@@ -39,7 +43,47 @@ async def test_a_refusal_is_final(
     assert call["error_type"]
 
 
-@pytest.mark.parametrize("status", [400, 404, 413, 422])
+async def test_a_photo_that_the_provider_could_not_fetch_is_asked_for_again(
+    pipeline: PipelineHarness, ada: PhotoOwner
+) -> None:
+    await pipeline.fault("result_error", type="file_download_error", status=422, times=1)
+    first = await ada.start()
+    assert (await pipeline.finish(first))["state"] == "succeeded"
+    await pipeline.fault("result_error", type="file_download_error", status=422)
+    second = await ada.start()
+    found = await pipeline.finish(second)
+    assert (found["state"], found["ending"]) == ("failed", "photo_not_fetched")
+    assert len(pipeline.calls(second)) == 3
+    said = (await ada.read(second))["problem"]["detail"]
+    assert "from us" in said
+    assert "this photo" not in said
+
+
+async def test_a_model_that_is_not_there_for_a_moment(
+    pipeline: PipelineHarness, ada: PhotoOwner
+) -> None:
+    """The provider's edge is deployed: nobody's photo is at fault."""
+    await pipeline.outage("path_not_found", routes=["submit"], times=3)
+    generation_id = await ada.start("scene")
+    found = await pipeline.finish(generation_id)
+    assert (found["state"], found["attempts"]) == ("succeeded", 0)
+    assert len(await pipeline.paid_calls()) == 1
+
+
+async def test_a_model_that_was_removed(
+    pipeline: PipelineHarness, ada: PhotoOwner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await pipeline.outage("path_not_found", routes=["submit"])
+    generation_id = await ada.start("scene")
+    found = await pipeline.finish(generation_id, rounds=20)
+    assert (found["state"], found["ending"]) == ("failed", "model_missing")
+    assert len(pipeline.calls(generation_id)) == 10
+    assert pipeline.balance(ada) == (10, 0)
+    assert "provider.model_missing" in capsys.readouterr().out
+    assert "does not offer" in (await ada.read(generation_id))["problem"]["detail"]
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
 async def test_a_submit_that_is_refused(
     status: int, pipeline: PipelineHarness, ada: PhotoOwner
 ) -> None:

@@ -32,7 +32,9 @@ def test_each_fault_of_an_output_is_an_ending(fault: OutputFault) -> None:
 def test_a_failure_that_was_asked_for_is_a_cancellation(
     cause: FailureCause, *, is_given_up: bool
 ) -> None:
-    ending = ending_of_failure(failure(cause), is_cancel_requested=True, is_given_up=is_given_up)
+    ending = ending_of_failure(
+        failure(cause), is_cancel_requested=True, is_given_up=is_given_up, failures_before=0
+    )
     assert ending is Ending.CANCELLED
 
 
@@ -41,6 +43,9 @@ def test_a_failure_that_was_asked_for_is_a_cancellation(
     [
         (FailureCause.PROVIDER, Ending.PROVIDER_FAILED),
         (FailureCause.INPUT, Ending.INPUT_REFUSED),
+        (FailureCause.PHOTO_TOO_SMALL, Ending.PHOTO_TOO_SMALL),
+        (FailureCause.PHOTO_NOT_FETCHED, Ending.PHOTO_NOT_FETCHED),
+        (FailureCause.PARAMS, Ending.PARAMS_REFUSED),
         (FailureCause.CONTENT, Ending.CONTENT_REFUSED),
         (FailureCause.NO_IMAGE, Ending.NO_IMAGE),
         (FailureCause.START_TIMEOUT, Ending.NOT_STARTED_IN_TIME),
@@ -49,18 +54,39 @@ def test_a_failure_that_was_asked_for_is_a_cancellation(
 def test_the_cause_decides(cause: FailureCause, ending: Ending) -> None:
     for is_given_up in (True, False):
         found = ending_of_failure(
-            failure(cause), is_cancel_requested=False, is_given_up=is_given_up
+            failure(cause), is_cancel_requested=False, is_given_up=is_given_up, failures_before=1
         )
         assert found is ending
+
+
+def test_it_failed_more_than_once_only_when_it_did() -> None:
+    once = ending_of_failure(
+        failure(FailureCause.PROVIDER),
+        is_cancel_requested=False,
+        is_given_up=False,
+        failures_before=0,
+    )
+    assert once is Ending.PROVIDER_FAILED_ONCE
+    assert "more than once" not in ending_in_words(once)
+    assert "more than once" in ending_in_words(Ending.PROVIDER_FAILED)
+
+
+def test_every_cause_has_an_ending() -> None:
+    for cause in FailureCause:
+        ending = ending_of_failure(
+            failure(cause), is_cancel_requested=False, is_given_up=False, failures_before=1
+        )
+        assert ending_in_words(ending).endswith("Your credits are back.")
 
 
 def test_what_we_stopped_ran_out_of_time() -> None:
     stopped = failure(FailureCause.CANCELLED)
     for is_given_up, ending in ((True, Ending.DEADLINE_EXCEEDED), (False, Ending.PROVIDER_FAILED)):
         asked = {"is_cancel_requested": False, "is_given_up": is_given_up}
-        assert ending_of_failure(stopped, **asked) is ending
-        assert ending_of_lost_call(**asked) is ending
-    assert ending_of_lost_call(is_cancel_requested=True, is_given_up=True) is Ending.CANCELLED
+        assert ending_of_failure(stopped, **asked, failures_before=1) is ending
+        assert ending_of_lost_call(**asked, failures_before=1) is ending
+    cancelled = ending_of_lost_call(is_cancel_requested=True, is_given_up=True, failures_before=0)
+    assert cancelled is Ending.CANCELLED
 
 
 def test_sql_writes_codes_that_are_known_and_no_sentence() -> None:

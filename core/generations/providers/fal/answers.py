@@ -33,6 +33,8 @@ _RETRY_AFTER_SECONDS_MAX = 3600.0
 _INGRESS_STATUSES = frozenset({502, 503, 504})
 # The request was not taken this time, for no fault of its own (the official client retries them).
 _TRY_AGAIN_STATUSES = frozenset({408, 409, 421, 425})
+# What is asked for was read and refused. Other 4xx are about the path, not about the request.
+_INPUT_STATUSES = frozenset({400, 413, 415, 422})
 _ACCOUNT_STATUSES = frozenset({401, 402, 403})
 
 
@@ -78,6 +80,7 @@ class ErrorClass(msgspec.Struct, frozen=True):
 _PASSING = ErrorClass(FailureCause.PROVIDER, is_retryable=True)
 _LASTING = ErrorClass(FailureCause.PROVIDER)
 _BAD_INPUT = ErrorClass(FailureCause.INPUT)
+_BAD_PARAMS = ErrorClass(FailureCause.PARAMS)
 _CANCELLED = ErrorClass(FailureCause.CANCELLED)
 
 # The table of section "Error types" on fal's errors page, and of its request errors.
@@ -88,15 +91,27 @@ _ERROR_CLASSES = {
     "downstream_service_unavailable": _PASSING,
     "content_policy_violation": ErrorClass(FailureCause.CONTENT),
     "no_media_generated": ErrorClass(FailureCause.NO_IMAGE),
-    "image_too_small": _BAD_INPUT,
-    "image_too_large": _BAD_INPUT,
-    "image_load_error": _BAD_INPUT,
-    "file_download_error": _BAD_INPUT,
-    "face_detection_error": _BAD_INPUT,
-    "feature_not_supported": _BAD_INPUT,
-    "file_too_large": _BAD_INPUT,
-    "unsupported_image_format": _BAD_INPUT,
-    "one_of": _BAD_INPUT,
+    "image_too_small": ErrorClass(FailureCause.PHOTO_TOO_SMALL),
+    "image_too_large": ErrorClass(FailureCause.PHOTO_TOO_LARGE),
+    "file_too_large": ErrorClass(FailureCause.PHOTO_FILE_TOO_LARGE),
+    "unsupported_image_format": ErrorClass(FailureCause.PHOTO_FORMAT),
+    "image_load_error": ErrorClass(FailureCause.PHOTO_UNREADABLE),
+    # Its own download of our URL failed: no fault of the photo, and it may pass.
+    "file_download_error": ErrorClass(FailureCause.PHOTO_NOT_FETCHED, is_retryable=True),
+    "face_detection_error": ErrorClass(FailureCause.FACE),
+    "feature_not_supported": _BAD_PARAMS,
+    "greater_than": _BAD_PARAMS,
+    "greater_than_equal": _BAD_PARAMS,
+    "less_than": _BAD_PARAMS,
+    "less_than_equal": _BAD_PARAMS,
+    "multiple_of": _BAD_PARAMS,
+    "sequence_too_short": _BAD_PARAMS,
+    "sequence_too_long": _BAD_PARAMS,
+    "one_of": _BAD_PARAMS,
+    "enum": _BAD_PARAMS,
+    "literal_error": _BAD_PARAMS,
+    "string_too_short": _BAD_PARAMS,
+    "string_too_long": _BAD_PARAMS,
     "request_timeout": _PASSING,
     "startup_timeout": _PASSING,
     "runner_scheduling_failure": _PASSING,
@@ -192,17 +207,19 @@ class _Refusal(msgspec.Struct, frozen=True):
 def _refusal_of(reply: Reply) -> _Refusal | None:
     match reply.status:
         case 401:
-            found = _Refusal(NotAcceptedReason.UNAUTHORIZED, "breaker")
+            found = _Refusal(NotAcceptedReason.UNAUTHORIZED, "key_refused")
         case 402 | 403:
-            found = _Refusal(NotAcceptedReason.LOCKED, "breaker")
+            found = _Refusal(NotAcceptedReason.LOCKED, "locked")
         case 429:
             found = _Refusal(NotAcceptedReason.RATE_LIMITED, "cooldown")
         case status if status in _TRY_AGAIN_STATUSES:
             found = _Refusal(NotAcceptedReason.TRY_AGAIN)
         case status if 300 <= status < 400:
             found = _Refusal(NotAcceptedReason.REDIRECTED)
-        case status if 400 <= status < 499:
+        case status if status in _INPUT_STATUSES:
             found = _Refusal(NotAcceptedReason.REFUSED, is_final=True)
+        case status if 400 <= status < 499:
+            found = _Refusal(NotAcceptedReason.MODEL_MISSING)
         case _ if is_ingress_page(reply):
             found = _Refusal(NotAcceptedReason.INGRESS)
         case _:
@@ -217,6 +234,7 @@ def submit_refused(reply: Reply) -> NotAccepted | Ambiguous:
     if refusal is None:
         words = f"HTTP {reply.status} {error.error_type or ''}".rstrip()
         return Ambiguous(error=words, http_status=reply.status)
+    error_class = _ERROR_CLASSES.get(error.error_type or "", _BAD_INPUT)
     return NotAccepted(
         reason=refusal.reason,
         http_status=reply.status,
@@ -224,23 +242,19 @@ def submit_refused(reply: Reply) -> NotAccepted | Ambiguous:
         detail=error.detail,
         retry_after_seconds=retry_after_seconds(reply),
         account_effect=refusal.account_effect,
-        is_final=refusal.is_final,
+        is_final=refusal.is_final and not error_class.is_retryable,
+        cause=error_class.cause,
     )
 
 
 def unreachable(reply: Reply) -> Unreachable:
     """An answer that says nothing about the request: of the ingress, or about our key."""
     error = read_error(reply)
-    effect: AccountEffect = "none"
-    if reply.status in _ACCOUNT_STATUSES:
-        effect = "breaker"
-    elif reply.status == 429:
-        effect = "cooldown"
     return Unreachable(
         detail=f"HTTP {reply.status} {error.error_type or ''}".rstrip(),
         http_status=reply.status,
         retry_after_seconds=retry_after_seconds(reply),
-        account_effect=effect,
+        is_limited=reply.status == 429,
     )
 
 
@@ -289,7 +303,6 @@ def failure(reply: Reply) -> Failure:
         cause=error_class.cause,
         is_retryable=error_class.is_retryable,
         billable_units=billable_units(reply),
-        account_effect="cooldown" if reply.status == 429 else "none",
     )
 
 

@@ -171,9 +171,11 @@ class FalClient:
 
     # -- status, result, cancel ---------------------------------------------------------------
 
-    async def status(self, *, fingerprint: str, status_url: str) -> StatusOutcome:
+    async def status(
+        self, *, fingerprint: str, status_url: str, account: str | None = None
+    ) -> StatusOutcome:
         """The state of the request. Failed and cancelled ones are COMPLETED too."""
-        reply = await self._get("GET", status_url, fingerprint)
+        reply = await self._ask("GET", status_url, fingerprint, account)
         if isinstance(reply, Unreachable):
             return reply
         if reply.status == 404 and reply.is_json:
@@ -182,9 +184,11 @@ class FalClient:
             return answers.unreachable(reply)
         return _read_status(reply)
 
-    async def result(self, *, fingerprint: str, response_url: str) -> FalResultOutcome:
+    async def result(
+        self, *, fingerprint: str, response_url: str, account: str | None = None
+    ) -> FalResultOutcome:
         """The HTTP code of the result decides how a request ended."""
-        reply = await self._get("GET", response_url, fingerprint)
+        reply = await self._ask("GET", response_url, fingerprint, account)
         if isinstance(reply, Unreachable):
             return reply
         if reply.status == 200 and reply.is_json:
@@ -195,30 +199,16 @@ class FalClient:
             return answers.failure(reply)
         if answers.is_about_path(reply):
             return answers.unreachable(reply)
-        return await self._check_status(fingerprint, response_url, reply)
-
-    async def _check_status(
-        self, fingerprint: str, response_url: str, reply: Reply
-    ) -> FalResultOutcome:
-        """A 400 without a type may mean "not yet", and a 5xx may be the gateway's and pass.
-
-        The status tells them apart: it names an error only for a request that failed. Taking the
-        gateway's failure for the request's would mean paying for the same image twice.
-        """
         base = response_url.rstrip("/").removesuffix("/response")
-        status = await self.status(fingerprint=fingerprint, status_url=f"{base}/status")
-        match status:
-            case InQueue() | InProgress():
-                return StillRunning()
-            case Completed() if reply.status < 500 or status.error or status.error_type:
-                return answers.failure(reply)
-            case Unreachable():
-                return status
-            case _:
-                return answers.unreachable(reply)
+        status = await self.status(
+            fingerprint=fingerprint, status_url=f"{base}/status", account=account
+        )
+        return _by_status(status, reply)
 
-    async def cancel(self, *, fingerprint: str, cancel_url: str) -> CancelOutcome:
-        reply = await self._get("PUT", cancel_url, fingerprint)
+    async def cancel(
+        self, *, fingerprint: str, cancel_url: str, account: str | None = None
+    ) -> CancelOutcome:
+        reply = await self._ask("PUT", cancel_url, fingerprint, account)
         if isinstance(reply, Unreachable):
             return reply
         if reply.is_success:
@@ -229,19 +219,37 @@ class FalClient:
             return Unknown()
         return answers.unreachable(reply)
 
-    async def _get(self, method: str, url: str, fingerprint: str) -> Reply | Unreachable:
+    async def _ask(
+        self, method: str, url: str, fingerprint: str, account: str | None
+    ) -> Reply | Unreachable:
+        """With the key that submitted; where that was removed or refused, with another one of its
+        account, which sees the same requests."""
         own_url = urls.on_queue_host(url, self._queue_url)
         if own_url is None:
             return Unreachable(detail="not a URL of the provider")
-        if fingerprint not in self._keys:
-            return Unreachable(detail="the key is not in this process's environment")
-        headers = {"Authorization": self._authorization(fingerprint)}
-        try:
-            return await self._send(
-                method, own_url, headers=headers, read_seconds=self._read_seconds
-            )
-        except (httpx.HTTPError, TimeoutError, _AnswerTooLongError) as error:
-            return Unreachable(detail=_words(error))
+        reply: Reply | Unreachable = Unreachable(
+            detail="no key of the account is in this process's environment"
+        )
+        for known_as in self._keys_for(fingerprint, account):
+            headers = {"Authorization": self._authorization(known_as)}
+            try:
+                reply = await self._send(
+                    method, own_url, headers=headers, read_seconds=self._read_seconds
+                )
+            except (httpx.HTTPError, TimeoutError, _AnswerTooLongError) as error:
+                return Unreachable(detail=_words(error))
+            if reply.status != 401:
+                break
+        return reply
+
+    def _keys_for(self, fingerprint: str, account: str | None) -> list[str]:
+        own = [fingerprint] if fingerprint in self._keys else []
+        others = [
+            known_as
+            for known_as, key in self._keys.items()
+            if key.account == account and known_as != fingerprint
+        ]
+        return own + others
 
     # -- files --------------------------------------------------------------------------------
 
@@ -318,6 +326,23 @@ def _never_sent(error: httpx.HTTPError) -> NotAccepted:
         account_effect="cooldown",
         is_final=False,
     )
+
+
+def _by_status(status: StatusOutcome, reply: Reply) -> FalResultOutcome:
+    """A 400 without a type may mean "not yet", and a 5xx may be the gateway's and pass.
+
+    The status tells them apart: it names an error only for a request that failed. Taking the
+    gateway's failure for the request's would mean paying for the same image twice.
+    """
+    match status:
+        case InQueue() | InProgress():
+            return StillRunning()
+        case Completed() if reply.status < 500 or status.error or status.error_type:
+            return answers.failure(reply)
+        case Unreachable():
+            return status
+        case _:
+            return answers.unreachable(reply)
 
 
 def _read_status(reply: Reply) -> StatusOutcome:

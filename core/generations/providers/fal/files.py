@@ -172,8 +172,10 @@ class FalFiles:
 
 def _initiate_refused(reply: Reply) -> UploadError:
     reason = f"input upload: HTTP {reply.status}"
-    if reply.status in {401, 402, 403}:
-        return UploadError(reason, account_effect="breaker")
+    if reply.status == 401:
+        return UploadError(reason, account_effect="key_refused")
+    if reply.status in {402, 403}:
+        return UploadError(reason, account_effect="locked")
     if reply.status == 429:
         return UploadError(
             reason, account_effect="cooldown", retry_after_seconds=retry_after_seconds(reply)

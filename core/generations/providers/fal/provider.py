@@ -61,13 +61,16 @@ class FalProvider:
 
     async def fetch_status(self, call: CallAddress) -> StatusOutcome:
         return await self._client.status(
-            fingerprint=call.key_fingerprint, status_url=call.status_url or self._urls_of(call)[0]
+            fingerprint=call.key_fingerprint,
+            status_url=call.status_url or self._urls_of(call)[0],
+            account=call.account,
         )
 
     async def fetch_result(self, call: CallAddress) -> ResultOutcome:
         outcome = await self._client.result(
             fingerprint=call.key_fingerprint,
             response_url=call.response_url or self._urls_of(call)[1],
+            account=call.account,
         )
         if not isinstance(outcome, ModelOutput):
             return outcome
@@ -78,7 +81,9 @@ class FalProvider:
 
     async def cancel(self, call: CallAddress) -> CancelOutcome:
         return await self._client.cancel(
-            fingerprint=call.key_fingerprint, cancel_url=call.cancel_url or self._urls_of(call)[2]
+            fingerprint=call.key_fingerprint,
+            cancel_url=call.cancel_url or self._urls_of(call)[2],
+            account=call.account,
         )
 
     def _urls_of(self, call: CallAddress) -> tuple[str, str, str]:
