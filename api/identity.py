@@ -23,6 +23,7 @@ from pydantic import SecretStr
 from api.resources import resources_of
 from core.db import Scope, admin_scope, user_scope
 from core.errors import DomainError, NotAllowedError
+from core.identity.acting import require_admin
 from core.identity.errors import AccessReason, BadCredentialsError, NoIdentityError
 from core.identity.supabase_auth import SupabaseAuth
 from core.identity.tokens import Claims
@@ -141,7 +142,8 @@ def bearer_token(request: AnyRequest) -> str:
 
 
 async def provide_admin(request: AnyRequest) -> Admin:
-    """app_metadata.role = admin and aal2; or the break-glass key, if there is one.
+    """app_metadata.role = admin and aal2, both in the token and now; or the break-glass key, if
+    there is one. The functions that an admin calls ask again.
 
     Raises: NoIdentityError, BadCredentialsError, NotAllowedError, RateLimitedError.
     """
@@ -154,8 +156,10 @@ async def provide_admin(request: AnyRequest) -> Admin:
         raise NotAllowedError(reason=AccessReason.NOT_AN_ADMIN)
     if claims.aal != "aal2":
         raise NotAllowedError(reason=AccessReason.MFA_REQUIRED)
+    scope = admin_scope(claims.payload)
+    await resources_of(request).db.run(require_admin, scope=scope)
     context.actor = f"admin:{claims.user_id}"
-    return Admin(admin_scope(claims.payload), context.actor)
+    return Admin(scope, context.actor)
 
 
 async def _break_glass(request: AnyRequest, offered: str) -> Admin:

@@ -94,15 +94,16 @@ $$Who is served, from the verified claims; null without them.$$;
 
 create function app.is_admin()
   returns boolean
-  language sql
+  language plpgsql
   stable
   set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(
-    app.claims() -> 'app_metadata' ->> 'role' = 'admin' and app.claims() ->> 'aal' = 'aal2', false)
-$$;
+begin
+  return app.admin_refusal() is null;
+end $$;
 comment on function app.is_admin is
-$$An admin is app_metadata.role = admin AND a second factor; user_metadata is never used.$$;
+$$For policies. An admin is app_metadata.role = admin AND a second factor, now and not only when the
+token was issued: see app.admin_refusal. user_metadata is never used.$$;
 
 create function app.refuse_change()
   returns trigger
@@ -123,9 +124,9 @@ grant execute on function
   to jewelshot_user, jewelshot_api, jewelshot_admin, jewelshot_worker, jewelshot_ledger;
 grant execute on function
   app.claims(),
-  app.current_user_id(),
-  app.is_admin()
+  app.current_user_id()
   to jewelshot_user, jewelshot_api, jewelshot_admin, jewelshot_ledger;
+grant execute on function app.is_admin() to jewelshot_admin;
 
 create function app.schema_version()
   returns text

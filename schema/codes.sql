@@ -97,9 +97,7 @@ declare
     when coalesce(jsonb_array_length(p_codes), 0) = 0 then 'count'
   end;
 begin
-  if not app.is_admin() then
-    raise exception 'admins only' using errcode = 'JS403', detail = '{"reason": "admin_required"}';
-  end if;
+  perform app.require_admin();
   if v_field is not null then
     raise exception 'no terms for a code' using errcode = 'JS422', detail = jsonb_build_object(
       'field', v_field,
@@ -150,9 +148,7 @@ as $$
 declare
   v_disabled bigint;
 begin
-  if not app.is_admin() then
-    raise exception 'admins only' using errcode = 'JS403', detail = '{"reason": "admin_required"}';
-  end if;
+  perform app.require_admin();
   if not exists (select from app.codes where id = p_code_id or issue_id = p_issue_id) then
     raise exception 'no such code' using errcode = 'JS404', detail = jsonb_build_object(
       'kind', case when p_code_id is null then 'code_issue' else 'code' end)::text;
@@ -179,7 +175,7 @@ create function app.redeem_code(p_code_sha256 bytea)
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_user_id uuid := app.current_user_id();
+  v_user_id uuid := app.require_person();
   v_account app.credit_accounts;
   v_code app.codes;
   v_redemption app.code_redemptions;
@@ -187,9 +183,6 @@ declare
   v_person_key text := case when v_email is null then v_user_id::text
     else app.person_key(v_email) end;
 begin
-  if v_user_id is null then
-    raise exception 'no identity' using errcode = 'JS401';
-  end if;
   v_account := app.lock_account(v_user_id);
   select *
   into v_code

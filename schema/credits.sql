@@ -901,9 +901,7 @@ declare
     'amount', p_amount, 'reason', p_reason, 'idempotency_key', p_key);
   v_earlier jsonb;
 begin
-  if not app.is_admin() then
-    raise exception 'admins only' using errcode = 'JS403', detail = '{"reason": "admin_required"}';
-  end if;
+  perform app.require_admin();
   if coalesce(p_amount, 0) = 0 or coalesce(trim(p_reason), '') = ''
     or coalesce(p_key, '') = ''
   then

@@ -208,14 +208,11 @@ create function app.start_generation(
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_user_id uuid := app.current_user_id();
+  v_user_id uuid := app.require_person();
   v_operation app.operations;
   v_upload app.uploads;
   v_existing app.generations;
 begin
-  if v_user_id is null then
-    raise exception 'no identity' using errcode = 'JS401';
-  end if;
   select *
   into v_operation
   from app.operations
@@ -364,12 +361,9 @@ create function app.cancel_generation(p_id uuid)
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_user_id uuid := app.current_user_id();
+  v_user_id uuid := app.require_person();
   v_generation app.generations;
 begin
-  if v_user_id is null then
-    raise exception 'no identity' using errcode = 'JS401';
-  end if;
   perform app.lock_account(v_user_id);
   select *
   into v_generation

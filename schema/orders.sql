@@ -155,14 +155,11 @@ create function app.start_order(p_order_id uuid, p_pack_slug text)
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_user_id uuid := app.current_user_id();
+  v_user_id uuid := app.require_person();
   v_terms app.payment_terms;
   v_pack app.packs;
   v_order_id uuid;
 begin
-  if v_user_id is null then
-    raise exception 'no identity' using errcode = 'JS401';
-  end if;
   perform app.lock_account(v_user_id);
   select * into v_terms from app.payment_terms;
   select *
@@ -227,12 +224,9 @@ create function app.retry_order(p_order_id uuid, p_attempt integer)
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_user_id uuid := app.current_user_id();
+  v_user_id uuid := app.require_person();
   v_order app.orders;
 begin
-  if v_user_id is null then
-    raise exception 'no identity' using errcode = 'JS401';
-  end if;
   perform app.lock_account(v_user_id);
   select *
   into v_order
@@ -351,12 +345,9 @@ create function app.request_order_sync(p_order_id uuid)
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_user_id uuid := app.current_user_id();
+  v_user_id uuid := app.require_person();
   v_order app.orders;
 begin
-  if v_user_id is null then
-    raise exception 'no identity' using errcode = 'JS401';
-  end if;
   select *
   into v_order
   from app.orders

@@ -105,13 +105,10 @@ create function app.open_account(p_network text)
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_user_id uuid := app.current_user_id();
+  v_user_id uuid := app.require_person();
   v_email text;
   v_terms app.signup_terms;
 begin
-  if v_user_id is null then
-    raise exception 'no identity' using errcode = 'JS401';
-  end if;
   if exists (select from app.signup_grants where user_id = v_user_id) then
     return '{"opened": true, "granted": false, "credits": 0, "reason": "already_granted"}';
   end if;

@@ -991,13 +991,10 @@ create function app.buy_late_image(p_id uuid, p_generation_id uuid)
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_user_id uuid := app.current_user_id();
+  v_user_id uuid := app.require_person();
   v_image app.late_images;
   v_old app.generations;
 begin
-  if v_user_id is null then
-    raise exception 'no identity' using errcode = 'JS401';
-  end if;
   perform app.lock_account(v_user_id);
   select *
   into v_image

@@ -199,16 +199,13 @@ create function app.request_return(
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_user_id uuid := app.current_user_id();
+  v_user_id uuid := app.require_person();
   v_days integer;
   v_order app.orders;
   v_unused bigint;
   v_target numeric;
   v_returned bigint;
 begin
-  if v_user_id is null then
-    raise exception 'no identity' using errcode = 'JS401';
-  end if;
   perform app.lock_account(v_user_id);
   if exists (select from app.payment_returns where id = p_return_id and user_id = v_user_id) then
     return;
@@ -272,9 +269,7 @@ declare
   v_amount bigint;
   v_terms jsonb := jsonb_build_object('amount', p_amount, 'reason', p_reason, 'key', p_key);
 begin
-  if not app.is_admin() then
-    raise exception 'admins only' using errcode = 'JS403', detail = '{"reason": "admin_required"}';
-  end if;
+  perform app.require_admin();
   select user_id into v_user_id from app.orders where id = p_order_id;
   if not found then
     raise exception 'no such order' using errcode = 'JS404', detail = '{"kind": "order"}';

@@ -87,9 +87,7 @@ declare
   v_ids text[];
   v_id text;
 begin
-  if not app.is_admin() then
-    raise exception 'admins only' using errcode = 'JS403', detail = '{"reason": "admin_required"}';
-  end if;
+  perform app.require_admin();
   with chosen as (
     select id
     from app.stripe_events

@@ -274,9 +274,7 @@ declare
   v_letter app.dead_letters;
   v_task_id uuid;
 begin
-  if not app.is_admin() then
-    raise exception 'admins only' using errcode = 'JS403', detail = '{"reason": "admin_required"}';
-  end if;
+  perform app.require_admin();
   select *
   into v_letter
   from app.dead_letters

@@ -81,11 +81,8 @@ create function app.prepare_upload(
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_user_id uuid := app.current_user_id();
+  v_user_id uuid := app.require_person();
 begin
-  if v_user_id is null then
-    raise exception 'no identity' using errcode = 'JS401';
-  end if;
   if (
     select count(*) >= 200
     from app.uploads
@@ -121,12 +118,9 @@ create function app.complete_upload(p_id uuid, p_source_format text, p_size_byte
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_user_id uuid := app.current_user_id();
+  v_user_id uuid := app.require_person();
   v_state text;
 begin
-  if v_user_id is null then
-    raise exception 'no identity' using errcode = 'JS401';
-  end if;
   select state
   into v_state
   from app.uploads
@@ -160,12 +154,9 @@ create function app.discard_upload(p_id uuid)
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_user_id uuid := app.current_user_id();
+  v_user_id uuid := app.require_person();
   v_upload app.uploads;
 begin
-  if v_user_id is null then
-    raise exception 'no identity' using errcode = 'JS401';
-  end if;
   delete from app.uploads
   where id = p_id
     and user_id = v_user_id
@@ -188,12 +179,9 @@ create function app.delete_upload(p_id uuid)
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_user_id uuid := app.current_user_id();
+  v_user_id uuid := app.require_person();
   v_upload app.uploads;
 begin
-  if v_user_id is null then
-    raise exception 'no identity' using errcode = 'JS401';
-  end if;
   select *
   into v_upload
   from app.uploads

@@ -57,6 +57,10 @@ def insert_user(conn: psycopg.Connection[Any], claims: dict[str, Any]) -> None:
         "insert into auth.users (id, email, email_confirmed_at) values (%s, %s, now())",
         (user_id, claims["email"]),
     )
+    conn.execute(
+        "insert into auth.sessions (id, user_id, aal) values (%s, %s, 'aal1')",
+        (claims["session_id"], user_id),
+    )
     conn.execute("insert into app.users (id) values (%s)", (user_id,))
     conn.execute("insert into app.credit_accounts (user_id) values (%s)", (user_id,))
     reason = "measurement"

@@ -164,7 +164,8 @@ async def refresh_session(
     status_code=204,
     operation_id="sign_out",
     summary="End this session, or others",
-    description="Access tokens that were issued stay valid until they expire.",
+    description="Nothing is started, bought or changed with its access token any more. Until it"
+    " expires, it still reads.",
     security=BEARER,
     responses=raises(NotAllowedError),
 )

@@ -23,6 +23,7 @@ from api.schemas.payments import (
 )
 from core.db import Connection
 from core.errors import ConflictError, InvalidInputError, NotFoundError, NotSetUpError
+from core.identity.acting import require_person
 from core.ids import new_id
 from core.payments import checkout, customers, service
 from core.payments.types import OrderFilters, OrderState
@@ -142,6 +143,7 @@ async def create_portal(user: CurrentUser, resources: AppResources, once: OnceKe
         return minted
 
     async def work(conn: Connection) -> tuple[str, _PortalVisit]:
+        await require_person(conn)
         customer_id = await customers.get_customer(conn, user.claims.user_id)
         return customer_id, await once.answer_in(conn, claim, _PortalVisit, begin)
 

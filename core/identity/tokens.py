@@ -30,8 +30,8 @@ LEEWAY_SECONDS = 5
 TOKENS_MAX = 4096
 TOKEN_BYTES_MAX = 16_384
 _REQUIRED = ["exp", "sub", "aud", "iss", "role", "session_id"]
-# Written by the user: of any size, and no policy may rely on it.
-_DROPPED = frozenset({"user_metadata"})
+# The first is written by the user: of any size, and no policy may rely on it. The second is ours.
+_DROPPED = frozenset({"user_metadata", "break_glass"})
 
 Key = jwt.PyJWK
 

@@ -438,6 +438,12 @@ select app.idempotency_begin($1, $2, $3) as stored;
 -- from core.idempotency
 select app.idempotency_store($1, $2, $3, $4, $5);
 
+-- from core.identity.acting
+select app.require_admin();
+
+-- from core.identity.acting
+select app.require_person();
+
 -- from core.metrics
 insert into app.metric_counters (name, labels, value)
 values ($1, $2::jsonb, $3)

@@ -31,9 +31,11 @@ def redeeming(user_id: uuid.UUID, digest: bytes) -> Work:
     return work
 
 
-def disabling(code_id: uuid.UUID) -> Work:
+def disabling(database: TestDatabase, code_id: uuid.UUID) -> Work:
+    claims = admin_claims(database)
+
     def work(conn: Conn) -> None:
-        with scoped(conn, "jewelshot_admin", admin_claims()):
+        with scoped(conn, "jewelshot_admin", claims):
             conn.execute("select app.disable_codes(%s, null)", (code_id,))
 
     return work
@@ -78,7 +80,7 @@ def test_redeemed_while_it_is_withdrawn_and_money_moves(
     first, one = ledger.code(credits_=7, uses_max=4)
     second, two = ledger.code(credits_=7, uses_max=20)
     people = [ledger.user(3) for _ in range(6)]
-    works: list[Work] = [disabling(second), disabling(first)]
+    works: list[Work] = [disabling(database, second), disabling(database, first)]
     for person in people:
         works += [redeeming(person, one), redeeming(person, two), redeeming(person, one)]
     random.Random(7).shuffle(works)

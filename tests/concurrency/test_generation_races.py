@@ -372,8 +372,10 @@ def test_a_dead_letter_is_replayed_once(desk: Desk, database: TestDatabase) -> N
     desk.ledger.value("select app.dead_letter_task(%s, 'broken')", call.lease)
     letter = desk.ledger.value("select id from app.dead_letters")
 
+    claims = admin_claims(database)
+
     def replay(conn: Conn) -> Any:
-        with scoped(conn, "jewelshot_admin", admin_claims()):
+        with scoped(conn, "jewelshot_admin", claims):
             return one(conn, "select app.replay_dead_letter(%s)", letter)
 
     results = race(database.api_url, [replay] * 8)

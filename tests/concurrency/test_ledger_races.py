@@ -116,7 +116,7 @@ def test_one_reversal_twenty_times(ledger: Ledger) -> None:
 
 def test_one_adjustment_twenty_times(ledger: Ledger, database: TestDatabase) -> None:
     user = ledger.user()
-    claims = admin_claims()
+    claims = admin_claims(database)
 
     def adjust(conn: Conn) -> None:
         with scoped(conn, "jewelshot_admin", claims):

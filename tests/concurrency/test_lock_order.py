@@ -238,8 +238,10 @@ def test_an_event_is_handled_and_replayed(
             one(conn, "select app.finish_stripe_event('evt', 'ignored', null)")
             one(conn, "select app.complete_task(%s)", lease)
 
+    claims = admin_claims(database)
+
     def replay(conn: Conn) -> Any:
-        with scoped(conn, "jewelshot_admin", admin_claims()):
+        with scoped(conn, "jewelshot_admin", claims):
             return one(conn, "select app.replay_stripe_events(array['evt'], null, null, null, 10)")
 
     works: dict[str, Work] = {"handle": handle, "replay": replay}

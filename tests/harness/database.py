@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -85,6 +86,40 @@ class TestDatabase:
         rows = self.rows(query, params)
         assert len(rows) == 1, f"{len(rows)} rows from {query!r}"
         return rows[0]
+
+    def sign_in(self, user_id: uuid.UUID, *, aal: str = "aal1", role: str | None = None) -> None:
+        """As Supabase Auth records it: the person, and a session that has the person's id, as the
+        tokens and claims of the harness say. At aal2 the session was lifted by a factor, which
+        has that id too and was there before the role was given.
+        """
+        values = {"id": user_id, "email": f"{user_id}@people.example", "aal": aal, "role": role}
+        self.rows(
+            "insert into auth.users (id, aud, role, email, email_confirmed_at, raw_app_meta_data,"
+            " created_at) values (%(id)s, 'authenticated', 'authenticated', %(email)s, now(), '{}',"
+            " now()) on conflict (id) do nothing",
+            values,
+        )
+        if aal == "aal2":
+            self.rows(
+                "insert into auth.mfa_factors (id, user_id, friendly_name, factor_type, status,"
+                " created_at, updated_at) values (%(id)s, %(id)s, '', 'totp', 'verified', now(),"
+                " now()) on conflict (id) do nothing",
+                values,
+            )
+        if role is not None:
+            self.rows(
+                "update auth.users set raw_app_meta_data = coalesce(raw_app_meta_data, '{}')"
+                " || jsonb_build_object('role', %(role)s::text) where id = %(id)s"
+                " and raw_app_meta_data ->> 'role' is distinct from %(role)s",
+                values,
+            )
+        self.rows(
+            "insert into auth.sessions (id, user_id, aal, factor_id, created_at, updated_at)"
+            " values (%(id)s, %(id)s, %(aal)s::auth.aal_level,"
+            " case %(aal)s when 'aal2' then %(id)s end, now(), now())"
+            " on conflict (id) do update set aal = excluded.aal, factor_id = excluded.factor_id",
+            values,
+        )
 
     def tables_with(self, text: str) -> list[str]:
         """The tables in which some row holds `text`: for what must not be kept anywhere."""

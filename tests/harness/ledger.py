@@ -57,16 +57,22 @@ def scoped(conn: Conn, role: str, claims: dict[str, Any]) -> Iterator[Conn]:
 
 
 def user_claims(user_id: uuid.UUID) -> dict[str, Any]:
-    return {"sub": str(user_id), "role": "authenticated", "aal": "aal1"}
-
-
-def admin_claims(admin_id: uuid.UUID | None = None, *, aal: str = "aal2") -> dict[str, Any]:
+    """Of a person whom `TestDatabase.sign_in` knows."""
     return {
-        "sub": str(admin_id or uuid.uuid4()),
+        "sub": str(user_id),
         "role": "authenticated",
-        "aal": aal,
-        "app_metadata": {"role": "admin"},
+        "aal": "aal1",
+        "session_id": str(user_id),
     }
+
+
+def admin_claims(
+    database: TestDatabase, admin_id: uuid.UUID | None = None, *, aal: str = "aal2"
+) -> dict[str, Any]:
+    """Of an admin, who signs in."""
+    user_id = admin_id or uuid.uuid4()
+    database.sign_in(user_id, aal=aal, role="admin")
+    return {**user_claims(user_id), "aal": aal, "app_metadata": {"role": "admin"}}
 
 
 def race(url: str, works: Sequence[Callable[[Conn], Any]]) -> list[Any]:
@@ -114,6 +120,7 @@ class Ledger:
     def user(self, amount: int = 0, **terms: Any) -> uuid.UUID:
         """Somebody with an account, and with one lot if `amount` is given."""
         user_id = uuid.uuid4()
+        self.database.sign_in(user_id)
         self.database.rows("insert into app.users (id) values (%s)", (user_id,))
         self.database.rows("insert into app.credit_accounts (user_id) values (%s)", (user_id,))
         if amount:
@@ -129,6 +136,7 @@ class Ledger:
             " now())",
             (user_id, email, is_confirmed),
         )
+        self.database.sign_in(user_id)
         return user_id
 
     def upload(self, user_id: uuid.UUID) -> uuid.UUID:
@@ -195,7 +203,9 @@ class Ledger:
     def adjust(
         self, user_id: uuid.UUID, amount: int, key: str, reason: str = "goodwill"
     ) -> dict[str, int]:
-        with scoped(self.database.connection(API_ROLE), "jewelshot_admin", admin_claims()) as conn:
+        with scoped(
+            self.database.connection(API_ROLE), "jewelshot_admin", admin_claims(self.database)
+        ) as conn:
             row = conn.execute(
                 "select app.adjust_credits(%s, %s, %s, %s) as balance",
                 (user_id, amount, reason, key),
@@ -208,7 +218,9 @@ class Ledger:
         """One that an admin made: its id, and the hash by which it is redeemed."""
         code_id, digest = uuid.uuid4(), hashlib.sha256(uuid.uuid4().bytes).digest()
         listed = [{"id": str(code_id), "sha256": digest.hex(), "prefix": "JSG-0000"}]
-        with scoped(self.database.connection(API_ROLE), "jewelshot_admin", admin_claims()) as conn:
+        with scoped(
+            self.database.connection(API_ROLE), "jewelshot_admin", admin_claims(self.database)
+        ) as conn:
             conn.execute(
                 "select app.create_codes(%s, %s, %s, %s, null, null, null, null, %s)",
                 (uuid.uuid4(), kind, credits_, uses_max, msgspec.json.encode(listed).decode()),

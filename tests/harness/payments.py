@@ -147,6 +147,7 @@ class PaymentsHarness:
 
     def buyer(self, credits_: int = 0) -> DirectBuyer:
         user_id = uuid.uuid4()
+        self.database.sign_in(user_id)
         self.database.rows("insert into app.users (id) values (%s)", (user_id,))
         self.database.rows("insert into app.credit_accounts (user_id) values (%s)", (user_id,))
         if credits_:

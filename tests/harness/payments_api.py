@@ -198,7 +198,7 @@ async def _opened_api(
 async def set_up_payments_api(
     settings: Settings, database: TestDatabase
 ) -> AsyncIterator[PaymentsApiHarness]:
-    issuer = TokenIssuer(NOWHERE)
+    issuer = TokenIssuer(NOWHERE, database)
     router = HttpRouter()
     router.connect(NOWHERE, issuer.transport())
     async with set_up_payments(settings, database, PixelPool(1)) as payments:

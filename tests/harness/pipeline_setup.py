@@ -101,7 +101,7 @@ async def set_up_pipeline(
 ) -> AsyncIterator[PipelineHarness]:
     """`api` replaces settings for the API alone; `folder` keeps the objects of the storage."""
     router = HttpRouter()
-    issuer = TokenIssuer(SUPABASE_URL)
+    issuer = TokenIssuer(SUPABASE_URL, database)
     async with contextlib.AsyncExitStack() as stack:
         sandbox = await stack.enter_async_context(
             opened_supabase(_supabase_config(database, folder))

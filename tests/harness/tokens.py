@@ -9,13 +9,19 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
+from tests.harness.database import TestDatabase
+
 JWKS_PATH = "/auth/v1/.well-known/jwks.json"
 
 
 class TokenIssuer:
-    """Signs tokens for `supabase_url` and answers for its key set."""
+    """Signs tokens for `supabase_url` and answers for its key set.
 
-    def __init__(self, supabase_url: str) -> None:
+    With a `database`, whoever gets a token is signed in there.
+    """
+
+    def __init__(self, supabase_url: str, database: TestDatabase | None = None) -> None:
+        self._database = database
         self.issuer = f"{supabase_url}/auth/v1"
         self.jwks: list[dict[str, Any]] = []
         self.fetches = 0
@@ -43,20 +49,24 @@ class TokenIssuer:
     def claims(self, user_id: uuid.UUID | None = None, **changes: Any) -> dict[str, Any]:
         """A payload; a change to None leaves the claim out."""
         now = int(time.time())
+        subject = user_id or uuid.uuid4()
         payload = {
             "iss": self.issuer,
-            "sub": str(user_id or uuid.uuid4()),
+            "sub": str(subject),
             "aud": "authenticated",
             "iat": now,
             "exp": now + 3600,
             "role": "authenticated",
             "aal": "aal1",
-            "session_id": str(uuid.uuid4()),
+            "session_id": str(subject),
             "email": "ada@example.com",
             "app_metadata": {"provider": "email"},
             "user_metadata": {"nickname": "ada"},
             **changes,
         }
+        if self._database is not None:
+            role = payload["app_metadata"].get("role")
+            self._database.sign_in(subject, aal=payload["aal"], role=role)
         return {name: value for name, value in payload.items() if value is not None}
 
     def token(

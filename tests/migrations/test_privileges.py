@@ -4,6 +4,7 @@ A new table, function or grant fails here until tests/migrations/grants says wha
 """
 
 import contextlib
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +21,11 @@ pytestmark = pytest.mark.drift  # nothing here makes money, and some of it makes
 USER = "00000000-0000-7000-8000-00000000000a"
 OTHER = "00000000-0000-7000-8000-00000000000b"
 
+_ADMIN = (
+    f'{{"sub": "{USER}", "session_id": "{USER}", "aal": "aal2",'
+    ' "app_metadata": {"role": "admin"}}'
+)
+
 # (how it signs in, what it acts as, claims); None acts as itself: a forgotten scope.
 ACTORS: dict[str, tuple[str, str | None, str]] = {
     "nobody": ("api", "jewelshot_user", "{}"),
@@ -28,7 +34,7 @@ ACTORS: dict[str, tuple[str, str | None, str]] = {
     "jewelshot_admin": (
         "api",
         "jewelshot_admin",
-        f'{{"sub": "{USER}", "aal": "aal2", "app_metadata": {{"role": "admin"}}}}',
+        _ADMIN,
     ),
     "jewelshot_worker": ("worker", None, ""),
 }
@@ -302,6 +308,7 @@ def test_nobody_becomes_more(database: TestDatabase, actor: str) -> None:
 def test_rows_of_others_stay_unseen(database: TestDatabase) -> None:
     """With one row of two users in each table: a user sees one, nobody none, an admin both."""
     filled = rows.fill(database, [USER, OTHER])
+    database.sign_in(uuid.UUID(USER), aal="aal2", role="admin")
     readable = {
         table
         for table, role, verbs in grants.lines(grants.TABLES)
@@ -327,7 +334,8 @@ def test_rows_of_others_stay_unseen(database: TestDatabase) -> None:
 
 def test_an_admin_without_second_factor_sees_nothing(database: TestDatabase) -> None:
     filled = rows.fill(database, [USER, OTHER])
-    claims = f'{{"sub": "{USER}", "aal": "aal1", "app_metadata": {{"role": "admin"}}}}'
+    database.sign_in(uuid.UUID(USER), role="admin")
+    claims = _ADMIN.replace("aal2", "aal1")
     with acting(database, "jewelshot_admin") as conn:
         conn.execute("select set_config('request.jwt.claims', %s, true)", (claims,))
         for table in sorted(filled):

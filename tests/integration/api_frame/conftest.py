@@ -22,12 +22,13 @@ PASSWORD = "correct horse battery"
 
 
 class AuthHarness(msgspec.Struct):
-    """The API's client, and the mailbox that its people read."""
+    """The API's client, the mailbox that its people read, and Auth as its owner calls it."""
 
     client: httpx.AsyncClient
     mailbox: Mailbox
     sandbox: Any
     database: TestDatabase
+    owner: httpx.AsyncClient
 
     async def arm_fault(self, **fault: Any) -> None:
         """Fields of sandbox.supabase.faults.Fault."""
@@ -63,8 +64,8 @@ OpenAuth = Callable[..., "contextlib.AbstractAsyncContextManager[AuthHarness]"]
 
 
 @pytest.fixture
-def issuer() -> TokenIssuer:
-    return TokenIssuer(NOWHERE)
+def issuer(database: TestDatabase) -> TokenIssuer:
+    return TokenIssuer(NOWHERE, database)
 
 
 @pytest.fixture
@@ -94,8 +95,13 @@ def open_auth(
         )
         async with opened_supabase(config) as app:
             transport = httpx.ASGITransport(cast("Any", app))
-            async with api_client(ours, transport=transport) as client:
-                yield AuthHarness(client, app.state.mailbox, app, database)
+            owner = httpx.AsyncClient(
+                transport=transport,
+                base_url=f"{ours.supabase_url}/auth/v1",
+                headers={"apikey": config.secret_key},
+            )
+            async with api_client(ours, transport=transport) as client, owner:
+                yield AuthHarness(client, app.state.mailbox, app, database, owner)
 
     return start
 

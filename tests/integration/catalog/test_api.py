@@ -40,7 +40,7 @@ class Visitor(msgspec.Struct):
 
 @pytest.fixture
 async def visitor(settings: Settings, database: TestDatabase) -> AsyncIterator[Visitor]:
-    issuer = TokenIssuer(NOWHERE)
+    issuer = TokenIssuer(NOWHERE, database)
     async with api_client(settings, transport=issuer.transport()) as client:
         yield Visitor(client, database, issuer)
 

@@ -18,8 +18,8 @@ def ledger(database: TestDatabase) -> Ledger:
 
 
 @pytest.fixture
-def issuer() -> TokenIssuer:
-    return TokenIssuer(NOWHERE)
+def issuer(database: TestDatabase) -> TokenIssuer:
+    return TokenIssuer(NOWHERE, database)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def audit(database: TestDatabase) -> list[tuple[str, str, str, dict[str, Any]]]:
 def as_admin(database: TestDatabase, statement: str, *, aal: str) -> None:
     with (
         connect(database.api_url) as conn,
-        scoped(conn, "jewelshot_admin", admin_claims(aal=aal)),
+        scoped(conn, "jewelshot_admin", admin_claims(database, aal=aal)),
     ):
         conn.execute(statement.encode())
 
@@ -116,7 +116,7 @@ def test_a_repeated_transaction_keeps_the_same_codes(
     assert digest is not None
     with connect(database.api_url) as conn:
         for _ in range(2):
-            with scoped(conn, "jewelshot_admin", admin_claims()):
+            with scoped(conn, "jewelshot_admin", admin_claims(database)):
                 conn.execute(
                     "select app.create_codes(%s, 'gift', 5, 1, null, null, null, null,"
                     " jsonb_build_array(jsonb_build_object('id', %s::uuid, 'sha256', %s::text,"

@@ -165,7 +165,9 @@ async def test_sixty_tries_an_hour_from_one_address(
 
 def test_the_function_needs_an_identity_and_an_account(database: TestDatabase) -> None:
     digest = digest_of(new_code_text())
-    for claims, sqlstate in (({}, "JS401"), (user_claims(uuid.uuid4()), "JS404")):
+    stranger = uuid.uuid4()
+    database.sign_in(stranger)
+    for claims, sqlstate in (({}, "JS401"), (user_claims(stranger), "JS404")):
         with (
             refused(sqlstate),
             connect(database.api_url) as conn,

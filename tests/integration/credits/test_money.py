@@ -391,10 +391,10 @@ def test_only_admins_with_a_second_factor_adjust(ledger: Ledger, database: TestD
     with refused("JS404"):
         ledger.adjust(nobody(), 1, "k")
     with connect(database.api_url) as conn:
-        for claims in (admin_claims(aal="aal1"), {"sub": str(user), "aal": "aal2"}):
+        for claims in (admin_claims(database, aal="aal1"), {"sub": str(user), "aal": "aal2"}):
             with refused("JS403"), scoped(conn, "jewelshot_admin", claims):
                 conn.execute("select app.adjust_credits(%s, 1, 'why', 'k')", (user,))
-        with refused("42501"), scoped(conn, "jewelshot_user", admin_claims()):
+        with refused("42501"), scoped(conn, "jewelshot_user", admin_claims(database)):
             conn.execute("select app.adjust_credits(%s, 1, 'why', 'k')", (user,))
     assert ledger.balance(user) == (0, 0, 0)
 
@@ -423,7 +423,7 @@ def test_nobody_moves_money_by_hand(ledger: Ledger, database: TestDatabase, role
         "delete from app.ledger_transfers",
         "truncate app.ledger_transfers",
     ]
-    claims = {**admin_claims(), "sub": str(user)}
+    claims = admin_claims(database, user)
     with connect(database.api_url) as conn:
         for statement in statements:
             with refused("42501"), scoped(conn, role, claims):

@@ -18,8 +18,8 @@ ADMIN: dict[str, Any] = {"app_metadata": {"role": "admin"}, "aal": "aal2"}
 
 
 @pytest.fixture
-def issuer() -> TokenIssuer:
-    return TokenIssuer(NOWHERE)
+def issuer(database: TestDatabase) -> TokenIssuer:
+    return TokenIssuer(NOWHERE, database)
 
 
 @pytest.fixture

@@ -80,7 +80,9 @@ def test_a_deleted_account_does_not_come_back_for_more(
 def test_a_deleted_login_opens_nothing(ledger: Ledger, database: TestDatabase) -> None:
     user = ledger.verified("ada@example.com")
     database.rows("update auth.users set deleted_at = now()")
-    assert open_account(ledger, user)["opened"] is False
+    with refused("JS401"):
+        open_account(ledger, user)
+    assert database.rows("select from app.users") == []
 
 
 def test_a_network_has_its_share_each_day(ledger: Ledger, database: TestDatabase) -> None:

@@ -141,6 +141,10 @@ async def test_who_has_no_account_yet_gets_one_and_who_is_unverified_does_not(
     payments_api: PaymentsApiHarness,
 ) -> None:
     nobody = uuid.uuid4()
+    payments_api.database.sign_in(nobody)
+    payments_api.database.rows(
+        "update auth.users set email_confirmed_at = null where id = %s", (nobody,)
+    )
     stranger = Buyer(payments_api.client, nobody, payments_api.issuer.token(nobody))
     answer = await stranger.post("/v1/checkout", {"pack": "credits_10"})
     assert answer.status_code == 403
@@ -318,3 +322,29 @@ async def test_what_belongs_to_another_is_not_found(
     assert (await eve.read("/v1/refunds", order_id=paid["id"]))["items"] == []
     assert payments_api.balance(ada) == balance
     assert (await eve.post("/v1/portal")).status_code == 404
+
+
+async def test_who_signed_out_or_was_banned_buys_and_returns_nothing(
+    payments_api: PaymentsApiHarness, ada: Buyer
+) -> None:
+    paid = await payments_api.bought(ada)
+    posts: list[tuple[str, dict[str, Any] | None]] = [
+        ("/v1/checkout", {"pack": "credits_50"}),
+        ("/v1/refunds", {"order_id": paid["id"]}),
+        ("/v1/portal", None),
+    ]
+    left = {
+        "update auth.users set banned_until = now() + interval '1 day' where id = %s": (
+            403,
+            "user_banned",
+        ),
+        "delete from auth.sessions where user_id = %s": (401, "session_not_found"),
+    }
+    for statement, expected in left.items():
+        payments_api.database.rows(statement, (ada.id,))
+        for path, body in posts:
+            answer = await ada.post(path, body)
+            assert (answer.status_code, answer.json()["reason"]) == expected, path
+    assert payments_api.balance(ada) == (50, 0, 0)
+    orders = "select from app.orders where user_id = %s"
+    assert len(payments_api.database.rows(orders, (ada.id,))) == 1

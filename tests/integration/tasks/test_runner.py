@@ -1,6 +1,7 @@
 """The contract of jobs: what becomes of a task by what its job returns, raises or leaves undone."""
 
 import asyncio
+import json
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -18,6 +19,7 @@ from core.tasks.jobs import DONE, Again, Backoff, Fence, Job, Outcome
 from core.tasks.outbox import Task
 from core.tasks.queues import Queue
 from tests.harness.database import TestDatabase
+from tests.harness.ledger import admin_claims
 from tests.integration.tasks.conftest import open_context
 from worker import runner
 from worker.context import WorkerContext
@@ -335,13 +337,13 @@ async def test_what_was_wanted_of_a_dead_task_runs_all_the_same(toy: Outbox) -> 
 async def test_replaying_a_letter_twice_makes_one_task(toy: Outbox, key: str | None) -> None:
     await toy.run(toy.add(key), raising(PermanentError("x")))
     (letter,) = toy.letters()
+    claims = json.dumps(admin_claims(toy.database))
 
     def replay() -> uuid.UUID:
         row = toy.database.row(
-            "with claims as materialized (select set_config('request.jwt.claims',"
-            ' \'{"app_metadata": {"role": "admin"}, "aal": "aal2"}\', false) as it)'
+            "with claims as materialized (select set_config('request.jwt.claims', %s, false) as it)"
             " select app.replay_dead_letter(%s) as id from claims where it is not null",
-            (letter["id"],),
+            (claims, letter["id"]),
         )
         task_id: uuid.UUID = row["id"]
         return task_id

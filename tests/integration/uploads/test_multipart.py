@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.harness.ledger import user_claims
 from tests.integration.uploads.conftest import Uploader, UploadsHarness
 from tests.integration.uploads.files import JPEG, PNG, REFUSED, RENDERED
 from tests.unit.pixels import images
@@ -307,7 +308,8 @@ async def test_an_upload_can_be_deleted_until_it_is_used(
 
 
 def _use(uploads: UploadsHarness, person: Uploader, upload_id: str) -> None:
-    claims = json.dumps({"sub": person.id, "role": "authenticated"})
+    uploads.database.sign_in(uuid.UUID(person.id))
+    claims = json.dumps(user_claims(uuid.UUID(person.id)))
     uploads.database.rows(
         "with claims as materialized ("
         " select set_config('request.jwt.claims', %s, false))"

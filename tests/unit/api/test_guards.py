@@ -101,9 +101,6 @@ async def test_an_admin_needs_role_and_second_factor(
         assert await reason(aal="aal2", user_metadata={"role": "admin"}) == "not_an_admin"
         assert await reason(**role) == "mfa_required"
         assert (await client.get("/admin-only")).status_code == 401
-        full = await client.get("/admin-only", headers=issuer.headers(aal="aal2", **role))
-        assert full.json()["role"] == "jewelshot_admin"
-        assert full.json()["actor"].startswith("admin:")
 
 
 async def test_break_glass_is_off_unless_set(settings: Settings) -> None:

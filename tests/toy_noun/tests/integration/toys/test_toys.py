@@ -19,8 +19,8 @@ from worker import runner
 
 
 @pytest.fixture
-def issuer() -> TokenIssuer:
-    return TokenIssuer(NOWHERE)
+def issuer(database: TestDatabase) -> TokenIssuer:
+    return TokenIssuer(NOWHERE, database)
 
 
 @pytest.fixture
