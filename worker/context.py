@@ -13,7 +13,7 @@ from core.generations.providers.base import ImageProvider
 from core.metrics import Counters
 from core.payments.stripe.client import StripeClient
 from core.pixels.pool import PixelPool
-from core.places import Places
+from core.places import Places, Shares
 from core.settings import Settings
 from core.storage.types import Storage
 from core.tasks.wakeups import TaskQueue
@@ -54,6 +54,9 @@ class WorkerContext:
         self.dispatch_wanted = asyncio.Event()
         self.poll_places = Places(_POLLS_AT_ONCE)
         self.abandoned_poll_places = Places(_ABANDONED_POLLS_AT_ONCE)
+        # Of the provider's slots: a quarter for one person's slow files, three for everybody's.
+        slots = settings.worker_slots_provider
+        self.slow_downloads = Shares(each=max(1, slots // 4), together=max(1, slots * 3 // 4))
         self._background: set[asyncio.Task[None]] = set()
 
     @property

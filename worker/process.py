@@ -31,8 +31,9 @@ from worker.rq_threads import WorkerThreads
 
 log = structlog.get_logger()
 
-# Calls in flight at the provider hold no connection; these are submits, polls and downloads.
-_HTTP_CONNECTIONS = 100
+# Far above what slots, places and accounts allow at once: whoever had to wait for a connection
+# would wait for somebody else's server. Calls in flight at the provider hold none.
+_HTTP_CONNECTIONS = 1_000
 
 
 @contextlib.asynccontextmanager

@@ -4,6 +4,7 @@ The wire format is held by contract tests against the storage stand-in. The serv
 answers HTTP 400 to nearly everything; the true status is the string `statusCode` in the body.
 """
 
+import asyncio
 import datetime as dt
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
@@ -30,6 +31,8 @@ log = structlog.get_logger()
 # The platform's fixed life of a signed upload; it cannot be chosen by the caller.
 SIGNED_UPLOAD_SECONDS: Final = 7200
 _ONCE_MORE: Final = retrying(attempts=2, total_seconds=30, first_pause_seconds=0.1)
+# Of one call with its repetition: a service that drips holds nobody longer.
+_SECONDS_MAX: Final = 60
 _OBJECT_MISSING: Final = "not_found"
 # Keys in one request: well under the service's body limit of 1 MB.
 _KEYS_AT_ONCE: Final = 500
@@ -125,10 +128,11 @@ async def _call(operation: str, call: Callable[[], Awaitable[Result]]) -> Result
     No text of the service leaves this function: its texts name keys, hosts and tokens.
     """
     try:
-        return await _ONCE_MORE(_may_be_one_connections, call)
+        async with asyncio.timeout(_SECONDS_MAX):
+            return await _ONCE_MORE(_may_be_one_connections, call)
     except StorageApiError as error:
         raise _translate(operation, error) from None
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, TimeoutError) as error:
         log.warning("storage.unreachable", operation=operation, error=type(error).__name__)
         raise StorageUnavailableError from error
     except (StorageException, ValueError, KeyError, TypeError) as error:

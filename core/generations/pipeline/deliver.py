@@ -11,13 +11,13 @@ from core.errors import RetryableError
 from core.generations.endings import Ending, ending_of_output
 from core.generations.pipeline import queries
 from core.generations.pipeline.dispatch import lease_seconds, submit_in_background
+from core.generations.pipeline.download import OverShareError, download
 from core.generations.pipeline.fail import announce, units_of
 from core.generations.pipeline.tools import PipelineTools
 from core.generations.pipeline.types import CallEnd, CallResult, Role
 from core.generations.providers.types import Output, OutputRefusedError
 from core.generations.types import CallState, GenerationState, ResultImage
 from core.pixels import remote
-from core.pixels.limits import OUTPUT_BYTES_MAX
 from core.pixels.types import RULES_OF_OWN_PIXELS, OutputRuleError
 from core.tasks.outbox import Task
 
@@ -95,9 +95,10 @@ async def _download(tools: PipelineTools, task: Task, call: CallResult, output: 
         raise _UndeliverableError("flagged", Ending.OUTPUT_FLAGGED)
     if output.image is None:
         raise _UndeliverableError("no_image", Ending.NO_IMAGE)
-    provider = tools.providers[call.provider]
     try:
-        return await provider.download(output.image.url, max_bytes=OUTPUT_BYTES_MAX)
+        return await download(tools, call, output.image.url)
+    except OverShareError:
+        raise
     except OutputRefusedError as error:
         raise _UndeliverableError(error.reason, Ending.OUTPUT_BROKEN) from error
     except RetryableError as error:

@@ -9,7 +9,7 @@ from core.db import Database
 from core.generations.providers.base import ImageProvider
 from core.metrics import Counters
 from core.pixels.pool import PixelPool
-from core.places import Places
+from core.places import Places, Shares
 from core.settings import Settings
 from core.storage.types import Storage
 
@@ -25,6 +25,7 @@ class PipelineTools(Protocol):
     dispatch_wanted: asyncio.Event
     poll_places: Places
     abandoned_poll_places: Places
+    slow_downloads: Shares
 
     def start_background(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
         """Starts `work` and returns; its errors are logged, and the shutdown waits for it."""

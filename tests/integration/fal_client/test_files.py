@@ -1,12 +1,14 @@
 """Fetching outputs and lending inputs."""
 
+import asyncio
 import base64
 
 import httpx
 import pytest
 
-from core.errors import RetryableError
+from core.errors import FailureKind, RetryableError
 from core.generations.providers.fal.client import FalClient, ModelOutput
+from core.generations.providers.fal.files import FalFiles
 from core.generations.providers.fal.provider import FalProvider
 from core.generations.providers.types import (
     OutputMissingError,
@@ -107,6 +109,55 @@ async def test_what_may_pass_is_retryable(
 async def test_what_is_missing(plain_http: httpx.AsyncClient, behaviour: Behaviour) -> None:
     with pytest.raises(OutputMissingError):
         await _download(plain_http, behaviour, MIB)
+
+
+def _slowly(chunk: bytes, pause_seconds: float, count: int) -> Behaviour:
+    async def behave(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        size = len(chunk) * count
+        writer.write(f"HTTP/1.1 200 OK\r\ncontent-length: {size}\r\n\r\n".encode())
+        for _number in range(count):
+            writer.write(chunk)
+            await writer.drain()
+            await asyncio.sleep(pause_seconds)
+
+    return behave
+
+
+async def _silent_after_a_byte(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nx")
+    await writer.drain()
+    await reader.read()  # until the client has gone
+
+
+async def _download_slowly(
+    http: httpx.AsyncClient, behaviour: Behaviour, *, grace_seconds: float
+) -> bytes:
+    async with wire(behaviour) as server:
+        files = FalFiles(fal_settings(server.base_url), http, grace_seconds=grace_seconds)
+        return await files.download(f"{server.base_url}/files/a.png", max_bytes=MIB)
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        pytest.param(_slowly(b"x", 0.05, 400), id="dripping"),
+        pytest.param(_silent_after_a_byte, id="silent"),
+    ],
+)
+async def test_a_file_that_drips_is_given_up_soon(
+    plain_http: httpx.AsyncClient, behaviour: Behaviour
+) -> None:
+    """Neither would a timeout between two bytes notice."""
+    async with asyncio.timeout(10):
+        with pytest.raises(RetryableError) as error:
+            await _download_slowly(plain_http, behaviour, grace_seconds=0.3)
+    assert error.value.kind is FailureKind.ABSENT
+    assert not isinstance(error.value, OutputMissingError)
+
+
+async def test_a_file_that_comes_steadily_has_its_time(plain_http: httpx.AsyncClient) -> None:
+    steady = _slowly(bytes(20_000), 0.05, 20)
+    assert len(await _download_slowly(plain_http, steady, grace_seconds=0.3)) == 400_000
 
 
 async def test_redirects_are_not_followed(plain_http: httpx.AsyncClient) -> None:

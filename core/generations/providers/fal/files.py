@@ -25,6 +25,11 @@ from core.settings import Settings, is_loopback
 
 # A 4K PNG is 30 MB: a minute at 4 Mbit/s.
 DOWNLOAD_SECONDS_MAX = 60.0
+# A file that comes slower than this holds a place for nothing, be it a byte a second or silence:
+# the next try may meet another server.
+DOWNLOAD_GRACE_SECONDS = 8.0
+DOWNLOAD_BYTES_PER_SECOND_MIN = 32_000
+UPLOAD_SECONDS_MAX = 60.0
 _TIMEOUT = httpx.Timeout(20, connect=5)
 _UPLOAD_TIMEOUT = httpx.Timeout(60, connect=5)
 _MISSING_STATUSES = frozenset({404, 410})
@@ -33,8 +38,15 @@ LIFECYCLE_SECONDS = 7 * 86_400
 
 
 class FalFiles:
-    def __init__(self, settings: Settings, http: httpx.AsyncClient) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        http: httpx.AsyncClient,
+        *,
+        grace_seconds: float = DOWNLOAD_GRACE_SECONDS,
+    ) -> None:
         self._http = http
+        self._grace_seconds = grace_seconds
         self._hosts = tuple(pattern.lower() for pattern in settings.fal_output_hosts)
         self._rest_url = settings.fal_rest_url
         self._rest_is_local = is_loopback(settings.fal_rest_url)
@@ -55,8 +67,8 @@ class FalFiles:
             return _read_data_uri(url, max_bytes)
         self._require_allowed(url)
         try:
-            async with asyncio.timeout(DOWNLOAD_SECONDS_MAX):
-                return await self._get(url, max_bytes)
+            async with asyncio.timeout(self._grace_seconds) as limit:
+                return await self._get(url, max_bytes, limit)
         except httpx.HTTPError as error:
             raise RetryableError(
                 f"output download: {type(error).__name__}", kind=FailureKind.ABSENT
@@ -64,7 +76,9 @@ class FalFiles:
         except TimeoutError as error:
             raise RetryableError("output download: too slow", kind=FailureKind.ABSENT) from error
 
-    async def _get(self, url: str, max_bytes: int) -> bytes:
+    async def _get(self, url: str, max_bytes: int, limit: asyncio.Timeout) -> bytes:
+        """Each byte that comes puts the limit off."""
+        began = asyncio.get_running_loop().time()
         async with self._http.stream(
             "GET",
             url,
@@ -82,6 +96,8 @@ class FalFiles:
                 content += chunk
                 if len(content) > max_bytes:
                     raise OutputTooLargeError
+                earned = self._grace_seconds + len(content) / DOWNLOAD_BYTES_PER_SECOND_MIN
+                limit.reschedule(began + min(earned, DOWNLOAD_SECONDS_MAX))
         if not content:
             raise OutputMissingError("output download: empty file")
         return bytes(content)
@@ -120,16 +136,17 @@ class FalFiles:
         Raises: UploadError.  Replay: another file, which ends by itself after seven days.
         Source: https://docs.fal.ai/model-apis/fal-cdn (`storage/upload/initiate`).
         """
-        upload_url, file_url = await self._initiate(content_type, file_name, authorization)
         try:
-            response = await self._http.put(
-                upload_url,
-                content=data,
-                headers={"Content-Type": content_type},  # and no key: the URL is the permission
-                timeout=_UPLOAD_TIMEOUT,
-                follow_redirects=False,
-            )
-        except httpx.HTTPError as error:
+            async with asyncio.timeout(UPLOAD_SECONDS_MAX):
+                upload_url, file_url = await self._initiate(content_type, file_name, authorization)
+                response = await self._http.put(
+                    upload_url,
+                    content=data,
+                    headers={"Content-Type": content_type},  # no key: the URL is the permission
+                    timeout=_UPLOAD_TIMEOUT,
+                    follow_redirects=False,
+                )
+        except (httpx.HTTPError, TimeoutError) as error:
             raise UploadError(f"input upload: {type(error).__name__}") from error
         if not response.is_success:
             raise UploadError(f"input upload: HTTP {response.status_code}")
