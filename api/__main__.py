@@ -22,7 +22,9 @@ def _arguments() -> argparse.Namespace:
 def main() -> int:
     arguments = _arguments()
     try:
-        load_settings()  # in the parent, so that a mistake is one line and not a crash loop
+        load_settings(
+            is_service=True
+        )  # in the parent, so that a mistake is one line and not a crash loop
     except SettingsError as error:
         print(error, file=sys.stderr)  # noqa: T201  there is no log yet
         return 2

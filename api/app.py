@@ -116,7 +116,7 @@ async def _running(app: Litestar) -> AsyncIterator[None]:
 
 def create_app_from_environment() -> Litestar:
     """What the server's processes call."""
-    settings = load_settings()
+    settings = load_settings(is_service=True)
     log.configure(
         level=settings.log_level, json=settings.is_production, process=f"api-{os.getpid()}"
     )

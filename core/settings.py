@@ -7,20 +7,27 @@ It must not be imported as a global: main builds it and passes it down.
 import ipaddress
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
-from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from core import production
+from core.ratelimit import parse_limit
 
 FAL_KEY_PATTERN = re.compile(r"^FAL_AI_KEY_(\d+)$")
 
 _STRIPE_KEY = re.compile(r"^(sk|rk)_(live|test)_\S+$")
 
 CommaList = Annotated[tuple[str, ...], NoDecode]
+Value = TypeVar("Value")
+
+# The role postgres signs in with it; what serves has no use for it.
+MIGRATION_VARIABLE = "MIGRATION_DATABASE_URL"
 
 
 class SettingsError(Exception):
@@ -42,13 +49,20 @@ class FalKey(msgspec.Struct, frozen=True):
 
 
 def is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return production.is_loopback_host(urlsplit(url).hostname or "")
+
+
+def _refuse(
+    info: ValidationInfo, value: Value | None, rule: Callable[[Value], str | None]
+) -> Value | None:
+    """`value`, unless `rule` has something against it in production.
+
+    A field at a time, so that a start names all that is wrong at once.
+    """
+    is_production = info.data.get("app_env", Environment.PRODUCTION) is Environment.PRODUCTION
+    if is_production and value is not None and (problem := rule(value)) is not None:
+        raise ValueError(problem)
+    return value
 
 
 def read_fal_keys(environ: Mapping[str, str]) -> tuple[FalKey, ...]:
@@ -68,6 +82,19 @@ def read_fal_keys(environ: Mapping[str, str]) -> tuple[FalKey, ...]:
     )
 
 
+NO_PROXIES = "none"
+OWN_SECRETS = (
+    "admin_dashboard_key",
+    "internal_api_secret",
+    "internal_api_secret_previous",
+    "metrics_token",
+)
+
+
+def _is_live(key: SecretStr | None) -> bool:
+    return key is not None and key.get_secret_value().startswith(("sk_live_", "rk_live_"))
+
+
 class Settings(BaseSettings):
     """Field names are the environment variables in lower case; `.env.example` explains each."""
 
@@ -78,7 +105,6 @@ class Settings(BaseSettings):
 
     database_url: SecretStr
     worker_database_url: SecretStr | None = None
-    migration_database_url: SecretStr | None = None
     database_pool_size: int = Field(default=8, ge=1, le=100)
     redis_url: SecretStr
     redis_prefix: str = "jewelshot"
@@ -100,7 +126,7 @@ class Settings(BaseSettings):
     public_base_url: str
     site_url: str | None = None
     cors_allowed_origins: CommaList = ()
-    trusted_proxies: CommaList = ()
+    trusted_proxies: CommaList = Field(default=(), validate_default=True)
 
     fal_queue_url: str = "https://queue.fal.run"
     fal_rest_url: str = "https://rest.fal.ai"
@@ -122,6 +148,7 @@ class Settings(BaseSettings):
     stripe_secret_key: SecretStr | None = None
     stripe_webhook_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         default=(),
+        validate_default=True,
         validation_alias=AliasChoices("stripe_webhook_secrets", "stripe_webhook_secret"),
     )
     stripe_api_url: str | None = Field(
@@ -189,47 +216,129 @@ class Settings(BaseSettings):
             raise ValueError("must be an http(s) URL")
         return value.rstrip("/")
 
-    @model_validator(mode="after")
-    def _refuse_sandbox_in_production(self) -> Self:
-        if self.app_env is not Environment.PRODUCTION:
-            return self
-        for name in ("supabase_url", "fal_queue_url", "fal_rest_url", "fal_jwks_url"):
-            url: str = getattr(self, name)
-            if is_loopback(url) or urlsplit(url).scheme != "https":
-                raise ValueError(
-                    f"{name.upper()} is {url!r}: production needs https and no loopback address; "
-                    "set APP_ENV=development to run against the sandbox"
-                )
-        return self
+    @field_validator("site_url", "checkout_return_url", mode="after")
+    @classmethod
+    def _a_web_address(cls, value: str | None) -> str | None:
+        if value is not None and urlsplit(value).scheme not in {"http", "https"}:
+            raise ValueError("must be an http(s) URL")
+        return value
 
-    @model_validator(mode="after")
-    def _guard_stripe_keys(self) -> Self:
-        if self.stripe_secret_key is None:
-            return self
-        key = self.stripe_secret_key.get_secret_value()
-        if _STRIPE_KEY.match(key) is None:
-            raise ValueError("STRIPE_SECRET_KEY must be a secret or restricted key (sk_…, rk_…)")
-        if self.stripe_is_live and self.stripe_api_url is not None:
+    @field_validator("public_base_url", "site_url", "checkout_return_url", mode="after")
+    @classmethod
+    def _with_tls(cls, value: str | None, info: ValidationInfo) -> str | None:
+        return _refuse(info, value, production.not_https)
+
+    @field_validator("supabase_url", "fal_queue_url", "fal_rest_url", "fal_jwks_url", mode="after")
+    @classmethod
+    def _no_stand_in(cls, value: str, info: ValidationInfo) -> str | None:
+        return _refuse(info, value, production.stand_in)
+
+    @field_validator("database_url", "worker_database_url", "redis_url", mode="after")
+    @classmethod
+    def _encrypted(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        rule = (
+            production.plain_redis if info.field_name == "redis_url" else production.plain_database
+        )
+        return _refuse(info, value, lambda secret: rule(secret.get_secret_value()))
+
+    @field_validator(*OWN_SECRETS, "supabase_jwt_secret", mode="after")
+    @classmethod
+    def _strong(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        same = [name for name in OWN_SECRETS if value is not None and info.data.get(name) == value]
+
+        def weak(secret: SecretStr) -> str | None:
+            if same:
+                return f"is the same as {same[0].upper()}: who has one has both; make another"
+            return production.weak_secret(secret.get_secret_value())
+
+        return _refuse(info, value, weak)
+
+    @field_validator("trusted_proxies", mode="after")
+    @classmethod
+    def _named_proxies(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if value == (NO_PROXIES,):
+            return ()
+        for text in value:
+            try:
+                ipaddress.ip_network(text, strict=False)
+            except ValueError:
+                raise ValueError("must be networks such as 10.0.0.0/8, or `none`") from None
+        _refuse(info, value, production.unnamed_proxies)
+        return value
+
+    @field_validator("fal_output_hosts", mode="after")
+    @classmethod
+    def _named_hosts(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...] | None:
+        return _refuse(info, value, production.wide_hosts)
+
+    @field_validator("cors_allowed_origins", mode="after")
+    @classmethod
+    def _safe_origins(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...] | None:
+        return _refuse(info, value, production.open_origins)
+
+    @field_validator("rate_limits_enabled", mode="after")
+    @classmethod
+    def _limited(cls, value: bool, info: ValidationInfo) -> bool | None:
+        return _refuse(
+            info,
+            value,
+            lambda enabled: None if enabled else "guessing would be free; remove it, or set true",
+        )
+
+    @field_validator(
+        "rate_limit_user", "rate_limit_ip", "rate_limit_auth", "rate_limit_mails", mode="after"
+    )
+    @classmethod
+    def _a_rate(cls, value: str) -> str:
+        parse_limit("this", value)
+        return value
+
+    @field_validator("stripe_secret_key", mode="after")
+    @classmethod
+    def _a_stripe_key(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value is not None and _STRIPE_KEY.match(value.get_secret_value()) is None:
+            raise ValueError("must be a secret or restricted key (sk_…, rk_…)")
+        return _refuse(
+            info,
+            value,
+            lambda key: (
+                None
+                if _is_live(key)
+                else "is a test key: production sells for real money; set a live key, or"
+                " APP_ENV=development"
+            ),
+        )
+
+    @field_validator("stripe_webhook_secrets", mode="after")
+    @classmethod
+    def _heard_of(
+        cls, value: tuple[SecretStr, ...], info: ValidationInfo
+    ) -> tuple[SecretStr, ...] | None:
+        sells = info.data.get("stripe_secret_key") is not None
+        return _refuse(
+            info,
+            value,
+            lambda secrets: (
+                "is empty: payments would be noticed only by the scheduled sync;"
+                " scripts.stripe_setup makes the endpoint and prints its secret"
+                if sells and not secrets
+                else None
+            ),
+        )
+
+    @field_validator("stripe_api_url", mode="after")
+    @classmethod
+    def _live_goes_to_stripe(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and _is_live(info.data.get("stripe_secret_key")):
             raise ValueError(
-                "STRIPE_SECRET_KEY is a live key and STRIPE_API_URL points elsewhere: real money "
-                "goes to Stripe only; remove STRIPE_API_URL or use a test key"
+                "STRIPE_SECRET_KEY is a live key and this points elsewhere: real money goes to"
+                " Stripe only; remove it or use a test key"
             )
-        if self.is_production and not self.stripe_is_live:
-            raise ValueError(
-                "STRIPE_SECRET_KEY is a test key: production sells for real money; set a live key, "
-                "or APP_ENV=development"
-            )
-        if self.is_production and not self.stripe_webhook_secrets:
-            raise ValueError(
-                "STRIPE_WEBHOOK_SECRETS is empty: payments would be noticed only by the scheduled "
-                "sync; scripts.stripe_setup makes the endpoint and prints its secret"
-            )
-        return self
+        return value
 
     @property
     def stripe_is_live(self) -> bool:
-        key = self.stripe_secret_key.get_secret_value() if self.stripe_secret_key else ""
-        return key.startswith(("sk_live_", "rk_live_"))
+        return _is_live(self.stripe_secret_key)
 
     @property
     def landing_url(self) -> str:
@@ -249,8 +358,12 @@ class Settings(BaseSettings):
         return self.app_env is Environment.PRODUCTION
 
 
-def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+def load_settings(
+    environ: Mapping[str, str] | None = None, *, is_service: bool = False
+) -> Settings:
     """Settings from `environ` (default: the process environment).
+
+    `is_service`: what serves in production does not hold the migrating role's credentials.
 
     Raises: SettingsError, which names each wrong variable and never shows a secret's value.
     """
@@ -261,12 +374,24 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         if value != "" and name.lower() != "fal_keys"
     }
     values["fal_keys"] = read_fal_keys(source)
+    lines = []
+    is_production = source.get("APP_ENV") in {None, "", Environment.PRODUCTION}
+    named = {name.upper() for name, value in source.items() if value}
+    if is_service and is_production and MIGRATION_VARIABLE in named:
+        lines.append(
+            f"{MIGRATION_VARIABLE}: the role postgres has no place in a service; migrate from the"
+            " pipeline (WORKER_DEPLOYMENT.md) and remove it here"
+        )
     try:
-        return Settings.model_validate(values)
+        settings = Settings.model_validate(values)
     except ValueError as error:
         problems: list[Any] = getattr(error, "errors", list)()
-        lines = [
-            f"{'_'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
-            for problem in problems
-        ]
-        raise SettingsError("settings: " + "; ".join(lines or [type(error).__name__])) from None
+        lines += [_line(problem) for problem in problems] or [type(error).__name__]
+    if lines:
+        raise SettingsError("\n  ".join(["settings:", *lines]))
+    return settings
+
+
+def _line(problem: Mapping[str, Any]) -> str:
+    name = "_".join(str(part) for part in problem["loc"]).upper()
+    return f"{name}: {problem['msg'].removeprefix('Value error, ')}"

@@ -234,7 +234,7 @@ def _shown(path: Path) -> str:
 
 def prove_ledger(product: Product) -> Document:
     """How many transfers the ledger holds, and how many rows do not follow from the others."""
-    report = asyncio.run(report_on(product.environ()["MIGRATION_DATABASE_URL"]))
+    report = asyncio.run(report_on(product.stack.migration_database_url))
     return {"transfers": report.transfers, "drift": len(report.drift)}
 
 

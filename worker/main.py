@@ -58,7 +58,7 @@ def _spawn() -> subprocess.Popen[bytes]:
 
 def main() -> int:
     try:
-        settings: Settings = load_settings()
+        settings: Settings = load_settings(is_service=True)
     except SettingsError as error:
         print(error, file=sys.stderr)  # noqa: T201  before logging is configured
         return 2

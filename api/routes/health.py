@@ -115,7 +115,7 @@ async def _check_redis(resources: Resources) -> Check:
     "/metrics",
     operation_id="get_metrics",
     summary="Figures for Prometheus",
-    description="With METRICS_TOKEN set, needs it as a bearer token.",
+    description="Needs METRICS_TOKEN as a bearer token. In production it is shut without one.",
     tags=["Health"],
     media_type="text/plain",
     security=METRICS,
@@ -124,7 +124,7 @@ async def _check_redis(resources: Resources) -> Check:
 )
 async def get_metrics(request: Request[Any, Any, Any], resources: AppResources) -> Response[str]:
     settings = resources.settings
-    if settings.metrics_token is not None:
+    if settings.metrics_token is not None or settings.is_production:
         offered = request.headers.get("authorization", "").removeprefix("Bearer ")
         if not is_one_of(offered, settings.metrics_token):
             raise BadCredentialsError(reason=AccessReason.METRICS_TOKEN)

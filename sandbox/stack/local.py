@@ -71,9 +71,13 @@ class LocalStack:
         return {
             "DATABASE_URL": self.postgres.url(API_ROLE),
             "WORKER_DATABASE_URL": self.postgres.url(WORKER_ROLE),
-            "MIGRATION_DATABASE_URL": self.postgres.url("postgres"),
             "REDIS_URL": self.valkey.url(),
         }
+
+    @property
+    def migration_database_url(self) -> str:
+        """For migrations and proofs; nothing that serves is given it."""
+        return self.postgres.url("postgres")
 
     @property
     def auth_database_url(self) -> str:
@@ -90,7 +94,7 @@ class LocalStack:
         apply_platform(
             self.postgres.url(), {role: passwords.get(role) for role in ("postgres", *LOGIN_ROLES)}
         )
-        url = self.postgres.url("postgres")
+        url = self.migration_database_url
         runner.up(url, MIGRATIONS)
         set_passwords(url, {role: passwords.get(role) for role in (API_ROLE, WORKER_ROLE)})
 

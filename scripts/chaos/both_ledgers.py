@@ -81,7 +81,7 @@ async def read_both_ledgers(product: Product) -> BothLedgers:
 
 
 async def find_drift(product: Product) -> list[Drift]:
-    return (await report_on(product.environ()["MIGRATION_DATABASE_URL"])).drift
+    return (await report_on(product.stack.migration_database_url)).drift
 
 
 async def wait_until_nothing_pending(product: Product, *, seconds: float) -> None:

@@ -32,6 +32,7 @@ OTHER_VARIABLES = {
     "STRIPE_CONTRACT_KEY",
     "TEST_DATABASE_URL",
     "USER_ID",
+    "MIGRATION_DATABASE_URL",
 }
 # Keys of fal are numbered; `file.py:NAME` is a constant.
 _NO_SETTING = re.compile(r"FAL_AI_KEY_(\d|<n>)(_ACCOUNT)?|\.py:\w+")
@@ -149,7 +150,8 @@ def test_configuration_of_the_platform(name: str) -> None:
     assert set(config) == {"build", "deploy"}
     assert "requirements.lock" in config["build"]["buildCommand"]
     deploy: dict[str, Any] = config["deploy"]
-    commands = [*deploy["preDeployCommand"], deploy["startCommand"]]
+    assert "preDeployCommand" not in deploy, "it would run with the migrating role's credentials"
+    commands = [deploy["startCommand"]]
     assert all("venv/bin/python -m " in command for command in commands)
     assert deploy["startCommand"].startswith("exec ")
     grace = Settings.model_fields["shutdown_grace_seconds"].default

@@ -200,6 +200,9 @@ def _production_settings() -> Settings:
         fal_jwks_url="https://rest.fal.ai/.well-known/jwks.json",
         supabase_url="https://project.supabase.co",
         app_env=Environment.PRODUCTION,
+        public_base_url="https://api.example.com",
+        trusted_proxies=("none",),
+        internal_api_secret=None,
     )
 
 
