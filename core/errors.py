@@ -203,6 +203,8 @@ class QuotaError(DomainError):
 
     reason: Reason
     limit: int
+    retry_after_seconds: int | None = None
+    """When it may be possible again, where that is known."""
 
 
 class RequestInProgressError(DomainError):

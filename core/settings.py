@@ -166,12 +166,21 @@ class Settings(BaseSettings):
     rate_limit_mails: str = "6/hour"
     auth_answer_seconds: float = Field(default=0.4, ge=0, le=10)
 
+    uploads_unfinished_max: int = Field(default=40, ge=1)
+    uploads_unfinished_max_buyers: int = Field(default=400, ge=1)
+    uploads_kept_max: int = Field(default=200, ge=1)
+    uploads_kept_max_buyers: int = Field(default=20_000, ge=1)
+    uploads_kept_megabytes_max: int = Field(default=1_000, ge=1)
+    uploads_kept_megabytes_max_buyers: int = Field(default=100_000, ge=1)
+    upload_megapixels_per_minute: int = Field(default=500, ge=1)
+
     admin_dashboard_key: SecretStr | None = None
     internal_api_secret: SecretStr | None = None
     internal_api_secret_previous: SecretStr | None = None
     metrics_token: SecretStr | None = None
 
     worker_slots_pixels: int = Field(default=4, ge=1, le=200)
+    worker_slots_large_pixels: int = Field(default=2, ge=1, le=200)
     worker_slots_provider: int = Field(default=24, ge=1, le=200)
     worker_slots_stripe: int = Field(default=24, ge=1, le=200)
     worker_slots_mail: int = Field(default=8, ge=1, le=200)
@@ -180,6 +189,8 @@ class Settings(BaseSettings):
     worker_slots_background: int = Field(default=4, ge=1, le=200)
     worker_processes: int = Field(default=1, ge=1, le=64)
     worker_pixel_processes: int = Field(default=1, ge=1, le=16)
+    worker_photo_processes: int = Field(default=1, ge=1, le=16)
+    worker_large_photo_processes: int = Field(default=1, ge=1, le=16)
     task_lease_seconds: float = Field(default=60, gt=0)
     dispatch_tick_seconds: float = Field(default=1, gt=0)
     relay_tick_seconds: float = Field(default=1, gt=0)

@@ -544,6 +544,23 @@ p_state is a FetchedState of core/payments/fetch.py.
 Returns {state, was, granted, credits_reversed}, the last one as a difference.
 Locks: account, order, lots. Errors: JS404. Replay: the same state posts nothing.$$;
 
+create function app.has_bought(p_user_id uuid)
+  returns boolean
+  language sql
+  stable
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+  select exists (
+    select
+    from app.orders
+    where user_id = p_user_id
+      and state in ('paid', 'partially_refunded', 'disputed')
+  )
+$$;
+comment on function app.has_bought is
+$$Whether the person has paid for something and not had all of it back. Granted to no role.$$;
+
 reset role;
 revoke create on schema app from jewelshot_ledger;
 

@@ -12,7 +12,7 @@ from core.db import Database
 from core.generations.providers.base import ImageProvider
 from core.metrics import Counters
 from core.payments.stripe.client import StripeClient
-from core.pixels.pool import PixelPool
+from core.pixels.pool import PixelPools
 from core.places import Places, Shares
 from core.settings import Settings
 from core.storage.types import Storage
@@ -38,7 +38,7 @@ class WorkerContext:
         http: httpx.AsyncClient,
         providers: Mapping[str, ImageProvider],
         storage: Storage,
-        pixels: PixelPool,
+        pixels: PixelPools,
         payments: StripeClient | None = None,
     ) -> None:
         self.settings = settings

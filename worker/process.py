@@ -17,7 +17,7 @@ from core.generations.providers import accounts
 from core.generations.providers.registry import open_providers
 from core.nouns import queue_of
 from core.payments.stripe.client import StripeClient
-from core.pixels.pool import PixelPool
+from core.pixels.pool import open_pools
 from core.settings import Settings, SettingsError
 from core.storage.supabase import SupabaseStorage
 from core.tasks.wakeups import TaskQueue
@@ -62,7 +62,11 @@ async def open_context(settings: Settings) -> AsyncIterator[WorkerContext]:
                 timeout=httpx.Timeout(30, connect=5),
             )
         )
-        pixels = PixelPool(settings.worker_pixel_processes)
+        pixels = open_pools(
+            deliveries=settings.worker_pixel_processes,
+            photos=settings.worker_photo_processes,
+            large_photos=settings.worker_large_photo_processes,
+        )
         stack.push_async_callback(pixels.close)
         payments = None if settings.stripe_secret_key is None else StripeClient(settings)
         if payments is not None:

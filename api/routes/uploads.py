@@ -35,7 +35,7 @@ from core.pixels.errors import PayloadTooLargeError, UnsupportedMediaError
 from core.uploads import service
 from core.uploads.errors import PhotoRejectedError, UploadReason
 from core.uploads.service import Owner, UploadTools
-from core.uploads.types import Upload, UploadId, UploadState
+from core.uploads.types import Upload, UploadId, UploadState, limits_of
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -143,6 +143,7 @@ async def start_direct_upload(
         UnsupportedMediaError,
         PayloadTooLargeError,
         InvalidInputError,
+        QuotaError,
     ),
 )
 async def complete_upload(
@@ -217,7 +218,10 @@ async def delete_upload(
 
 
 def _tools(resources: Resources) -> UploadTools:
-    return UploadTools(resources.db, resources.storage, resources.settings.storage_bucket_uploads)
+    settings = resources.settings
+    return UploadTools(
+        resources.db, resources.storage, settings.storage_bucket_uploads, limits_of(settings)
+    )
 
 
 def _owner(user: User) -> Owner:

@@ -16,6 +16,9 @@ from core.pixels.limits import THUMBNAIL_SIDE
 from core.pixels.types import Note
 
 JPEG_QUALITY: Final = 95
+# A photo of 4 MP, 2026-11: level 6 takes 1.7 s and 5.2 MB, level 4 0.6 s and 5.1 MB; another one
+# 0.75 s and 2.6 MB against 0.3 s and 2.8 MB.
+_PNG_LEVEL: Final = 4
 _HASH_ROWS: Final = 256
 _PLUGINS: Final = {ImageFormat.PNG: "PNG", ImageFormat.WEBP: "WEBP", ImageFormat.TIFF: "TIFF"}
 
@@ -101,7 +104,10 @@ def encode_jpeg(
 def encode_png(image: Image.Image, *, with_profile: bool = False) -> bytes:
     target = io.BytesIO()
     image.save(
-        target, "PNG", compress_level=6, icc_profile=icc_of(Space.SRGB) if with_profile else None
+        target,
+        "PNG",
+        compress_level=_PNG_LEVEL,
+        icc_profile=icc_of(Space.SRGB) if with_profile else None,
     )
     return target.getvalue()
 

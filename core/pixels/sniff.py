@@ -89,6 +89,13 @@ _HDR_TRANSFERS: Final = frozenset({16, 18})  # PQ and HLG, ITU-T H.273 table 3
 def inspect(
     data: bytes, *, filename: str | None = None, declared_content_type: str | None = None
 ) -> ImageFormat:
+    """As `inspect_layout`, the format alone."""
+    return inspect_layout(data, filename=filename, declared_content_type=declared_content_type)[0]
+
+
+def inspect_layout(
+    data: bytes, *, filename: str | None = None, declared_content_type: str | None = None
+) -> tuple[ImageFormat, Layout | None]:
     """Accept a file as a picture, or say what is wrong with it, as far as can be told here.
 
     The headers of JPEG, PNG and WebP are read and checked. HEIC and TIFF pass by their first
@@ -105,9 +112,11 @@ def inspect(
     check_size(len(data))
     kind = detect(data)
     _check_promise(kind, filename, declared_content_type)
-    if kind in _READERS:
-        check_layout(data, parse(data, kind))
-    return kind
+    if kind not in _READERS:
+        return kind, None
+    layout = parse(data, kind)
+    check_layout(data, layout)
+    return kind, layout
 
 
 def check_layout(data: bytes, layout: Layout) -> Note | None:

@@ -10,7 +10,9 @@ from enum import StrEnum
 
 class Queue(StrEnum):
     PIXELS = "pixels"
-    """The processes for pixels."""
+    """The processes for photos."""
+    LARGE_PIXELS = "large_pixels"
+    """The processes for photos that take seconds."""
     PROVIDER = "provider"
     """A provider of images, and the hosts of its files."""
     STRIPE = "stripe"

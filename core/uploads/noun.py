@@ -9,6 +9,7 @@ NOUN = Noun(
     name="uploads",
     events=frozenset(
         {
+            "upload.expired",
             "upload.ready",
             "upload.rejected",
         }
@@ -17,6 +18,13 @@ NOUN = Noun(
         "upload.normalise": Job(
             run=processing.normalise,
             queue=Queue.PIXELS,
+            fence=Fence.LEASE,
+            on_dead=processing.reject_unprocessed,
+            when_dead="The upload is rejected; its owner is asked to send the photo again.",
+        ),
+        "upload.normalise_large": Job(
+            run=processing.normalise,
+            queue=Queue.LARGE_PIXELS,
             fence=Fence.LEASE,
             on_dead=processing.reject_unprocessed,
             when_dead="The upload is rejected; its owner is asked to send the photo again.",

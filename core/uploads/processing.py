@@ -14,16 +14,17 @@ from core.db import Connection, Database
 from core.errors import NotFoundError
 from core.pixels import remote
 from core.pixels.errors import PayloadTooLargeError, UnsupportedMediaError
-from core.pixels.pool import PixelPool
+from core.pixels.pool import PixelPool, PixelPools
 from core.pixels.types import NormalisedImage
 from core.settings import Settings
 from core.storage.types import Storage
 from core.tasks.errors import LeaseLostError
-from core.tasks.jobs import DONE, Outcome
+from core.tasks.jobs import DONE, Again, Done, Outcome
 from core.tasks.outbox import Task
 from core.uploads import queries
 from core.uploads.errors import UploadReason
 from core.uploads.types import (
+    LARGE_LINE,
     Upload,
     UploadId,
     UploadState,
@@ -39,6 +40,7 @@ log = structlog.get_logger()
 # A signed URL is valid for two hours; a day is enough for owners who complete later.
 PENDING_SECONDS_MAX: Final = 24 * 3600
 _EXPIRED_AT_ONCE: Final = 200
+_SERVED_SECONDS: Final = 0.2
 _WANTED: Final = frozenset({UploadState.PENDING, UploadState.STORED, UploadState.READY})
 _MISSING: Final = Remark(UploadReason.ORIGINAL_MISSING)
 
@@ -54,7 +56,7 @@ class ProcessingTools(Protocol):
     @property
     def storage(self) -> Storage: ...
     @property
-    def pixels(self) -> PixelPool: ...
+    def pixels(self) -> PixelPools: ...
     @property
     def settings(self) -> Settings: ...
 
@@ -65,15 +67,17 @@ class Settlement(msgspec.Struct, frozen=True):
 
 
 async def normalise(tools: ProcessingTools, task: Task) -> Outcome:
-    """`upload.normalise` {upload_id}: settle a stored upload and complete the task.
+    """`upload.normalise` {line}, with {upload_id} once it had its turn: settle the upload whose
+    turn it is and complete the task. There are as many tasks as uploads that wait in the line.
 
     Raises: RetryableError, LeaseLostError. Replay: a settled upload stays as it is.
     """
-    upload_id = _upload_id(task)
-    upload = await tools.db.run(lambda conn: queries.find(conn, upload_id))
-    if upload is None or upload.state is not UploadState.STORED:
-        return DONE
-    settlement = await _process(tools, upload)
+    done = await _have_turn(tools, task)
+    if isinstance(done, Done | Again):
+        return done
+    upload, image = done
+    upload_id = upload.id
+    settlement = image if isinstance(image, Settlement) else await _store(tools, upload, image)
 
     async def settle(conn: Connection) -> UploadState | None:
         return await queries.settle(
@@ -95,26 +99,53 @@ async def normalise(tools: ProcessingTools, task: Task) -> Outcome:
     return DONE
 
 
+async def _have_turn(
+    tools: ProcessingTools, task: Task
+) -> tuple[Upload, NormalisedImage | Settlement] | Outcome:
+    """What became of the photo whose turn it was when a process was free, and not before: who
+    comes while all are taken is not behind those who came earlier and have more."""
+    async with _pool(tools, task).reserve() as process:
+        upload = await tools.db.run(lambda conn: _take(conn, task))
+        if isinstance(upload, Done | Again):
+            return upload
+        try:
+            bucket = tools.settings.storage_bucket_uploads
+            data = await tools.storage.get(bucket, upload.storage_key)
+            return upload, await remote.normalise(process, data)
+        except NotFoundError:
+            return upload, _rejected(_MISSING)
+        except (UnsupportedMediaError, PayloadTooLargeError) as error:
+            return upload, _rejected(_problem_of(error))
+
+
+async def _take(conn: Connection, task: Task) -> Upload | Outcome:
+    upload_id = await queries.take(conn, task.lease_token)
+    if upload_id is not None:
+        upload = await queries.find(conn, upload_id)
+        return upload if upload and upload.state is UploadState.STORED else DONE
+    # Another process may be at the line this moment; then its next turn is for this task.
+    is_waiting = await queries.is_anybody_waiting(conn, task.args["line"])
+    return Again(_SERVED_SECONDS) if is_waiting else DONE
+
+
 async def reject_unprocessed(conn: Connection, task: Task) -> None:
-    """Rejects an upload whose task is a dead letter."""
-    facts = _rejected(_UNPROCESSED).facts
-    await queries.settle(conn, _upload_id(task), None, UploadState.REJECTED, facts)
+    """Rejects the upload of a task that is a dead letter, if it had its turn: what the task was
+    claimed with need not name it."""
+    upload_id = await queries.find_taken_by(conn, task.id)
+    if upload_id is None and "upload_id" in task.args:
+        upload_id = _upload_id(task)
+    if upload_id is not None:
+        facts = _rejected(_UNPROCESSED).facts
+        await queries.settle(conn, upload_id, None, UploadState.REJECTED, facts)
 
 
 def _upload_id(task: Task) -> UploadId:
     return UploadId(uuid.UUID(task.args["upload_id"]))
 
 
-async def _process(tools: ProcessingTools, upload: Upload) -> Settlement:
-    try:
-        bucket = tools.settings.storage_bucket_uploads
-        data = await tools.storage.get(bucket, upload.storage_key)
-        image = await remote.normalise(tools.pixels, data)
-        return await _store(tools, upload, image)
-    except NotFoundError:
-        return _rejected(_MISSING)
-    except (UnsupportedMediaError, PayloadTooLargeError) as error:
-        return _rejected(_problem_of(error))
+def _pool(tools: ProcessingTools, task: Task) -> PixelPool:
+    is_large = task.args.get("line") == LARGE_LINE
+    return tools.pixels.large_photos if is_large else tools.pixels.photos
 
 
 def _problem_of(error: UnsupportedMediaError | PayloadTooLargeError) -> Remark:
@@ -130,8 +161,13 @@ async def _store(tools: ProcessingTools, upload: Upload, image: NormalisedImage)
     normal = normal_key(upload.user_id, upload.id, image.format.extension)
     thumbnail = thumbnail_key(upload.user_id, upload.id, image.thumbnail_format.extension)
     bucket = tools.settings.storage_bucket_uploads
-    await tools.storage.put(bucket, normal, image.data, image.format.content_type)
-    await tools.storage.put(bucket, thumbnail, image.thumbnail, image.thumbnail_format.content_type)
+    try:
+        await tools.storage.put(bucket, normal, image.data, image.format.content_type)
+        await tools.storage.put(
+            bucket, thumbnail, image.thumbnail, image.thumbnail_format.content_type
+        )
+    except PayloadTooLargeError as error:
+        return _rejected(_problem_of(error))
     return Settlement(
         UploadState.READY,
         {
@@ -141,6 +177,7 @@ async def _store(tools: ProcessingTools, upload: Upload, image: NormalisedImage)
             "width": image.width,
             "height": image.height,
             "pixel_sha256": image.pixel_sha256,
+            "kept_bytes": len(image.data) + len(image.thumbnail),
             "notes": msgspec.to_builtins(image.notes),
         },
     )
@@ -158,7 +195,8 @@ async def erase(tools: ProcessingTools, task: Task) -> Outcome:
 
 
 async def expire(tools: ProcessingTools, _: Task) -> Outcome:
-    """`uploads.expire` {}: end uploads that were announced a day ago and never came."""
+    """`uploads.expire` {}: end uploads that were announced a day ago and never came, and see that
+    each that waits to be normalised will be."""
 
     async def work(conn: Connection) -> int:
         return await queries.expire(
@@ -167,6 +205,8 @@ async def expire(tools: ProcessingTools, _: Task) -> Outcome:
 
     while await tools.db.run(work) == _EXPIRED_AT_ONCE:
         pass
+    if (added := await tools.db.run(queries.mend_lines)) > 0:
+        log.error("upload.line_mended", tasks_added=added)
     return DONE
 
 

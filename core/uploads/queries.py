@@ -8,7 +8,7 @@ import msgspec
 from psycopg.types.json import Jsonb
 
 from core.db import Connection, fetch_all, fetch_one
-from core.uploads.types import Upload, UploadId, UploadState
+from core.uploads.types import Upload, UploadId, UploadLimits, UploadState
 
 _COLUMNS = """
 select id, user_id, state, storage_key, file_name, source_format, size_bytes, normal_key,
@@ -20,6 +20,14 @@ from app.uploads
 async def find(conn: Connection, upload_id: uuid.UUID) -> Upload | None:
     row = await fetch_one(conn, f"{_COLUMNS} where id = %s", (upload_id,))
     return None if row is None else msgspec.convert(row, Upload)
+
+
+async def find_taken_by(conn: Connection, task_id: uuid.UUID) -> UploadId | None:
+    """The stored upload that the task has had its turn with."""
+    row = await fetch_one(
+        conn, "select id from app.uploads where task_id = %s and state = 'stored'", (task_id,)
+    )
+    return None if row is None else UploadId(row["id"])
 
 
 async def list_own(
@@ -49,28 +57,57 @@ async def list_own(
 async def prepare(
     conn: Connection,
     upload_id: UploadId,
+    limits: UploadLimits,
     *,
     storage_key: str,
     file_name: str | None,
+    cost_pixels: int | None = None,
     signed_seconds: float | None = None,
 ) -> None:
     """The intent. Raises: QuotaError."""
     await conn.execute(
-        "select app.prepare_upload(%s, %s, %s, %s)",
-        (upload_id, storage_key, file_name, signed_seconds),
+        "select app.prepare_upload(%s, %s, %s, %s, %s, %s)",
+        (upload_id, storage_key, file_name, _json(limits), cost_pixels, signed_seconds),
     )
 
 
 async def complete(
-    conn: Connection, upload_id: UploadId, *, source_format: str, size_bytes: int
+    conn: Connection,
+    upload_id: UploadId,
+    limits: UploadLimits,
+    *,
+    source_format: str,
+    size_bytes: int,
+    cost_pixels: int,
 ) -> None:
     """The bytes are stored, and are to be normalised. Replay: done before is done.
 
-    Raises: NotFoundError, ConflictError (expired).
+    Raises: NotFoundError, ConflictError (expired), QuotaError.
     """
     await conn.execute(
-        "select app.complete_upload(%s, %s, %s)", (upload_id, source_format, size_bytes)
+        "select app.complete_upload(%s, %s, %s, %s, %s)",
+        (upload_id, source_format, size_bytes, cost_pixels, _json(limits)),
     )
+
+
+def _json(limits: UploadLimits) -> Jsonb:
+    return Jsonb(msgspec.to_builtins(limits))
+
+
+async def take(conn: Connection, lease_token: uuid.UUID) -> UploadId | None:
+    """The upload that the task normalises, by its line's turn. None: nobody's turn is now.
+
+    Raises: LeaseLostError.
+    """
+    row = await fetch_one(conn, "select app.take_upload(%s) as id", (lease_token,))
+    return UploadId(row["id"]) if row and row["id"] else None
+
+
+async def is_anybody_waiting(conn: Connection, line: str) -> bool:
+    row = await fetch_one(
+        conn, "select exists (select from app.lines where line = %s) as waits", (line,)
+    )
+    return bool(row and row["waits"])
 
 
 async def discard(conn: Connection, upload_id: UploadId) -> bool:
@@ -109,3 +146,10 @@ async def expire(conn: Connection, *, older_than_seconds: float, limit: int) -> 
     )
     assert row is not None
     return int(row["expired"])
+
+
+async def mend_lines(conn: Connection) -> int:
+    """How many tasks were missing in the lines."""
+    row = await fetch_one(conn, "select app.mend_upload_lines() as added")
+    assert row is not None
+    return int(row["added"])

@@ -19,7 +19,7 @@ from core.db import Connection, Database, Scope
 from core.errors import ConflictError, DomainError, NotFoundError
 from core.idempotency import IdempotentRequest
 from core.ids import new_id
-from core.pixels import sniff
+from core.pixels import cost, sniff
 from core.pixels.errors import PayloadTooLargeError, UnsupportedMediaError
 from core.pixels.formats.base import ImageFormat
 from core.storage.errors import StorageUnavailableError
@@ -31,6 +31,7 @@ from core.uploads.types import (
     SentFile,
     Upload,
     UploadId,
+    UploadLimits,
     UploadState,
     clean_file_name,
     declared_extension,
@@ -52,6 +53,7 @@ class UploadTools(msgspec.Struct, frozen=True):
     db: Database
     storage: Storage
     bucket: str
+    limits: UploadLimits
 
 
 class Owner(msgspec.Struct, frozen=True):
@@ -67,6 +69,7 @@ class Checked(msgspec.Struct, frozen=True):
     file: SentFile
     format: ImageFormat
     sha256: bytes
+    cost_pixels: int
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -85,10 +88,12 @@ async def check_file(file: SentFile) -> Checked:
 
 
 def _check(file: SentFile) -> Checked:
-    found = sniff.inspect(file.data, filename=file.name, declared_content_type=file.content_type)
+    found, layout = sniff.inspect_layout(
+        file.data, filename=file.name, declared_content_type=file.content_type
+    )
     digest = hashlib.sha256(file.data)
     digest.update(b"\0" + (file.name or "").encode("utf-8", "surrogatepass"))
-    return Checked(file, found, digest.digest())
+    return Checked(file, found, digest.digest(), cost.of_file(file.data, found, layout))
 
 
 async def receive(
@@ -106,7 +111,12 @@ async def receive(
         first = await _find_first(conn, claim)
         if first is None:
             await queries.prepare(
-                conn, upload_id, storage_key=key, file_name=clean_file_name(checked.file.name)
+                conn,
+                upload_id,
+                tools.limits,
+                storage_key=key,
+                file_name=clean_file_name(checked.file.name),
+                cost_pixels=checked.cost_pixels,
             )
         return first
 
@@ -118,8 +128,10 @@ async def receive(
         await queries.complete(
             conn,
             upload_id,
+            tools.limits,
             source_format=checked.format.value,
             size_bytes=len(checked.file.data),
+            cost_pixels=checked.cost_pixels,
         )
         return await _keep(conn, claim, upload_id, status=_STATUS_ACCEPTED)
 
@@ -163,6 +175,7 @@ async def start_direct(
         await queries.prepare(
             conn,
             taken.id,
+            tools.limits,
             storage_key=original_key(owner.user_id, taken.id, extension),
             file_name=clean_file_name(file_name),
             signed_seconds=SIGNED_SECONDS_MAX,
@@ -218,7 +231,8 @@ async def complete_direct(tools: UploadTools, owner: Owner, upload_id: UploadId)
     """Check what was sent to the URL; what is refused is deleted, row and bytes.
 
     Raises: NotFoundError, ConflictError (reason: upload_expired, not_uploaded),
-    UnsupportedMediaError, PayloadTooLargeError, StorageUnavailableError.
+    UnsupportedMediaError, PayloadTooLargeError, StorageUnavailableError, QuotaError: then it stays
+    pending, and may be completed later.
     Replay: an upload that was completed before is returned as it is.
     """
     upload = await get(tools.db, owner.scope, upload_id)
@@ -236,8 +250,10 @@ async def complete_direct(tools: UploadTools, owner: Owner, upload_id: UploadId)
         await queries.complete(
             conn,
             upload_id,
+            tools.limits,
             source_format=checked.format.value,
             size_bytes=len(checked.file.data),
+            cost_pixels=checked.cost_pixels,
         )
 
     await tools.db.run(complete, scope=owner.scope)

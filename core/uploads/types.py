@@ -9,6 +9,7 @@ import msgspec
 
 from core.pixels.errors import PhotoReason, UnsupportedMediaError
 from core.pixels.formats.base import ImageFormat
+from core.settings import Settings
 from core.words.remark import Remark
 
 UploadId = NewType("UploadId", uuid.UUID)
@@ -22,11 +23,14 @@ _SENT: Final = tuple(kind.extension for kind in ImageFormat)
 _RENDERED: Final = tuple(
     kind.extension for kind in (ImageFormat.JPEG, ImageFormat.PNG, ImageFormat.WEBP)
 )
+# Of photos that take seconds: the lines are named in app.complete_upload.
+LARGE_LINE: Final = "normalise_large"
 FILE_NAME_LENGTH_MAX: Final = 255
 
 
 class UploadState(StrEnum):
-    """`pending → stored → ready | rejected`; a pending one may expire."""
+    """`pending → stored → ready | rejected`; a pending one may expire, and a ready one of which
+    nothing was made."""
 
     PENDING = "pending"
     STORED = "stored"
@@ -59,6 +63,39 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
     problem: Remark | None
     created_at: dt.datetime
     settled_at: dt.datetime | None
+
+
+class UploadBounds(msgspec.Struct, frozen=True):
+    """What one person may have. No bound of pixels: as fast as they are normalised."""
+
+    unfinished: int
+    photos: int
+    bytes: int
+    pixels_per_minute: int | None
+
+
+class UploadLimits(msgspec.Struct, frozen=True):
+    """Who has bought something and not returned it may have more."""
+
+    free: UploadBounds
+    buyer: UploadBounds
+
+
+def limits_of(settings: Settings) -> UploadLimits:
+    return UploadLimits(
+        free=UploadBounds(
+            unfinished=settings.uploads_unfinished_max,
+            photos=settings.uploads_kept_max,
+            bytes=settings.uploads_kept_megabytes_max * 1_000_000,
+            pixels_per_minute=settings.upload_megapixels_per_minute * 1_000_000,
+        ),
+        buyer=UploadBounds(
+            unfinished=settings.uploads_unfinished_max_buyers,
+            photos=settings.uploads_kept_max_buyers,
+            bytes=settings.uploads_kept_megabytes_max_buyers * 1_000_000,
+            pixels_per_minute=None,
+        ),
+    )
 
 
 class SentFile(msgspec.Struct, frozen=True):

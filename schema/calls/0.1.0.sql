@@ -735,7 +735,7 @@ where lease_token = $2;
 update app.outbox set due_at = app.now() where lease_until is null and due_at > app.now() and failures = '{}';
 
 -- from core.uploads.queries
-select app.complete_upload($1, $2, $3);
+select app.complete_upload($1, $2, $3, $4, $5);
 
 -- from core.uploads.queries
 select app.delete_upload($1);
@@ -747,10 +747,22 @@ select app.discard_upload($1) as gone;
 select app.expire_uploads($1, $2) as expired;
 
 -- from core.uploads.queries
-select app.prepare_upload($1, $2, $3, $4);
+select app.mend_upload_lines() as added;
+
+-- from core.uploads.queries
+select app.prepare_upload($1, $2, $3, $4, $5, $6);
 
 -- from core.uploads.queries
 select app.settle_upload($1, $2, $3, $4) as state;
+
+-- from core.uploads.queries
+select app.take_upload($1) as id;
+
+-- from core.uploads.queries
+select exists (select from app.lines where line = $1) as waits;
+
+-- from core.uploads.queries
+select id from app.uploads where task_id = $1 and state = 'stored';
 
 -- from core.uploads.queries
 select id, user_id, state, storage_key, file_name, source_format, size_bytes, normal_key,

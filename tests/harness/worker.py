@@ -11,7 +11,7 @@ from core.db import Database
 from core.generations.providers.registry import open_providers
 from core.nouns import queue_of
 from core.payments.stripe.client import StripeClient
-from core.pixels.pool import PixelPool
+from core.pixels.pool import PixelPool, PixelPools
 from core.settings import Settings
 from core.storage.supabase import SupabaseStorage
 from core.tasks.wakeups import TaskQueue
@@ -27,7 +27,8 @@ async def open_worker_context(
     pixels: PixelPool,
     payments: StripeClient | None = None,
 ) -> AsyncIterator[WorkerContext]:
-    """`db` signs in as the worker; it and the others stay open for their owners to close."""
+    """`db` signs in as the worker; it and the others stay open for their owners to close.
+    `pixels` does every kind of work: starting a process is the slow part."""
     async with contextlib.AsyncExitStack() as stack:
         connection = redis.asyncio.Redis.from_url(settings.redis_url.get_secret_value())
         stack.push_async_callback(connection.aclose)
@@ -41,6 +42,6 @@ async def open_worker_context(
             http=http,
             providers=open_providers(settings, http),
             storage=SupabaseStorage(settings, http),
-            pixels=pixels,
+            pixels=PixelPools(deliveries=pixels, photos=pixels, large_photos=pixels),
             payments=payments,
         )

@@ -115,7 +115,7 @@ async def _advance(
 ) -> None:
     """Stores the image of this step as the input of the next one, which keeps the slot."""
     try:
-        info = await remote.verify_output(tools.pixels, data)
+        info = await remote.verify_output(tools.pixels.deliveries, data, whom=call.user_id)
     except OutputRuleError as error:
         raise _rule_broken(error) from error
     key = f"{_folder(call)}/step-{call.step}.{info.format.extension}"
@@ -144,11 +144,12 @@ async def _render_and_store(tools: PipelineTools, call: CallResult, data: bytes)
         source = await tools.storage.get(tools.settings.storage_bucket_uploads, call.source_key)
     try:
         rendered = await remote.apply_rule(
-            tools.pixels,
+            tools.pixels.deliveries,
             call.output_rule,
             source=source,
             result=data,
             params=_rule_params(call),
+            whom=call.user_id,
         )
     except OutputRuleError as error:
         raise _rule_broken(error) from error

@@ -8,7 +8,7 @@ from core.changes import ChangePublisher
 from core.db import Database
 from core.generations.providers.base import ImageProvider
 from core.metrics import Counters
-from core.pixels.pool import PixelPool
+from core.pixels.pool import PixelPools
 from core.places import Places, Shares
 from core.settings import Settings
 from core.storage.types import Storage
@@ -20,7 +20,7 @@ class PipelineTools(Protocol):
     changes: ChangePublisher
     providers: Mapping[str, ImageProvider]
     storage: Storage
-    pixels: PixelPool
+    pixels: PixelPools
     counters: Counters
     dispatch_wanted: asyncio.Event
     poll_places: Places

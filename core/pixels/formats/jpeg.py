@@ -48,6 +48,7 @@ class Segment(msgspec.Struct):
 class JpegLayout(Layout, kw_only=True):
     segments: list[Segment] = msgspec.field(default_factory=list)
     sof: int = 0
+    scans: int = 1
 
 
 def parse(data: bytes, start: int = 0) -> JpegLayout:
@@ -59,7 +60,8 @@ def parse(data: bytes, start: int = 0) -> JpegLayout:
     frame = frames[0]
     if frame.marker not in _DECODABLE_SOF:
         raise corrupt("frame_kind")
-    if sum(segment.marker == _SOS for segment in segments) > SCANS_MAX:
+    scans = sum(segment.marker == _SOS for segment in segments)
+    if scans > SCANS_MAX:
         raise UnsupportedMediaError(reason=PhotoReason.TOO_COMPLEX)
     body = frame.start + 4
     components = u8(data, body + 5)
@@ -75,6 +77,7 @@ def parse(data: bytes, start: int = 0) -> JpegLayout:
         end=segments[-1].end,
         segments=segments,
         sof=frame.marker,
+        scans=scans,
     )
     _read_metadata(data, layout)
     return layout

@@ -28,6 +28,9 @@ PUBLISHABLE = "sb_publishable_test"
 PASSWORD = "correct horse"
 
 
+OpenUploads = Callable[..., "contextlib.AbstractAsyncContextManager[UploadsHarness]"]
+
+
 class Uploader:
     """A signed-in user of the API."""
 
@@ -204,30 +207,44 @@ def supabase_config(database: TestDatabase, tmp_path: Path) -> SupabaseConfig:
 
 
 @pytest.fixture
-async def uploads(
+def open_uploads(
     supabase_config: SupabaseConfig,
     database: TestDatabase,
     db_worker: Database,
     make_settings: Callable[..., Settings],
     pixels: PixelPool,
-) -> AsyncIterator[UploadsHarness]:
-    settings = make_settings(supabase_url=BASE_URL, rate_limits_enabled=False)
-    async with contextlib.AsyncExitStack() as stack:
-        app = await stack.enter_async_context(opened_supabase(supabase_config))
-        wire = httpx.ASGITransport(cast("Any", app))
-        client = await stack.enter_async_context(api_client(settings, transport=wire))
-        http = await stack.enter_async_context(httpx.AsyncClient(transport=wire, base_url=BASE_URL))
-        await ensure_buckets(settings, http)
-        ctx = await stack.enter_async_context(
-            open_worker_context(settings, db=db_worker, http=http, pixels=pixels)
-        )
-        yield UploadsHarness(
-            client=client,
-            storage_client=http,
-            database=database,
-            objects=supabase_config.data_dir / "objects",
-            ctx=ctx,
-        )
+) -> OpenUploads:
+    """Keyword arguments are settings."""
+
+    @contextlib.asynccontextmanager
+    async def open_it(**more: Any) -> AsyncIterator[UploadsHarness]:
+        settings = make_settings(supabase_url=BASE_URL, rate_limits_enabled=False, **more)
+        async with contextlib.AsyncExitStack() as stack:
+            app = await stack.enter_async_context(opened_supabase(supabase_config))
+            wire = httpx.ASGITransport(cast("Any", app))
+            client = await stack.enter_async_context(api_client(settings, transport=wire))
+            http = await stack.enter_async_context(
+                httpx.AsyncClient(transport=wire, base_url=BASE_URL)
+            )
+            await ensure_buckets(settings, http)
+            ctx = await stack.enter_async_context(
+                open_worker_context(settings, db=db_worker, http=http, pixels=pixels)
+            )
+            yield UploadsHarness(
+                client=client,
+                storage_client=http,
+                database=database,
+                objects=supabase_config.data_dir / "objects",
+                ctx=ctx,
+            )
+
+    return open_it
+
+
+@pytest.fixture
+async def uploads(open_uploads: OpenUploads) -> AsyncIterator[UploadsHarness]:
+    async with open_uploads() as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -191,16 +191,6 @@ async def test_refused_by_many_at_once_is_gone_once(uploads: UploadsHarness, ada
     assert uploads.nothing_is_left()
 
 
-async def test_at_most_two_hundred_unfinished(uploads: UploadsHarness, ada: Uploader) -> None:
-    await _started(ada, JPEG)
-    uploads.database.rows(
-        "insert into app.uploads (id, user_id, storage_key)"
-        " select gen_random_uuid(), user_id, storage_key from app.uploads, generate_series(1, 199)"
-    )
-    answer = await ada.start_direct(JPEG)
-    assert (answer.status_code, answer.json()["limit"]) == (429, 200)
-
-
 async def test_a_key_goes_on_with_its_upload(uploads: UploadsHarness, ada: Uploader) -> None:
     """Its URL is a secret, so it is not stored: each request gets one of its own."""
     await uploads.fault(path_contains="/object/upload/sign/", method="POST", times=2)

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from core.db import Database
-from core.pixels.pool import PixelPool
+from core.pixels.pool import PixelPool, PixelPools
 from core.settings import Settings
 from core.storage.supabase import SupabaseStorage
 from core.storage.types import Storage
@@ -30,7 +30,7 @@ class Tools(msgspec.Struct, frozen=True):
 
     db: Database
     storage: Storage
-    pixels: PixelPool
+    pixels: PixelPools
     settings: Settings
 
 
@@ -106,7 +106,8 @@ async def test_two_attempts_at_once_settle_once(uploads: UploadsHarness, ada: Up
     _expire_leases(uploads)
     second = await _claim(uploads)
     pool = PixelPool(2)
-    tools = Tools(uploads.ctx.db, uploads.ctx.storage, pool, uploads.ctx.settings)
+    pools = PixelPools(deliveries=pool, photos=pool, large_photos=pool)
+    tools = Tools(uploads.ctx.db, uploads.ctx.storage, pools, uploads.ctx.settings)
     try:
         results: list[Any] = await asyncio.gather(
             *(processing.normalise(tools, task) for task in (first, second)),

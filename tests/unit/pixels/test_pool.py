@@ -9,7 +9,7 @@ from core.errors import RetryableError
 from core.pixels.errors import UnsupportedMediaError
 from core.pixels.normalise import normalise
 from core.pixels.outputs import verify_output
-from core.pixels.pool import PixelPool
+from core.pixels.pool import PixelPool, open_pools
 from core.pixels.types import OutputRuleError
 from tests.unit.pixels import images
 
@@ -70,6 +70,47 @@ async def test_processes_are_renewed() -> None:
     pids = [await pool.run(os.getpid) for _ in range(4)]
     await pool.close()
     assert pids[0] == pids[1] != pids[2] == pids[3]
+
+
+async def test_who_has_much_to_do_is_served_in_turn_with_others() -> None:
+    """First come, first served let one person's photos wait behind all of another's."""
+    pool = PixelPool(1)
+    served: list[str] = []
+
+    async def run(whom: str, *, seconds: float) -> None:
+        await pool.run_for(whom, time.sleep, seconds)
+        served.append(whom)
+
+    waiting = [asyncio.create_task(run("ada", seconds=0.01)) for _ in range(4)]
+    await asyncio.sleep(0)
+    waiting += [asyncio.create_task(run("bob", seconds=0.01)) for _ in range(2)]
+    given_up = asyncio.create_task(run("cyd", seconds=0.01))
+    await asyncio.sleep(0)
+    given_up.cancel()
+    await asyncio.gather(*waiting)
+    await pool.close()
+    assert served == ["ada", "ada", "bob", "ada", "bob", "ada"]
+
+
+async def test_photos_leave_the_cpu_to_deliveries() -> None:
+    pools = open_pools(deliveries=1, photos=1, large_photos=1)
+    each = (pools.deliveries, pools.photos, pools.large_photos)
+    own = os.nice(0)
+    assert [await pool.run(os.nice, 0) - own for pool in each] == [0, 5, 15]
+    await pools.close()
+
+
+async def test_deliveries_begin_while_all_photos_are_in_work() -> None:
+    pools = open_pools(deliveries=1, photos=1, large_photos=1)
+    photos = (pools.photos, pools.large_photos)
+    busy = [asyncio.create_task(pool.run(time.sleep, 30)) for pool in photos for _ in range(8)]
+    await asyncio.sleep(0)
+    assert await pools.deliveries.run(len, b"abc") == 3
+    assert not any(task.done() for task in busy)
+    for task in busy:
+        task.cancel()
+    await asyncio.gather(*busy, return_exceptions=True)
+    await pools.close()
 
 
 async def test_tasks_share_the_processes() -> None:
