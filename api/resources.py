@@ -18,6 +18,7 @@ from redis.backoff import NoBackoff
 from api.http.even import EvenAnswers
 from api.limits import RateLimits
 from api.metrics import HttpMetrics
+from core import keepalive
 from core.changes import ChangeHub, ChangePublisher
 from core.db import Database
 from core.errors import NotSetUpError
@@ -153,6 +154,7 @@ def _build_redis(settings: Settings) -> Redis:
         settings.redis_url.get_secret_value(),
         socket_connect_timeout=REDIS_TIMEOUT_SECONDS,
         socket_timeout=REDIS_TIMEOUT_SECONDS,
+        **keepalive.REDIS,
         retry=Retry(NoBackoff(), 0),
         health_check_interval=0,
         client_name="jewelshot-api",

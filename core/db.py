@@ -15,7 +15,7 @@ from psycopg import sql
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
-from core import sql_errors
+from core import keepalive, sql_errors
 
 Connection = psycopg.AsyncConnection[DictRow]
 Pool = AsyncConnectionPool[Connection]
@@ -79,6 +79,7 @@ class Database:
                 "autocommit": True,  # transactions open in run() and nowhere else
                 "application_name": f"jewelshot-{name}",
                 "connect_timeout": 5,
+                **keepalive.DATABASE,
             },
         )
 

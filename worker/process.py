@@ -11,6 +11,7 @@ import structlog
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from core import keepalive
 from core.changes import ChangePublisher
 from core.db import Database
 from core.generations.providers import accounts
@@ -90,6 +91,7 @@ def open_redis(settings: Settings) -> redis.asyncio.Redis:
         retry=Retry(NoBackoff(), 0),
         socket_connect_timeout=1,
         socket_timeout=1,
+        **keepalive.REDIS,
     )
 
 

@@ -26,6 +26,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.timeouts import BaseDeathPenalty
 
+from core import keepalive
 from core.settings import Settings
 from core.tasks.queues import Queue
 from core.tasks.wakeups import queue_name
@@ -186,7 +187,7 @@ class WorkerThreads:
             retry=Retry(ConstantBackoff(0.2), 3),
             socket_connect_timeout=2,
             socket_timeout=10,
-            socket_keepalive=True,
+            **keepalive.REDIS,
         )
         try:
             worker = ThreadWorker(

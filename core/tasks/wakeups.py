@@ -21,6 +21,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from rq.serializers import JSONSerializer
 
+from core import keepalive
 from core.settings import Settings
 from core.tasks.outbox import DueTask
 from core.tasks.queues import Queue
@@ -48,6 +49,7 @@ def connect_redis(settings: Settings, *, timeout_seconds: float = 1.0) -> redis.
         retry=Retry(NoBackoff(), 0),
         socket_connect_timeout=timeout_seconds,
         socket_timeout=timeout_seconds,
+        **keepalive.REDIS,
     )
 
 

@@ -24,16 +24,28 @@ _HEARTBEAT_SECONDS = 5.0
 _SCHEDULE_SECONDS = 10.0
 _FIGURES_SECONDS = 5.0
 _THREADS_SECONDS = 2.0
+# A round that takes longer hangs. The longest, a sweep, stops by itself long before.
+_ROUND_SECONDS_MAX = 120.0
 
 
 async def repeat(
-    name: str, tick: Round, *, every_seconds: float, wake: asyncio.Event | None = None
+    name: str,
+    tick: Round,
+    *,
+    every_seconds: float,
+    wake: asyncio.Event | None = None,
+    seconds_max: float = _ROUND_SECONDS_MAX,
 ) -> None:
-    """Runs `tick` for ever, at once when `wake` is set. An error pauses the loop, never ends it."""
+    """Runs `tick` for ever, at once when `wake` is set. An error pauses the loop, never ends it;
+    nor does a round that hangs, or a cancellation that nobody asked for."""
     while True:
         try:
-            await tick()
-        except Exception:  # the process's edge: the next round tries again
+            async with asyncio.timeout(seconds_max):
+                await tick()
+        except (Exception, asyncio.CancelledError):  # the process's edge: another round tries
+            own = asyncio.current_task()
+            if own is not None and own.cancelling():
+                raise
             log.exception("loop.error", loop=name)
             await asyncio.sleep(_ERROR_PAUSE_SECONDS)
         pause = every_seconds * random.uniform(0.9, 1.1)  # noqa: S311  keeps processes apart
