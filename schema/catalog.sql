@@ -36,3 +36,41 @@ grant select on app.operations
 create policy operations_everyone on app.operations for select
   to jewelshot_user, jewelshot_ledger, jewelshot_worker, jewelshot_admin, jewelshot_api
   using (true);
+
+create function app.params_fit(p_schema jsonb, p_params jsonb)
+  returns boolean
+  language sql
+  immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_typeof(p_params) = 'object'
+    and octet_length(p_params::text) <= 16384
+    and not exists (
+      select
+      from jsonb_each(p_params) as given (name, value)
+      left join jsonb_each(p_schema -> 'properties') as known (name, rule)
+        on known.name = given.name
+      where (case
+        when known.rule is null then false
+        when known.rule ? 'enum' then (known.rule -> 'enum') @> jsonb_build_array(given.value)
+        when known.rule ->> 'type' in ('integer', 'number') then
+          case when jsonb_typeof(given.value) = 'number' then
+            (known.rule ->> 'type' = 'number' or given.value::numeric % 1 = 0)
+            and given.value::numeric between
+              coalesce((known.rule ->> 'minimum')::numeric, '-infinity')
+              and coalesce((known.rule ->> 'maximum')::numeric, 'infinity')
+          end
+        when known.rule ->> 'type' = 'string' then
+          jsonb_typeof(given.value) = 'string'
+          and char_length(given.value #>> '{}') between
+            coalesce((known.rule ->> 'minLength')::integer, 0)
+            and coalesce((known.rule ->> 'maxLength')::integer, 16384)
+        else jsonb_typeof(given.value) = known.rule ->> 'type' end) is not true
+    )
+$$;
+comment on function app.params_fit is
+$$Whether parameters stay within the bounds of an operation's schema: known names, types, ranges,
+lengths and words. core/catalog/params.py says what is wrong with them and fills in what is left out;
+this is the wall behind it, for whoever calls without asking there.$$;
+
+grant execute on function app.params_fit(jsonb, jsonb) to jewelshot_ledger;

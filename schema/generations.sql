@@ -221,6 +221,14 @@ begin
   if not found then
     raise exception 'no such operation' using errcode = 'JS404', detail = '{"kind": "operation"}';
   end if;
+  if p_priority is null or p_priority not in (0, 1) then
+    raise exception 'no such priority'
+      using errcode = 'JS422', detail = '{"field": "priority", "reason": "out_of_range"}';
+  end if;
+  if app.params_fit(v_operation.params_schema, p_params) is not true then
+    raise exception 'parameters out of bounds'
+      using errcode = 'JS422', detail = '{"field": "params", "reason": "params_do_not_fit"}';
+  end if;
   select *
   into v_upload
   from app.uploads
@@ -275,7 +283,7 @@ comment on function app.start_generation is
 $$The one way for users to start: identity from the claims, price and deadline from the catalogue.
 Adds the ticket, a task whose dedupe key is the generation's id. Returns app.start_answer.
 Locks: upload (shared), account, lots. Errors: JS401, JS402, JS404 {kind: operation|upload},
-JS409 {reason: upload_not_ready, state}. Replay: the same id and terms find themselves done.$$;
+JS409 {reason: upload_not_ready, state}, JS422 {field: priority|params}. Replay: the same id and terms find themselves done.$$;
 
 create function app.finish_generation(
   p_id uuid, p_lease_token uuid, p_outcome text, p_facts jsonb

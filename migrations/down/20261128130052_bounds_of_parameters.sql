@@ -1,0 +1,94 @@
+-- Way back of bounds of parameters
+
+set local lock_timeout = '5s';
+set local statement_timeout = '60s';
+
+drop function app.params_fit(jsonb,jsonb);
+
+set local check_function_bodies = off;
+
+grant create on schema app to jewelshot_ledger;
+set local role jewelshot_ledger;
+
+create or replace function app.start_generation(
+  p_id uuid, p_operation text, p_upload_id uuid, p_params jsonb,
+  p_priority smallint default 0, p_retry_of uuid default null
+)
+  returns jsonb
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_user_id uuid := app.require_person();
+  v_operation app.operations;
+  v_upload app.uploads;
+  v_existing app.generations;
+begin
+  select *
+  into v_operation
+  from app.operations
+  where slug = p_operation
+    and is_active;
+  if not found then
+    raise exception 'no such operation' using errcode = 'JS404', detail = '{"kind": "operation"}';
+  end if;
+  select *
+  into v_upload
+  from app.uploads
+  where id = p_upload_id
+    and user_id = v_user_id
+  for key share;  -- it must not be deleted between here and the insert
+  if not found then
+    raise exception 'no such upload' using errcode = 'JS404', detail = '{"kind": "upload"}';
+  end if;
+  if v_upload.state <> 'ready' then
+    raise exception 'upload is not ready'
+      using errcode = 'JS409', detail = jsonb_build_object(
+        'reason', 'upload_not_ready', 'state', v_upload.state)::text;
+  end if;
+  if p_retry_of is not null and not exists (
+    select from app.generations where id = p_retry_of and user_id = v_user_id
+  ) then
+    raise exception 'no such generation'
+      using errcode = 'JS404', detail = '{"kind": "generation"}';
+  end if;
+  perform app.lock_account(v_user_id);
+  select *
+  into v_existing
+  from app.generations
+  where id = p_id;
+  if found then
+    if v_existing.user_id <> v_user_id or v_existing.operation <> p_operation
+      or v_existing.upload_id <> p_upload_id or v_existing.params <> p_params
+    then
+      raise exception 'generation id taken'
+        using errcode = 'JS409', detail = '{"reason": "id_taken"}';
+    end if;
+    return app.start_answer(v_existing);
+  end if;
+  perform app.reserve(v_user_id, v_operation.cost_credits, 'run', p_id);
+  insert into app.generations (
+    id, user_id, upload_id, operation, operation_version, lane, cost_credits, params, priority,
+    retry_of, input_key, give_up_at, deadline_at, request_id
+  )
+  values (
+    p_id, v_user_id, p_upload_id, v_operation.slug, v_operation.version, v_operation.lane,
+    v_operation.cost_credits, p_params, p_priority, p_retry_of, v_upload.normal_key,
+    app.now() + make_interval(secs => v_operation.deadline_seconds - v_operation.uncertain_seconds),
+    app.now() + make_interval(secs => v_operation.deadline_seconds),
+    nullif(current_setting('app.request_id', true), ''))
+  returning * into v_existing;
+  perform app.add_task(
+    'generation.dispatch', '{}', p_id::text);
+  return app.start_answer(v_existing);
+end $$;
+
+comment on function app.start_generation is
+$$The one way for users to start: identity from the claims, price and deadline from the catalogue.
+Adds the ticket, a task whose dedupe key is the generation's id. Returns app.start_answer.
+Locks: upload (shared), account, lots. Errors: JS401, JS402, JS404 {kind: operation|upload},
+JS409 {reason: upload_not_ready, state}. Replay: the same id and terms find themselves done.$$;
+
+reset role;
+revoke create on schema app from jewelshot_ledger;
