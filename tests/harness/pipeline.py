@@ -456,6 +456,13 @@ class PipelineHarness:
             name = wakeups.queue_name(settings, queue)
             return [str(job) for job in rq.Queue(name, connection=connection).get_job_ids()]
 
+    async def until_woken(self, count: int = 1, queue: Queue = Queue.DEFAULT) -> list[str]:
+        """As `queued_jobs`, as soon as there are so many: a commit wakes on another thread."""
+        async with asyncio.timeout(10):
+            while len(found := self.queued_jobs(queue)) < count:  # noqa: ASYNC110  as said
+                await asyncio.sleep(0.01)
+        return found
+
     async def flush_redis(self) -> None:
         with wakeups.connect_redis(self.ctx.settings) as connection:
             connection.flushall()

@@ -48,10 +48,7 @@ async def test_the_edge_wakes_a_worker(pipeline: PipelineHarness, ada: PhotoOwne
     generation_id = await ada.start()
     batch_id = await ada.start(priority="batch")
 
-    async with asyncio.timeout(2):
-        while len(pipeline.queued_jobs()) < 2:  # noqa: ASYNC110  another thread fills it
-            await asyncio.sleep(0.01)
-    assert pipeline.queued_jobs() == [
+    assert await pipeline.until_woken(2) == [
         f"{pipeline.ticket_of(each)}-0" for each in (generation_id, batch_id)
     ]
 

@@ -40,7 +40,7 @@ async def test_work_is_taken_while_redis_is_away(open_pipeline: OpenPipeline) ->
         ada = await pipeline.person()
         started = time.monotonic()
         made = [await ada.start() for _ in range(3)]
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 3
         assert pipeline.queued_jobs() == []
 
         pipeline.pass_backoff()
@@ -63,7 +63,7 @@ async def test_a_redis_that_never_answers_holds_nobody_up(open_pipeline: OpenPip
         for _ in range(3):
             started = time.monotonic()
             await ada.start()
-            assert time.monotonic() - started < 1
+            assert time.monotonic() - started < 3
         silent.close()
 
 
@@ -71,9 +71,7 @@ async def test_what_was_flushed_is_sent_again(pipeline: PipelineHarness, ada: Ph
     async with relay(pipeline) as sender:
         await sender.tick()
         await ada.start()
-        async with asyncio.timeout(2):
-            while not pipeline.queued_jobs():  # noqa: ASYNC110  another thread fills it
-                await asyncio.sleep(0.01)
+        await pipeline.until_woken()
         await pipeline.move("update app.outbox set due_at = app.now() + interval '5 minutes'")
         await sender.tick()
         assert len(pipeline.queued_jobs()) == 1
@@ -95,9 +93,10 @@ async def test_a_flush_shortens_no_backoff(pipeline: PipelineHarness) -> None:
         assert pipeline.queued_jobs() == []
 
 
-async def test_two_relays_send_a_task_once(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
+async def test_two_relays_send_a_task_once(pipeline: PipelineHarness) -> None:
+    # Added beside every process, so that no commit sends them as well, whenever that arrives.
     for _ in range(5):
-        await ada.start()
+        await pipeline.move("select app.add_task('generation.dispatch', '{}')")
     async with relay(pipeline) as one, relay(pipeline) as two:
         await one.tick()
         await pipeline.flush_redis()
@@ -156,9 +155,7 @@ async def test_a_whole_worker_in_one_process(open_pipeline: OpenPipeline) -> Non
 async def test_a_job_in_redis_names_only_a_row(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
     await ada.start()
     (task,) = pipeline.tasks()
-    async with asyncio.timeout(2):
-        while not pipeline.queued_jobs():  # noqa: ASYNC110  another thread fills it
-            await asyncio.sleep(0.01)
+    await pipeline.until_woken()
     connection = redis.asyncio.Redis.from_url(pipeline.ctx.settings.redis_url.get_secret_value())
     job = await connection.hgetall(f"rq:job:{task['id']}-0")
     await connection.aclose()

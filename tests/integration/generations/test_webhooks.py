@@ -7,6 +7,7 @@ import httpx
 import msgspec
 import pytest
 
+from core.tasks.queues import Queue
 from sandbox.fal.webhooks import Signer
 from tests.harness.http import api_client
 from tests.harness.pipeline import WEBHOOKS, PhotoOwner, PipelineHarness
@@ -49,7 +50,7 @@ async def test_a_genuine_one_makes_one_task(pipeline: PipelineHarness, ada: Phot
         answer = await deliver(pipeline, path, request_id=request_id)
         assert (answer.status_code, answer.content) == (204, b"")
     assert pipeline.jobs().count("provider_call.collect") == 1
-    assert pipeline.queued_jobs(), "a worker was woken"
+    await pipeline.until_woken(queue=Queue.PROVIDER)
     # The result decides, and the provider answers that it still runs.
     assert await pipeline.run_tasks("provider_call.collect") == ["done"]
     assert pipeline.state(generation_id) == "running"
