@@ -13,6 +13,8 @@ create table app.operations (
   output_rule text not null,
   params_schema jsonb not null,
   presets jsonb not null default '[]',
+  wait_seconds integer not null default 1800,  -- for a turn
+  batch_wait_seconds integer not null default 172800,
   deadline_seconds integer not null default 900,
   uncertain_seconds integer not null default 120,
   is_active boolean not null default true,
@@ -21,6 +23,7 @@ create table app.operations (
   constraint operations_lane check (lane in ('locked', 'reimagined')),
   constraint operations_cost_positive check (cost_credits > 0),
   constraint operations_steps_not_empty check (jsonb_array_length(steps) > 0),
+  constraint operations_wait check (wait_seconds > 0 and batch_wait_seconds > 0),
   constraint operations_deadline check (uncertain_seconds between 1 and deadline_seconds - 1)
 );
 create unique index operations_only_one_active on app.operations (slug) where is_active;

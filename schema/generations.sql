@@ -1,5 +1,5 @@
 -- A generation is one paid run of one operation and delivers one image.
--- after: base, people, events, credits, tasks, catalog, uploads
+-- after: base, people, events, credits, tasks, catalog, uploads, lines
 
 create table app.generations (
   id uuid primary key,
@@ -27,7 +27,8 @@ create table app.generations (
   deadline_at timestamptz,
   held_at timestamptz,  -- its batch is paused, or was never approved: it is in no line
   wait_left interval,  -- of wait_until, while it is held
-  line_no bigint,  -- its place among its owner's waiting ones
+  line text,  -- in which its owner waits for a ticket for it
+  line_no bigint,  -- its place among its owner's waiting ones; null once it has had a turn
   cancel_requested_at timestamptz,
   gave_up_at timestamptz,
   result jsonb,
@@ -52,23 +53,32 @@ create table app.generations (
     'cancelled', 'content_refused', 'input_refused', 'photo_too_small', 'photo_too_large',
     'photo_file_too_large', 'photo_format', 'photo_unreadable', 'photo_not_fetched',
     'face_not_found', 'params_refused', 'request_refused', 'model_missing', 'provider_failed',
-    'provider_failed_once', 'no_image',
+    'provider_failed_once', 'no_image', 'waited_too_long',
     'not_started_in_time', 'deadline_exceeded', 'photo_missing', 'params_invalid',
     'delivery_failed', 'output_broken', 'output_flagged', 'output_bad_parameters',
     'output_empty_output', 'output_too_many_bytes', 'output_wrong_type', 'output_undecodable',
     'output_absurd_size', 'output_blank', 'output_aspect_changed', 'output_not_enlarged',
     'output_no_alpha', 'output_size_mismatch', 'output_nothing_found',
     'output_background_not_found')),
-  constraint generations_wait_left check ((held_at is null) = (wait_left is null))
+  constraint generations_wait_left check ((held_at is null) = (wait_left is null)),
+  constraint generations_one_clock check (
+    finished_at is not null
+    or (num_nonnulls(wait_until, deadline_at, held_at) = 1
+      and (started_at is null) = (deadline_at is null)
+      and (give_up_at is null) = (deadline_at is null))),
+  constraint generations_line check (line is null or (state = 'queued' and held_at is null))
 );
 create index generations_user on app.generations (user_id, created_at desc, id desc);
 create index generations_upload_id on app.generations (upload_id);
 create index generations_retry_of on app.generations (retry_of);
 create index generations_operation on app.generations (operation, operation_version);
--- The fair queue: a loose scan finds each waiting user's next generation with one probe.
-create index generations_queue on app.generations (priority, user_id, available_at)
-  where state = 'queued';
-create index generations_open on app.generations (give_up_at)
+-- A person's next one in a line: what has had a turn when its pause is over, then by number.
+create index generations_line_again on app.generations (line, user_id, available_at)
+  where line is not null and line_no is null;
+create index generations_line_next on app.generations (line, user_id, line_no, id)
+  where line is not null and line_no is not null;
+-- By the clock that runs.
+create index generations_open on app.generations (coalesce(give_up_at, wait_until))
   where state in ('queued', 'submitting', 'running', 'collecting', 'uncertain');
 create index generations_cancelled_in_queue on app.generations (id)
   where state = 'queued' and cancel_requested_at is not null;
@@ -178,10 +188,116 @@ comment on function app.generation_operation is
 $$What money was spent on, for who reads the ledger: null where the subject is no generation, or
 one that may not be seen.$$;
 
+create function app.latest_end(p_generation app.generations)
+  returns timestamptz
+  language sql
+  stable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(
+    p_generation.deadline_at,
+    p_generation.wait_until + (
+      select make_interval(secs => deadline_seconds)
+      from app.operations
+      where slug = p_generation.operation
+        and version = p_generation.operation_version),
+    p_generation.finished_at)
+$$;
+comment on function app.latest_end is
+$$When a generation has ended at the latest: its deadline, or, while it waits, the deadline that it
+would have if it began at the last moment. It only ever comes earlier. Null while it is held.$$;
+
+create function app.start_working_clock()
+  returns trigger
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  select app.now(),
+    app.now() + make_interval(secs => operation.deadline_seconds - operation.uncertain_seconds),
+    app.now() + make_interval(secs => operation.deadline_seconds)
+  into new.started_at, new.give_up_at, new.deadline_at
+  from app.operations as operation
+  where operation.slug = new.operation
+    and operation.version = new.operation_version;
+  new.wait_until := null;
+  return new;
+end $$;
+comment on function app.start_working_clock is
+$$Trigger, when a call was accepted or may have been for the first time: the waiting clock stops and
+the working clock begins, over all steps and attempts.$$;
+
+create function app.choose_line()
+  returns trigger
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if new.state <> 'queued' or new.held_at is not null or new.cancel_requested_at is not null then
+    new.line := null;
+    if new.state <> 'queued' then
+      new.line_no := null;
+    end if;
+    return new;
+  end if;
+  select concat(
+    case when new.started_at is not null then 'begun' when new.priority = 0 then 'interactive'
+      else 'batch' end,
+    ':', operation.steps -> new.step ->> 'provider')
+  into new.line
+  from app.operations as operation
+  where operation.slug = new.operation
+    and operation.version = new.operation_version;
+  if new.available_at > app.now() then
+    new.line_no := null;
+  elsif tg_op = 'INSERT' and new.line_no is null then
+    new.line_no := 1 + coalesce((
+      select last_no
+      from app.lines
+      where line = new.line
+        and key = new.user_id), 0);
+  end if;
+  return new;
+end $$;
+comment on function app.choose_line is
+$$Trigger: what is queued and neither held nor cancelled waits in a line, and nothing else does. The
+line names the provider of the next step, so that nobody waits behind work for another one's slots.
+A new generation is numbered behind its owner's others unless it brings a number; one that has had
+its turn, or may not be served yet, has none.$$;
+
+create function app.join_line_of_generation()
+  returns trigger
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform app.join_line(new.line, new.user_id, new.available_at, new.line_no, new.line_no);
+  return null;
+end $$;
+comment on function app.join_line_of_generation is
+$$Trigger, after the row: its owner waits in its line. Locks: the line's row.$$;
+
+create function app.join_line_of_new_generations()
+  returns trigger
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform app.join_line(line, user_id, min(available_at), min(line_no), max(line_no))
+  from made
+  where line is not null
+  group by line, user_id
+  order by line, user_id;
+  return null;
+end $$;
+comment on function app.join_line_of_new_generations is
+$$Trigger, after an insert of any number of rows: their owners wait in their lines.
+Locks: the lines' rows in their order.$$;
+
 create function app.start_answer(p_generation app.generations)
   returns jsonb
   language sql
-  immutable
+  stable
   set search_path = pg_catalog, pg_temp
 as $$
   select jsonb_build_object(
@@ -190,7 +306,8 @@ as $$
     'lane', p_generation.lane,
     'cost_credits', p_generation.cost_credits,
     'created_at', p_generation.created_at,
-    'deadline_at', p_generation.deadline_at)
+    'wait_until', p_generation.wait_until,
+    'deadline_at', app.latest_end(p_generation))
 $$;
 comment on function app.start_answer is
 $$The terms under which a generation was taken.$$;
@@ -266,13 +383,13 @@ begin
   perform app.reserve(v_user_id, v_operation.cost_credits, 'run', p_id);
   insert into app.generations (
     id, user_id, upload_id, operation, operation_version, lane, cost_credits, params, priority,
-    retry_of, input_key, give_up_at, deadline_at, request_id
+    retry_of, input_key, wait_until, request_id
   )
   values (
     p_id, v_user_id, p_upload_id, v_operation.slug, v_operation.version, v_operation.lane,
     v_operation.cost_credits, p_params, p_priority, p_retry_of, v_upload.normal_key,
-    app.now() + make_interval(secs => v_operation.deadline_seconds - v_operation.uncertain_seconds),
-    app.now() + make_interval(secs => v_operation.deadline_seconds),
+    app.now() + make_interval(secs => case p_priority when 0
+      then v_operation.wait_seconds else v_operation.batch_wait_seconds end),
     nullif(current_setting('app.request_id', true), ''))
   returning * into v_existing;
   perform app.add_task(
@@ -280,10 +397,12 @@ begin
   return app.start_answer(v_existing);
 end $$;
 comment on function app.start_generation is
-$$The one way for users to start: identity from the claims, price and deadline from the catalogue.
-Adds the ticket, a task whose dedupe key is the generation's id. Returns app.start_answer.
-Locks: upload (shared), account, lots. Errors: JS401, JS402, JS404 {kind: operation|upload},
-JS409 {reason: upload_not_ready, state}, JS422 {field: priority|params}. Replay: the same id and terms find themselves done.$$;
+$$The one way for users to start: identity from the claims, price and times from the catalogue.
+It waits in its line from now on. Adds the ticket, a task whose dedupe key is the generation's id,
+which nobody else adds, so it may come after the line. Returns app.start_answer.
+Locks: upload (shared), account, lots, line. Errors: JS401, JS402, JS404 {kind: operation|upload},
+JS409 {reason: upload_not_ready, state}, JS422 {field: priority|params}.
+Replay: the same id and terms find themselves done.$$;
 
 create function app.finish_generation(
   p_id uuid, p_lease_token uuid, p_outcome text, p_facts jsonb
@@ -416,6 +535,7 @@ grant execute on function
   app.generation_change(app.generations),
   app.start_answer(app.generations)
   to jewelshot_ledger;
+grant execute on function app.latest_end(app.generations) to jewelshot_ledger, jewelshot_user;
 grant execute on function app.generation_operation(uuid) to jewelshot_user, jewelshot_admin;
 grant execute on function
   app.start_generation(uuid, text, uuid, jsonb, smallint, uuid),
@@ -423,9 +543,30 @@ grant execute on function
   to jewelshot_user;
 grant execute on function app.finish_generation(uuid, uuid, text, jsonb) to jewelshot_worker;
 
+-- In the order of their names: the clock, the state, the line.
+create trigger generations_clock
+  before update of state on app.generations
+  for each row
+  when (new.started_at is null and new.state in ('running', 'uncertain', 'collecting'))
+  execute function app.start_working_clock();
 create trigger generations_guard
   before update of state, cancel_requested_at on app.generations
   for each row execute function app.guard_generation_state();
+create trigger generations_line
+  before insert or update of state, held_at, cancel_requested_at, available_at
+  on app.generations
+  for each row when (new.state = 'queued' or new.line is not null)
+  execute function app.choose_line();
+create trigger generations_join
+  after insert on app.generations
+  referencing new table as made
+  for each statement execute function app.join_line_of_new_generations();
+create trigger generations_join_again
+  after update of state, held_at, cancel_requested_at, available_at on app.generations
+  for each row
+  when (new.line is not null
+    and (old.line is distinct from new.line or new.available_at < old.available_at))
+  execute function app.join_line_of_generation();
 create trigger generations_started
   after insert on app.generations
   for each row execute function app.emit_generation_event();
@@ -462,14 +603,30 @@ as $$
 
   union all
   select 'reservation_overdue', 'reservations', reservation.id::text, jsonb_build_object(
-    'subject_id', reservation.subject_id, 'deadline_at', generation.deadline_at)
+    'subject_id', reservation.subject_id, 'wait_until', generation.wait_until,
+    'deadline_at', generation.deadline_at)
   from app.reservations as reservation
   join app.generations as generation on generation.id = reservation.subject_id
   where reservation.state = 'pending'
-    and generation.deadline_at < app.now() - interval '5 minutes'
+    and generation.held_at is null
+    and coalesce(
+      coalesce(generation.deadline_at, generation.wait_until) < app.now() - interval '5 minutes',
+      true)
+
+  union all
+  select 'generation_out_of_line', 'generations', min(generation.id::text), jsonb_build_object(
+    'line', generation.line, 'user_id', generation.user_id, 'waiting', count(*),
+    'serve_at', place.serve_at)
+  from app.generations as generation
+  left join app.lines as place on place.line = generation.line and place.key = generation.user_id
+  where generation.line is not null
+  group by generation.line, generation.user_id, place.serve_at
+  having coalesce(
+    place.serve_at > greatest(min(generation.available_at), app.now()) + interval '1 minute', true)
 $$;
 comment on function app.prove_generations is
-$$The end of a generation and the end of its money are the same event, and none is overdue.
+$$The end of a generation and the end of its money are the same event, none is overdue by the clock
+that runs, and whoever has one that waits for a ticket has a place in its line.
 Owned by the migrating role, which bypasses row level security; row_security = off makes a role
 that would be filtered raise instead of seeing nothing.$$;
 

@@ -66,6 +66,8 @@ create function app.take_turn(p_line text)
   security definer
   set search_path = pg_catalog, pg_temp
   set enable_sort = off
+  set enable_seqscan = off
+  set enable_bitmapscan = off
 as $$
 declare
   v_now timestamptz := app.clock_now();
@@ -84,7 +86,7 @@ end $$;
 comment on function app.take_turn is
 $$The key that has waited longest in a line for its turn; null when nobody may be served now.
 Statistics from an hour in which nobody waited would let the planner read and sort the whole line:
-hence no sort. Locks: the line's row by skip locked, so it waits for nobody.$$;
+hence only the index in its own order. Locks: the line's row by skip locked, so it waits for nobody.$$;
 
 create function app.end_turn(
   p_line text, p_key uuid, p_next_at timestamptz, p_first_no bigint default null
@@ -93,6 +95,8 @@ create function app.end_turn(
   language plpgsql
   security definer
   set search_path = pg_catalog, pg_temp
+  set enable_seqscan = off
+  set enable_bitmapscan = off
 as $$
 begin
   if p_next_at is null then

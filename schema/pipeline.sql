@@ -1,14 +1,9 @@
 -- From the queue to the end: who is served next, what the provider answered, what the sweep
 -- decides. A provider call is one POST to a provider.
 -- Order of locks: account, generation, call, task (a task's row is waited for by whoever adds the
--- same one, so it comes last); who opens calls locks provider accounts and then takes
+-- same one, so it comes last); who opens calls locks provider accounts and then takes lines and
 -- generations by skip locked, so it waits for nobody who waits for it.
--- after: base, people, credits, tasks, providers, generations
-
-create table app.user_turns (
-  user_id uuid primary key references app.users (id) on delete restrict,
-  last_served_at timestamptz not null
-);
+-- after: base, people, credits, tasks, lines, providers, generations
 
 create table app.provider_calls (
   id uuid primary key,
@@ -78,19 +73,17 @@ create index late_images_call_id on app.late_images (call_id);
 create index late_images_bought_as on app.late_images (bought_as);
 create index late_images_expires_at on app.late_images (expires_at) where bought_as is null;
 
-alter table app.user_turns enable row level security;
-alter table app.user_turns force row level security;
 alter table app.provider_calls enable row level security;
 alter table app.provider_calls force row level security;
 alter table app.late_images enable row level security;
 alter table app.late_images force row level security;
 
 revoke all on
-  app.user_turns, app.provider_calls, app.late_images
+  app.provider_calls, app.late_images
   from public, anon, authenticated, service_role;
 
 grant select, insert, update on
-  app.provider_calls, app.user_turns, app.late_images
+  app.provider_calls, app.late_images
   to jewelshot_ledger;
 grant select on app.late_images to jewelshot_user;
 -- A user sees which calls the provider got and how they ended, never a URL, key or token of ours.
@@ -98,16 +91,11 @@ grant select (id, generation_id, user_id, step, attempt, endpoint, state, is_res
     accepted_at, ended_at, http_status, error_type, billable_units, created_at)
   on app.provider_calls to jewelshot_user;
 grant select on
-  app.user_turns, app.provider_calls, app.late_images
+  app.provider_calls, app.late_images
   to jewelshot_worker, jewelshot_admin;
 grant update (next_poll_at, polls) on app.provider_calls to jewelshot_worker;
 grant delete on app.late_images to jewelshot_worker;
 
-create policy user_turns_writer on app.user_turns to jewelshot_ledger
-  using (true) with check (true);
-create policy user_turns_worker on app.user_turns for select to jewelshot_worker using (true);
-create policy user_turns_admin on app.user_turns for select to jewelshot_admin
-  using ((select app.is_admin()));
 create policy provider_calls_writer on app.provider_calls to jewelshot_ledger
   using (true) with check (true);
 create policy provider_calls_own on app.provider_calls for select to jewelshot_user
@@ -177,7 +165,10 @@ as $$
     'params', generation.params,
     'input_key', generation.input_key,
     'seconds_left',
-      extract(epoch from generation.give_up_at - app.now())::double precision)
+      extract(epoch from coalesce(
+        generation.give_up_at - app.now(),
+        make_interval(secs => operation.deadline_seconds - operation.uncertain_seconds)
+      ))::double precision)
   from app.provider_calls as call
   join app.generations as generation on generation.id = call.generation_id
   join app.provider_accounts as account on account.id = call.account_id
@@ -186,7 +177,8 @@ as $$
   where call.id = p_call_id
 $$;
 comment on function app.call_intent is
-$$All that a worker needs to make one POST. The callback token leaves the database only here.$$;
+$$All that a worker needs to make one POST. `seconds_left` are those until the generation is given
+up, which begin to run with its first call. The callback token leaves the database only here.$$;
 
 create function app.open_call(
   p_generation_id uuid, p_account_id uuid, p_key_fingerprint text, p_lease_seconds double precision
@@ -229,62 +221,122 @@ end $$;
 comment on function app.open_call is
 $$Writes the intent of one POST for a locked generation and returns it (app.call_intent).$$;
 
-create function app.fair_queue(p_priority smallint, p_limit integer)
-  returns table (generation_id uuid, user_id uuid)
+create function app.take_from_line(p_line text)
+  returns uuid
   language plpgsql
-  stable
   security definer
   set search_path = pg_catalog, pg_temp
   set enable_sort = off
+  set enable_seqscan = off
+  set enable_bitmapscan = off
 as $$
-#variable_conflict use_column
+declare
+  v_now timestamptz;
+  v_user_id uuid;
+  v_first_no bigint;
+  v_id uuid;
+  v_is_over boolean;
+  v_next_at timestamptz;
 begin
-  return query
-  with recursive waiting as (
-    (
-      select queued.user_id
-      from app.generations as queued
-      where queued.state = 'queued'
-        and queued.priority = p_priority
-      order by queued.user_id
-      limit 1
-    )
-    union all
-    select (
-      select queued.user_id
-      from app.generations as queued
-      where queued.state = 'queued'
-        and queued.priority = p_priority
-        and queued.user_id > waiting.user_id
-      order by queued.user_id
-      limit 1
-    )
-    from waiting
-    where waiting.user_id is not null
-  )
-  select next.id, waiting.user_id
-  from waiting
-  cross join lateral (
-    select queued.id, queued.available_at
-    from app.generations as queued
-    where queued.state = 'queued'
-      and queued.priority = p_priority
-      and queued.user_id = waiting.user_id
-      and queued.available_at <= app.now()
-      and queued.give_up_at > app.now()
-      and queued.cancel_requested_at is null
-    order by queued.available_at
+  -- Few turns come to nothing; where many do, each ticket clears some of them away.
+  for v_turn in 1..8 loop
+    v_user_id := app.take_turn(p_line);
+    exit when v_user_id is null;
+    v_now := app.clock_now();
+    select first_no
+    into v_first_no
+    from app.lines
+    where line = p_line
+      and key = v_user_id;
+    select id, coalesce(give_up_at, wait_until) <= v_now
+    into v_id, v_is_over
+    from app.generations
+    where line = p_line
+      and user_id = v_user_id
+      and line_no is null
+      and available_at <= v_now
+    order by available_at
     limit 1
-  ) as next
-  left join app.user_turns as turn on turn.user_id = waiting.user_id
-  order by turn.last_served_at nulls first, next.available_at
-  limit p_limit;
+    for no key update skip locked;
+    if v_id is null then
+      select id, coalesce(give_up_at, wait_until) <= v_now
+      into v_id, v_is_over
+      from app.generations
+      where line = p_line
+        and user_id = v_user_id
+        and line_no >= v_first_no
+      order by line_no, id
+      limit 1
+      for no key update skip locked;
+    end if;
+    if v_is_over then
+      update app.generations
+      set line = null
+      where id = v_id;
+    end if;
+    -- What else waits, also what others have locked.
+    select line_no
+    into v_first_no
+    from app.generations
+    where line = p_line
+      and user_id = v_user_id
+      and line_no >= v_first_no
+      and id is distinct from v_id
+    order by line_no, id
+    limit 1;
+    if found then
+      v_next_at := v_now;
+    else
+      select available_at
+      into v_next_at
+      from app.generations
+      where line = p_line
+        and user_id = v_user_id
+        and line_no is null
+        and id is distinct from v_id
+      order by available_at
+      limit 1;
+    end if;
+    perform app.end_turn(p_line, v_user_id, v_next_at, v_first_no);
+    if v_id is not null and not v_is_over then
+      return v_id;
+    end if;
+  end loop;
+  return null;
 end $$;
-comment on function app.fair_queue is
-$$The next users to be served, one generation each: the longest not served first.
-Source of the loose index scan: https://wiki.postgresql.org/wiki/Loose_indexscan
-Statistics taken while nothing waited make every partial index look as good as the queue's; one
-that has to be sorted made this quadratic (400 people waiting: 440 ms instead of 17).$$;
+comment on function app.take_from_line is
+$$The generation that is served next in a line, locked, and its owner at the end of the line: of the
+person whose turn it is what has had a turn before and may be tried again, otherwise the lowest
+number. Null when nobody may be served. What is out of time leaves the line and waits for the
+sweep. The cost depends neither on how many people wait nor on what each has waiting.
+Locks: the line's row, then the generation, both by skip locked.$$;
+
+create function app.somebody_waits(p_fingerprints text[])
+  returns boolean
+  language sql
+  stable
+  security definer
+  set search_path = pg_catalog, pg_temp
+  set enable_seqscan = off
+  set enable_bitmapscan = off
+as $$
+  select exists (
+    select
+    from app.provider_keys as key
+    join app.provider_accounts as account on account.id = key.account_id
+    cross join unnest(array['begun', 'interactive', 'batch']) as kind
+    cross join lateral (
+      select
+      from app.lines
+      where line = kind || ':' || account.provider
+        and serve_at <= app.now()
+      limit 1
+    ) as waiting
+    where key.fingerprint = any (p_fingerprints))
+$$;
+comment on function app.somebody_waits is
+$$Whether a ticket could serve anybody for whom one of these keys is. Cheap: asked each second by
+every process.$$;
 
 create function app.open_calls(
   p_fingerprints text[], p_limit integer, p_lease_seconds double precision
@@ -301,11 +353,11 @@ declare
   v_left integer := p_limit;
   v_key text;
   v_intent jsonb;
-  v_next record;
+  v_kinds text[];
+  v_kind text;
+  v_generation_id uuid;
 begin
-  if not exists (
-    select from app.generations where state = 'queued' and available_at <= app.now()
-  ) then
+  if not app.somebody_waits(p_fingerprints) then
     return;
   end if;
   select array_agg(locked.id)
@@ -319,7 +371,7 @@ begin
     for no key update
   ) as locked;
   for v_account in
-    select account.id, account.provider, account.breaker_state,
+    select account.id, account.provider, account.breaker_state, account.tickets,
       account.slots - used.held as free
     from app.provider_accounts as account
     cross join lateral (
@@ -346,39 +398,28 @@ begin
       v_free := least(v_free, 1);
     end if;
     v_free := least(v_free, v_left);
-    for v_next in
-      select *
-      from (
-        select 0 as priority, queued.*
-        from app.fair_queue(0::smallint, v_free) with ordinality as queued
-        union all
-        select 1, queued.*
-        from app.fair_queue(1::smallint, v_free) with ordinality as queued
-      ) as candidate
-      order by candidate.priority, candidate.ordinality
-    loop
-      exit when v_free <= 0;
-      perform
-      from app.generations as generation
-      join app.operations as operation
-        on operation.slug = generation.operation
-        and operation.version = generation.operation_version
-      where generation.id = v_next.generation_id
-        and generation.state = 'queued'
-        and generation.cancel_requested_at is null
-        and operation.steps -> generation.step ->> 'provider' = v_account.provider
-      for no key update of generation skip locked;
-      if not found then
-        continue;
-      end if;
+    while v_free > 0 loop
+      -- What has begun goes before what has not; of the rest every fourth is the batch line's.
+      v_kinds := case when v_account.tickets % 4 = 3
+        then array['begun', 'batch', 'interactive']
+        else array['begun', 'interactive', 'batch'] end;
+      foreach v_kind in array v_kinds loop
+        v_generation_id := app.take_from_line(v_kind || ':' || v_account.provider);
+        exit when v_generation_id is not null;
+      end loop;
+      exit when v_generation_id is null;
       v_key := app.take_key(
         v_account.id, p_fingerprints, v_account.breaker_state <> 'closed');
-      exit when v_key is null;
-      insert into app.user_turns (user_id, last_served_at)
-      values (v_next.user_id, app.clock_now())
-      on conflict (user_id) do update
-      set last_served_at = excluded.last_served_at;
-      v_intent := app.open_call(v_next.generation_id, v_account.id, v_key, p_lease_seconds);
+      if v_key is null then  -- the last one was refused just now
+        perform app.join_line(line, user_id, available_at, line_no, line_no)
+        from app.generations
+        where id = v_generation_id;
+        exit;
+      end if;
+      if v_kind <> 'begun' then
+        v_account.tickets := v_account.tickets + 1;
+      end if;
+      v_intent := app.open_call(v_generation_id, v_account.id, v_key, p_lease_seconds);
       if v_account.breaker_state <> 'closed' then
         perform app.begin_probe(
           v_account.id, (v_intent ->> 'call_id')::uuid, p_lease_seconds);
@@ -387,6 +428,10 @@ begin
       v_free := v_free - 1;
       v_left := v_left - 1;
     end loop;
+    update app.provider_accounts
+    set tickets = v_account.tickets
+    where id = v_account.id
+      and tickets <> v_account.tickets;
     exit when v_left <= 0;
   end loop;
 end $$;
@@ -395,7 +440,7 @@ $$Up to p_limit calls for the keys a process holds, as app.call_intent. No slot,
 or no usable key of one: none. An account whose breaker is open gets one probe when its pause is
 over, before any other account is served.
 Locks: the provider accounts of the keys by ascending id (two processes that served them in the
-order of their load would wait for each other), then generations by skip locked.
+order of their load would wait for each other), then lines and generations by skip locked.
 Replay: a call whose intent was lost is found by the sweep by its expired lease.$$;
 
 create function app.record_running(p_generation_id uuid, p_call_id uuid)
@@ -497,8 +542,8 @@ begin
   return case when found then app.generation_change(v_generation) end;
 end $$;
 comment on function app.record_not_accepted is
-$$Surely not accepted: the slot is free again and the generation waits for its turn.
-That is not an attempt: only the deadline ends it.
+$$Surely not accepted: the slot is free again and the generation waits for its turn. That is not an
+attempt, and no time of the work: before its first accepted call it waits as long as it did before.
 Locks: generation, call. Replay: an ended call changes nothing. Returns the change or null.$$;
 
 create function app.record_ambiguous(
@@ -657,7 +702,7 @@ begin
   return app.generation_change(v_generation) || jsonb_build_object(
     'role', v_role,
     'attempts', v_generation.attempts,
-    'is_given_up', v_generation.give_up_at <= app.now(),
+    'is_given_up', coalesce(v_generation.give_up_at <= app.now(), false),
     'cancel_requested', v_generation.cancel_requested_at is not null,
     'operation', v_generation.operation,
     'output_rule', v_operation.output_rule,
@@ -898,7 +943,7 @@ begin
     join app.generations as generation on generation.id = call.generation_id
     where call.state = 'accepted'
       and generation.finished_at is not null
-      and generation.deadline_at < app.now()
+      and coalesce(generation.deadline_at, generation.finished_at) < app.now()
     limit p_limit
   loop
     perform app.end_call(v_call.id, '{"state": "abandoned", "error_type": "deadline"}');
@@ -927,9 +972,10 @@ begin
         select id, user_id
         from app.generations
         where state in ('queued', 'submitting', 'running', 'collecting', 'uncertain')
-          and give_up_at <= app.now()
-          and (gave_up_at is null or state = 'queued' or deadline_at <= app.now())
-        order by give_up_at
+          and coalesce(give_up_at, wait_until) <= app.now()
+          and (state = 'queued' or (gave_up_at is null and give_up_at is not null)
+            or deadline_at <= app.now())
+        order by coalesce(give_up_at, wait_until)
         limit p_limit * 8
       )
       union
@@ -954,15 +1000,27 @@ begin
     if not found then
       continue;
     end if;
-    if v_generation.state = 'queued' or v_generation.deadline_at <= app.now() then
+    -- Again, now that it is locked: its turn may have come meanwhile.
+    if v_generation.deadline_at <= app.now()
+      or (v_generation.state = 'queued' and (
+        v_generation.cancel_requested_at is not null
+        or coalesce(v_generation.give_up_at, v_generation.wait_until) <= app.now()))
+    then
       return next app.finish_generation(
         v_generation.id, null,
         case when v_generation.cancel_requested_at is null then 'failed' else 'cancelled' end,
         jsonb_build_object(
           'call_id', case when v_generation.state <> 'queued' then v_generation.current_call_id end,
           'call', jsonb_build_object('state', 'abandoned', 'error_type', 'deadline'),
-          'ending', case when v_generation.cancel_requested_at is null
-            then 'deadline_exceeded' else 'cancelled' end));
+          'ending', case
+            when v_generation.cancel_requested_at is not null then 'cancelled'
+            when v_generation.wait_until is not null then 'waited_too_long'
+            else 'deadline_exceeded' end));
+      continue;
+    end if;
+    if v_generation.gave_up_at is not null
+      or coalesce(v_generation.give_up_at > app.now(), true)
+    then
       continue;
     end if;
     update app.generations
@@ -977,9 +1035,10 @@ begin
   end loop;
 end $$;
 comment on function app.sweep_deadlines is
-$$Generations out of time. Never accepted: failed and refunded. Possibly accepted: cancelled at
-the provider and uncertain, listening; at the deadline refunded, listening on for a late image.
-A cancelled generation that fell back into the queue ends here too.
+$$Generations out of time, by the clock that runs. Waiting: it was never started, so it ends free.
+Working, and not at the provider: failed and refunded. Working, and possibly at the provider:
+cancelled there and uncertain, listening; at the deadline refunded, listening on for a late image. A
+cancelled generation that fell back into the line ends here too.
 Processes share them: whose account is locked, by another sweep or by a purchase, is passed over,
 and as many again are looked through. The caller asks again until nothing changes.
 Locks: account by skip locked, reservation, lots, generation. Returns the changes.$$;
@@ -1024,12 +1083,12 @@ begin
   perform app.confirm(v_user_id, 'run', p_id);
   insert into app.generations (
     id, user_id, upload_id, operation, operation_version, lane, cost_credits, params, priority,
-    retry_of, state, input_key, give_up_at, deadline_at, result, finished_at
+    retry_of, state, input_key, result, finished_at
   )
   values (
     p_id, v_user_id, v_old.upload_id, v_old.operation, v_old.operation_version, v_old.lane,
     v_old.cost_credits, v_old.params, v_old.priority, v_old.id, 'succeeded', v_old.input_key,
-    app.now(), app.now(), v_image.result, app.clock_now());
+    v_image.result, app.clock_now());
   update app.late_images
   set bought_as = p_id
   where generation_id = p_generation_id;
@@ -1063,6 +1122,29 @@ grant execute on function
 grant create on schema app to jewelshot_ledger;
 set local role jewelshot_ledger;
 
+create function app.queue_age_seconds()
+  returns double precision
+  language sql
+  stable
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(extract(epoch from app.now() - min(first.serve_at)), 0)::double precision
+  from (select distinct provider from app.provider_accounts) as known
+  cross join unnest(array['begun', 'interactive', 'batch']) as kind
+  cross join lateral (
+    select serve_at
+    from app.lines
+    where line = kind || ':' || known.provider
+      and serve_at < app.now()
+    order by serve_at
+    limit 1
+  ) as first
+$$;
+comment on function app.queue_age_seconds is
+$$How long the person has waited for a turn whose turn is next; 0 when nobody waits. One probe of an
+index for each line, however many wait.$$;
+
 create function app.generations_health()
   returns jsonb
   language sql
@@ -1082,11 +1164,7 @@ as $$
           where account_id = account.id
             and refused_at is null)),
     'refused_keys', (select count(*) from app.provider_keys where refused_at is not null),
-    'queue_age_seconds', (
-      select coalesce(extract(epoch from app.now() - min(available_at)), 0)
-      from app.generations
-      where state = 'queued'
-        and available_at < app.now()))
+    'queue_age_seconds', app.queue_age_seconds())
 $$;
 comment on function app.generations_health is
 $$Facts about generations for /readyz. Cheap: partial indexes only.$$;
@@ -1113,11 +1191,7 @@ as $$
     on generation.state = 'queued' and generation.priority = known.priority
   group by known.label
   union all
-  select 'jewelshot_queue_age_seconds', '{}',
-    coalesce(extract(epoch from app.now() - min(available_at)), 0)
-  from app.generations
-  where state = 'queued'
-    and available_at < app.now()
+  select 'jewelshot_queue_age_seconds', '{}', app.queue_age_seconds()
   union all
   select 'jewelshot_provider_slots', jsonb_build_object('account', account.name), account.slots
   from app.provider_accounts as account

@@ -6,6 +6,7 @@ create table app.provider_accounts (
   provider text not null default 'fal',
   name text not null,
   slots integer not null,
+  tickets bigint not null default 0,  -- first steps that it was given: every fourth is a batch's
   cooldown_until timestamptz,
   breaker_state text not null default 'closed',
   breaker_until timestamptz,

@@ -105,8 +105,20 @@ class GenerationView(msgspec.Struct, frozen=True):
     params: dict[str, Any]
     priority: PriorityName
     created_at: datetime
+    wait_until: Annotated[
+        datetime | None,
+        Meta(
+            description="If its turn has not come by then it ends free of charge, untried. `null`"
+            " once it has begun."
+        ),
+    ]
     deadline_at: Annotated[
-        datetime, Meta(description="By then it has ended: with an image, or with a refund.")
+        datetime | None,
+        Meta(
+            description="By then it has ended: with an image, or with a refund. The time of the"
+            " work counts from when the provider took it: until then this is the latest there"
+            " can be, afterwards it is earlier. `null` while its batch is held."
+        ),
     ]
     finished_at: datetime | None
     is_cancel_requested: bool
@@ -163,6 +175,7 @@ def view_of(
         params=generation.params,
         priority=_PRIORITY_NAMES[generation.priority],
         created_at=generation.created_at,
+        wait_until=generation.wait_until,
         deadline_at=generation.deadline_at,
         finished_at=generation.finished_at,
         is_cancel_requested=generation.cancel_requested_at is not None,

@@ -38,8 +38,22 @@ class OperationView(msgspec.Struct, frozen=True):
     typical_seconds: Annotated[
         float, Meta(description="How long the models usually take, without waiting in line.")
     ]
+    wait_seconds: Annotated[
+        int,
+        Meta(
+            description="Its turn has not come after this time: it ends free of charge, untried.",
+            examples=[1800],
+        ),
+    ]
+    batch_wait_seconds: Annotated[
+        int, Meta(description="The same for work of priority `batch`.", examples=[172800])
+    ]
     deadline_seconds: Annotated[
-        int, Meta(description="Not delivered after this time: refunded.", examples=[900])
+        int,
+        Meta(
+            description="Not delivered this long after the provider took it: refunded.",
+            examples=[900],
+        ),
     ]
     params_schema: Annotated[
         dict[str, Any],
@@ -94,6 +108,8 @@ def view_of(operation: Operation) -> OperationView:
         cost_credits=operation.cost_credits,
         models=[step.endpoint for step in operation.steps],
         typical_seconds=operation.typical_seconds,
+        wait_seconds=operation.wait_seconds,
+        batch_wait_seconds=operation.batch_wait_seconds,
         deadline_seconds=operation.deadline_seconds,
         params_schema=operation.params_schema,
         presets=[

@@ -18,7 +18,7 @@ REMEMBER_SECONDS = 5.0
 
 _ACTIVE_OPERATIONS = """
 select slug, version, title, description, lane, cost_credits, steps, output_rule, params_schema,
-  presets, deadline_seconds, uncertain_seconds
+  presets, wait_seconds, batch_wait_seconds, deadline_seconds, uncertain_seconds
 from app.operations
 where is_active
 order by cost_credits, slug

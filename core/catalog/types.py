@@ -38,6 +38,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     output_rule: str
     params_schema: dict[str, Any]
     presets: tuple[Preset, ...]
+    wait_seconds: int
+    batch_wait_seconds: int
     deadline_seconds: int
     uncertain_seconds: int
 

@@ -28,6 +28,7 @@ class Ending(StrEnum):
     PROVIDER_FAILED = "provider_failed"
     PROVIDER_FAILED_ONCE = "provider_failed_once"
     NO_IMAGE = "no_image"
+    WAITED_TOO_LONG = "waited_too_long"
     NOT_STARTED_IN_TIME = "not_started_in_time"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     PHOTO_MISSING = "photo_missing"

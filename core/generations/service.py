@@ -28,8 +28,9 @@ from core.generations.types import (
 
 _COLUMNS = (
     "id, operation, operation_version, lane, state, version, cost_credits, upload_id, params,"
-    " priority, retry_of, created_at, deadline_at, finished_at, cancel_requested_at, result,"
-    " ending"
+    " priority, retry_of, created_at, wait_until,"
+    " coalesce(deadline_at, app.latest_end(generations)) as deadline_at, finished_at,"
+    " cancel_requested_at, result, ending"
 )
 
 
@@ -73,6 +74,7 @@ async def start(conn: Connection, new: NewGeneration) -> Generation:
         priority=new.priority,
         retry_of=new.retry_of,
         created_at=datetime.fromisoformat(answer["created_at"]),
+        wait_until=datetime.fromisoformat(answer["wait_until"]),
         deadline_at=datetime.fromisoformat(answer["deadline_at"]),
     )
 

@@ -81,7 +81,10 @@ class Generation(msgspec.Struct, frozen=True):
     priority: Priority
     retry_of: uuid.UUID | None
     created_at: datetime
-    deadline_at: datetime
+    wait_until: datetime | None
+    """Until when it may wait for its turn; None once it has begun."""
+    deadline_at: datetime | None
+    """When it has ended at the latest; None while it is held."""
     finished_at: datetime | None = None
     cancel_requested_at: datetime | None = None
     result: ResultImage | None = None

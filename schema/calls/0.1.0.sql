@@ -21,7 +21,7 @@ limit $4;
 
 -- from core.catalog.service
 select slug, version, title, description, lane, cost_credits, steps, output_rule, params_schema,
-  presets, deadline_seconds, uncertain_seconds
+  presets, wait_seconds, batch_wait_seconds, deadline_seconds, uncertain_seconds
 from app.operations
 where is_active
 order by cost_credits, slug;
@@ -410,7 +410,7 @@ select app.start_generation($1, $2, $3, $4, $5::smallint, $6) as answer;
 select expires_at, bought_as, (result ->> 'width')::integer as width, (result ->> 'height')::integer as height from app.late_images where generation_id = $1 and (expires_at > app.now() or bought_as is not null);
 
 -- from core.generations.service
-select id, operation, operation_version, lane, state, version, cost_credits, upload_id, params, priority, retry_of, created_at, deadline_at, finished_at, cancel_requested_at, result, ending
+select id, operation, operation_version, lane, state, version, cost_credits, upload_id, params, priority, retry_of, created_at, wait_until, coalesce(deadline_at, app.latest_end(generations)) as deadline_at, finished_at, cancel_requested_at, result, ending
 from app.generations
 where user_id = (select app.current_user_id())
   and ($1::text is null or state = $1)
@@ -421,7 +421,7 @@ order by created_at desc, id desc
 limit $6;
 
 -- from core.generations.service
-select id, operation, operation_version, lane, state, version, cost_credits, upload_id, params, priority, retry_of, created_at, deadline_at, finished_at, cancel_requested_at, result, ending from app.generations where id = $1;
+select id, operation, operation_version, lane, state, version, cost_credits, upload_id, params, priority, retry_of, created_at, wait_until, coalesce(deadline_at, app.latest_end(generations)) as deadline_at, finished_at, cancel_requested_at, result, ending from app.generations where id = $1;
 
 -- from core.generations.service
 select payload ->> 'state' as state, version, created_at as at from app.events where subject_id = $1 and type like 'generation.%' order by version;

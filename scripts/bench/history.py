@@ -73,11 +73,12 @@ from bench.person
 _GENERATIONS = """
 insert into app.generations (
   id, user_id, upload_id, operation, operation_version, lane, cost_credits, params, state, version,
-  current_call_id, input_key, give_up_at, deadline_at, available_at, created_at, finished_at, result
+  current_call_id, input_key, started_at, give_up_at, deadline_at, available_at, created_at,
+  finished_at, result
 )
 select id, user_id, upload_id, 'packshot', 1, 'locked', 1,
   '{"margin_percent": 8, "aspect_ratio": "1:1", "size": 2000, "shadow": "none"}',
-  'succeeded', 5, call_id, user_id || '/normal.jpg', at + interval '13 minutes',
+  'succeeded', 5, call_id, user_id || '/normal.jpg', at, at + interval '13 minutes',
   at + interval '15 minutes', at, at, at + interval '20 seconds',
   jsonb_build_object(
     'storage_key', user_id || '/' || id || '/' || call_id || '/image.jpg',
@@ -162,14 +163,9 @@ order by at
 """
 _UNSEAL = "alter table app.ledger_transfers enable trigger ledger_transfers_seal"
 
-_TURNS = (
-    "insert into app.user_turns (user_id, last_served_at)"
-    " select user_id, max(at) from bench.past group by user_id"
-)
-
 # Two connections share the work, one a core; with foreign keys off the order does not matter.
 _LANES = (
-    (_USERS, _ACCOUNTS, _LOTS, _UPLOADS, _GENERATIONS, _EVENTS, _CALLS, _TURNS),
+    (_USERS, _ACCOUNTS, _LOTS, _UPLOADS, _GENERATIONS, _EVENTS, _CALLS),
     (_SEAL, _TRANSFERS, _UNSEAL, _RESERVATIONS, _RESERVATION_LOTS),
 )
 

@@ -19,7 +19,8 @@ Row = DictRow
 _GENERATIONS = """
 select generation.id, generation.user_id, generation.upload_id, generation.operation,
   generation.lane, generation.params, generation.state, generation.created_at,
-  generation.deadline_at, generation.finished_at, generation.retry_of, generation.result,
+  coalesce(generation.deadline_at, generation.wait_until, generation.finished_at) as deadline_at,
+  generation.finished_at, generation.retry_of, generation.result,
   generation.ending, generation.cost_credits, generation.resubmissions,
   generation.cancel_requested_at, reservation.state as money,
   (select count(*) from app.ledger_transfers as transfer
@@ -106,11 +107,14 @@ def read_late_images(product: Product) -> list[Row]:
 
 
 def set_deadlines(product: Product, deadline_seconds: int, uncertain_seconds: int) -> None:
-    """Shorter deadlines than the catalogue's, for every operation of this database."""
+    """Shorter times than the catalogue's, for every operation of this database; waiting for a
+    turn has as long as the work."""
     with _connect(product) as conn:
         conn.execute(
-            "update app.operations set deadline_seconds = %s, uncertain_seconds = %s",
-            (deadline_seconds, uncertain_seconds),
+            "update app.operations"
+            " set wait_seconds = %(deadline)s, batch_wait_seconds = %(deadline)s,"
+            " deadline_seconds = %(deadline)s, uncertain_seconds = %(uncertain)s",
+            {"deadline": deadline_seconds, "uncertain": uncertain_seconds},
         )
 
 

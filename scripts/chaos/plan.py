@@ -81,8 +81,9 @@ class Plan(msgspec.Struct, frozen=True):
 
     @property
     def seconds_max(self) -> float:
-        """Each generation ends by its deadline after the last request; a minute is spare."""
-        return self.window_seconds + self.deadline_seconds + 60
+        """Each generation waits for its turn and then works, as long as its deadline allows for
+        each of both; a minute is spare."""
+        return self.window_seconds + 2 * self.deadline_seconds + 60
 
     def settings(self) -> dict[str, str]:
         """Variables of API and workers that differ from the product's defaults."""

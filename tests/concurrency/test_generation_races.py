@@ -198,6 +198,45 @@ def test_dispatchers_against_cancels(desk: Desk, database: TestDatabase) -> None
     assert refunded == cancelled
 
 
+def test_nobody_who_waits_is_ever_out_of_line(desk: Desk, database: TestDatabase) -> None:
+    """Orders, tickets, refused submits and cancels at once, by few people, so that lines empty."""
+    desk.keys(slots=500)
+    people = [(user, desk.ledger.upload(user)) for user in (desk.ledger.user(60) for _ in range(3))]
+
+    def order(conn: Conn, seed: int) -> None:
+        draw = random.Random(seed)
+        for _ in range(20):
+            user_id, photo = draw.choice(people)
+            made = start_generation(conn, user_id, photo)
+            if draw.random() < 0.3:
+                cancel(conn, user_id, made)
+
+    def serve(conn: Conn, seed: int) -> None:
+        draw = random.Random(seed)
+        for _ in range(40):
+            for intent in take(conn, draw.randint(1, 3)):
+                if draw.random() < 0.4:
+                    one(
+                        conn,
+                        'select app.record_not_accepted(%s, \'{"state": "refused"}\', 0)',
+                        intent["call_id"],
+                    )
+
+    works: list[Any] = []
+    for seed in range(5):
+        works.append(lambda conn, seed=seed: order(conn, seed))
+        works.append(lambda conn, seed=seed: serve(conn, seed))
+    assert set(states(race(database.url(), works))) == {"ok"}
+    assert database.drift() == []
+    desk.intents(500)
+    waiting = database.rows(
+        "select id from app.generations where state = 'queued' and cancel_requested_at is null"
+    )
+    assert waiting == [], "whoever waited was served"
+    assert desk.intents(1) == []
+    assert database.rows("select * from app.lines") == []
+
+
 # --- answers -------------------------------------------------------------------------------------
 
 

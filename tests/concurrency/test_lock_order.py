@@ -120,6 +120,8 @@ def test_whatever_is_held_and_whoever_comes_first_it_ends_once(
         assert database.drift() == []
     # Credits that are spent stay gone from their lots; those of a sweep go back to them.
     needed = set(ROWS) - ({"lot"} if names[0] != "sweep" else set())
+    if set(names) == {"sweep", "webhook"}:
+        needed -= {"account"}  # a sweep passes over who is locked, and a webhook moves no money
     assert {row for row, somebody in waited.items() if somebody} >= needed
 
 

@@ -385,6 +385,11 @@ class PipelineHarness:
         """Until every open call is due to be asked after."""
         self.clock.advance_past("select max(next_poll_at) from app.provider_calls")
 
+    def pass_wait(self, generation_id: str) -> None:
+        self.clock.advance_past(
+            "select wait_until from app.generations where id = %s", (generation_id,)
+        )
+
     def pass_give_up(self, generation_id: str) -> None:
         self.clock.advance_past(
             "select give_up_at from app.generations where id = %s", (generation_id,)

@@ -260,7 +260,7 @@ def test_money_without_a_subject_is_noticed(history: Ledger, database: TestDatab
 def test_a_generation_that_ends_without_its_money(database: TestDatabase, state: str) -> None:
     database.rows("alter table app.generations disable trigger all")
     database.rows(
-        "update app.generations set state = %s, finished_at = app.now(),"
+        "update app.generations set state = %s, finished_at = app.now(), line = null,"
         " ending = case when %s <> 'succeeded' then 'provider_failed' end,"
         " result = case when %s = 'succeeded' then '{}'::jsonb end where state = 'queued'",
         (state, state, state),
@@ -269,8 +269,8 @@ def test_a_generation_that_ends_without_its_money(database: TestDatabase, state:
 
 
 @pytest.mark.usefixtures("history")
-def test_money_held_past_the_deadline_is_noticed(database: TestDatabase) -> None:
-    database.clock.advance_past("select deadline_at from app.generations where state = 'queued'")
+def test_money_held_past_the_clock_that_runs_is_noticed(database: TestDatabase) -> None:
+    database.clock.advance_past("select wait_until from app.generations where state = 'queued'")
     assert database.drift() == []
     database.clock.advance(minutes=6)
     assert [row["check_name"] for row in database.drift()] == ["reservation_overdue"]

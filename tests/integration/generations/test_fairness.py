@@ -2,6 +2,7 @@
 
 import asyncio
 
+from core.catalog import service as catalog
 from core.generations.pipeline.types import CallIntent
 from tests.harness.pipeline import PhotoOwner, PipelineHarness
 from tests.integration.generations.conftest import OpenPipeline
@@ -65,14 +66,40 @@ async def test_interactive_work_goes_before_batches(open_pipeline: OpenPipeline)
         assert set(served[3:]) == set(batch)
 
 
+async def test_every_fourth_ticket_is_the_batch_lines(open_pipeline: OpenPipeline) -> None:
+    async with open_pipeline(provider_account_slots=100) as pipeline:
+        ada, bob = await pipeline.person(20), await pipeline.person(20)
+        batch = [await bob.start(priority="batch") for _ in range(4)]
+        quick = [await ada.start() for _ in range(9)]
+        served = [str(call.generation_id) for call in await drain(pipeline)]
+        assert [number for number, each in enumerate(served) if each in batch] == [3, 7, 11, 12]
+        assert [each for each in served if each in quick] == quick
+
+
+async def test_what_has_begun_goes_before_what_has_not(
+    pipeline: PipelineHarness, ada: PhotoOwner, bob: PhotoOwner
+) -> None:
+    """Its time of working runs while it waits for another attempt."""
+    await pipeline.fault("result_error", times=1, status=500, type="internal_server_error")
+    begun = await ada.start()
+    await pipeline.submit()
+    for _ in range(3):
+        await bob.start()
+    await pipeline.run_tasks("provider_call.collect")
+    assert pipeline.state(begun) == "queued"
+    pipeline.pass_backoff()
+    (call,) = await pipeline.open_calls()
+    assert str(call.generation_id) == begun
+
+
 async def test_a_ticket_serves_the_fairest_not_its_own(
     pipeline: PipelineHarness, ada: PhotoOwner
 ) -> None:
     bob = await pipeline.person()
     for _ in range(2):
         await bob.start()
-    await pipeline.open_calls()  # bob has just been served
     mine = await ada.start()
+    await pipeline.open_calls()  # bob has just been served
     bobs_ticket = next(task for task in pipeline.tasks() if str(task["id"]) != mine)
     await pipeline.run_one(bobs_ticket["id"])
     assert pipeline.state(mine) != "queued"
@@ -83,11 +110,44 @@ async def test_what_waits_for_another_attempt_holds_up_nobody(
 ) -> None:
     waiting = await ada.start()
     await pipeline.move(
-        "update app.generations set available_at = app.now() + interval '1 hour' where id = %s",
+        "update app.generations set available_at = app.now() + interval '9 minutes' where id = %s",
         (waiting,),
     )
     ready = await ada.start()
     assert [str(call.generation_id) for call in await drain(pipeline)] == [ready]
+    pipeline.clock.advance(minutes=9)
+    assert [str(call.generation_id) for call in await drain(pipeline)] == [waiting]
+
+
+async def test_a_cancelled_one_holds_up_nobody(pipeline: PipelineHarness, ada: PhotoOwner) -> None:
+    made = [await ada.start() for _ in range(3)]
+    for cancelled in made[:2]:
+        await ada.post(f"/v1/generations/{cancelled}/cancel")
+    assert [str(call.generation_id) for call in await drain(pipeline)] == made[2:]
+    assert pipeline.database.rows("select * from app.lines") == [], "nobody waits any more"
+    again = await ada.start()
+    assert [str(call.generation_id) for call in await drain(pipeline)] == [again]
+
+
+async def test_another_providers_crowd_holds_up_nobody(
+    pipeline: PipelineHarness, ada: PhotoOwner
+) -> None:
+    """At the head of the line stand those who wait for a provider that nobody serves."""
+    pipeline.database.rows(
+        "insert into app.operations (slug, version, title, description, lane, cost_credits, steps,"
+        " output_rule, params_schema)"
+        " select 'elsewhere', 1, title, description, lane, cost_credits, jsonb_set(steps,"
+        " '{0,provider}', '\"other\"'), output_rule, params_schema"
+        " from app.operations where slug = 'cutout'"
+    )
+    catalog.invalidate_cache()
+    for _ in range(12):
+        person = await pipeline.person()
+        await person.start("elsewhere")
+    mine = await ada.start()
+    assert [str(call.generation_id) for call in await pipeline.open_calls(limit=5)] == [mine]
+    waiting = pipeline.database.rows("select line, count(*) from app.lines group by line")
+    assert [(row["line"], row["count"]) for row in waiting] == [("interactive:other", 12)]
 
 
 async def test_two_dispatchers_never_open_two_calls(open_pipeline: OpenPipeline) -> None:

@@ -214,19 +214,6 @@ async def test_a_provider_that_never_answers_clearly(
 # --- deadlines -----------------------------------------------------------------------------------
 
 
-async def test_never_started_is_refunded_at_once(
-    pipeline: PipelineHarness, ada: PhotoOwner
-) -> None:
-    generation_id = await ada.start()
-    pipeline.pass_give_up(generation_id)
-    assert await pipeline.dispatch() == 0, "there is no time left to begin"
-    assert await pipeline.sweep() == 1
-    found = pipeline.generation(generation_id)
-    assert (found["state"], found["ending"]) == ("failed", "deadline_exceeded")
-    assert pipeline.balance(ada) == (10, 0)
-    assert pipeline.submits() == 0
-
-
 async def test_never_finished_is_cancelled_there_and_refunded(
     pipeline: PipelineHarness, ada: PhotoOwner
 ) -> None:
