@@ -16,8 +16,11 @@ _ADD = """
 insert into app.metric_counters (name, labels, value)
 values (%s, %s::jsonb, %s)
 on conflict (name, labels) do update
-set value = app.metric_counters.value + excluded.value
+set value = app.metric_counters.value + excluded.value, seen_at = app.now()
 """
+
+# A label that is counted no more (an operation, a provider's word for an error) goes after this.
+_DELETE_STALE = "delete from app.metric_counters where seen_at < app.now() - interval '90 days'"
 
 
 class Counters:
@@ -53,3 +56,7 @@ class Counters:
 async def flush(conn: Connection, taken: list[tuple[str, str, float]]) -> None:
     async with conn.cursor() as cursor:
         await cursor.executemany(_ADD, taken)
+
+
+async def delete_stale(conn: Connection) -> None:
+    await conn.execute(_DELETE_STALE)

@@ -65,7 +65,8 @@ revoke all on
   from public, anon, authenticated, service_role;
 
 grant select, insert, update, delete on app.outbox to jewelshot_ledger;
-grant select, insert, update (replayed_at, replayed_as) on app.dead_letters to jewelshot_ledger;
+grant select, insert, delete, update (replayed_at, replayed_as)
+  on app.dead_letters to jewelshot_ledger;
 grant select on app.schedules to jewelshot_ledger;
 grant update (next_due_at, last_issued_at) on app.schedules to jewelshot_ledger;
 -- The worker leases and reschedules tasks itself.
@@ -302,10 +303,36 @@ Locks: the letter, the task. Errors: JS403, JS404.
 Replay: a letter that was replayed returns the same id and makes nothing new; a task that is live
 again stays one task.$$;
 
+create function app.purge_dead_letters(p_limit integer)
+  returns integer
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_purged integer;
+begin
+  delete from app.dead_letters
+  where id in (
+    select id
+    from app.dead_letters
+    where died_at < app.now() - interval '90 days'
+      and (replayed_at is not null or died_at < app.now() - interval '365 days')
+    order by died_at
+    limit p_limit
+  );
+  get diagnostics v_purged = row_count;
+  return v_purged;
+end $$;
+comment on function app.purge_dead_letters is
+$$Deletes letters that were replayed, 90 days after their task died, and those that nobody replayed
+after a year: what they were for has ended in any case. Returns how many.$$;
+
 reset role;
 revoke create on schema app from jewelshot_ledger;
 
 grant execute on function
+  app.purge_dead_letters(integer),
   app.end_task(uuid),
   app.issue_scheduled_tasks(),
   app.dead_letter_task(uuid, text)

@@ -16,6 +16,7 @@ create table app.metric_counters (
   name text not null,
   labels jsonb not null,
   value double precision not null,
+  seen_at timestamptz not null default app.now(),  -- of the last flush that added to it
   primary key (name, labels)
 );
 
@@ -31,7 +32,7 @@ revoke all on
 grant select on app.worker_heartbeats, app.metric_counters to jewelshot_ledger;
 grant select, insert, delete, update (seen_at, in_flight)
   on app.worker_heartbeats to jewelshot_worker;
-grant select, insert, update (value) on app.metric_counters to jewelshot_worker;
+grant select, insert, delete, update (value, seen_at) on app.metric_counters to jewelshot_worker;
 grant select on app.worker_heartbeats to jewelshot_admin;
 
 create policy worker_heartbeats_reader on app.worker_heartbeats for select to jewelshot_ledger

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from core.generations.pipeline import cancel, collect, dispatch, fail, late
+from core.generations.pipeline import cancel, collect, dispatch, fail, late, poll
 from core.noun import Check, Health, Noun
 from core.settings import Settings
 from core.tasks.jobs import Fence, Job
@@ -61,6 +61,12 @@ NOUN = Noun(
             queue=Queue.PROVIDER,
             fence=Fence.STATE,
             when_dead="The provider was not told; the call's own end, or its deadline, decides.",
+        ),
+        "provider_calls.end_polls": Job(
+            run=poll.end_polls,
+            queue=Queue.BACKGROUND,
+            fence=Fence.STATE,
+            when_dead="Calls of keys that are gone stay due for polls, which nobody makes.",
         ),
         "late_images.expire": Job(
             run=late.expire,

@@ -60,6 +60,13 @@ async def list_dead_letters(
     return msgspec.convert(rows, list[DeadLetter])
 
 
+async def purge_dead_letters(conn: Connection, *, limit: int) -> int:
+    """Deletes letters past their time; how many."""
+    row = await fetch_one(conn, "select app.purge_dead_letters(%s) as purged", (limit,))
+    assert row is not None
+    return int(row["purged"])
+
+
 async def replay_dead_letter(conn: Connection, letter_id: uuid.UUID) -> uuid.UUID:
     """Adds its task again and returns the task's id; audited.
 

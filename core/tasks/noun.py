@@ -3,14 +3,16 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from core import idempotency
+from core import idempotency, metrics
 from core.db import Connection, Database
 from core.noun import Check, Health, Noun
 from core.settings import Settings
-from core.tasks import heartbeats
+from core.tasks import dead_letters, heartbeats
 from core.tasks.jobs import DONE, Fence, Job, Outcome
 from core.tasks.outbox import Task
 from core.tasks.queues import Queue
+
+_LETTERS_AT_ONCE = 1_000
 
 
 class HousekeepingTools(Protocol):
@@ -22,13 +24,16 @@ class HousekeepingTools(Protocol):
 
 async def purge(tools: HousekeepingTools, _: Task) -> Outcome:
     """`housekeeping.purge` {}: stored answers of idempotency keys after 24 hours, heartbeats of
-    processes that ended."""
+    processes that ended, counters that nobody adds to, and dead letters past their time."""
 
-    async def work(conn: Connection) -> None:
+    async def work(conn: Connection) -> int:
         await idempotency.delete_expired(conn)
         await heartbeats.delete_stale(conn)
+        await metrics.delete_stale(conn)
+        return await dead_letters.purge_dead_letters(conn, limit=_LETTERS_AT_ONCE)
 
-    await tools.db.run(work)
+    while await tools.db.run(work) == _LETTERS_AT_ONCE:
+        pass
     return DONE
 
 

@@ -248,6 +248,18 @@ select id, generation_id, provider, account_id, key_fingerprint, endpoint, state
 
 -- from core.generations.pipeline.queries
 update app.provider_calls
+set next_poll_at = null
+where id in (
+  select id
+  from app.provider_calls
+  where next_poll_at <= app.now()
+    and created_at <= app.now() - interval '1 day 1 hour'
+  limit $1
+  for update skip locked
+);
+
+-- from core.generations.pipeline.queries
+update app.provider_calls
 set polls = polls + 1,
   next_poll_at = case
     when created_at > app.now() - interval '1 day' then
@@ -445,10 +457,13 @@ select app.require_admin();
 select app.require_person();
 
 -- from core.metrics
+delete from app.metric_counters where seen_at < app.now() - interval '90 days';
+
+-- from core.metrics
 insert into app.metric_counters (name, labels, value)
 values ($1, $2::jsonb, $3)
 on conflict (name, labels) do update
-set value = app.metric_counters.value + excluded.value;
+set value = app.metric_counters.value + excluded.value, seen_at = app.now();
 
 -- from core.payments.noun
 select * from app.payments_figures();
@@ -638,6 +653,9 @@ select app.open_account($1) as opening;
 
 -- from core.people.service
 select person.created_at, account.reserved, account.debt, account.available - coalesce((   select sum(lot.remaining) from app.credit_lots as lot   where lot.user_id = account.user_id and lot.remaining > 0     and lot.expires_at <= app.now() ), 0)::bigint as available from app.credit_accounts as account join app.users as person on person.id = account.user_id where account.user_id = app.current_user_id();
+
+-- from core.tasks.dead_letters
+select app.purge_dead_letters($1) as purged;
 
 -- from core.tasks.dead_letters
 select app.replay_dead_letter($1) as task_id;

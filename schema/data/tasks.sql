@@ -4,4 +4,5 @@ values
   ('proofs.run', 'proofs.run', 86400),
   ('uploads.expire', 'uploads.expire', 3600),
   ('late_images.expire', 'late_images.expire', 3600),
+  ('provider_calls.end_polls', 'provider_calls.end_polls', 3600),
   ('housekeeping.purge', 'housekeeping.purge', 3600);

@@ -15,8 +15,12 @@ from core.generations.pipeline.types import ProviderCall
 from core.generations.providers import accounts
 from core.generations.providers.types import Completed, Unknown, Unreachable
 from core.places import Places
+from core.tasks.jobs import DONE, Outcome
+from core.tasks.outbox import Task
 
 log = structlog.get_logger()
+
+_ENDED_AT_ONCE = 1_000
 
 # One 404 right after the submit may be a replica that lags; two in a row are an answer.
 _UNKNOWN_POLLS = 2
@@ -27,6 +31,17 @@ async def poll_due(tools: PipelineTools) -> int:
     return await _start_polls(tools, tools.poll_places, abandoned=False) + await _start_polls(
         tools, tools.abandoned_poll_places, abandoned=True
     )
+
+
+async def end_polls(tools: PipelineTools, _: Task) -> Outcome:
+    """`provider_calls.end_polls` {}: calls older than a day, which no poll put off for good because
+    no process has a key of their account any more."""
+    while (
+        await tools.db.run(lambda conn: queries.end_old_polls(conn, limit=_ENDED_AT_ONCE))
+        == _ENDED_AT_ONCE
+    ):
+        pass
+    return DONE
 
 
 async def _start_polls(tools: PipelineTools, places: Places, *, abandoned: bool) -> int:

@@ -297,6 +297,25 @@ async def claim_polls(
     return [_call(row) for row in rows]
 
 
+_END_OLD_POLLS = """
+update app.provider_calls
+set next_poll_at = null
+where id in (
+  select id
+  from app.provider_calls
+  where next_poll_at <= app.now()
+    and created_at <= app.now() - interval '1 day 1 hour'
+  limit %s
+  for update skip locked
+)
+"""
+
+
+async def end_old_polls(conn: Connection, *, limit: int) -> int:
+    """Of calls that are an hour over the day for which they are polled; how many."""
+    return (await conn.execute(_END_OLD_POLLS, (limit,))).rowcount
+
+
 async def find_call(conn: Connection, call_id: uuid.UUID) -> ProviderCall | None:
     row = await fetch_one(
         conn,

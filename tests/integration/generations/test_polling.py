@@ -77,3 +77,19 @@ async def test_abandoned_calls_stand_in_a_line_of_their_own(pipeline: PipelineHa
     finally:
         await pipeline.router.let_through()
         await pipeline.ctx.wait_for_background(timeout_seconds=20)
+
+
+async def test_calls_of_keys_that_are_gone_are_due_for_a_day_only(
+    pipeline: PipelineHarness,
+) -> None:
+    """They stood at the head of the line for ever, and each tick of each process passed them."""
+    ada = await pipeline.person()
+    (made,) = await _running(pipeline, ada, 1)
+    for hours, is_due in ((24, True), (2, False)):
+        pipeline.clock.advance(hours=hours)
+        await pipeline.sweep()
+        await pipeline.move(
+            "select app.add_task('provider_calls.end_polls', '{}', p_delay_seconds => 0)"
+        )
+        assert await pipeline.run_tasks("provider_calls.end_polls") == ["done"]
+        assert (pipeline.call(made)["next_poll_at"] is not None) is is_due
