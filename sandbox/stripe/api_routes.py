@@ -37,6 +37,7 @@ from sandbox.stripe.schema import check
 
 _KEY = re.compile(r"(?:sk|rk)_test_\w+")
 KEY_CHARS_MAX = 255
+_DROPPED = frozenset({FaultKind.DROP_BEFORE, FaultKind.DROP_AFTER, FaultKind.SILENCE})
 Answer = tuple[int, bytes]
 
 
@@ -69,7 +70,7 @@ async def api(request: AnyRequest, path: FromPath[str]) -> Reply:
     except ApiError as error:
         status, body = error.status, encode(error.body)
     box.store.flush()
-    if FaultKind.DROP_BEFORE in faults or FaultKind.DROP_AFTER in faults:
+    if not faults.keys().isdisjoint(_DROPPED):
         drop_connection(request.scope)
         return reply(200, b"{", {**headers, DROPPED: "1"})
     return reply(status, body, headers)
@@ -80,6 +81,9 @@ async def _answer(incoming: Incoming) -> Answer:
     if FaultKind.RATE_LIMITED in incoming.faults:
         raise rate_limited()
     if FaultKind.DROP_BEFORE in incoming.faults:
+        return 200, b""
+    if FaultKind.SILENCE in incoming.faults:
+        await _delay(incoming.faults, FaultKind.SILENCE, seconds=65.0)
         return 200, b""
     if key is None:
         return await _execute(incoming)
@@ -127,9 +131,9 @@ async def _execute(incoming: Incoming) -> Answer:
     return 200, body
 
 
-async def _delay(faults: Faults, kind: FaultKind) -> None:
+async def _delay(faults: Faults, kind: FaultKind, *, seconds: float = 30.0) -> None:
     if kind in faults:
-        await asyncio.sleep(float(faults[kind].get("seconds", 30.0)))
+        await asyncio.sleep(float(faults[kind].get("seconds", seconds)))
 
 
 def _break(faults: Faults, kind: FaultKind) -> None:

@@ -78,10 +78,15 @@ def pay(
     session: Obj,
     *,
     slow: bool = False,
+    late: bool = False,
+    card: str | None = None,
     email: str | None = None,
     name: str | None = None,
 ) -> None:
-    """Completes the session; `slow` leaves it unpaid until `settle`. Raises: ApiError 400."""
+    """Completes the session; `slow` leaves it unpaid until `settle`. A `late` payment had begun
+    when the session expired, and is completed all the same. Raises: ApiError 400."""
+    if late and session["status"] == "expired":
+        session["status"] = "open"
     require_open(session)
     _identify(box, cause, session, email, name)
     recalculate(box, session)
@@ -94,7 +99,7 @@ def pay(
         if slow:
             payments.begin_debit(box, cause, intent)
         else:
-            payments.succeed(box, cause, intent)
+            payments.succeed(box, cause, intent, card=card)
             session["payment_status"] = "paid"
     if session["payment_status"] != "unpaid":
         invoices.create_paid(box, cause, session)

@@ -33,6 +33,7 @@ class StripeSandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
     webhooks_held: bool = False
     refunds_pending: bool = False  # new refunds wait for `POST /__control/refunds/{id}`
     tax_percent: float = 20.0  # what `automatic_tax` finds
+    portal_saved: bool = False  # whether somebody saved the portal's settings in the Dashboard
     seed: int = 0  # of jitter and fault rates
     # Objects survive a restart in `stripe.sqlite3` there; None keeps them in memory only.
     state_dir: Path | None = None
@@ -52,6 +53,7 @@ class Tuning(msgspec.Struct, kw_only=True):
     webhooks_held: bool
     refunds_pending: bool
     tax_percent: float
+    portal_saved: bool
 
     @classmethod
     def from_config(cls, config: StripeSandboxConfig) -> "Tuning":
@@ -64,6 +66,7 @@ class TuningPatch(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     webhooks_held: bool | None = None
     refunds_pending: bool | None = None
     tax_percent: float | None = None
+    portal_saved: bool | None = None
 
     def apply(self, tuning: Tuning) -> None:
         for name in self.__struct_fields__:

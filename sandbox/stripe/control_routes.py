@@ -5,7 +5,9 @@ GET    /__control/faults                      the rules and how often each fired
 DELETE /__control/faults                      clears them
 GET    /__control/config                      tuning;  PATCH changes it
 POST   /__control/clock                       {"advance_seconds"}; what is then due expires
-POST   /__control/sessions/{id}/pay           {"slow": false, "promotion_code"?, "email"?, "name"?}
+POST   /__control/sessions/{id}/pay           {"slow": false, "late": false, "card"?,
+                                               "promotion_code"?, "email"?, "name"?}; a late
+                                               one pays an expired page
 POST   /__control/sessions/{id}/decline       {"code": "generic_decline"}
 POST   /__control/sessions/{id}/settle        {"succeeded": true}: the end of a slow payment
 POST   /__control/sessions/{id}/expire
@@ -13,6 +15,7 @@ POST   /__control/refunds/{id}                {"status": "failed", "reason"?}
 POST   /__control/disputes                    {"payment_intent" or "charge", "amount"?, "inquiry"?,
                                                "reason"?}
 POST   /__control/disputes/{id}               {"status": "won"}: any status of a dispute
+POST   /__control/fraud-warnings              {"payment_intent" or "charge", "fraud_type"?}
 GET    /__control/objects/{kind}/{id}         one object;  PATCH merges into it, without an event
 GET    /__control/ledger                      payments, refunds, disputes and their totals
 POST   /__control/reset                       deletes everything but configuration and tuning
@@ -27,15 +30,15 @@ import msgspec
 from litestar import delete, get, patch, post
 from litestar.params import FromPath
 
-from sandbox.stripe import checkout, disputes, ledger, refunds
+from sandbox.stripe import checkout, disputes, fraud_warnings, ledger, refunds
 from sandbox.stripe.common import get as get_object
 from sandbox.stripe.config import TuningPatch
 from sandbox.stripe.control import answer, own_cause, read_body
-from sandbox.stripe.engine import public
+from sandbox.stripe.engine import Sandbox, public
 from sandbox.stripe.errors import invalid
 from sandbox.stripe.faults import FaultRule
 from sandbox.stripe.replies import AnyRequest, Reply, base_url_of, sandbox_of
-from sandbox.stripe.store import PRIVATE
+from sandbox.stripe.store import PRIVATE, Obj
 from sandbox.stripe.webhook_routes import WEBHOOK_ROUTES
 
 
@@ -45,6 +48,8 @@ class Advance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Payment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     slow: bool = False
+    late: bool = False
+    card: str | None = None
     promotion_code: str | None = None
     email: str | None = None
     name: str | None = None
@@ -69,6 +74,12 @@ class NewDispute(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     amount: int | None = None
     inquiry: bool = False
     reason: str = "fraudulent"
+
+
+class NewWarning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    payment_intent: str | None = None
+    charge: str | None = None
+    fraud_type: str = "made_with_stolen_card"
 
 
 class DisputeStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -135,6 +146,8 @@ async def pay(request: AnyRequest, id_: FromPath[str]) -> Reply:
         cause,
         session,
         slow=payment.slow,
+        late=payment.late,
+        card=payment.card,
         email=payment.email,
         name=payment.name,
     )
@@ -182,11 +195,7 @@ async def end_refund(request: AnyRequest, id_: FromPath[str]) -> Reply:
 async def open_dispute(request: AnyRequest) -> Reply:
     new = await read_body(request, NewDispute)
     box = sandbox_of(request)
-    if new.charge is not None:
-        charge = get_object(box, "charge", new.charge)
-    else:
-        intent = get_object(box, "payment_intent", new.payment_intent or "")
-        charge = get_object(box, "charge", intent["latest_charge"] or "")
+    charge = _charge_of(box, new.charge, new.payment_intent)
     dispute = disputes.open_dispute(
         box,
         own_cause(request),
@@ -196,6 +205,24 @@ async def open_dispute(request: AnyRequest) -> Reply:
         inquiry=new.inquiry,
     )
     return answer(request, public(dispute))
+
+
+def _charge_of(box: Sandbox, charge_id: str | None, intent_id: str | None) -> Obj:
+    if charge_id is None:
+        intent = get_object(box, "payment_intent", intent_id or "")
+        charge_id = intent["latest_charge"] or ""
+    return get_object(box, "charge", charge_id)
+
+
+@post("/__control/fraud-warnings", status_code=200)
+async def warn_of_fraud(request: AnyRequest) -> Reply:
+    new = await read_body(request, NewWarning)
+    box = sandbox_of(request)
+    charge = _charge_of(box, new.charge, new.payment_intent)
+    warning = fraud_warnings.open_warning(
+        box, own_cause(request), charge, fraud_type=new.fraud_type
+    )
+    return answer(request, public(warning))
 
 
 @post("/__control/disputes/{id_:str}", status_code=200)
@@ -288,5 +315,6 @@ CONTROL_ROUTES = [
     show_object,
     tamper,
     tune,
+    warn_of_fraud,
     *WEBHOOK_ROUTES,
 ]

@@ -2,6 +2,7 @@
 
 import stripe
 
+from sandbox.stripe import fraud_warnings
 from sandbox.stripe.common import Params, get, update_fields
 from sandbox.stripe.engine import Cause, Sandbox, blank, new_id, public, snapshot
 from sandbox.stripe.errors import invalid
@@ -97,6 +98,7 @@ def open_dispute(
     box.emit(cause, "charge.dispute.created", dispute)
     if not inquiry:
         _withdraw(box, cause, dispute)
+    fraud_warnings.settle(box, cause, charge)
     return dispute
 
 

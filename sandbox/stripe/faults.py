@@ -23,7 +23,10 @@ class FaultKind(StrEnum):
     RATE_LIMITED = "rate_limited"
     ERROR_BEFORE = "error_before"  # status=500, stored=true (under the idempotency key)
     DROP_BEFORE = "drop_before"  # the connection ends, nothing happened
-    DELAY_BEFORE = "delay_before"  # seconds=30: the client gives up, the effect comes later
+    # seconds=30: the work takes long and holds its key meanwhile; a client that gives up is late
+    DELAY_BEFORE = "delay_before"
+    # seconds=65: a gateway swallows the request; no key is taken, then the connection ends
+    SILENCE = "silence"
     # requests, after they took effect
     ERROR_AFTER = "error_after"  # status=500, stored=true
     DROP_AFTER = "drop_after"  # the lost answer: the connection ends, a repeat sees the result

@@ -4,16 +4,18 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from stripe import params as p
-from stripe.params import billing_portal, checkout
+from stripe.params import billing_portal, checkout, radar
 
 from sandbox.stripe import (
     account,
     catalog,
+    credit_notes,
     customers,
     discounts,
     disputes,
     endpoints,
     events,
+    fraud_warnings,
     invoices,
     payments,
     portal,
@@ -32,6 +34,30 @@ class Operation(NamedTuple):
 
 _TABLE: tuple[tuple[str, str, Any, Handler], ...] = (
     ("GET", "account", p.AccountRetrieveCurrentParams, account.retrieve),
+    (
+        "GET",
+        "billing_portal/configurations",
+        billing_portal.ConfigurationListParams,
+        portal.list_configurations,
+    ),
+    (
+        "POST",
+        "billing_portal/configurations",
+        billing_portal.ConfigurationCreateParams,
+        portal.create_configuration,
+    ),
+    (
+        "GET",
+        "billing_portal/configurations/*",
+        billing_portal.ConfigurationRetrieveParams,
+        portal.retrieve_configuration,
+    ),
+    (
+        "POST",
+        "billing_portal/configurations/*",
+        billing_portal.ConfigurationUpdateParams,
+        portal.update_configuration,
+    ),
     ("POST", "billing_portal/sessions", billing_portal.SessionCreateParams, portal.create),
     ("GET", "charges", p.ChargeListParams, payments.list_charges),
     ("GET", "charges/*", p.ChargeRetrieveParams, payments.retrieve_charge),
@@ -52,6 +78,9 @@ _TABLE: tuple[tuple[str, str, Any, Handler], ...] = (
     ("GET", "coupons/*", p.CouponRetrieveParams, discounts.retrieve_coupon),
     ("POST", "coupons/*", p.CouponUpdateParams, discounts.update_coupon),
     ("DELETE", "coupons/*", p.CouponDeleteParams, discounts.delete_coupon),
+    ("GET", "credit_notes", p.CreditNoteListParams, credit_notes.list_notes),
+    ("POST", "credit_notes", p.CreditNoteCreateParams, credit_notes.create),
+    ("GET", "credit_notes/*", p.CreditNoteRetrieveParams, credit_notes.retrieve),
     ("GET", "customers", p.CustomerListParams, customers.list_customers),
     ("POST", "customers", p.CustomerCreateParams, customers.create),
     ("GET", "customers/*", p.CustomerRetrieveParams, customers.retrieve),
@@ -86,6 +115,18 @@ _TABLE: tuple[tuple[str, str, Any, Handler], ...] = (
     ("POST", "promotion_codes", p.PromotionCodeCreateParams, discounts.create_code),
     ("GET", "promotion_codes/*", p.PromotionCodeRetrieveParams, discounts.retrieve_code),
     ("POST", "promotion_codes/*", p.PromotionCodeUpdateParams, discounts.update_code),
+    (
+        "GET",
+        "radar/early_fraud_warnings",
+        radar.EarlyFraudWarningListParams,
+        fraud_warnings.list_warnings,
+    ),
+    (
+        "GET",
+        "radar/early_fraud_warnings/*",
+        radar.EarlyFraudWarningRetrieveParams,
+        fraud_warnings.retrieve,
+    ),
     ("GET", "refunds", p.RefundListParams, refunds.list_refunds),
     ("POST", "refunds", p.RefundCreateParams, refunds.create),
     ("GET", "refunds/*", p.RefundRetrieveParams, refunds.retrieve),
@@ -98,7 +139,14 @@ _TABLE: tuple[tuple[str, str, Any, Handler], ...] = (
     ("DELETE", "webhook_endpoints/*", p.WebhookEndpointDeleteParams, endpoints.delete),
 )
 _OPERATIONS = {(method, path): Operation(params, handle) for method, path, params, handle in _TABLE}
-_NOUNS = frozenset({"billing_portal/sessions", "checkout/sessions"})
+_NOUNS = frozenset(
+    {
+        "billing_portal/configurations",
+        "billing_portal/sessions",
+        "checkout/sessions",
+        "radar/early_fraud_warnings",
+    }
+)
 
 
 def find_operation(method: str, path: str) -> tuple[Operation, tuple[str, ...]] | None:

@@ -1,5 +1,6 @@
 """PaymentIntents and charges, and the test payment methods that decide what becomes of them."""
 
+import hashlib
 from typing import Any
 
 import stripe
@@ -108,7 +109,7 @@ def confirm(box: Sandbox, cause: Cause, params: Params, id_: str) -> Obj:
             charge=charge["id"],
             payment_intent=public(intent),
         )
-    charge = succeed(box, cause, intent)
+    charge = succeed(box, cause, intent, card=method)
     charge[PRIVATE]["refund"] = _REFUNDS.get(method)
     box.store.save(charge)
     if method in _DISPUTES:
@@ -202,9 +203,9 @@ def new_intent(
     return intent
 
 
-def succeed(box: Sandbox, cause: Cause, intent: Obj) -> Obj:
-    """A card that pays at once. The charge."""
-    charge = _new_charge(box, cause, intent, method="card", status="succeeded")
+def succeed(box: Sandbox, cause: Cause, intent: Obj, *, card: str | None = None) -> Obj:
+    """A card that pays at once; `card` names one that several people may have. The charge."""
+    charge = _new_charge(box, cause, intent, method="card", status="succeeded", card=card)
     _received(box, cause, intent, charge)
     return charge
 
@@ -290,12 +291,26 @@ def _failed(
     box.emit(cause, "payment_intent.payment_failed", intent)
 
 
-def _new_charge(box: Sandbox, cause: Cause, intent: Obj, *, method: str, status: str) -> Obj:
+def fingerprint(card: str) -> str:
+    """The same for the same card in all of an account, whoever pays with it."""
+    return hashlib.sha256(card.encode()).hexdigest()[:16]
+
+
+def _new_charge(
+    box: Sandbox, cause: Cause, intent: Obj, *, method: str, status: str, card: str | None = None
+) -> Obj:
     id_ = new_id("ch_3" if method == "card" else "py_3")
     paid = status == "succeeded"
     details: dict[str, Any] = {"type": method}
     if method == "card":
-        details["card"] = {"brand": "visa", "last4": "4242", "country": "US", "funding": "credit"}
+        details["card"] = {
+            "brand": "visa",
+            "country": "US",
+            # Everybody has a card of their own, unless it is named.
+            "fingerprint": fingerprint(card or intent["customer"] or intent["id"]),
+            "funding": "credit",
+            "last4": "4242",
+        }
     else:
         details[method] = {"bank_code": "37040044", "country": "DE", "last4": "3000"}
     charge = blank(stripe.Charge, "charge", id_, without=("refunds",))

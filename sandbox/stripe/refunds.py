@@ -2,6 +2,7 @@
 
 import stripe
 
+from sandbox.stripe import fraud_warnings
 from sandbox.stripe.common import Params, get, named, new_metadata, update_fields
 from sandbox.stripe.disputes import HARMLESS
 from sandbox.stripe.engine import Cause, Sandbox, blank, new_id, public, snapshot
@@ -47,6 +48,7 @@ def create(box: Sandbox, cause: Cause, params: Params) -> Obj:
     box.emit(cause, "refund.created", refund)
     _recount(box, charge)
     box.emit(cause, "charge.refunded", charge)
+    fraud_warnings.settle(box, cause, charge)
     answer = snapshot(refund)
     # Stripe's test methods end otherwise "later"; after the answer is late enough.
     match charge[PRIVATE]["refund"]:

@@ -20,6 +20,7 @@ STATE_FILE = "stripe.sqlite3"
 # Fields by which objects are listed; each look-up then costs what it finds.
 _INDEXED: dict[str, tuple[str, ...]] = {
     "charge": ("payment_intent", "customer"),
+    "credit_note": ("invoice", "customer"),
     "checkout.session": ("payment_intent", "customer", "client_reference_id"),
     "dispute": ("payment_intent", "charge"),
     "event": ("type",),
@@ -27,6 +28,7 @@ _INDEXED: dict[str, tuple[str, ...]] = {
     "payment_intent": ("customer",),
     "price": ("product", "lookup_key"),
     "promotion_code": ("code",),
+    "radar.early_fraud_warning": ("payment_intent", "charge"),
     "refund": ("payment_intent", "charge"),
     "sandbox.delivery": ("event",),
 }

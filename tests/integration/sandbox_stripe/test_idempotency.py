@@ -148,3 +148,13 @@ async def test_rate_limit(pay: Stripe) -> None:
     assert [(rule["seen"], rule["fired"]) for rule in rules] == [(3, 1)]
     await pay.control("faults", method="DELETE")
     assert (await pay.control("faults", method="GET"))["rules"] == []
+
+
+async def test_silence_takes_no_key(pay: Stripe) -> None:
+    """A gateway swallows the first request: the second, with the same key, is the first to come."""
+    await pay.fault("silence", match={"path": "customers"}, times=1, args={"seconds": 0.2})
+    with pytest.raises(stripe.APIConnectionError):
+        await create(pay, client=pay.client(seconds=0.02))
+    assert (await create(pay)).name == "Ada"
+    await anyio.sleep(0.2)
+    assert await names(pay) == ["Ada"], "what was swallowed does not come later"

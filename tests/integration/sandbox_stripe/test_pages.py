@@ -118,6 +118,7 @@ async def test_nothing_there(pay: Stripe, path: str) -> None:
 async def test_portal_and_receipt(pay: Stripe) -> None:
     buyer = await pay.v1.customers.create_async({"email": "ada@example.com"})
     await pay.paid(customer=buyer.id, invoice_creation={"enabled": True})
+    await pay.tune(portal_saved=True)
     session = await pay.v1.billing_portal.sessions.create_async(
         {"customer": buyer.id, "return_url": CANCEL}
     )

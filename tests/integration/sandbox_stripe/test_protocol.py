@@ -277,6 +277,7 @@ async def test_objects_have_the_fields_that_the_sdk_declares(pay: Stripe) -> Non
     intent = await pay.v1.payment_intents.retrieve_async(session.payment_intent)
     coupon = await pay.v1.coupons.create_async({"percent_off": 10})
     opened = await pay.control("disputes", {"charge": intent.latest_charge, "inquiry": True})
+    await pay.tune(portal_saved=True)
     portal = await pay.v1.billing_portal.sessions.create_async({"customer": customer.id})
     code = {"promotion": {"type": "coupon", "coupon": coupon.id}}
     objects = [
