@@ -27,6 +27,7 @@ from core.identity.supabase_auth import SupabaseAuth
 from core.identity.tokens import TokenVerifier
 from core.nouns import queue_of
 from core.payments.context import CheckoutContext
+from core.payments.deadline import CLICK_SECONDS, Deadline
 from core.payments.provider import PaymentProvider
 from core.payments.stripe.client import StripeClient
 from core.ratelimit import RateLimiter
@@ -87,7 +88,9 @@ class Resources:
 
     def checkout_context(self) -> CheckoutContext:
         """Raises: NotSetUpError where nothing is for sale."""
-        return CheckoutContext(self.db, self.require_payments(), self.settings.landing_url)
+        return CheckoutContext(
+            self.db, self.require_payments(), self.settings.landing_url, Deadline(CLICK_SECONDS)
+        )
 
     async def open(self) -> None:
         await self.db.open(timeout_seconds=_START_SECONDS)

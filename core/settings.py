@@ -21,6 +21,7 @@ from core.ratelimit import parse_limit
 
 FAL_KEY_PATTERN = re.compile(r"^FAL_AI_KEY_(\d+)$")
 
+_SIGNING_SECRET = re.compile(r"^whsec_\S+$")
 _STRIPE_KEY = re.compile(r"^(sk|rk)_(live|test)_\S+$")
 
 CommaList = Annotated[tuple[str, ...], NoDecode]
@@ -38,6 +39,13 @@ class Environment(StrEnum):
     DEVELOPMENT = "development"
     TEST = "test"
     PRODUCTION = "production"
+
+
+class TaxBehavior(StrEnum):
+    """Whether the price of a pack holds the tax. https://docs.stripe.com/tax/tax-behavior"""
+
+    EXCLUSIVE = "exclusive"
+    INCLUSIVE = "inclusive"
 
 
 class FalKey(msgspec.Struct, frozen=True):
@@ -154,9 +162,10 @@ class Settings(BaseSettings):
     stripe_api_url: str | None = Field(
         default=None, validation_alias=AliasChoices("stripe_api_url", "stripe_api_base")
     )
-    stripe_promotion_codes: bool = True
+    stripe_promotion_codes: bool = False
     stripe_invoices: bool = True
     stripe_tax: bool = False
+    stripe_tax_behavior: TaxBehavior = TaxBehavior.EXCLUSIVE
     checkout_return_url: str | None = None
 
     rate_limits_enabled: bool = True
@@ -230,8 +239,10 @@ class Settings(BaseSettings):
     @field_validator("site_url", "checkout_return_url", mode="after")
     @classmethod
     def _a_web_address(cls, value: str | None) -> str | None:
-        if value is not None and urlsplit(value).scheme not in {"http", "https"}:
-            raise ValueError("must be an http(s) URL")
+        if value is not None:
+            parts = urlsplit(value)
+            if parts.scheme not in {"http", "https"} or not parts.hostname:
+                raise ValueError("must be a whole http(s) URL")
         return value
 
     @field_validator("public_base_url", "site_url", "checkout_return_url", mode="after")
@@ -309,6 +320,11 @@ class Settings(BaseSettings):
     def _a_stripe_key(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if value is not None and _STRIPE_KEY.match(value.get_secret_value()) is None:
             raise ValueError("must be a secret or restricted key (sk_…, rk_…)")
+        is_production = info.data.get("app_env") is Environment.PRODUCTION
+        if _is_live(value) and not is_production:
+            raise ValueError(
+                "is a live key, which takes real money: set APP_ENV=production, or use a test key"
+            )
         return _refuse(
             info,
             value,
@@ -325,6 +341,11 @@ class Settings(BaseSettings):
     def _heard_of(
         cls, value: tuple[SecretStr, ...], info: ValidationInfo
     ) -> tuple[SecretStr, ...] | None:
+        if any(_SIGNING_SECRET.match(secret.get_secret_value()) is None for secret in value):
+            raise ValueError(
+                "must be signing secrets of webhook endpoints, whsec_…, separated by commas: with"
+                " anything else every webhook would be refused"
+            )
         sells = info.data.get("stripe_secret_key") is not None
         return _refuse(
             info,

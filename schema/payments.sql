@@ -66,6 +66,21 @@ as $$
       from app.stripe_events
       where handled_at is null
         and received_at < app.now() - interval '5 minutes'),
+    'disputes_unanswered', (
+      select count(*)
+      from app.payment_disputes
+      where state in ('inquiry', 'open')
+        and is_answer_due
+        and acknowledged_at is null
+        and coalesce(evidence_due_at > app.now(), true)),
+    'fraud_warnings_open', (
+      select count(*)
+      from app.fraud_warnings
+      join app.orders on orders.id = fraud_warnings.order_id
+      where is_actionable
+        and acknowledged_at is null
+        and orders.state in ('paid', 'partially_refunded', 'review')),
+    'key_refused', exists (select from app.payment_provider where key_refused_at is not null),
     'orders_in_review', (select count(*) from app.orders where review_reason is not null),
     'returns_waiting', (
       select count(*)
@@ -103,6 +118,13 @@ as $$
       when 'boolean' then (fact.value::boolean)::integer::double precision
       else fact.value::text::double precision end
   from jsonb_each(app.payments_health()) as fact
+  union all
+  select 'jewelshot_payments_dispute_due_seconds', '{}',
+    coalesce(extract(epoch from min(evidence_due_at) - app.now()), -1)::double precision
+  from app.payment_disputes
+  where state in ('inquiry', 'open')
+    and is_answer_due
+    and evidence_due_at > app.now()
   union all
   select 'jewelshot_orders_open', jsonb_build_object('state', known.state), count(orders.id)
   from unnest(array['created', 'open', 'processing']) as known (state)
@@ -160,11 +182,15 @@ as $$
         select sum(amount)
         from app.payment_returns
         where order_id = orders.id
+          and coalesce(provider_payment_id, orders.provider_payment_id)
+            is not distinct from orders.provider_payment_id
           and state in ('requested', 'pending', 'requires_action', 'succeeded')), 0)
       + coalesce((
         select sum(amount)
         from app.payment_disputes
         where order_id = orders.id
+          and coalesce(provider_payment_id, orders.provider_payment_id)
+            is not distinct from orders.provider_payment_id
           and state in ('open', 'lost')), 0) as amount
     from app.orders
     where paid_at is not null

@@ -14,6 +14,7 @@ create table app.payment_returns (
   reason text,
   state text not null default 'requested',
   attempt integer not null default 1,
+  provider_payment_id text,  -- what it goes back of; null: the payment that the order was granted for
   provider_return_id text,
   failure_reason text,
   idempotency_key text,
@@ -36,29 +37,54 @@ create table app.payment_disputes (
   dispute_id text primary key,
   order_id uuid not null references app.orders (id) on delete restrict,
   user_id uuid not null references app.users (id) on delete restrict,
+  provider_payment_id text,  -- null: the payment that the order was granted for
   amount bigint not null,
   state text not null,
   reason text,
+  is_answer_due boolean not null default false,  -- the bank waits for the shop's evidence
+  evidence_due_at timestamptz,
+  acknowledged_at timestamptz,  -- an admin knows, and decides what is answered
   created_at timestamptz not null default app.now(),
   updated_at timestamptz not null default app.now(),
   constraint payment_disputes_state check (state in ('inquiry', 'open', 'won', 'lost', 'prevented'))
 );
 create index payment_disputes_order_id on app.payment_disputes (order_id);
 create index payment_disputes_user_id on app.payment_disputes (user_id);
+create index payment_disputes_created on app.payment_disputes (created_at desc, dispute_id desc);
+
+-- Banks' reports of fraud. Most become disputes; a full refund before costs no fee.
+create table app.fraud_warnings (
+  warning_id text primary key,
+  order_id uuid not null references app.orders (id) on delete restrict,
+  user_id uuid not null references app.users (id) on delete restrict,
+  provider_payment_id text,
+  fraud_type text not null,
+  is_actionable boolean not null,  -- not refunded in full, not disputed
+  acknowledged_at timestamptz,
+  created_at timestamptz not null default app.now(),
+  updated_at timestamptz not null default app.now()
+);
+create index fraud_warnings_order_id on app.fraud_warnings (order_id);
+create index fraud_warnings_user_id on app.fraud_warnings (user_id);
+create index fraud_warnings_created on app.fraud_warnings (created_at desc, warning_id desc);
 
 alter table app.payment_returns enable row level security;
 alter table app.payment_returns force row level security;
 alter table app.payment_disputes enable row level security;
 alter table app.payment_disputes force row level security;
+alter table app.fraud_warnings enable row level security;
+alter table app.fraud_warnings force row level security;
 
 revoke all on
-  app.payment_returns, app.payment_disputes
+  app.payment_returns, app.payment_disputes, app.fraud_warnings
   from public, anon, authenticated, service_role;
 
 grant select, insert, update on app.payment_returns to jewelshot_ledger;
 grant select on app.payment_returns to jewelshot_user, jewelshot_admin, jewelshot_worker;
 grant select, insert, update on app.payment_disputes to jewelshot_ledger;
 grant select on app.payment_disputes to jewelshot_user, jewelshot_admin, jewelshot_worker;
+grant select, insert, update on app.fraud_warnings to jewelshot_ledger;
+grant select on app.fraud_warnings to jewelshot_admin;
 
 create policy payment_returns_writer on app.payment_returns to jewelshot_ledger
   using (true) with check (true);
@@ -76,9 +102,53 @@ create policy payment_disputes_admin on app.payment_disputes for select to jewel
   using ((select app.is_admin()));
 create policy payment_disputes_worker on app.payment_disputes for select to jewelshot_worker
   using (true);
+create policy fraud_warnings_writer on app.fraud_warnings to jewelshot_ledger
+  using (true) with check (true);
+create policy fraud_warnings_admin on app.fraud_warnings for select to jewelshot_admin
+  using ((select app.is_admin()));
 
 grant create on schema app to jewelshot_ledger;
 set local role jewelshot_ledger;
+
+create function app.is_buying_stopped(p_user_id uuid, p_card_fingerprint text, p_order_id uuid)
+  returns boolean
+  language sql
+  stable
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+  with counted as (
+    select disputes.user_id, orders.card_fingerprint
+    from app.payment_disputes as disputes
+    join app.orders on orders.id = disputes.order_id
+    where disputes.state in ('open', 'lost')
+      and disputes.order_id is distinct from p_order_id
+  ), cards as (
+    select p_card_fingerprint as fingerprint
+    where p_card_fingerprint is not null
+    union
+    select card_fingerprint
+    from app.orders
+    where user_id = p_user_id
+      and card_fingerprint is not null
+  )
+  select exists (
+    select
+    from app.payment_terms as terms
+    where terms.disputes_max <= (select count(*) from counted where user_id = p_user_id)
+      or exists (
+        select
+        from cards
+        where terms.disputes_max <= (
+            select count(*) from counted where card_fingerprint = cards.fingerprint)
+          and 4 * (select count(*) from counted where card_fingerprint = cards.fingerprint) >= (
+            select count(*) from app.orders where card_fingerprint = cards.fingerprint)))
+$$;
+comment on function app.is_buying_stopped is
+$$Whether somebody, or the card of a payment, has so many open or lost disputes that nothing more is
+sold, other accounts that paid with the same card included. A card is judged where a quarter of its
+payments is disputed, so that one which many share, such as a test card, is not stopped by two.
+Disputes of p_order_id itself do not count.$$;
 
 create function app.mirror_returns(p_order app.orders, p_returns jsonb)
   returns void
@@ -92,7 +162,8 @@ begin
   for v_return in
     select *
     from jsonb_to_recordset(p_returns) as fetched (
-      id text, amount bigint, state text, reason text, failure_reason text, return_id uuid)
+      id text, payment_id text, amount bigint, state text, reason text, failure_reason text,
+      return_id uuid)
   loop
     update app.payment_returns
     set provider_return_id = v_return.id,
@@ -105,11 +176,12 @@ begin
         or (provider_return_id is null and id = v_return.return_id));
     if not found then
       insert into app.payment_returns (
-        order_id, user_id, amount, currency, origin, reason, state, provider_return_id,
-        failure_reason
+        order_id, user_id, amount, currency, origin, reason, state, provider_payment_id,
+        provider_return_id, failure_reason
       )
       values (p_order.id, p_order.user_id, v_return.amount, p_order.currency, 'stripe',
-        v_return.reason, v_return.state, v_return.id, v_return.failure_reason);
+        v_return.reason, v_return.state, v_return.payment_id, v_return.id,
+        v_return.failure_reason);
     end if;
   end loop;
 end $$;
@@ -123,18 +195,93 @@ create function app.mirror_disputes(p_order app.orders, p_disputes jsonb)
   security definer
   set search_path = pg_catalog, pg_temp
 as $$
-  insert into app.payment_disputes (dispute_id, order_id, user_id, amount, state, reason)
-  select id, p_order.id, p_order.user_id, amount, state, reason
+  insert into app.payment_disputes (
+    dispute_id, order_id, user_id, provider_payment_id, amount, state, reason, is_answer_due,
+    evidence_due_at
+  )
+  select id, p_order.id, p_order.user_id, payment_id, amount, state, reason, is_answer_due,
+    evidence_due_at
   from jsonb_to_recordset(p_disputes) as fetched (
-    id text, amount bigint, state text, reason text)
+    id text, payment_id text, amount bigint, state text, reason text, is_answer_due boolean,
+    evidence_due_at timestamptz)
   on conflict (dispute_id) do update
-  set amount = excluded.amount, state = excluded.state, updated_at = app.now()
+  set provider_payment_id = excluded.provider_payment_id,
+    amount = excluded.amount,
+    state = excluded.state,
+    reason = excluded.reason,
+    is_answer_due = excluded.is_answer_due,
+    evidence_due_at = excluded.evidence_due_at,
+    updated_at = app.now()
 $$;
 comment on function app.mirror_disputes is
 $$Mirrors the provider's disputes of an order.$$;
 
+create function app.record_fraud_warning(
+  p_warning_id text, p_order_id uuid, p_payment_id text, p_fraud_type text,
+  p_is_actionable boolean, p_created_at timestamptz
+)
+  returns void
+  language sql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+  insert into app.fraud_warnings (
+    warning_id, order_id, user_id, provider_payment_id, fraud_type, is_actionable, created_at
+  )
+  select p_warning_id, id, user_id, p_payment_id, p_fraud_type, p_is_actionable, p_created_at
+  from app.orders
+  where id = p_order_id
+  on conflict (warning_id) do update
+  set is_actionable = excluded.is_actionable, updated_at = app.now()
+$$;
+comment on function app.record_fraud_warning is
+$$Mirrors a bank's report of fraud about an order.$$;
+
+create function app.acknowledge_dispute(p_dispute_id text, p_reason text)
+  returns void
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform app.require_admin();
+  update app.payment_disputes
+  set acknowledged_at = coalesce(acknowledged_at, app.now())
+  where dispute_id = p_dispute_id;
+  if not found then
+    raise exception 'no such dispute' using errcode = 'JS404', detail = '{"kind": "dispute"}';
+  end if;
+  perform app.write_audit(
+    'dispute.acknowledge', p_dispute_id, jsonb_build_object('reason', p_reason));
+end $$;
+comment on function app.acknowledge_dispute is
+$$An admin knows of a dispute, and has answered it at the provider or lets it be: it alarms no more.
+Audited. Errors: JS403, JS404.$$;
+
+create function app.acknowledge_fraud_warning(p_warning_id text, p_reason text)
+  returns void
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform app.require_admin();
+  update app.fraud_warnings
+  set acknowledged_at = coalesce(acknowledged_at, app.now()), updated_at = app.now()
+  where warning_id = p_warning_id;
+  if not found then
+    raise exception 'no such warning' using errcode = 'JS404', detail = '{"kind": "fraud_warning"}';
+  end if;
+  perform app.write_audit(
+    'fraud_warning.acknowledge', p_warning_id, jsonb_build_object('reason', p_reason));
+end $$;
+comment on function app.acknowledge_fraud_warning is
+$$An admin knows of a warning and lets the payment be: it alarms no more. Audited.
+Errors: JS403, JS404.$$;
+
 create function app.open_return(
-  p_return_id uuid, p_order app.orders, p_amount bigint, p_origin text, p_reason text, p_key text
+  p_return_id uuid, p_order app.orders, p_payment_id text, p_amount bigint, p_origin text,
+  p_reason text, p_key text
 )
   returns void
   language plpgsql
@@ -143,10 +290,10 @@ create function app.open_return(
 as $$
 begin
   insert into app.payment_returns (
-    id, order_id, user_id, amount, currency, origin, reason, idempotency_key
+    id, order_id, user_id, provider_payment_id, amount, currency, origin, reason, idempotency_key
   )
-  values (p_return_id, p_order.id, p_order.user_id, p_amount, p_order.currency, p_origin,
-    p_reason, p_key);
+  values (p_return_id, p_order.id, p_order.user_id, p_payment_id, p_amount, p_order.currency,
+    p_origin, p_reason, p_key);
   perform app.settle_order(p_order.id);
   perform app.add_task(
     'return.create', jsonb_build_object('return_id', p_return_id), p_return_id::text);
@@ -246,7 +393,8 @@ begin
       '{"field": "credits", "reason": "worth_nothing"}';
   end if;
   perform app.open_return(
-    p_return_id, v_order, v_returned - v_order.amount_returned, 'buyer', p_reason, null);
+    p_return_id, v_order, v_order.provider_payment_id, v_returned - v_order.amount_returned,
+    'buyer', p_reason, null);
 end $$;
 comment on function app.request_return is
 $$The buyer gives unused credits of an order back; p_credits null is all of them. They leave the
@@ -254,8 +402,40 @@ balance now, so that they cannot be spent while the provider works; a refused re
 Locks: account, order, lots. Errors: JS401, JS404, JS409 {reason}, JS422 {field, reason}.
 Replay: the same return id does nothing more.$$;
 
+create function app.returnable_payment(p_order app.orders, p_payment_id text)
+  returns table (payment_id text, amount_left bigint)
+  language sql
+  stable
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+  select payments.provider_payment_id, payments.amount_total - coalesce((
+      select sum(amount)
+      from app.payment_returns
+      where order_id = p_order.id
+        and provider_payment_id = payments.provider_payment_id
+        and state in ('requested', 'pending', 'requires_action', 'succeeded')), 0)
+    - coalesce((
+      select sum(amount)
+      from app.payment_disputes
+      where order_id = p_order.id
+        and provider_payment_id = payments.provider_payment_id
+        and state in ('open', 'lost')), 0) as amount_left
+  from app.order_payments as payments
+  where payments.order_id = p_order.id
+    and payments.provider_payment_id is distinct from p_order.provider_payment_id
+    and (payments.provider_payment_id = p_payment_id
+      or (p_payment_id is null and p_order.review_reason = 'paid_twice'))
+  order by amount_left desc, payments.created_at
+  limit 1
+$$;
+comment on function app.returnable_payment is
+$$A payment of the order that nothing was given for: the named one, or that of an order which was
+paid twice; and what of it is still ours. No row: the payment that the order was granted for.$$;
+
 create function app.admin_return(
-  p_return_id uuid, p_order_id uuid, p_amount bigint, p_reason text, p_key text
+  p_return_id uuid, p_order_id uuid, p_amount bigint, p_reason text, p_key text,
+  p_payment_id text
 )
   returns uuid
   language plpgsql
@@ -266,8 +446,11 @@ declare
   v_user_id uuid;
   v_order app.orders;
   v_known app.payment_returns;
+  v_payment_id text;
+  v_left bigint;
   v_amount bigint;
-  v_terms jsonb := jsonb_build_object('amount', p_amount, 'reason', p_reason, 'key', p_key);
+  v_terms jsonb := jsonb_strip_nulls(jsonb_build_object('payment', p_payment_id))
+    || jsonb_build_object('amount', p_amount, 'reason', p_reason, 'key', p_key);
 begin
   perform app.require_admin();
   select user_id into v_user_id from app.orders where id = p_order_id;
@@ -293,21 +476,92 @@ begin
     end if;
     return v_known.id;
   end if;
-  v_order := app.returnable_order(p_order_id, v_user_id);
-  v_amount := coalesce(p_amount, v_order.amount_total - v_order.amount_returned);
-  if v_amount not between 1 and v_order.amount_total - v_order.amount_returned then
-    raise exception 'more than left' using errcode = 'JS422', detail = jsonb_build_object(
-      'field', 'amount', 'reason', 'more_than_left',
-      'left', v_order.amount_total - v_order.amount_returned)::text;
+  select * into v_order from app.orders where id = p_order_id for no key update;
+  select payment_id, amount_left
+  into v_payment_id, v_left
+  from app.returnable_payment(v_order, p_payment_id);
+  if v_payment_id is null then
+    if p_payment_id <> v_order.provider_payment_id or
+      (p_payment_id is not null and v_order.provider_payment_id is null)
+    then
+      raise exception 'no such payment' using errcode = 'JS404', detail = '{"kind": "payment"}';
+    end if;
+    v_order := app.returnable_order(p_order_id, v_user_id);
+    v_payment_id := v_order.provider_payment_id;
+    v_left := v_order.amount_total - v_order.amount_returned;
+  elsif v_left <= 0 then
+    raise exception 'not returnable' using errcode = 'JS409', detail = jsonb_build_object(
+      'reason', 'all_returned', 'state', v_order.state)::text;
   end if;
-  perform app.open_return(p_return_id, v_order, v_amount, 'admin', p_reason, p_key);
+  v_amount := coalesce(p_amount, v_left);
+  if v_amount not between 1 and v_left then
+    raise exception 'more than left' using errcode = 'JS422', detail = jsonb_build_object(
+      'field', 'amount', 'reason', 'more_than_left', 'left', v_left)::text;
+  end if;
+  perform app.open_return(
+    p_return_id, v_order, v_payment_id, v_amount, 'admin', p_reason, p_key);
   perform app.write_audit('payment.refund', p_order_id::text, v_terms);
   return p_return_id;
 end $$;
 comment on function app.admin_return is
-$$An admin gives back any amount of an order, null for all that is left; audited.
+$$An admin gives back any amount of an order's payment, null for all that is left; audited. Of an order
+that was paid twice it is the payment that nothing was given for, unless p_payment_id names another.
 Locks: account, order, lots. Errors: JS403, JS404, JS409, JS422, JS432 (key with other terms).
 Returns the return's id. Replay: the same key and terms find the same return.$$;
+
+create function app.review_order(
+  p_order_id uuid, p_decision text, p_reason text, p_return_id uuid, p_key text
+)
+  returns void
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_user_id uuid;
+  v_order app.orders;
+  v_left bigint;
+begin
+  perform app.require_admin();
+  select user_id into v_user_id from app.orders where id = p_order_id;
+  if not found then
+    raise exception 'no such order' using errcode = 'JS404', detail = '{"kind": "order"}';
+  end if;
+  perform app.lock_account(v_user_id);
+  select * into v_order from app.orders where id = p_order_id for no key update;
+  if v_order.state <> 'review' or v_order.session_id is null then
+    raise exception 'not in review' using errcode = 'JS409', detail = jsonb_build_object(
+      'reason', 'not_in_review', 'state', v_order.state)::text;
+  end if;
+  if p_decision = 'accepted' and v_order.review_reason = 'other_payment' then
+    -- Its money has bought another order's credits already.
+    raise exception 'paid for another order' using errcode = 'JS409', detail = jsonb_build_object(
+      'reason', 'return_it_instead', 'state', v_order.state)::text;
+  end if;
+  update app.orders
+  set review_decision = p_decision, review_session_id = session_id, version = version + 1
+  where id = p_order_id
+  returning * into v_order;
+  perform app.write_audit('order.review', p_order_id::text, jsonb_build_object(
+    'decision', p_decision, 'reason', p_reason, 'review_reason', v_order.review_reason,
+    'session', v_order.session_id));
+  v_left := v_order.amount_total - (
+    select coalesce(sum(amount), 0)
+    from app.payment_returns
+    where order_id = p_order_id
+      and state in ('requested', 'pending', 'requires_action', 'succeeded'));
+  if p_decision = 'rejected' and v_order.provider_payment_id is not null and v_left > 0 then
+    perform app.open_return(
+      p_return_id, v_order, v_order.provider_payment_id, v_left, 'admin', p_reason, p_key);
+  else
+    perform app.add_task(
+      'payment.sync', jsonb_build_object('order_id', p_order_id), p_order_id::text);
+  end if;
+end $$;
+comment on function app.review_order is
+$$An admin's decision about the session in review: accepted, its order is granted by the next sync if
+the session is still paid; rejected, its money goes back, and where nothing was paid the order ends.
+Audited. Locks: account, order. Errors: JS403, JS404, JS409 {reason, state}.$$;
 
 create function app.refuse_return(p_return_id uuid, p_reason text)
   returns void
@@ -359,4 +613,12 @@ grant execute on function
   app.refuse_return(uuid, text),
   app.next_return_attempt(uuid, integer)
   to jewelshot_worker;
-grant execute on function app.admin_return(uuid, uuid, bigint, text, text) to jewelshot_admin;
+grant execute on function
+  app.record_fraud_warning(text, uuid, text, text, boolean, timestamptz)
+  to jewelshot_worker;
+grant execute on function
+  app.admin_return(uuid, uuid, bigint, text, text, text),
+  app.review_order(uuid, text, text, uuid, text),
+  app.acknowledge_dispute(text, text),
+  app.acknowledge_fraud_warning(text, text)
+  to jewelshot_admin;

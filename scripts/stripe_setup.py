@@ -1,4 +1,4 @@
-"""Makes Stripe's products, prices and webhook endpoint from the catalogue of packs.
+"""Makes Stripe's products, prices, webhook endpoint and portal from the catalogue of packs.
 
     python -m scripts.stripe_setup
 
@@ -12,16 +12,39 @@ from typing import Any
 
 from core.db import Database
 from core.payments import service
-from core.payments.provider import Missing, PaymentProviderError, ProviderRefusedError
-from core.payments.stripe.client import StripeClient
+from core.payments.provider import (
+    PaymentProviderError,
+    ProviderCredentialsError,
+    ProviderRefusedError,
+    Refused,
+)
+from core.payments.stripe.client import SET_UP_BY, StripeClient
 from core.payments.stripe.events import KNOWN_TYPES
 from core.payments.stripe.wire import API_VERSION, call, pages
 from core.payments.types import Pack
-from core.settings import Settings, SettingsError, load_settings
+from core.settings import Settings, SettingsError, TaxBehavior, load_settings
 
 PATH = "/v1/webhooks/stripe"
 # Digital goods, general: what Stripe Tax takes a rate from. https://docs.stripe.com/tax/tax-codes
 TAX_CODE = "txcd_10000000"
+# Their smallest unit is the whole one. https://docs.stripe.com/currencies#zero-decimal
+_ZERO_DECIMAL = frozenset(
+    {"bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga"}
+    | {"pyg", "rwf", "ugx", "vnd", "vuv", "xaf", "xof", "xpf"}
+)
+_UNSPECIFIED = "unspecified"
+# What a buyer of packs needs of the portal: there are no subscriptions.
+_PORTAL: dict[str, Any] = {
+    "features": {
+        "customer_update": {
+            "enabled": True,
+            "allowed_updates": ["email", "name", "address", "tax_id"],
+        },
+        "invoice_history": {"enabled": True},
+        "payment_method_update": {"enabled": True},
+    },
+    "metadata": SET_UP_BY,
+}
 
 
 async def ensure_product(client: StripeClient, pack: Pack) -> str:
@@ -31,24 +54,31 @@ async def ensure_product(client: StripeClient, pack: Pack) -> str:
     try:
         found = await call(client.v1.products.retrieve_async, product_id)
     except ProviderRefusedError as error:
-        if error.missing is not Missing.SUBJECT:
+        if error.part is not Refused.SUBJECT:
             raise
         await call(client.v1.products.create_async, {"id": product_id, **wanted})
     else:
-        if (found.get("name"), found.get("active")) != (pack.title, True):
+        if any(found.get(name) != value for name, value in wanted.items()):
             await call(client.v1.products.update_async, product_id, wanted)
     return product_id
 
 
-async def ensure_price(client: StripeClient, pack: Pack, product_id: str) -> tuple[str, bool]:
+async def ensure_price(
+    client: StripeClient, pack: Pack, product_id: str, behavior: TaxBehavior
+) -> tuple[str, bool]:
     """The price's id, and whether it was made just now. Raises: PaymentProviderError."""
-    client.discard_prices()
-    known = await client.find_price(pack.lookup_key)
-    if known is not None and (known.unit_amount, known.currency) == (
+    params: Any = {"lookup_keys": [pack.lookup_key], "active": True, "limit": 1}
+    known = next(iter((await call(client.v1.prices.list_async, params))["data"]), None)
+    if known is not None and (known["unit_amount"], known["currency"]) == (
         pack.unit_amount,
         pack.currency,
     ):
-        return known.id, False
+        if known.get("tax_behavior") == behavior:
+            return str(known["id"]), False
+        if known.get("tax_behavior") == _UNSPECIFIED:  # the one time that it can be said later
+            changes: Any = {"tax_behavior": behavior.value}
+            await call(client.v1.prices.update_async, known["id"], changes)
+            return str(known["id"]), False
     made = await call(
         client.v1.prices.create_async,
         {
@@ -57,14 +87,36 @@ async def ensure_price(client: StripeClient, pack: Pack, product_id: str) -> tup
             "currency": pack.currency,
             "lookup_key": pack.lookup_key,
             "transfer_lookup_key": True,
-            "tax_behavior": "exclusive",
+            "tax_behavior": behavior.value,
             "metadata": {"pack": pack.slug, "pack_version": str(pack.version)},
         },
     )
     if known is not None:
-        await call(client.v1.prices.update_async, known.id, {"active": False})
+        await call(client.v1.prices.update_async, known["id"], {"active": False})
     client.discard_prices()
-    return made["id"], True
+    return str(made["id"]), True
+
+
+async def ensure_portal(client: StripeClient, return_url: str) -> str | None:
+    """The id of the portal's configuration; None where the key may not make one.
+
+    Raises: PaymentProviderError.
+    """
+    known = await client.find_portal_configuration()
+    if known is not None:
+        return known
+    create = client.v1.billing_portal.configurations.create_async
+    try:
+        made = await call(create, {**_PORTAL, "default_return_url": return_url})
+    except (ProviderRefusedError, ProviderCredentialsError):
+        return None
+    client.discard_portal()
+    return str(made["id"])
+
+
+def money(amount: int, currency: str) -> str:
+    shown = str(amount) if currency in _ZERO_DECIMAL else f"{amount / 100:.2f}"
+    return f"{shown} {currency.upper()}"
 
 
 async def ensure_endpoint(client: StripeClient, url: str) -> str | None:
@@ -93,9 +145,14 @@ async def set_up(
 ) -> str | None:
     """Everything, printing what was done; the signing secret if the endpoint is new."""
     for pack in packs:
-        price_id, is_new = await ensure_price(client, pack, await ensure_product(client, pack))
-        money = f"{pack.unit_amount / 100:.2f} {pack.currency.upper()}"
-        print(f"{pack.lookup_key}: {money}, {price_id}{', made' if is_new else ''}")
+        product_id = await ensure_product(client, pack)
+        price_id, is_new = await ensure_price(
+            client, pack, product_id, settings.stripe_tax_behavior
+        )
+        shown = money(pack.unit_amount, pack.currency)
+        print(f"{pack.lookup_key}: {shown}, {price_id}{', made' if is_new else ''}")
+    portal_id = await ensure_portal(client, settings.landing_url)
+    print(f"customer portal: {portal_id or 'save its settings once in the Dashboard'}")
     if not endpoint:
         return None
     url = settings.public_base_url + PATH
@@ -127,7 +184,7 @@ def main() -> int:
     except PaymentProviderError as error:
         print(
             f"stripe_setup: Stripe says {error.reason}; check STRIPE_SECRET_KEY and its permissions"
-            " (products, prices, webhook endpoints: write)",
+            " (products, prices, webhook endpoints, customer portal: write)",
             file=sys.stderr,
         )
     else:

@@ -18,6 +18,7 @@ from core.generations.providers import accounts
 from core.generations.providers.registry import open_providers
 from core.nouns import queue_of
 from core.payments.stripe.client import StripeClient
+from core.payments.stripe.wire import LOOK
 from core.pixels.pool import open_pools
 from core.settings import Settings, SettingsError
 from core.storage.supabase import SupabaseStorage
@@ -69,7 +70,9 @@ async def open_context(settings: Settings) -> AsyncIterator[WorkerContext]:
             large_photos=settings.worker_large_photo_processes,
         )
         stack.push_async_callback(pixels.close)
-        payments = None if settings.stripe_secret_key is None else StripeClient(settings)
+        payments = (
+            None if settings.stripe_secret_key is None else StripeClient(settings, patience=LOOK)
+        )
         if payments is not None:
             stack.push_async_callback(payments.close)
         yield WorkerContext(

@@ -29,6 +29,7 @@ from api.routes.admin import credits as admin_credits
 from api.routes.admin import dead_letters as admin_dead_letters
 from api.routes.admin import payments as admin_payments
 from api.routes.admin import provider_accounts as admin_provider_accounts
+from api.routes.admin import reviews as admin_reviews
 from api.routes.webhooks import fal as fal_webhook
 from api.routes.webhooks import stripe as stripe_webhook
 

@@ -105,7 +105,7 @@ async def _start(
 
     async def work(conn: Connection) -> tuple[checkout.Checkout, bool]:
         started = await once.answer_in(conn, claim, _Started, start)
-        return await checkout.find_started(conn, started.order_id), started.is_new
+        return await checkout.go_on(conn, started.order_id), started.is_new
 
     return await resources.db.run(work, scope=user.scope)
 

@@ -22,7 +22,14 @@ from api.schemas.payments import (
     payment_view,
 )
 from core.db import Connection
-from core.errors import ConflictError, InvalidInputError, NotFoundError, NotSetUpError
+from core.errors import (
+    ConflictError,
+    InvalidInputError,
+    NotAllowedError,
+    NotFoundError,
+    NotSetUpError,
+    QuotaError,
+)
 from core.identity.acting import require_person
 from core.ids import new_id
 from core.payments import checkout, customers, service
@@ -84,7 +91,7 @@ async def get_payment(user: CurrentUser, db: Db, payment_id: FromPath[uuid.UUID]
     status_code=200,
     response_headers=[LOCATION],
     opt={"rate_limit": "checkout"},
-    responses=raises(NotFoundError, ConflictError, NotSetUpError),
+    responses=raises(NotFoundError, NotAllowedError, ConflictError, QuotaError, NotSetUpError),
 )
 async def retry_payment(
     user: CurrentUser, resources: AppResources, payment_id: FromPath[uuid.UUID]
@@ -148,7 +155,9 @@ async def create_portal(user: CurrentUser, resources: AppResources, once: OnceKe
         return customer_id, await once.answer_in(conn, claim, _PortalVisit, begin)
 
     customer_id, visit = await resources.db.run(work, scope=user.scope)
-    return PortalView(await customers.create_portal_url(context, customer_id, visit_id=visit.id))
+    return PortalView(
+        await customers.create_portal_url(context, buyer_of(user), customer_id, visit_id=visit.id)
+    )
 
 
 router = Router(

@@ -8,7 +8,10 @@ class PaymentReason(Reason):
     FROM_TO_OR_TYPES_NEEDED = "from_to_or_types_needed"
     NOT_RETRYABLE = "not_retryable"
     ORDER_ENDED = "order_ended"
+    NOT_IN_REVIEW = "not_in_review"
     PAYMENT_ARRIVED = "payment_arrived"
+    PRICE_CHANGED = "price_changed"
+    RETURN_IT_INSTEAD = "return_it_instead"
     UNPAID_ORDERS = "unpaid_orders"
 
 

@@ -1,5 +1,6 @@
 """The present state of an order at the provider. Uses no database: a snapshot in, a state out."""
 
+import asyncio
 import contextlib
 from datetime import datetime, timedelta
 from typing import Final
@@ -11,14 +12,22 @@ from core.payments.provider import (
     CheckoutSession,
     Dispute,
     Invoice,
-    Missing,
     PaymentProvider,
     PaymentProviderError,
+    ProviderCharge,
     ProviderRefusedError,
     ProviderReturn,
+    Refused,
     SessionState,
 )
-from core.payments.types import Order, OrderState, ReturnState, ReviewReason
+from core.payments.types import (
+    DisputeState,
+    Order,
+    OrderState,
+    ReturnState,
+    ReviewDecision,
+    ReviewReason,
+)
 from core.payments.verify import find_mismatch
 
 log = structlog.get_logger()
@@ -29,20 +38,39 @@ _CLOCK_SKEW: Final = timedelta(seconds=60)
 _ON_ITS_WAY_BACK: Final = frozenset(
     {ReturnState.PENDING, ReturnState.REQUIRES_ACTION, ReturnState.SUCCEEDED}
 )
+_HELD: Final = frozenset({DisputeState.OPEN, DisputeState.LOST})
 _RETURNED_IN_REVIEW: Final = "refunded_in_review"
+_REJECTED_IN_REVIEW: Final = "rejected_in_review"
+
+
+class KnownSession(msgspec.Struct, frozen=True):
+    """A session as our rows have it; `price_id` is the price that it was made at."""
+
+    attempt: int
+    price_id: str | None
 
 
 class OrderSnapshot(msgspec.Struct, frozen=True):
-    """The order before the fetch, its sessions by id with their attempts, and the database's time
-    then."""
+    """The order before the fetch, its sessions by id, its buyer's customer at the provider, and
+    the database's time then."""
 
     order: Order
-    attempts: dict[str, int]
+    sessions: dict[str, KnownSession]
+    customer_id: str | None
     fetch_started_at: datetime
 
 
+class OtherPayment(msgspec.Struct, frozen=True):
+    """A second payment of an order that has been granted for another one."""
+
+    payment_id: str
+    session_id: str
+    amount_total: int
+
+
 class FetchedState(msgspec.Struct, frozen=True, kw_only=True):
-    """The state of an order at the provider, as app.sync_order writes it."""
+    """The state of an order at the provider, as app.sync_order writes it. `returns` and `disputes`
+    are those of all its payments."""
 
     outcome: OrderState
     review_reason: ReviewReason | None = None
@@ -56,8 +84,11 @@ class FetchedState(msgspec.Struct, frozen=True, kw_only=True):
     invoice_url: str | None = None
     invoice_pdf_url: str | None = None
     receipt_url: str | None = None
+    payment_method: str | None = None
+    card_fingerprint: str | None = None
     returns: list[ProviderReturn] = []
     disputes: list[Dispute] = []
+    other_payments: list[OtherPayment] = []
 
 
 async def fetch_state(
@@ -71,25 +102,35 @@ async def fetch_state(
     paid = [session for session in sessions if session.is_paid]
     if not paid:
         return await _fetch_unpaid(provider, snapshot, sessions)
-    session = next((each for each in paid if each.id == snapshot.order.session_id), paid[0])
-    return await _fetch_paid(provider, snapshot.order, session, is_paid_twice=len(paid) > 1)
+    session = _counted(snapshot.order, paid)
+    others = [each for each in paid if each.id != session.id]
+    return await _fetch_paid(provider, snapshot, session, others)
+
+
+def _counted(order: Order, paid: list[CheckoutSession]) -> CheckoutSession:
+    """The session whose payment the order is granted for: once it is, always the same one."""
+    ids = (order.provider_payment_id, order.session_id)
+    by_payment = (each for each in paid if order.paid_at and each.payment_id == ids[0])
+    by_session = (each for each in paid if each.id == ids[1])
+    return next(by_payment, None) or next(by_session, None) or paid[0]
 
 
 async def _fetch_paid(
-    provider: PaymentProvider, order: Order, session: CheckoutSession, *, is_paid_twice: bool
+    provider: PaymentProvider,
+    snapshot: OrderSnapshot,
+    session: CheckoutSession,
+    others: list[CheckoutSession],
 ) -> FetchedState:
-    mismatch = (
-        None if order.paid_at else find_mismatch(order, session, await _price_id(provider, order))
+    order = snapshot.order
+    mismatch = await _mismatch(provider, snapshot, session)
+    (invoice, charge), (returns, disputes) = await asyncio.gather(
+        _invoice_and_charge(provider, order, session),
+        _reversals(provider, [session, *others]),
     )
-    invoice, receipt_url = await _invoice_and_receipt(provider, order, session)
-    returns: list[ProviderReturn] = []
-    disputes: list[Dispute] = []
-    if session.payment_id is not None:
-        returns = await provider.list_returns(session.payment_id)
-        disputes = await provider.list_disputes(session.payment_id)
+    left = _still_ours(others, returns, disputes)
     state = FetchedState(
         outcome=OrderState.REVIEW if mismatch else OrderState.PAID,
-        review_reason=mismatch or (ReviewReason.PAID_TWICE if is_paid_twice else None),
+        review_reason=mismatch or (ReviewReason.PAID_TWICE if left else None),
         session_id=session.id,
         customer_id=session.customer_id,
         provider_payment_id=session.payment_id,
@@ -97,19 +138,82 @@ async def _fetch_paid(
         invoice_id=invoice.id if invoice else None,
         invoice_url=invoice.url if invoice else None,
         invoice_pdf_url=invoice.pdf_url if invoice else None,
-        receipt_url=receipt_url,
+        receipt_url=charge.receipt_url if charge else None,
+        payment_method=charge.method if charge else None,
+        card_fingerprint=charge.card_fingerprint if charge else None,
         returns=returns,
         disputes=disputes,
+        other_payments=[
+            OtherPayment(each.payment_id, each.id, each.amount_total or 0)
+            for each in others
+            if each.payment_id is not None
+        ],
     )
-    returned = sum(each.amount for each in returns if each.state in _ON_ITS_WAY_BACK)
-    if mismatch and session.payment_id and returned >= (session.amount_total or 0):
-        return msgspec.structs.replace(
-            state,
-            outcome=OrderState.FAILED,
-            review_reason=None,
-            failure_reason=_RETURNED_IN_REVIEW,
-        )
-    return state
+    is_in_review = mismatch is not None or order.state is OrderState.REVIEW
+    return _ended_in_review(order, session, state) if is_in_review else state
+
+
+def _ended_in_review(order: Order, session: CheckoutSession, state: FetchedState) -> FetchedState:
+    """A review ends without credits when the money went back, or when an admin has ended it for a
+    session that nothing was paid for."""
+    total = session.amount_total or 0
+    returned = sum(
+        each.amount
+        for each in state.returns
+        if each.payment_id == session.payment_id and each.state in _ON_ITS_WAY_BACK
+    )
+    reason = None
+    if session.payment_id and 0 < total <= returned:
+        reason = _RETURNED_IN_REVIEW
+    elif order.decision_on(session.id) is ReviewDecision.REJECTED and (
+        total == 0 or order.review_reason is ReviewReason.OTHER_PAYMENT
+    ):
+        reason = _REJECTED_IN_REVIEW
+    if reason is None:
+        return state
+    return msgspec.structs.replace(
+        state, outcome=OrderState.FAILED, review_reason=None, failure_reason=reason
+    )
+
+
+async def _mismatch(
+    provider: PaymentProvider, snapshot: OrderSnapshot, session: CheckoutSession
+) -> ReviewReason | None:
+    """What is paid stays paid, and what an admin has accepted is right."""
+    order = snapshot.order
+    if order.paid_at or order.decision_on(session.id) is ReviewDecision.ACCEPTED:
+        return None
+    return find_mismatch(order, session, await _price_id(provider, snapshot, session))
+
+
+async def _reversals(
+    provider: PaymentProvider, sessions: list[CheckoutSession]
+) -> tuple[list[ProviderReturn], list[Dispute]]:
+    """Of the payments of these sessions."""
+    ids = [each.payment_id for each in sessions if each.payment_id is not None]
+    returns, disputes = await asyncio.gather(
+        asyncio.gather(*(provider.list_returns(each) for each in ids)),
+        asyncio.gather(*(provider.list_disputes(each) for each in ids)),
+    )
+    return [row for rows in returns for row in rows], [row for rows in disputes for row in rows]
+
+
+def _still_ours(
+    others: list[CheckoutSession], returns: list[ProviderReturn], disputes: list[Dispute]
+) -> int:
+    """What is left of payments that nothing was given for."""
+    gone: dict[str, int] = {}
+    for back in returns:
+        if back.state in _ON_ITS_WAY_BACK:
+            gone[back.payment_id] = gone.get(back.payment_id, 0) + back.amount
+    for dispute in disputes:
+        if dispute.state in _HELD:
+            gone[dispute.payment_id] = gone.get(dispute.payment_id, 0) + dispute.amount
+    return sum(
+        max(0, (each.amount_total or 0) - gone.get(each.payment_id, 0))
+        for each in others
+        if each.payment_id is not None
+    )
 
 
 async def _fetch_unpaid(
@@ -117,7 +221,9 @@ async def _fetch_unpaid(
 ) -> FetchedState:
     order = snapshot.order
     current = [
-        each for each in sessions if snapshot.attempts.get(each.id, order.attempt) == order.attempt
+        each
+        for each in sessions
+        if each.id not in snapshot.sessions or snapshot.sessions[each.id].attempt == order.attempt
     ]
     if not current:
         is_abandoned = order.attempted_at < snapshot.fetch_started_at - ABANDONED_AFTER
@@ -153,46 +259,71 @@ async def _sessions(
 ) -> list[CheckoutSession]:
     """Every session of the order at the provider; one that was created unanswered is searched."""
     order = snapshot.order
-    known = list(snapshot.attempts)
+    known = list(snapshot.sessions)
     if claimed_session_id is not None and claimed_session_id not in known:
         known.append(claimed_session_id)
     if order.paid_at is None and order.session_id is None and claimed_session_id is None:
-        known += [each for each in await _find_lost(provider, order) if each not in known]
-    found = []
-    for session_id in known:
-        try:
-            found.append(await provider.get_session(session_id))
-        except ProviderRefusedError as error:
-            if error.missing is not Missing.SUBJECT:
-                raise
-            log.warning("payment.session_missing", order_id=str(order.id), session_id=session_id)
-    return found
+        known += [each for each in await _find_lost(provider, snapshot) if each not in known]
+    found = await asyncio.gather(*(_find_session(provider, order, each) for each in known))
+    return [session for session in found if session is not None]
 
 
-async def _find_lost(provider: PaymentProvider, order: Order) -> list[str]:
-    """The answer to our create was lost: the provider lists the session under our reference."""
-    listed = provider.list_sessions(since=order.attempted_at - _CLOCK_SKEW)
+async def _find_session(
+    provider: PaymentProvider, order: Order, session_id: str
+) -> CheckoutSession | None:
+    try:
+        return await provider.get_session(session_id)
+    except ProviderRefusedError as error:
+        if error.part is not Refused.SUBJECT:
+            raise
+        log.warning("payment.session_missing", order_id=str(order.id), session_id=session_id)
+        return None
+
+
+async def _find_lost(provider: PaymentProvider, snapshot: OrderSnapshot) -> list[str]:
+    """The answer to our create was lost: the provider lists the session under our reference.
+
+    It has the buyer's customer, who is recorded before a session is asked for.
+    """
+    if snapshot.customer_id is None:
+        return []
+    order = snapshot.order
+    listed = provider.list_sessions(
+        since=order.created_at - _CLOCK_SKEW, customer_id=snapshot.customer_id
+    )
     return [each.id async for each in listed if each.order_reference == str(order.id)]
 
 
-async def _price_id(provider: PaymentProvider, order: Order) -> str | None:
+async def _price_id(
+    provider: PaymentProvider, snapshot: OrderSnapshot, session: CheckoutSession
+) -> str | None:
     """The price that the session has to have; after a lost answer it is looked up by its key."""
-    if order.price_id is not None:
-        return order.price_id
+    order = snapshot.order
+    known = snapshot.sessions.get(session.id)
+    price_id = (known.price_id if known else None) or order.price_id
+    if price_id is not None:
+        return price_id
     price = await provider.find_price(order.lookup_key)
     return price.id if price else None
 
 
-async def _invoice_and_receipt(
+async def _invoice_and_charge(
     provider: PaymentProvider, order: Order, session: CheckoutSession
-) -> tuple[Invoice | None, str | None]:
+) -> tuple[Invoice | None, ProviderCharge | None]:
     """Fetched once. A failure of either does not stop the payment."""
-    invoice: Invoice | None = None
-    receipt_url: str | None = None
-    with contextlib.suppress(PaymentProviderError):
-        if session.invoice_id is not None and order.invoice_url is None:
-            invoice = await provider.get_invoice(session.invoice_id)
-    with contextlib.suppress(PaymentProviderError):
-        if session.payment_id is not None and order.receipt_url is None:
-            receipt_url = await provider.find_receipt_url(session.payment_id)
-    return invoice, receipt_url
+
+    async def find_invoice() -> Invoice | None:
+        if session.invoice_id is None or order.invoice_url is not None:
+            return None
+        with contextlib.suppress(PaymentProviderError):
+            return await provider.get_invoice(session.invoice_id)
+        return None
+
+    async def find_charge() -> ProviderCharge | None:
+        if session.payment_id is None or (order.receipt_url and order.payment_method):
+            return None
+        with contextlib.suppress(PaymentProviderError):
+            return await provider.find_charge(session.payment_id)
+        return None
+
+    return await asyncio.gather(find_invoice(), find_charge())

@@ -3,13 +3,14 @@
 import contextlib
 import functools
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Protocol, TypeVar
 
 from core.db import Database
 from core.errors import FailureKind, RetryableError
-from core.payments import catch_up
+from core.payments import catch_up, pages
+from core.payments.keys import note_key
 from core.payments.provider import PaymentProvider, PaymentProviderError
 from core.payments.returns import create_return
 from core.payments.sync import sync_order
@@ -33,14 +34,21 @@ class PaymentTools(Protocol):
 
 async def sync(tools: PaymentTools, task: Task) -> Outcome:
     """`payment.sync` {order_id}"""
-    with using_provider(tools.payments) as provider:
+    async with using_provider(tools.db, tools.payments) as provider:
         await sync_order(tools.db, provider, uuid.UUID(task.args["order_id"]))
+    return DONE
+
+
+async def close_pages(tools: PaymentTools, task: Task) -> Outcome:
+    """`payment.close_pages` {user_id}"""
+    async with using_provider(tools.db, tools.payments) as provider:
+        await pages.close_pages(tools.db, provider, uuid.UUID(task.args["user_id"]))
     return DONE
 
 
 async def make_return(tools: PaymentTools, task: Task) -> Outcome:
     """`return.create` {return_id}"""
-    with using_provider(tools.payments) as provider:
+    async with using_provider(tools.db, tools.payments) as provider:
         await create_return(tools.db, provider, uuid.UUID(task.args["return_id"]))
     return DONE
 
@@ -62,8 +70,8 @@ async def compare_day(tools: PaymentTools, _: Task) -> Outcome:
     return await run_scheduled(tools.db, tools.payments, compare)
 
 
-@contextlib.contextmanager
-def using_provider(provider: Provider | None) -> Iterator[Provider]:
+@contextlib.asynccontextmanager
+async def using_provider(db: Database, provider: Provider | None) -> AsyncIterator[Provider]:
     """The provider; its errors become RetryableError, so that the task runs again."""
     if provider is None:
         raise RetryableError(
@@ -74,6 +82,7 @@ def using_provider(provider: Provider | None) -> Iterator[Provider]:
     try:
         yield provider
     except PaymentProviderError as error:
+        await note_key(db, error)
         reason = f"payment provider: {error.reason}"
         raise RetryableError(reason, kind=error.failure_kind) from error
 
@@ -85,6 +94,6 @@ async def run_scheduled(
 ) -> Outcome:
     """A job of the schedule; where nothing is sold there is nothing to do."""
     if provider is not None:
-        with using_provider(provider):
+        async with using_provider(db, provider):
             await work(db, provider)
     return DONE

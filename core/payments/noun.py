@@ -52,6 +52,13 @@ NOUN = Noun(
             when_dead="The return of money stays requested, its credits are set aside."
             f" {_SYNCED_LATER}",
         ),
+        "payment.close_pages": Job(
+            run=jobs.close_pages,
+            queue=Queue.STRIPE,
+            fence=Fence.STATE,
+            when_dead="Pages of somebody who may not buy any more stay open for up to two hours."
+            " What is paid on them is reviewed.",
+        ),
         "payments.sync_unsettled": Job(
             run=jobs.sync_unsettled, queue=Queue.STRIPE, fence=Fence.STATE, when_dead=_NEXT_RUN
         ),

@@ -41,20 +41,29 @@ class ProviderServerError(ProviderUnavailableError):
     """A failure that may be stored under its key: the next call needs a new key."""
 
 
-class Missing(StrEnum):
-    """Which object of a refused call does not exist at the provider."""
+class ProviderAnswerError(PaymentProviderError):
+    """An answer that we cannot read: something in it is not as the provider documents it."""
 
-    CUSTOMER = "customer"
-    PRICE = "price"
-    SUBJECT = "subject"  # what the call was about
+
+class Refused(StrEnum):
+    """What of a refused call the provider does not take."""
+
+    CUSTOMER = "customer"  # there is none, or it was deleted
+    PRICE = "price"  # there is none, or it is archived
+    EXPIRY = "expiry"  # too little of the page's time is left
+    SUBJECT = "subject"  # what the call was about does not exist
 
 
 class ProviderRefusedError(PaymentProviderError):
-    """The provider refused the call; `missing` names the object that does not exist there."""
+    """The provider refused the call; `part` is what of it, where something can be done about it."""
 
-    def __init__(self, reason: str, missing: Missing | None = None) -> None:
+    def __init__(self, reason: str, part: Refused | None = None) -> None:
         super().__init__(reason)
-        self.missing = missing
+        self.part = part
+
+
+class ProviderNotConfiguredError(ProviderRefusedError):
+    """The account at the provider was not set up for this: see scripts/stripe_setup.py."""
 
 
 class ProviderKeyReusedError(PaymentProviderError):
@@ -106,6 +115,8 @@ class CheckoutSession(msgspec.Struct, frozen=True, kw_only=True):
     amount_total: int | None = None
     created_at: datetime
     items: tuple[SessionItem, ...] = ()
+    tax_in_subtotal: int = 0
+    """Of an inclusive price: what of the price is tax."""
 
 
 class ProviderPayment(msgspec.Struct, frozen=True):
@@ -122,10 +133,21 @@ class Invoice(msgspec.Struct, frozen=True):
     pdf_url: str | None
 
 
+class ProviderCharge(msgspec.Struct, frozen=True):
+    """What a payment was charged to. `card_fingerprint` is the same for the same card, whoever
+    pays with it; other methods have none."""
+
+    id: str
+    receipt_url: str | None
+    method: str | None
+    card_fingerprint: str | None
+
+
 class ProviderReturn(msgspec.Struct, frozen=True):
     """Money on its way back. `return_id` names our own return, if it was made for one."""
 
     id: str
+    payment_id: str
     amount: int
     state: ReturnState
     reason: str | None
@@ -134,10 +156,26 @@ class ProviderReturn(msgspec.Struct, frozen=True):
 
 
 class Dispute(msgspec.Struct, frozen=True):
+    """`is_answer_due`: the bank waits for the shop's evidence, until `evidence_due_at`."""
+
     id: str
+    payment_id: str
     amount: int
     state: DisputeState
     reason: str | None
+    is_answer_due: bool
+    evidence_due_at: datetime | None
+
+
+class FraudWarning(msgspec.Struct, frozen=True):
+    """A bank's report that a payment was fraudulent, usually before it is disputed."""
+
+    id: str
+    payment_id: str | None
+    charge_id: str
+    fraud_type: str
+    is_actionable: bool
+    created_at: datetime
 
 
 # --- requests ---------------------------------------------------------------------------------
@@ -167,8 +205,11 @@ class ReturnRequest(msgspec.Struct, frozen=True, kw_only=True):
 class PaymentProvider(Protocol):
     """Each call raises a PaymentProviderError. `key` makes a repeated call find the first one."""
 
+    async def check_key(self) -> None:
+        """A call that changes nothing: whether the provider takes our key."""
+
     async def find_price(self, lookup_key: str) -> Price | None:
-        """The active price of a pack; cached until `discard_prices`."""
+        """The active price of a pack; cached for an hour, or until `discard_prices`."""
 
     def discard_prices(self) -> None: ...
 
@@ -182,19 +223,26 @@ class PaymentProvider(Protocol):
     async def expire_session(self, session_id: str) -> CheckoutSession: ...
 
     def list_sessions(
-        self, *, since: datetime, until: datetime | None = None, is_complete: bool = False
+        self,
+        *,
+        since: datetime,
+        until: datetime | None = None,
+        is_complete: bool = False,
+        customer_id: str | None = None,
     ) -> AsyncIterator[CheckoutSession]:
         """Those created from `since` on and before `until`, newest first."""
 
     async def get_payment(self, payment_id: str) -> ProviderPayment: ...
 
-    async def find_receipt_url(self, payment_id: str) -> str | None: ...
+    async def find_charge(self, payment_id: str) -> ProviderCharge | None: ...
 
     async def get_invoice(self, invoice_id: str) -> Invoice: ...
 
     async def list_returns(self, payment_id: str) -> list[ProviderReturn]: ...
 
     async def list_disputes(self, payment_id: str) -> list[Dispute]: ...
+
+    async def find_fraud_warning(self, warning_id: str) -> FraudWarning | None: ...
 
     async def create_return(self, request: ReturnRequest, *, key: str) -> ProviderReturn: ...
 

@@ -3,7 +3,7 @@ are seen.
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import date, datetime
 from typing import Any, Final
 
@@ -11,16 +11,17 @@ import msgspec
 from psycopg.types.json import Jsonb
 
 from core.db import Connection, fetch_all, fetch_one
-from core.payments.fetch import FetchedState, OrderSnapshot
+from core.payments.fetch import FetchedState, KnownSession, OrderSnapshot
 from core.payments.types import (
     DayDifference,
     Order,
     OrderFilters,
     Pack,
     PaidSession,
-    Return,
     Synced,
 )
+
+OfOrder = Callable[[Connection, Order], Awaitable[Order]]
 
 # Also of functions that return an order, because their callers may not read the table.
 _ORDER_COLUMNS: Final = """
@@ -30,20 +31,17 @@ select orders.id, orders.user_id, orders.pack_slug, orders.pack_version, packs.l
   orders.credits_reversed, orders.created_at, orders.session_id, orders.session_url,
   orders.price_id, orders.customer_id, orders.provider_payment_id,
   orders.amount_total, orders.failure_reason, orders.review_reason, orders.invoice_id,
-  orders.invoice_url, orders.invoice_pdf_url, orders.receipt_url, orders.paid_at
+  orders.invoice_url, orders.invoice_pdf_url, orders.receipt_url, orders.paid_at,
+  orders.payment_method, orders.review_decision, orders.review_session_id,
+  packs.is_active as is_on_sale
 """
 _WITH_PACK: Final = """
 join app.packs on packs.slug = orders.pack_slug and packs.version = orders.pack_version
 """
 ORDER: Final = f"{_ORDER_COLUMNS} from app.orders {_WITH_PACK}"
-_RETURN: Final = """
-select id, order_id, user_id, amount, currency, origin, reason, state, attempt, failure_reason,
-  created_at, updated_at
-from app.payment_returns
-"""
 
 
-def _page(before: tuple[datetime, uuid.UUID] | None, limit: int) -> dict[str, Any]:
+def page_params(before: tuple[datetime, uuid.UUID] | None, limit: int) -> dict[str, Any]:
     at, row_id = before or (None, None)
     return {"before": at, "before_id": row_id, "limit": limit}
 
@@ -96,7 +94,11 @@ async def find_order_by_session(conn: Connection, session_id: str) -> uuid.UUID 
 
 async def find_order_by_payment(conn: Connection, provider_payment_id: str) -> uuid.UUID | None:
     row = await fetch_one(
-        conn, "select id from app.orders where provider_payment_id = %s", (provider_payment_id,)
+        conn,
+        "select id from app.orders where provider_payment_id = %(id)s"
+        " union all"
+        " select order_id from app.order_payments where provider_payment_id = %(id)s limit 1",
+        {"id": provider_payment_id},
     )
     return row["id"] if row else None
 
@@ -124,7 +126,7 @@ async def list_orders(
             "user_id": filters.user_id,
             "in_review": filters.in_review,
             "with_invoice": filters.with_invoice,
-            **_page(before, limit),
+            **page_params(before, limit),
         },
     )
     return msgspec.convert(rows, list[Order])
@@ -165,6 +167,39 @@ async def next_attempt(conn: Connection, order: Order) -> Order:
     return msgspec.convert(row, Order)
 
 
+async def renew_attempt(conn: Connection, order: Order) -> Order:
+    """As next_attempt, with more time for the page."""
+    row = await fetch_one(
+        conn,
+        f"{_ORDER_COLUMNS} from app.renew_attempt(%s, %s) as orders {_WITH_PACK}",
+        (order.id, order.attempt),
+    )
+    return msgspec.convert(row, Order)
+
+
+async def end_attempt(conn: Connection, order: Order, reason: str) -> None:
+    await conn.execute("select app.end_attempt(%s, %s, %s)", (order.id, order.attempt, reason))
+
+
+async def continue_order(conn: Connection, order_id: uuid.UUID) -> None:
+    await conn.execute("select app.continue_order(%s)", (order_id,))
+
+
+async def list_open_pages(conn: Connection, user_id: uuid.UUID) -> list[tuple[uuid.UUID, str]]:
+    """Orders of a buyer whose page can be paid, with its session."""
+    rows = await fetch_all(
+        conn,
+        "select id, session_id from app.orders"
+        " where user_id = %s and state = 'open' and session_id is not null order by id",
+        (user_id,),
+    )
+    return [(row["id"], row["session_id"]) for row in rows]
+
+
+async def note_provider_key(conn: Connection, *, is_refused: bool) -> None:
+    await conn.execute("select app.note_provider_key(%s)", (is_refused,))
+
+
 async def retry_order(conn: Connection, order: Order) -> None:
     await conn.execute("select app.retry_order(%s, %s)", (order.id, order.attempt))
 
@@ -178,19 +213,30 @@ async def request_sync(conn: Connection, order_id: uuid.UUID) -> None:
 
 async def find_snapshot(conn: Connection, order_id: uuid.UUID) -> OrderSnapshot | None:
     """The order, its sessions with their attempts, and the database's time before the fetch."""
-    clock = await fetch_one(conn, "select app.clock_now() as now")
-    assert clock is not None
+    fetch_started_at = await read_clock(conn)
     order = await find_order(conn, order_id)
     if order is None:
         return None
     sessions = await fetch_all(
         conn,
-        "select session_id, attempt from app.order_sessions where order_id = %s"
+        "select session_id, attempt, price_id from app.order_sessions where order_id = %s"
         " order by attempt, created_at",
         (order_id,),
     )
-    attempts = {row["session_id"]: row["attempt"] for row in sessions}
-    return OrderSnapshot(order, attempts, clock["now"])
+    return OrderSnapshot(
+        order,
+        {row["session_id"]: KnownSession(row["attempt"], row["price_id"]) for row in sessions},
+        await find_customer(conn, order.user_id),
+        fetch_started_at,
+    )
+
+
+async def read_clock(conn: Connection) -> datetime:
+    """The database's time."""
+    row = await fetch_one(conn, "select app.clock_now() as now")
+    assert row is not None
+    now: datetime = row["now"]
+    return now
 
 
 async def write_state(
@@ -213,100 +259,14 @@ async def write_state(
     return msgspec.convert(row["result"], Synced) if row["result"] else None
 
 
-async def list_unsettled(
-    conn: Connection, *, older_than_seconds: float, limit: int
+async def take_unsettled(
+    conn: Connection, *, older_than_seconds: float, tried_before: datetime, limit: int
 ) -> list[uuid.UUID]:
-    """Orders that wait for the provider: those that were synced longest ago first."""
+    """Orders that wait for the provider, those that were tried longest ago; now they are tried."""
     rows = await fetch_all(
         conn,
-        "select id from app.orders where state in ('created', 'open', 'processing')"
-        " and attempted_at < app.now() - make_interval(secs => %s)"
-        " order by fetch_started_at nulls first, attempted_at limit %s",
-        (older_than_seconds, limit),
-    )
-    return [row["id"] for row in rows]
-
-
-# --- returns ----------------------------------------------------------------------------------
-
-
-async def find_return(conn: Connection, return_id: uuid.UUID) -> Return | None:
-    row = await fetch_one(conn, f"{_RETURN} where id = %s", (return_id,))
-    return msgspec.convert(row, Return) if row else None
-
-
-async def list_returns(
-    conn: Connection,
-    *,
-    order_id: uuid.UUID | None,
-    before: tuple[datetime, uuid.UUID] | None,
-    limit: int,
-) -> list[Return]:
-    rows = await fetch_all(
-        conn,
-        f"""{_RETURN}
-        where (%(order_id)s::uuid is null or order_id = %(order_id)s)
-          and (%(before)s::timestamptz is null
-            or (created_at, id) < (%(before)s, %(before_id)s))
-        order by created_at desc, id desc
-        limit %(limit)s""",
-        {"order_id": order_id, **_page(before, limit)},
-    )
-    return msgspec.convert(rows, list[Return])
-
-
-async def request_return(
-    conn: Connection,
-    return_id: uuid.UUID,
-    order_id: uuid.UUID,
-    *,
-    credits_: int | None,
-    reason: str | None,
-) -> None:
-    await conn.execute(
-        "select app.request_return(%s, %s, %s, %s)", (return_id, order_id, credits_, reason)
-    )
-
-
-async def admin_return(
-    conn: Connection,
-    return_id: uuid.UUID,
-    order_id: uuid.UUID,
-    *,
-    amount: int | None,
-    reason: str,
-    key: str,
-) -> uuid.UUID:
-    row = await fetch_one(
-        conn,
-        "select app.admin_return(%s, %s, %s, %s, %s) as id",
-        (return_id, order_id, amount, reason, key),
-    )
-    assert row is not None
-    found: uuid.UUID = row["id"]
-    return found
-
-
-async def refuse_return(conn: Connection, return_id: uuid.UUID, reason: str) -> None:
-    await conn.execute("select app.refuse_return(%s, %s)", (return_id, reason))
-
-
-async def next_return_attempt(conn: Connection, asked: Return) -> None:
-    await conn.execute("select app.next_return_attempt(%s, %s)", (asked.id, asked.attempt))
-
-
-async def list_stranded_returns(
-    conn: Connection, *, older_than_seconds: float, limit: int
-) -> list[uuid.UUID]:
-    """Requested and not at the provider, with no task left that would create it."""
-    rows = await fetch_all(
-        conn,
-        "select id from app.payment_returns where state = 'requested'"
-        " and created_at < app.now() - make_interval(secs => %s)"
-        " and not exists (select from app.outbox where job = 'return.create'"
-        "   and dedupe_key = payment_returns.id::text)"
-        " order by created_at limit %s",
-        (older_than_seconds, limit),
+        "select app.take_unsettled_orders(%s, %s, %s) as id",
+        (older_than_seconds, tried_before, limit),
     )
     return [row["id"] for row in rows]
 

@@ -11,7 +11,7 @@ import structlog
 
 from core.db import Connection, Database
 from core.errors import NotFoundError, RetryableError
-from core.payments import queries, service
+from core.payments import return_queries, service
 from core.payments.provider import (
     PaymentProvider,
     ProviderKeyReusedError,
@@ -20,7 +20,7 @@ from core.payments.provider import (
     ReturnRequest,
 )
 from core.payments.sync import sync_order
-from core.payments.types import Order, Return, ReturnState
+from core.payments.types import Order, OrderPayment, Return, ReturnState
 
 log = structlog.get_logger()
 
@@ -37,7 +37,7 @@ async def request_return(
 
     Raises: NotFoundError, ConflictError, InvalidInputError, NoIdentityError.
     """
-    await queries.request_return(conn, return_id, order_id, credits_=credits_, reason=reason)
+    await return_queries.request_return(conn, return_id, order_id, credits_=credits_, reason=reason)
     return await get_return(conn, return_id)
 
 
@@ -49,21 +49,24 @@ async def admin_return(
     amount: int | None,
     reason: str,
     key: str,
+    payment_id: str | None = None,
 ) -> Return:
-    """An admin returns any amount, by default all that is left; audited. Runs as the admin.
+    """An admin returns any amount, by default all that is left; audited. Runs as the admin. Of an
+    order that was paid twice it is the payment that nothing was given for, unless `payment_id`
+    names the other.
 
     Raises: NotAllowedError, NotFoundError, ConflictError, InvalidInputError,
     IdempotencyMismatchError. Replay: the same key and terms find the same return.
     """
-    known_id = await queries.admin_return(
-        conn, return_id, order_id, amount=amount, reason=reason, key=key
+    known_id = await return_queries.admin_return(
+        conn, return_id, order_id, amount=amount, reason=reason, key=key, payment_id=payment_id
     )
     return await get_return(conn, known_id)
 
 
 async def get_return(conn: Connection, return_id: uuid.UUID) -> Return:
     """Raises: NotFoundError, also for another's return."""
-    found = await queries.find_return(conn, return_id)
+    found = await return_queries.find_return(conn, return_id)
     if found is None:
         raise NotFoundError(kind="refund")
     return found
@@ -77,7 +80,12 @@ async def list_returns(
     limit: int,
 ) -> list[Return]:
     """Newest first."""
-    return await queries.list_returns(conn, order_id=order_id, before=before, limit=limit)
+    return await return_queries.list_returns(conn, order_id=order_id, before=before, limit=limit)
+
+
+async def list_other_payments(conn: Connection, order_id: uuid.UUID) -> list[OrderPayment]:
+    """Payments of an order beside that which it was granted for."""
+    return await return_queries.list_other_payments(conn, order_id)
 
 
 async def create_return(db: Database, provider: PaymentProvider, return_id: uuid.UUID) -> None:
@@ -92,13 +100,14 @@ async def create_return(db: Database, provider: PaymentProvider, return_id: uuid
         return asked, await service.get_order(conn, asked.order_id)
 
     asked, order = await db.run(load)
-    if asked.state is ReturnState.REQUESTED and order.provider_payment_id is not None:
+    payment_id = asked.provider_payment_id or order.provider_payment_id
+    if asked.state is ReturnState.REQUESTED and payment_id is not None:
         try:
-            await _ensure_made(db, provider, asked, order.provider_payment_id)
+            await _ensure_made(db, provider, asked, payment_id)
         except ProviderRefusedError as error:
             reason = error.reason
             log.warning("payment.return_refused", return_id=str(return_id), reason=reason)
-            await db.run(lambda conn: queries.refuse_return(conn, return_id, reason))
+            await db.run(lambda conn: return_queries.refuse_return(conn, return_id, reason))
     await sync_order(db, provider, order.id)
 
 
@@ -114,5 +123,5 @@ async def _ensure_made(
     try:
         await provider.create_return(request, key=f"return:{asked.id}:{asked.attempt}")
     except (ProviderServerError, ProviderKeyReusedError) as error:
-        await db.run(lambda conn: queries.next_return_attempt(conn, asked))
+        await db.run(lambda conn: return_queries.next_return_attempt(conn, asked))
         raise RetryableError("return_not_answered", kind=error.failure_kind) from error

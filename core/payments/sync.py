@@ -15,6 +15,7 @@ import structlog
 from core.db import Connection, Database
 from core.errors import NotFoundError, RetryableError
 from core.payments import queries
+from core.payments.deadline import LOOK_SECONDS, Deadline
 from core.payments.fetch import FetchedState, OrderSnapshot, fetch_state
 from core.payments.provider import PaymentProvider
 from core.payments.types import Synced
@@ -57,7 +58,8 @@ async def _try_to_sync(
 ) -> Synced | None:
     """None: the order has changed during the fetch."""
     snapshot = await db.run(lambda conn: _get_snapshot(conn, order_id))
-    fetched = await fetch_state(provider, snapshot, claimed_session_id)
+    look = fetch_state(provider, snapshot, claimed_session_id)
+    fetched = await Deadline(LOOK_SECONDS).hold(look)
 
     async def write(conn: Connection) -> Synced | None:
         synced = await queries.write_state(conn, snapshot, fetched)

@@ -44,14 +44,23 @@ class ReviewReason(StrEnum):
     """How a payment differs from its order, so that an admin has to review it."""
 
     AMOUNT_SUBTOTAL = "amount_subtotal"
+    BUYING_STOPPED = "buying_stopped"  # open or lost disputes of this buyer or this card
     CURRENCY = "currency"
     LINE_ITEMS = "line_items"
     MODE = "mode"
+    OTHER_PAYMENT = "other_payment"  # its payment is another order's
     OTHER_ORDER = "other_order"
     OTHER_USER = "other_user"
     PAID_TWICE = "paid_twice"
     PRICE = "price"
     QUANTITY = "quantity"
+
+
+class ReviewDecision(StrEnum):
+    """What an admin has decided about the session in review."""
+
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
 
 
 class ReturnOrigin(StrEnum):
@@ -110,6 +119,15 @@ class Order(msgspec.Struct, frozen=True):
     invoice_pdf_url: str | None
     receipt_url: str | None
     paid_at: datetime | None
+    payment_method: str | None
+    review_decision: ReviewDecision | None
+    review_session_id: str | None
+    is_on_sale: bool
+    """Whether the pack is still sold at this order's price."""
+
+    def decision_on(self, session_id: str) -> ReviewDecision | None:
+        """A decision counts for the session that the admin has seen."""
+        return self.review_decision if session_id == self.review_session_id else None
 
 
 class OrderFilters(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,7 +151,53 @@ class Return(msgspec.Struct, frozen=True):
     reason: str | None
     state: ReturnState
     attempt: int
+    provider_payment_id: str | None
     failure_reason: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class OrderPayment(msgspec.Struct, frozen=True):
+    """A second payment of an order, for which nothing was given."""
+
+    provider_payment_id: str
+    session_id: str
+    amount_total: int
+    amount_returned: int
+
+
+class OrderDispute(msgspec.Struct, frozen=True):
+    """A dispute as admins see it. `provider_payment_id` names it in the provider's dashboard."""
+
+    dispute_id: str
+    order_id: uuid.UUID
+    user_id: uuid.UUID
+    provider_payment_id: str | None
+    amount: int
+    currency: str
+    state: DisputeState
+    reason: str | None
+    is_answer_due: bool
+    evidence_due_at: datetime | None
+    acknowledged_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class OrderFraudWarning(msgspec.Struct, frozen=True):
+    """A bank's report of fraud, for an order of ours. `is_open`: something can be done about it,
+    and nobody has."""
+
+    warning_id: str
+    order_id: uuid.UUID
+    user_id: uuid.UUID
+    provider_payment_id: str | None
+    fraud_type: str
+    is_actionable: bool
+    is_open: bool
+    amount_left: int
+    currency: str
+    acknowledged_at: datetime | None
     created_at: datetime
     updated_at: datetime
 

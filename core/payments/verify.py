@@ -22,6 +22,8 @@ def find_mismatch(
         ReviewReason.QUANTITY: item is not None and item.quantity == 1,
         ReviewReason.PRICE: item is not None and price_id is not None and item.price_id == price_id,
         ReviewReason.CURRENCY: session.currency == order.currency,
-        ReviewReason.AMOUNT_SUBTOTAL: session.amount_subtotal == order.unit_amount,
+        # Of an inclusive price the subtotal may be shown without its tax.
+        ReviewReason.AMOUNT_SUBTOTAL: session.amount_subtotal is not None
+        and order.unit_amount - session.amount_subtotal in {0, session.tax_in_subtotal},
     }
     return next((name for name, holds in checks.items() if not holds), None)

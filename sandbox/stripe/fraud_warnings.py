@@ -1,4 +1,4 @@
-"""Early fraud warnings: what card networks report, often before a dispute. The control opens them."""
+"""Early fraud warnings: what card networks report, often before a dispute."""
 
 import stripe
 

@@ -465,6 +465,73 @@ values ($1, $2::jsonb, $3)
 on conflict (name, labels) do update
 set value = app.metric_counters.value + excluded.value, seen_at = app.now();
 
+-- from core.payments.dispute_queries
+select app.acknowledge_dispute($1, $2);
+
+-- from core.payments.dispute_queries
+select app.acknowledge_fraud_warning($1, $2);
+
+-- from core.payments.dispute_queries
+select app.record_fraud_warning($1, $2, $3, $4, $5, $6);
+
+-- from core.payments.dispute_queries
+select dispute_id, order_id, disputes.user_id,
+  coalesce(disputes.provider_payment_id, orders.provider_payment_id) as provider_payment_id,
+  amount, orders.currency, disputes.state, reason, is_answer_due, evidence_due_at,
+  acknowledged_at, disputes.created_at, disputes.updated_at
+from app.payment_disputes as disputes
+join app.orders on orders.id = disputes.order_id
+
+        where (not $1 or (disputes.state in ('inquiry', 'open')
+            and is_answer_due and acknowledged_at is null))
+          and ($2::uuid is null or disputes.user_id = $2)
+          and ($3::uuid is null or order_id = $3)
+          and ($4::timestamptz is null
+            or (disputes.created_at, dispute_id) < ($4, $5))
+        order by disputes.created_at desc, dispute_id desc
+        limit $6;
+
+-- from core.payments.dispute_queries
+select dispute_id, order_id, disputes.user_id,
+  coalesce(disputes.provider_payment_id, orders.provider_payment_id) as provider_payment_id,
+  amount, orders.currency, disputes.state, reason, is_answer_due, evidence_due_at,
+  acknowledged_at, disputes.created_at, disputes.updated_at
+from app.payment_disputes as disputes
+join app.orders on orders.id = disputes.order_id
+ where dispute_id = $1;
+
+-- from core.payments.dispute_queries
+select warning_id, order_id, warnings.user_id,
+  coalesce(warnings.provider_payment_id, orders.provider_payment_id) as provider_payment_id,
+  fraud_type, is_actionable,
+  is_actionable and acknowledged_at is null
+    and orders.state in ('paid', 'partially_refunded', 'review') as is_open,
+  greatest(0, coalesce(orders.amount_total, 0) - orders.amount_returned) as amount_left,
+  orders.currency, acknowledged_at, warnings.created_at, warnings.updated_at
+from app.fraud_warnings as warnings
+join app.orders on orders.id = warnings.order_id
+ where warning_id = $1;
+
+-- from core.payments.dispute_queries
+with warnings as (
+select warning_id, order_id, warnings.user_id,
+  coalesce(warnings.provider_payment_id, orders.provider_payment_id) as provider_payment_id,
+  fraud_type, is_actionable,
+  is_actionable and acknowledged_at is null
+    and orders.state in ('paid', 'partially_refunded', 'review') as is_open,
+  greatest(0, coalesce(orders.amount_total, 0) - orders.amount_returned) as amount_left,
+  orders.currency, acknowledged_at, warnings.created_at, warnings.updated_at
+from app.fraud_warnings as warnings
+join app.orders on orders.id = warnings.order_id
+) select * from warnings
+        where (not $1 or is_open)
+          and ($2::uuid is null or user_id = $2)
+          and ($3::uuid is null or order_id = $3)
+          and ($4::timestamptz is null
+            or (created_at, warning_id) < ($4, $5))
+        order by created_at desc, warning_id desc
+        limit $6;
+
 -- from core.payments.noun
 select * from app.payments_figures();
 
@@ -478,13 +545,16 @@ select * from app.prove_purchases();
 select app.payments_health() as health;
 
 -- from core.payments.queries
-select app.admin_return($1, $2, $3, $4, $5) as id;
-
--- from core.payments.queries
 select app.clock_now() as now;
 
 -- from core.payments.queries
-select app.next_return_attempt($1, $2);
+select app.continue_order($1);
+
+-- from core.payments.queries
+select app.end_attempt($1, $2, $3);
+
+-- from core.payments.queries
+select app.note_provider_key($1);
 
 -- from core.payments.queries
 select app.record_customer($1, $2, $3) as customer_id;
@@ -493,13 +563,7 @@ select app.record_customer($1, $2, $3) as customer_id;
 select app.record_payment_day($1, $2, $3, $4, $5, $6);
 
 -- from core.payments.queries
-select app.refuse_return($1, $2);
-
--- from core.payments.queries
 select app.request_order_sync($1);
-
--- from core.payments.queries
-select app.request_return($1, $2, $3, $4);
 
 -- from core.payments.queries
 select app.retry_order($1, $2);
@@ -511,33 +575,16 @@ select app.start_order($1, $2) as id;
 select app.sync_order($1, $2, $3, $4) as result;
 
 -- from core.payments.queries
+select app.take_unsettled_orders($1, $2, $3) as id;
+
+-- from core.payments.queries
 select customer_id from app.payment_customers where user_id = $1;
 
 -- from core.payments.queries
-select id from app.orders where provider_payment_id = $1;
+select id from app.orders where provider_payment_id = $1 union all select order_id from app.order_payments where provider_payment_id = $1 limit 1;
 
 -- from core.payments.queries
-select id from app.orders where state in ('created', 'open', 'processing') and attempted_at < app.now() - make_interval(secs => $1) order by fetch_started_at nulls first, attempted_at limit $2;
-
--- from core.payments.queries
-select id from app.payment_returns where state = 'requested' and created_at < app.now() - make_interval(secs => $1) and not exists (select from app.outbox where job = 'return.create'   and dedupe_key = payment_returns.id::text) order by created_at limit $2;
-
--- from core.payments.queries
-select id, order_id, user_id, amount, currency, origin, reason, state, attempt, failure_reason,
-  created_at, updated_at
-from app.payment_returns
-
-        where ($1::uuid is null or order_id = $1)
-          and ($2::timestamptz is null
-            or (created_at, id) < ($2, $3))
-        order by created_at desc, id desc
-        limit $4;
-
--- from core.payments.queries
-select id, order_id, user_id, amount, currency, origin, reason, state, attempt, failure_reason,
-  created_at, updated_at
-from app.payment_returns
- where id = $1;
+select id, session_id from app.orders where user_id = $1 and state = 'open' and session_id is not null order by id;
 
 -- from core.payments.queries
 select order_id from app.order_sessions where session_id = $1;
@@ -549,7 +596,9 @@ select orders.id, orders.user_id, orders.pack_slug, orders.pack_version, packs.l
   orders.credits_reversed, orders.created_at, orders.session_id, orders.session_url,
   orders.price_id, orders.customer_id, orders.provider_payment_id,
   orders.amount_total, orders.failure_reason, orders.review_reason, orders.invoice_id,
-  orders.invoice_url, orders.invoice_pdf_url, orders.receipt_url, orders.paid_at
+  orders.invoice_url, orders.invoice_pdf_url, orders.receipt_url, orders.paid_at,
+  orders.payment_method, orders.review_decision, orders.review_session_id,
+  packs.is_active as is_on_sale
  from app.next_attempt($1, $2) as orders 
 join app.packs on packs.slug = orders.pack_slug and packs.version = orders.pack_version;
 
@@ -560,7 +609,9 @@ select orders.id, orders.user_id, orders.pack_slug, orders.pack_version, packs.l
   orders.credits_reversed, orders.created_at, orders.session_id, orders.session_url,
   orders.price_id, orders.customer_id, orders.provider_payment_id,
   orders.amount_total, orders.failure_reason, orders.review_reason, orders.invoice_id,
-  orders.invoice_url, orders.invoice_pdf_url, orders.receipt_url, orders.paid_at
+  orders.invoice_url, orders.invoice_pdf_url, orders.receipt_url, orders.paid_at,
+  orders.payment_method, orders.review_decision, orders.review_session_id,
+  packs.is_active as is_on_sale
  from app.orders 
 join app.packs on packs.slug = orders.pack_slug and packs.version = orders.pack_version
 
@@ -580,7 +631,9 @@ select orders.id, orders.user_id, orders.pack_slug, orders.pack_version, packs.l
   orders.credits_reversed, orders.created_at, orders.session_id, orders.session_url,
   orders.price_id, orders.customer_id, orders.provider_payment_id,
   orders.amount_total, orders.failure_reason, orders.review_reason, orders.invoice_id,
-  orders.invoice_url, orders.invoice_pdf_url, orders.receipt_url, orders.paid_at
+  orders.invoice_url, orders.invoice_pdf_url, orders.receipt_url, orders.paid_at,
+  orders.payment_method, orders.review_decision, orders.review_session_id,
+  packs.is_active as is_on_sale
  from app.orders 
 join app.packs on packs.slug = orders.pack_slug and packs.version = orders.pack_version
  where orders.id = $1;
@@ -592,8 +645,23 @@ select orders.id, orders.user_id, orders.pack_slug, orders.pack_version, packs.l
   orders.credits_reversed, orders.created_at, orders.session_id, orders.session_url,
   orders.price_id, orders.customer_id, orders.provider_payment_id,
   orders.amount_total, orders.failure_reason, orders.review_reason, orders.invoice_id,
-  orders.invoice_url, orders.invoice_pdf_url, orders.receipt_url, orders.paid_at
+  orders.invoice_url, orders.invoice_pdf_url, orders.receipt_url, orders.paid_at,
+  orders.payment_method, orders.review_decision, orders.review_session_id,
+  packs.is_active as is_on_sale
  from app.record_session($1, $2, $3, $4, $5, $6) as orders 
+join app.packs on packs.slug = orders.pack_slug and packs.version = orders.pack_version;
+
+-- from core.payments.queries
+select orders.id, orders.user_id, orders.pack_slug, orders.pack_version, packs.lookup_key,
+  orders.credits, orders.unit_amount, orders.currency, orders.state, orders.version,
+  orders.attempt, orders.attempted_at, orders.expires_at, orders.amount_returned,
+  orders.credits_reversed, orders.created_at, orders.session_id, orders.session_url,
+  orders.price_id, orders.customer_id, orders.provider_payment_id,
+  orders.amount_total, orders.failure_reason, orders.review_reason, orders.invoice_id,
+  orders.invoice_url, orders.invoice_pdf_url, orders.receipt_url, orders.paid_at,
+  orders.payment_method, orders.review_decision, orders.review_session_id,
+  packs.is_active as is_on_sale
+ from app.renew_attempt($1, $2) as orders 
 join app.packs on packs.slug = orders.pack_slug and packs.version = orders.pack_version;
 
 -- from core.payments.queries
@@ -603,10 +671,57 @@ select session_id, amount_total from app.orders where paid_at is not null and at
 select session_id, amount_total from app.orders where paid_at is not null and session_id = any ($1);
 
 -- from core.payments.queries
-select session_id, attempt from app.order_sessions where order_id = $1 order by attempt, created_at;
+select session_id, attempt, price_id from app.order_sessions where order_id = $1 order by attempt, created_at;
 
 -- from core.payments.queries
 select slug, version, title, credits, unit_amount, currency, lookup_key from app.packs where is_active order by credits;
+
+-- from core.payments.return_queries
+select app.admin_return($1, $2, $3, $4, $5, $6) as id;
+
+-- from core.payments.return_queries
+select app.next_return_attempt($1, $2);
+
+-- from core.payments.return_queries
+select app.refuse_return($1, $2);
+
+-- from core.payments.return_queries
+select app.request_return($1, $2, $3, $4);
+
+-- from core.payments.return_queries
+select app.review_order($1, $2, $3, $4, $5);
+
+-- from core.payments.return_queries
+select id from app.payment_returns where state = 'requested' and created_at < app.now() - make_interval(secs => $1) and not exists (select from app.outbox where job = 'return.create'   and dedupe_key = payment_returns.id::text) order by created_at limit $2;
+
+-- from core.payments.return_queries
+select id, order_id, user_id, amount, currency, origin, reason, state, attempt,
+  provider_payment_id, failure_reason, created_at, updated_at
+from app.payment_returns
+
+        where ($1::uuid is null or order_id = $1)
+          and ($2::timestamptz is null
+            or (created_at, id) < ($2, $3))
+        order by created_at desc, id desc
+        limit $4;
+
+-- from core.payments.return_queries
+select id, order_id, user_id, amount, currency, origin, reason, state, attempt,
+  provider_payment_id, failure_reason, created_at, updated_at
+from app.payment_returns
+ where id = $1;
+
+-- from core.payments.return_queries
+select provider_payment_id, session_id, amount_total, coalesce((
+            select sum(amount)
+            from app.payment_returns
+            where order_id = payments.order_id
+              and provider_payment_id = payments.provider_payment_id
+              and state in ('requested', 'pending', 'requires_action', 'succeeded')), 0)::bigint
+            as amount_returned
+        from app.order_payments as payments
+        where order_id = $1
+        order by created_at, provider_payment_id;
 
 -- from core.payments.stripe.events
 select app.finish_stripe_event($1, $2, $3);

@@ -1,5 +1,7 @@
-insert into app.payment_terms (return_days, lost_disputes_max, unpaid_orders_per_hour)
+insert into app.payment_terms (return_days, disputes_max, unpaid_orders_per_hour)
 values (14, 2, 10);
+
+insert into app.payment_provider default values;
 
 insert into app.packs (slug, version, title, credits, unit_amount, currency, lookup_key)
 values

@@ -15,10 +15,11 @@ from core.ids import new_id
 from core.payments import checkout, queries, returns, service
 from core.payments.checkout import Checkout
 from core.payments.context import Buyer, CheckoutContext
+from core.payments.deadline import CLICK_SECONDS, Deadline
 from core.payments.stripe import events
 from core.payments.stripe.client import StripeClient
 from core.payments.stripe.types import received_event
-from core.payments.stripe.wire import call
+from core.payments.stripe.wire import LOOK, call
 from core.payments.sync import sync_order
 from core.payments.types import Order, Return, Synced
 from core.pixels.pool import PixelPool
@@ -67,15 +68,22 @@ class DirectBuyer:
 
         async def work(conn: Connection) -> Checkout:
             order_id = await checkout.start_order(conn, new_id(), pack)
-            return await checkout.find_started(conn, order_id)
+            return await checkout.go_on(conn, order_id)
 
         started = await self.payments.api_db.run(work, scope=self.scope)
         return await checkout.open_session(self.payments.context, self.buyer, started)
 
-    async def buy(self, pack: str = "credits_50") -> Order:
-        """A paid order whose credits have arrived."""
+    async def go_on(self, order_id: uuid.UUID) -> Order:
+        """The same request again, under the same key."""
+        started = await self.payments.api_db.run(
+            lambda conn: checkout.go_on(conn, order_id), scope=self.scope
+        )
+        return await checkout.open_session(self.payments.context, self.buyer, started)
+
+    async def buy(self, pack: str = "credits_50", **how: Any) -> Order:
+        """A paid order whose credits have arrived, or are reviewed."""
         order = await self.order(pack)
-        await self.payments.pay(order)
+        await self.payments.pay(order, **how)
         await self.payments.sync(order)
         return self.payments.find(order)
 
@@ -143,7 +151,9 @@ class PaymentsHarness:
 
     @property
     def context(self) -> CheckoutContext:
-        return CheckoutContext(self.api_db, self.provider, self.ctx.settings.landing_url)
+        return CheckoutContext(
+            self.api_db, self.provider, self.ctx.settings.landing_url, Deadline(CLICK_SECONDS)
+        )
 
     def buyer(self, credits_: int = 0) -> DirectBuyer:
         user_id = uuid.uuid4()
@@ -165,8 +175,10 @@ class PaymentsHarness:
         found: dict[str, Any] = answer.json()
         return found
 
-    async def fault(self, kind: str, path: str, *, times: int | None = 1, **args: Any) -> None:
-        match = {"path": path, "method": "POST"}
+    async def fault(
+        self, kind: str, path: str, *, times: int | None = 1, method: str = "POST", **args: Any
+    ) -> None:
+        match = {"path": path, "method": method}
         rule = {"kind": kind, "match": match, "times": times, "args": args}
         await self.control("faults", rule)
 
@@ -185,11 +197,47 @@ class PaymentsHarness:
         made = await call(self.provider.v1.refunds.create_async, params)
         return str(made["id"])
 
+    async def make_free_code(self) -> None:
+        """`FREE` takes off all of any price."""
+        v1 = self.provider.v1
+        coupon = await call(v1.coupons.create_async, {"percent_off": 100, "duration": "once"})
+        promotion = {"type": "coupon", "coupon": coupon["id"]}
+        await call(v1.promotion_codes.create_async, {"code": "FREE", "promotion": promotion})
+
     async def dispute(self, order: Order, **terms: Any) -> str:
         opened = await self.control(
             "disputes", {"payment_intent": order.provider_payment_id, **terms}
         )
         return str(opened["id"])
+
+    async def warn_of_fraud(self, order: Order) -> str:
+        """The buyer's bank reports the payment as fraud."""
+        opened = await self.control("fraud-warnings", {"payment_intent": order.provider_payment_id})
+        return str(opened["id"])
+
+    async def replace_price(
+        self, lookup_key: str, *, archive: bool = True, **changes: Any
+    ) -> tuple[str, str]:
+        """An operator makes a new price under the same key; the ids of the old and the new one."""
+        listed = await call(self.provider.v1.prices.list_async, {"lookup_keys": [lookup_key]})
+        old = listed["data"][0]
+        terms = {name: old[name] for name in ("product", "unit_amount", "currency", "lookup_key")}
+        made = await call(
+            self.provider.v1.prices.create_async,
+            {**terms, "transfer_lookup_key": True, "tax_behavior": "inclusive", **changes},
+        )
+        if archive:
+            await call(self.provider.v1.prices.update_async, old["id"], {"active": False})
+        return str(old["id"]), str(made["id"])
+
+    async def fired(self) -> list[int]:
+        """How often each rule of misbehaviour has applied."""
+        rules = (await self.control("faults", method="GET"))["rules"]
+        return [rule["fired"] for rule in rules]
+
+    def health(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.database.row("select app.payments_health() as found")["found"]
+        return found
 
     async def close_dispute(self, dispute_id: str, status: str) -> None:
         await self.control(f"disputes/{dispute_id}", {"status": status})
@@ -267,12 +315,14 @@ async def set_up_payments(
         )
         provider = StripeClient(settings, transport=InProcessTransport(sandbox))
         stack.push_async_callback(provider.close)
+        looking = StripeClient(settings, patience=LOOK, transport=InProcessTransport(sandbox))
+        stack.push_async_callback(looking.close)
         stripe = await stack.enter_async_context(
             httpx.AsyncClient(transport=InProcessTransport(sandbox), base_url=STRIPE_URL)
         )
         http = await stack.enter_async_context(httpx.AsyncClient(transport=HttpRouter()))
         ctx = await stack.enter_async_context(
-            open_worker_context(settings, db=db, http=http, pixels=pixels, payments=provider)
+            open_worker_context(settings, db=db, http=http, pixels=pixels, payments=looking)
         )
         packs = await api_db.run(service.list_packs)
         with contextlib.redirect_stdout(None):

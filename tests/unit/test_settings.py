@@ -262,3 +262,36 @@ def test_what_serves_does_not_hold_the_migrating_role(module: str) -> None:
     assert done.returncode == 2
     assert "MIGRATION_DATABASE_URL" in done.stderr
     assert "owner" not in done.stderr
+
+
+@pytest.mark.parametrize("environment", ["development", "test"])
+@pytest.mark.parametrize("key", ["sk_live_x", "rk_live_x"])
+def test_a_live_key_is_for_production_only(environment: str, key: str) -> None:
+    with pytest.raises(SettingsError, match=r"STRIPE_SECRET_KEY.*real money"):
+        load(HERE, APP_ENV=environment, STRIPE_SECRET_KEY=key)
+
+
+@pytest.mark.parametrize("secrets", ["oops", "whsec_one,oops", "whsec_", "sk_test_x"])
+def test_a_webhook_secret_that_never_fits_is_refused_at_the_start(secrets: str) -> None:
+    with pytest.raises(SettingsError, match=r"STRIPE_WEBHOOK_SECRETS.*whsec_") as refused:
+        load(HERE, STRIPE_WEBHOOK_SECRETS=secrets)
+    assert "oops" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["shop.example/back", "/back", "https:///back", "ftp://shop.example"]
+)
+def test_a_return_address_is_a_whole_one(url: str) -> None:
+    with pytest.raises(SettingsError, match="CHECKOUT_RETURN_URL"):
+        load(HERE, CHECKOUT_RETURN_URL=url)
+
+
+def test_the_tax_of_a_price_is_said() -> None:
+    assert load(HERE).stripe_tax_behavior == "exclusive"
+    assert load(HERE, STRIPE_TAX_BEHAVIOR="inclusive").stripe_tax_behavior == "inclusive"
+    with pytest.raises(SettingsError, match="STRIPE_TAX_BEHAVIOR"):
+        load(HERE, STRIPE_TAX_BEHAVIOR="some")
+
+
+def test_promotion_codes_are_off_unless_asked_for() -> None:
+    assert not load(HERE).stripe_promotion_codes

@@ -18,7 +18,13 @@ from core.credits.types import EntryKind, Purpose, Source
 from core.generations.endings import Ending
 from core.generations.pipeline.types import Role
 from core.generations.types import FINISHED_STATES, CallState, GenerationState
-from core.payments.types import DisputeState, OrderState, ReturnOrigin, ReturnState
+from core.payments.types import (
+    DisputeState,
+    OrderState,
+    ReturnOrigin,
+    ReturnState,
+    ReviewDecision,
+)
 from core.tasks.queues import Queue
 from core.uploads.types import UploadState
 from tests.harness.errors import subclasses
@@ -324,6 +330,7 @@ def allowed_by(constraint: str) -> set[str]:
         (ReturnState, "payment_returns_state"),
         (ReturnOrigin, "payment_returns_origin"),
         (DisputeState, "payment_disputes_state"),
+        (ReviewDecision, "orders_review_decision"),
     ],
 )
 def test_words_of_python_and_sql_are_the_same(words: type[StrEnum], constraint: str) -> None:

@@ -100,7 +100,7 @@ TABLES: dict[str, tuple[Iterable[str], set[str]]] = {
     "run.late_image": ((), {"kept", "bought"}),
     "run.state": (GenerationState, {"queued_again", "failed_because", "cancel_requested"}),
     "run.summary": (Outcome, {"repeats"}),
-    "service": ((), {"payments", "stripe_webhooks"}),
+    "service": ((), {"payments", "portal", "stripe_webhooks"}),
     "source": (Source, {"none"}),
 }
 

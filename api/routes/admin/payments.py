@@ -42,7 +42,7 @@ from core.payments import returns, service
 from core.payments.errors import PaymentReason
 from core.payments.stripe import events
 from core.payments.stripe.types import StripeEvent
-from core.payments.types import Order, OrderFilters, Return
+from core.payments.types import Order, OrderFilters, OrderPayment, Return
 
 Types = Annotated[
     list[Annotated[str, QueryParameter(max_length=255)]] | None,
@@ -162,7 +162,8 @@ async def replay_events(
     operation_id="admin_list_orders",
     summary="Orders, newest first",
     description="`review_reason` says what of a payment differs from its order: nothing is granted"
-    " for it until a refund or a change at Stripe ends the review.",
+    " for it until `POST /v1/admin/orders/{id}/review` or a refund ends the review. `paid_twice`:"
+    " it is granted, and the refund of its second payment ends it.",
     tags=["Admin"],
     security=ADMIN,
     responses=raises(NotAllowedError, InvalidInputError),
@@ -204,11 +205,12 @@ async def list_orders(
 async def get_order(
     admin: CurrentAdmin, db: Db, order_id: FromPath[uuid.UUID]
 ) -> AdminOrderDetailView:
-    async def work(conn: Connection) -> tuple[Order, list[Return]]:
+    async def work(conn: Connection) -> tuple[Order, list[Return], list[OrderPayment]]:
         order = await service.get_order(conn, order_id)
-        return order, await returns.list_returns(
+        made = await returns.list_returns(
             conn, order_id=order_id, before=None, limit=_RETURNS_SHOWN
         )
+        return order, made, await returns.list_other_payments(conn, order_id)
 
     return order_detail_view(*await db.run(work, scope=admin.scope))
 
@@ -218,7 +220,8 @@ async def get_order(
     operation_id="admin_create_refund",
     summary="Refund any amount of an order",
     description="Audited. The credits that the amount is worth are clawed back at once, spent or"
-    " not: what is not there becomes debt.",
+    " not: what is not there becomes debt. Of an order that was paid twice the payment is refunded"
+    " that nothing was given for, and no credits go.",
     tags=["Admin"],
     security=ADMIN,
     status_code=202,
@@ -248,6 +251,7 @@ async def create_refund(
             amount=data.amount,
             reason=data.reason,
             key=once.required_key,
+            payment_id=data.payment_intent,
         )
         return refund_view(made)
 

@@ -10,7 +10,16 @@ from msgspec import Meta
 from api.schemas.payments import PaymentView, payment_view
 from api.schemas.refunds import AMOUNT_MAX, REASON_LENGTH_MAX, RefundView, refund_view
 from core.payments.stripe.types import StripeEvent
-from core.payments.types import Order, Return, ReviewReason
+from core.payments.types import (
+    DisputeState,
+    Order,
+    OrderDispute,
+    OrderFraudWarning,
+    OrderPayment,
+    Return,
+    ReviewDecision,
+    ReviewReason,
+)
 
 REPLAYED_MAX = 1000
 
@@ -20,6 +29,24 @@ To = Annotated[datetime, Meta(description="Received earlier.", tz=True)]
 TypeNames = Annotated[
     list[Annotated[str, Meta(max_length=255)]],
     Meta(min_length=1, max_length=50, examples=[["checkout.session.completed"]]),
+]
+AuditReason = Annotated[
+    str,
+    Meta(
+        description="Why, for the audit log.",
+        min_length=3,
+        max_length=REASON_LENGTH_MAX,
+        examples=["The buyer was charged for a pack that was not wanted."],
+    ),
+]
+PaymentIntentId = Annotated[
+    str,
+    Meta(
+        description="Which payment of the order. By default that which it was granted for; of an"
+        " order that was paid twice, that which nothing was given for.",
+        max_length=255,
+        examples=["pi_3SRf2mJ4"],
+    ),
 ]
 RefundAmount = Annotated[
     int,
@@ -88,8 +115,78 @@ class AdminOrderView(PaymentView, frozen=True, kw_only=True):
     price_id: str | None
 
 
+class OtherPaymentView(msgspec.Struct, frozen=True, kw_only=True):
+    """A second payment of an order: its money is here, and nothing was given for it."""
+
+    payment_intent: str
+    session_id: str
+    amount_total: int
+    amount_refunded: int
+
+
 class AdminOrderDetailView(AdminOrderView, frozen=True, kw_only=True):
     refunds: Annotated[list[RefundView], Meta(description="Newest first.")]
+    other_payments: Annotated[
+        list[OtherPaymentView],
+        Meta(description="Of an order that was paid twice: refund these."),
+    ]
+
+
+class DisputeView(msgspec.Struct, frozen=True, kw_only=True):
+    """A buyer's bank wants the money back, or asks about it."""
+
+    id: Annotated[str, Meta(description="At Stripe.", examples=["du_1SRf2mJ4"])]
+    order_id: uuid.UUID
+    user_id: uuid.UUID
+    payment_intent: str | None
+    amount: int
+    currency: Annotated[str, Meta(examples=["eur"])]
+    state: Annotated[
+        DisputeState, Meta(description="`open` and `lost` hold the amount; `inquiry` does not.")
+    ]
+    reason: Annotated[str | None, Meta(examples=["fraudulent"])]
+    is_answer_due: Annotated[
+        bool, Meta(description="The bank waits for evidence, which is given in Stripe's dashboard.")
+    ]
+    evidence_due_at: Annotated[
+        datetime | None, Meta(description="Without an answer by then the dispute is lost.")
+    ]
+    acknowledged_at: Annotated[datetime | None, Meta(description="An admin knows of it.")]
+    created_at: datetime
+    updated_at: datetime
+
+
+class FraudWarningView(msgspec.Struct, frozen=True, kw_only=True):
+    """A bank's early warning that a payment was fraud. Most become disputes, with their fee."""
+
+    id: Annotated[str, Meta(description="At Stripe.", examples=["issfr_1SRf2mJ4"])]
+    order_id: uuid.UUID
+    user_id: uuid.UUID
+    payment_intent: str | None
+    fraud_type: Annotated[str, Meta(examples=["made_with_stolen_card"])]
+    is_open: Annotated[
+        bool,
+        Meta(description="A full refund would still avoid the dispute, and nobody has decided."),
+    ]
+    amount_left: Annotated[int, Meta(description="What `POST /v1/admin/refunds` would refund.")]
+    currency: Annotated[str, Meta(examples=["eur"])]
+    acknowledged_at: Annotated[datetime | None, Meta(description="An admin knows of it.")]
+    created_at: datetime
+    updated_at: datetime
+
+
+class Acknowledge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Why nothing more has to be done."""
+
+    reason: AuditReason
+
+
+class DecideReview(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`accepted`: the payment is right, and the order's credits are given. `rejected`: its money
+    goes back; where nothing was paid the order ends."""
+
+    decision: ReviewDecision
+    reason: AuditReason
 
 
 class CreateAdminRefund(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -97,15 +194,8 @@ class CreateAdminRefund(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
     order_id: uuid.UUID
     amount: RefundAmount | None = None
-    reason: Annotated[
-        str,
-        Meta(
-            description="Why, for the audit log.",
-            min_length=3,
-            max_length=REASON_LENGTH_MAX,
-            examples=["The buyer was charged for a pack that was not wanted."],
-        ),
-    ]
+    payment_intent: PaymentIntentId | None = None
+    reason: AuditReason
 
 
 def event_view(event: StripeEvent) -> EventView:
@@ -131,8 +221,53 @@ def order_view(order: Order) -> AdminOrderView:
     )
 
 
-def order_detail_view(order: Order, returns: list[Return]) -> AdminOrderDetailView:
+def order_detail_view(
+    order: Order, returns: list[Return], others: list[OrderPayment]
+) -> AdminOrderDetailView:
     return AdminOrderDetailView(
         **msgspec.structs.asdict(order_view(order)),
         refunds=[refund_view(each) for each in returns],
+        other_payments=[
+            OtherPaymentView(
+                payment_intent=each.provider_payment_id,
+                session_id=each.session_id,
+                amount_total=each.amount_total,
+                amount_refunded=each.amount_returned,
+            )
+            for each in others
+        ],
+    )
+
+
+def dispute_view(dispute: OrderDispute) -> DisputeView:
+    return DisputeView(
+        id=dispute.dispute_id,
+        order_id=dispute.order_id,
+        user_id=dispute.user_id,
+        payment_intent=dispute.provider_payment_id,
+        amount=dispute.amount,
+        currency=dispute.currency,
+        state=dispute.state,
+        reason=dispute.reason,
+        is_answer_due=dispute.is_answer_due,
+        evidence_due_at=dispute.evidence_due_at,
+        acknowledged_at=dispute.acknowledged_at,
+        created_at=dispute.created_at,
+        updated_at=dispute.updated_at,
+    )
+
+
+def fraud_warning_view(warning: OrderFraudWarning) -> FraudWarningView:
+    return FraudWarningView(
+        id=warning.warning_id,
+        order_id=warning.order_id,
+        user_id=warning.user_id,
+        payment_intent=warning.provider_payment_id,
+        fraud_type=warning.fraud_type,
+        is_open=warning.is_open,
+        amount_left=warning.amount_left,
+        currency=warning.currency,
+        acknowledged_at=warning.acknowledged_at,
+        created_at=warning.created_at,
+        updated_at=warning.updated_at,
     )

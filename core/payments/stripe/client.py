@@ -3,67 +3,89 @@
 Uses no database, and is never called inside a transaction.
 """
 
+import time
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 import httpx
+import msgspec
 
 from core.payments.provider import (
     CheckoutSession,
     Dispute,
+    FraudWarning,
     Invoice,
     Price,
+    ProviderCharge,
+    ProviderCredentialsError,
     ProviderPayment,
+    ProviderRefusedError,
     ProviderReturn,
     ReturnRequest,
-    SessionItem,
     SessionRequest,
-    SessionState,
 )
 from core.payments.stripe import types as theirs
+from core.payments.stripe.objects import (
+    RETURN_ID,
+    dispute_of,
+    fraud_warning_of,
+    return_of,
+    session_of,
+    session_params,
+)
 from core.payments.stripe.types import as_struct
-from core.payments.stripe.wire import call, library_client, pages
-from core.payments.types import DisputeState, ReturnState
+from core.payments.stripe.wire import CLICK, MAY_NOT, Patience, call, library_client, pages
 from core.settings import Settings
 
 # States of a payment whose session is complete: with a slow method it may still fail.
 _ENDED_UNPAID: Final = frozenset({"requires_payment_method", "canceled"})
-_RETURN_STATES: Final = frozenset({"pending", "requires_action", "succeeded", "failed", "canceled"})
-_SESSION_STATES: Final = {state.value: state for state in SessionState}
-_INQUIRY: Final = "warning_"
-_ENDED_DISPUTES: Final = {
-    "won": DisputeState.WON,
-    "lost": DisputeState.LOST,
-    "prevented": DisputeState.PREVENTED,
-}
-_RETURN_ID: Final = "return_id"
+# How long what the operator has set up is taken from memory.
+_SET_UP_SECONDS: Final = 3600.0
+# Marks what scripts/stripe_setup.py has made.
+SET_UP_BY: Final = {"set_up_by": "jewelshot"}
 
 
 class StripeClient:
     """One a process and event loop. Every call raises a PaymentProviderError."""
 
     def __init__(
-        self, settings: Settings, *, transport: httpx.AsyncBaseTransport | None = None
+        self,
+        settings: Settings,
+        *,
+        patience: Patience = CLICK,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._settings = settings
+        self._patience = patience
         self._http = httpx.AsyncClient(
-            transport=transport, timeout=httpx.Timeout(20, connect=5), follow_redirects=False
+            transport=transport,
+            timeout=httpx.Timeout(patience.try_seconds, connect=3),
+            follow_redirects=False,
         )
         self.v1 = library_client(settings, self._http).v1
-        self._prices: dict[str, Price] = {}
+        self._prices: dict[str, tuple[Price, float]] = {}
+        self._portal: tuple[str | None, float] | None = None
 
     async def close(self) -> None:
         await self._http.aclose()
 
+    async def check_key(self) -> None:
+        await self._call(self.v1.checkout.sessions.list_async, {"limit": 1})
+
     async def find_price(self, lookup_key: str) -> Price | None:
-        if lookup_key not in self._prices:
-            params: Any = {"lookup_keys": [lookup_key], "active": True, "limit": 1}
-            for found in (await call(self.v1.prices.list_async, params))["data"]:
-                price = as_struct(found, theirs.Price)
-                self._prices[lookup_key] = Price(price.id, price.unit_amount, price.currency)
-        return self._prices.get(lookup_key)
+        known, read_at = self._prices.get(lookup_key, (None, 0.0))
+        if known is not None and time.monotonic() < read_at + _SET_UP_SECONDS:
+            return known
+        self._prices.pop(lookup_key, None)
+        params: Any = {"lookup_keys": [lookup_key], "active": True, "limit": 1}
+        for found in (await self._call(self.v1.prices.list_async, params))["data"]:
+            price = as_struct(found, theirs.Price)
+            known = Price(price.id, price.unit_amount, price.currency)
+            self._prices[lookup_key] = known, time.monotonic()
+            return known
+        return None
 
     def discard_prices(self) -> None:
         self._prices.clear()
@@ -72,30 +94,36 @@ class StripeClient:
         params: dict[str, Any] = {"metadata": {"user_id": str(user_id)}}
         if email is not None:
             params["email"] = email
-        made = await call(self.v1.customers.create_async, params, {"idempotency_key": key})
+        made = await self._call(self.v1.customers.create_async, params, {"idempotency_key": key})
         customer_id: str = made["id"]
         return customer_id
 
     async def create_session(self, request: SessionRequest, *, key: str) -> CheckoutSession:
-        params = _session_params(self._settings, request)
-        made = await call(self.v1.checkout.sessions.create_async, params, {"idempotency_key": key})
-        return _session(made)
+        params = session_params(self._settings, request)
+        create = self.v1.checkout.sessions.create_async
+        made = await self._call(create, params, {"idempotency_key": key})
+        return session_of(made)
 
     async def get_session(self, session_id: str) -> CheckoutSession:
-        found = await call(
+        found = await self._call(
             self.v1.checkout.sessions.retrieve_async, session_id, {"expand": ["line_items"]}
         )
         if not (found.get("line_items") or {}).get("data"):
-            found["line_items"] = await call(
+            found["line_items"] = await self._call(
                 self.v1.checkout.sessions.line_items.list_async, session_id, {"limit": 10}
             )
-        return _session(found)
+        return session_of(found)
 
     async def expire_session(self, session_id: str) -> CheckoutSession:
-        return _session(await call(self.v1.checkout.sessions.expire_async, session_id))
+        return session_of(await self._call(self.v1.checkout.sessions.expire_async, session_id))
 
     async def list_sessions(
-        self, *, since: datetime, until: datetime | None = None, is_complete: bool = False
+        self,
+        *,
+        since: datetime,
+        until: datetime | None = None,
+        is_complete: bool = False,
+        customer_id: str | None = None,
     ) -> AsyncIterator[CheckoutSession]:
         created = {"gte": int(since.timestamp())}
         if until is not None:
@@ -103,8 +131,10 @@ class StripeClient:
         params: dict[str, Any] = {"created": created}
         if is_complete:
             params["status"] = "complete"
-        async for found in pages(self.v1.checkout.sessions.list_async, params):
-            yield _session(found)
+        if customer_id is not None:
+            params["customer"] = customer_id
+        async for found in self._pages(self.v1.checkout.sessions.list_async, params):
+            yield session_of(found)
 
     async def get_payment(self, payment_id: str) -> ProviderPayment:
         intent = await self._get_intent(payment_id)
@@ -116,137 +146,111 @@ class StripeClient:
             failure_reason=word if intent.status in _ENDED_UNPAID else None,
         )
 
-    async def find_receipt_url(self, payment_id: str) -> str | None:
+    async def find_charge(self, payment_id: str) -> ProviderCharge | None:
         intent = await self._get_intent(payment_id)
         if intent.latest_charge is None:
             return None
-        found = await call(self.v1.charges.retrieve_async, intent.latest_charge)
-        return as_struct(found, theirs.Charge).receipt_url
+        charge = await self._get_charge(intent.latest_charge)
+        how = charge.payment_method_details
+        return ProviderCharge(
+            charge.id,
+            receipt_url=charge.receipt_url,
+            method=(how.type if how else None) or "unknown",
+            card_fingerprint=how.card.fingerprint if how and how.card else None,
+        )
 
     async def get_invoice(self, invoice_id: str) -> Invoice:
-        found = as_struct(await call(self.v1.invoices.retrieve_async, invoice_id), theirs.Invoice)
-        return Invoice(found.id, url=found.hosted_invoice_url, pdf_url=found.invoice_pdf)
+        found = await self._call(self.v1.invoices.retrieve_async, invoice_id)
+        invoice = as_struct(found, theirs.Invoice)
+        return Invoice(invoice.id, url=invoice.hosted_invoice_url, pdf_url=invoice.invoice_pdf)
 
     async def list_returns(self, payment_id: str) -> list[ProviderReturn]:
-        params = {"payment_intent": payment_id}
-        return [_return(found) async for found in pages(self.v1.refunds.list_async, params)]
+        found = self._pages(self.v1.refunds.list_async, {"payment_intent": payment_id})
+        return [return_of(each, payment_id) async for each in found]
 
     async def list_disputes(self, payment_id: str) -> list[Dispute]:
-        params = {"payment_intent": payment_id}
-        return [_dispute(found) async for found in pages(self.v1.disputes.list_async, params)]
+        found = self._pages(self.v1.disputes.list_async, {"payment_intent": payment_id})
+        return [dispute_of(each, payment_id) async for each in found]
+
+    async def find_fraud_warning(self, warning_id: str) -> FraudWarning | None:
+        """None where there is none, or the key may not read warnings."""
+        try:
+            found = await self._call(self.v1.radar.early_fraud_warnings.retrieve_async, warning_id)
+        except ProviderRefusedError:
+            return None
+        except ProviderCredentialsError as error:
+            if error.reason != MAY_NOT:
+                raise
+            return None
+        warning = fraud_warning_of(found)
+        if warning.payment_id is None:
+            charge = await self._get_charge(warning.charge_id)
+            warning = msgspec.structs.replace(warning, payment_id=charge.payment_intent)
+        return warning
 
     async def create_return(self, request: ReturnRequest, *, key: str) -> ProviderReturn:
         params = {
             "payment_intent": request.payment_id,
             "amount": request.amount,
             "reason": "requested_by_customer",
-            "metadata": {_RETURN_ID: str(request.return_id), "order_id": str(request.order_id)},
+            "metadata": {RETURN_ID: str(request.return_id), "order_id": str(request.order_id)},
         }
-        return _return(await call(self.v1.refunds.create_async, params, {"idempotency_key": key}))
+        made = await self._call(self.v1.refunds.create_async, params, {"idempotency_key": key})
+        return return_of(made, request.payment_id)
 
     async def create_portal_url(self, customer_id: str, *, return_url: str, key: str) -> str:
         params: Any = {"customer": customer_id, "return_url": return_url}
+        configuration_id = await self.find_portal_configuration()
+        if configuration_id is not None:
+            params["configuration"] = configuration_id
         create = self.v1.billing_portal.sessions.create_async
-        url: str = (await call(create, params, {"idempotency_key": key}))["url"]
+        url: str = (await self._call(create, params, {"idempotency_key": key}))["url"]
         return url
+
+    async def find_portal_configuration(self) -> str | None:
+        """What scripts/stripe_setup.py has made. Without it that of the Dashboard counts."""
+        known, read_at = self._portal or (None, 0.0)
+        if self._portal is None or time.monotonic() > read_at + _SET_UP_SECONDS:
+            known = await self._read_portal_configuration()
+            self._portal = known, time.monotonic()
+        return known
+
+    def discard_portal(self) -> None:
+        self._portal = None
+
+    async def _read_portal_configuration(self) -> str | None:
+        list_ = self.v1.billing_portal.configurations.list_async
+        try:
+            async for found in self._pages(list_, {"active": True}):
+                if SET_UP_BY.items() <= (found.get("metadata") or {}).items():
+                    return str(found["id"])
+        except ProviderRefusedError:
+            return None
+        except ProviderCredentialsError as error:
+            if error.reason != MAY_NOT:
+                raise
+        return None
 
     async def list_events(
         self, types: Sequence[str], *, since: datetime
     ) -> AsyncIterator[dict[str, Any]]:
         """Stripe's own log, which reaches back 30 days; newest first."""
         params = {"types": list(types), "created": {"gte": int(since.timestamp())}}
-        async for event in pages(self.v1.events.list_async, params):
+        async for event in self._pages(self.v1.events.list_async, params):
             yield event
 
     async def _get_intent(self, payment_id: str) -> theirs.PaymentIntent:
-        found = await call(self.v1.payment_intents.retrieve_async, payment_id)
+        found = await self._call(self.v1.payment_intents.retrieve_async, payment_id)
         return as_struct(found, theirs.PaymentIntent)
 
+    async def _get_charge(self, charge_id: str) -> theirs.Charge:
+        found = await self._call(self.v1.charges.retrieve_async, charge_id)
+        return as_struct(found, theirs.Charge)
 
-def _session_params(settings: Settings, request: SessionRequest) -> dict[str, Any]:
-    metadata = {
-        "order_id": str(request.order_id),
-        "user_id": str(request.user_id),
-        "pack": request.pack_slug,
-    }
-    params: dict[str, Any] = {
-        "mode": "payment",
-        "customer": request.customer_id,
-        "client_reference_id": str(request.order_id),
-        "line_items": [{"price": request.price_id, "quantity": 1}],
-        "metadata": metadata,
-        # A session's metadata does not reach its payment, which refunds and disputes name.
-        "payment_intent_data": {
-            "metadata": metadata,
-            "description": f"{request.credits} credits",
-        },
-        "adaptive_pricing": {"enabled": False},
-        "expires_at": int(request.expires_at.timestamp()),
-        "success_url": request.success_url,
-        "cancel_url": request.cancel_url,
-    }
-    if settings.stripe_promotion_codes:
-        params["allow_promotion_codes"] = True
-    if settings.stripe_invoices:
-        params["invoice_creation"] = {"enabled": True, "invoice_data": {"metadata": metadata}}
-    if settings.stripe_tax:
-        params |= {
-            "automatic_tax": {"enabled": True},
-            "customer_update": {"address": "auto", "name": "auto"},
-            "tax_id_collection": {"enabled": True},
-        }
-    return params
+    async def _call(self, function: Callable[..., Awaitable[Any]], *args: Any) -> dict[str, Any]:
+        return await call(function, *args, patience=self._patience)
 
-
-def _session(found: Mapping[str, Any]) -> CheckoutSession:
-    session = as_struct(found, theirs.Session)
-    return CheckoutSession(
-        id=session.id,
-        state=_SESSION_STATES.get(session.status or "", SessionState.EXPIRED),
-        is_paid=session.is_paid,
-        is_one_time=session.mode == "payment",
-        url=session.url,
-        order_reference=session.client_reference_id,
-        metadata=session.metadata,
-        customer_id=session.customer,
-        payment_id=session.payment_intent,
-        invoice_id=session.invoice,
-        currency=session.currency,
-        amount_subtotal=session.amount_subtotal,
-        amount_total=session.amount_total,
-        created_at=datetime.fromtimestamp(session.created, UTC),
-        items=tuple(
-            SessionItem(item.price.id if item.price else None, item.quantity)
-            for item in (session.line_items.data if session.line_items else [])
-        ),
-    )
-
-
-def _return(found: Mapping[str, Any]) -> ProviderReturn:
-    refund = as_struct(found, theirs.StripeRefund)
-    return ProviderReturn(
-        refund.id,
-        amount=refund.amount,
-        # A word that Stripe may add later still means that money is on its way back.
-        state=ReturnState(refund.status if refund.status in _RETURN_STATES else "pending"),
-        reason=refund.reason,
-        failure_reason=refund.failure_reason,
-        return_id=_uuid_or_none(refund.metadata.get(_RETURN_ID)),
-    )
-
-
-def _dispute(found: Mapping[str, Any]) -> Dispute:
-    dispute = as_struct(found, theirs.StripeDispute)
-    if dispute.status.startswith(_INQUIRY):
-        state = DisputeState.INQUIRY
-    else:
-        # A word that Stripe may add later still means that the money is held.
-        state = _ENDED_DISPUTES.get(dispute.status, DisputeState.OPEN)
-    return Dispute(dispute.id, amount=dispute.amount, state=state, reason=dispute.reason)
-
-
-def _uuid_or_none(text: str | None) -> uuid.UUID | None:
-    try:
-        return uuid.UUID(text) if text else None
-    except ValueError:
-        return None
+    def _pages(
+        self, function: Callable[..., Awaitable[Any]], params: Mapping[str, Any]
+    ) -> AsyncIterator[dict[str, Any]]:
+        return pages(function, params, patience=self._patience)

@@ -36,10 +36,12 @@ REVERSAL_TYPES: Final = (
     "charge.dispute.funds_reinstated",
     "charge.dispute.closed",
 )
-NOTED_TYPES: Final = frozenset(
-    {"payment_intent.payment_failed", "radar.early_fraud_warning.created"}
+WARNING_TYPES: Final = (
+    "radar.early_fraud_warning.created",
+    "radar.early_fraud_warning.updated",
 )
-KNOWN_TYPES: Final = SESSION_TYPES | NOTED_TYPES | frozenset(REVERSAL_TYPES)
+NOTED_TYPES: Final = frozenset({"payment_intent.payment_failed"})
+KNOWN_TYPES: Final = SESSION_TYPES | NOTED_TYPES | frozenset((*REVERSAL_TYPES, *WARNING_TYPES))
 
 _EVENT: Final = """
 select id, type, object_id, created, source, received_at, handled_at, outcome, order_id, replays

@@ -8,11 +8,12 @@ import msgspec
 import structlog
 
 from core.db import Connection, Database
-from core.payments import queries, service
-from core.payments.catch_up import AT_ONCE, STRANDED_AFTER_SECONDS, log_and_continue
+from core.payments import dispute_queries, queries, service
+from core.payments.catch_up import LISTED_MAX, STRANDED_AFTER_SECONDS, for_each
 from core.payments.provider import PaymentProvider, ProviderRefusedError
 from core.payments.stripe import events
 from core.payments.stripe.client import StripeClient
+from core.payments.stripe.objects import fraud_warning_of
 from core.payments.stripe.types import StripeEvent, Subject, received_event
 from core.payments.sync import sync_order
 from core.payments.types import Synced
@@ -21,6 +22,7 @@ log = structlog.get_logger()
 
 EVENTS_BACK: Final = timedelta(hours=72)
 EVENTS_BACK_WEEKLY: Final = timedelta(days=30)
+NOT_OURS: Final = "ignored: no order of ours"
 _MONDAY: Final = 0
 
 
@@ -44,8 +46,11 @@ async def handle_event(db: Database, provider: PaymentProvider, event_id: str) -
         order_id = await _order_of_payment(db, provider, found.payment_id)
     if event.type == "charge.dispute.created":
         log.error("payment.disputed", order_id=str(order_id), dispute_id=found.subject.id)
+    if event.type in events.WARNING_TYPES:
+        await _note_fraud_warning(db, provider, event)
+        return
     if order_id is None or event.type in events.NOTED_TYPES:
-        outcome = "noted" if order_id is not None else "ignored: no order of ours"
+        outcome = "noted" if order_id is not None else NOT_OURS
         log.info("stripe_event.passed_over", event_id=event_id, type=event.type, outcome=outcome)
         await db.run(lambda conn: events.finish(conn, event_id, outcome, order_id=order_id))
         return
@@ -57,17 +62,46 @@ async def handle_event(db: Database, provider: PaymentProvider, event_id: str) -
     await sync_order(db, provider, order_id, claimed_session_id=claimed, record=finish)
 
 
+async def _note_fraud_warning(db: Database, provider: PaymentProvider, event: StripeEvent) -> None:
+    """Mirrors the warning as it is now; as it was told where the key may not read warnings."""
+    assert event.payload is not None
+    told = fraud_warning_of(event.payload["data"]["object"])
+    warning = await provider.find_fraud_warning(told.id) or told
+    order_id: uuid.UUID | None = None
+    if warning.payment_id is not None:
+        order_id = await _order_of(db, provider, warning.payment_id)
+    if order_id is not None and warning.is_actionable:
+        log.error(
+            "payment.fraud_warned",
+            order_id=str(order_id),
+            warning_id=warning.id,
+            fraud_type=warning.fraud_type,
+        )
+
+    async def record(conn: Connection) -> None:
+        if order_id is not None:
+            await dispute_queries.record_fraud_warning(conn, warning, order_id)
+        outcome = "warned" if order_id is not None else NOT_OURS
+        await events.finish(conn, event.id, outcome, order_id=order_id)
+
+    await db.run(record)
+
+
+async def _order_of(db: Database, provider: PaymentProvider, payment_id: str) -> uuid.UUID | None:
+    known = await db.run(lambda conn: queries.find_order_by_payment(conn, payment_id))
+    return known or await _order_of_payment(db, provider, payment_id)
+
+
 async def handle_stranded(
     db: Database, provider: PaymentProvider, *, older_than_seconds: float = STRANDED_AFTER_SECONDS
 ) -> int:
     """Handles events that wait and have no task left; how many there were."""
     stranded = await db.run(
         lambda conn: events.list_stranded(
-            conn, older_than_seconds=older_than_seconds, limit=AT_ONCE
+            conn, older_than_seconds=older_than_seconds, limit=LISTED_MAX
         )
     )
-    for event_id in stranded:
-        await log_and_continue(handle_event(db, provider, event_id), event_id)
+    await for_each(stranded, lambda event_id: handle_event(db, provider, event_id))
     return len(stranded)
 
 
@@ -77,7 +111,8 @@ async def fetch_missed(db: Database, client: StripeClient, *, today: date | None
     day = today or now.date()
     back = EVENTS_BACK_WEEKLY if day.weekday() == _MONDAY else EVENTS_BACK
     new = 0
-    async for payload in client.list_events(events.REVERSAL_TYPES, since=now - back):
+    types = (*events.REVERSAL_TYPES, *events.WARNING_TYPES)
+    async for payload in client.list_events(types, since=now - back):
         event = received_event(payload)
         new += await db.run(
             lambda conn, event=event: events.record(conn, event, source="reconcile")  # type: ignore[misc]

@@ -25,7 +25,7 @@ class StripeTools(Protocol):
 
 async def handle_event(tools: StripeTools, task: Task) -> Outcome:
     """`stripe_event.handle` {event_id}"""
-    with using_provider(tools.payments) as client:
+    async with using_provider(tools.db, tools.payments) as client:
         await handle.handle_event(tools.db, client, task.args["event_id"])
     return DONE
 

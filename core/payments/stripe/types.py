@@ -10,6 +10,8 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from core.payments.provider import ProviderAnswerError
+
 Struct = TypeVar("Struct", bound=msgspec.Struct)
 
 
@@ -45,12 +47,18 @@ class Subject(msgspec.Struct, frozen=True):
     id: str | None = None
     client_reference_id: str | None = None
     payment_intent: str | None = None
+    charge: str | None = None
 
 
 class Price(msgspec.Struct, frozen=True):
     id: str
     unit_amount: int | None = None
     currency: str | None = None
+    tax_behavior: str | None = None
+
+
+class TotalDetails(msgspec.Struct, frozen=True):
+    amount_tax: int | None = None
 
 
 class LineItem(msgspec.Struct, frozen=True):
@@ -80,6 +88,7 @@ class Session(msgspec.Struct, frozen=True):
     created: int = 0
     metadata: dict[str, str] = msgspec.field(default_factory=dict)
     line_items: LineItems | None = None
+    total_details: TotalDetails | None = None
 
     @property
     def is_paid(self) -> bool:
@@ -99,9 +108,20 @@ class PaymentIntent(msgspec.Struct, frozen=True):
     metadata: dict[str, str] = msgspec.field(default_factory=dict)
 
 
+class Card(msgspec.Struct, frozen=True):
+    fingerprint: str | None = None
+
+
+class PaymentMethod(msgspec.Struct, frozen=True):
+    type: str | None = None
+    card: Card | None = None
+
+
 class Charge(msgspec.Struct, frozen=True):
     id: str
     receipt_url: str | None = None
+    payment_intent: str | None = None
+    payment_method_details: PaymentMethod | None = None
 
 
 class Invoice(msgspec.Struct, frozen=True):
@@ -113,10 +133,14 @@ class Invoice(msgspec.Struct, frozen=True):
 class StripeRefund(msgspec.Struct, frozen=True):
     id: str
     amount: int
-    status: str
+    status: str | None = None
     reason: str | None = None
     failure_reason: str | None = None
     metadata: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class EvidenceDetails(msgspec.Struct, frozen=True):
+    due_by: int | None = None
 
 
 class StripeDispute(msgspec.Struct, frozen=True):
@@ -124,24 +148,40 @@ class StripeDispute(msgspec.Struct, frozen=True):
     amount: int
     status: str
     reason: str | None = None
+    evidence_details: EvidenceDetails | None = None
+
+
+class StripeFraudWarning(msgspec.Struct, frozen=True):
+    """https://docs.stripe.com/api/radar/early_fraud_warnings/object"""
+
+    id: str
+    charge: str
+    actionable: bool = True
+    fraud_type: str = "unknown"
+    payment_intent: str | None = None
+    created: int = 0
 
 
 def received_event(payload: dict[str, Any]) -> ReceivedEvent:
+    object_id = payload["data"]["object"].get("id")
     return ReceivedEvent(
         payload["id"],
         type=payload["type"],
         created=payload["created"],
-        object_id=payload["data"]["object"].get("id"),
+        object_id=object_id if isinstance(object_id, str) else None,
         payload=payload,
     )
 
 
-_REFERENCES: Final = frozenset({"payment_intent", "customer", "invoice", "latest_charge"})
+_REFERENCES: Final = frozenset({"payment_intent", "customer", "invoice", "latest_charge", "charge"})
 _MAPPINGS: Final = frozenset({"metadata", "line_items"})
 
 
 def as_struct(value: Mapping[str, Any], cls: type[Struct]) -> Struct:
-    """The fields we read. An expanded object is reduced to its id where we want the id."""
+    """The fields we read. An expanded object is reduced to its id where we want the id.
+
+    Raises: ProviderAnswerError.
+    """
     flat = {
         name: field["id"]
         if name in _REFERENCES and isinstance(field, dict) and "id" in field
@@ -149,4 +189,8 @@ def as_struct(value: Mapping[str, Any], cls: type[Struct]) -> Struct:
         for name, field in value.items()
         if name in cls.__struct_fields__ and not (field is None and name in _MAPPINGS)
     }
-    return msgspec.convert(flat, cls)
+    try:
+        return msgspec.convert(flat, cls)
+    except msgspec.ValidationError as error:
+        # The text names a field and kinds of values, never a value.
+        raise ProviderAnswerError(f"{cls.__name__}: {error}") from error

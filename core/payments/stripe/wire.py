@@ -4,31 +4,54 @@ Plain dictionaries come out of here; StripeObject is no dict and does not leave 
 """
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import httpx
+import msgspec
 import stripe
 import structlog
 
 from core.payments.provider import (
-    Missing,
     PaymentProviderError,
     ProviderCredentialsError,
     ProviderKeyReusedError,
+    ProviderNotConfiguredError,
     ProviderRefusedError,
     ProviderServerError,
     ProviderUnavailableError,
+    Refused,
 )
-from core.retries import retrying
 from core.settings import Settings
 
 log = structlog.get_logger()
 
 # Pinned here and at the webhook endpoint: an upgrade of the library is a new endpoint.
 API_VERSION: Final = "2026-10-28.endive"
-_RETRYING: Final = retrying(attempts=4, total_seconds=15, first_pause_seconds=0.3)
+_FIRST_PAUSE_SECONDS: Final = 0.4
 _PAGE_SIZE: Final = 100
+_KEY_REFUSED: Final = frozenset({httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN})
+# The key is right and has not got the permission.
+MAY_NOT: Final = "permission"
+# https://docs.stripe.com/customer-management/integrate-customer-portal: no code tells this apart.
+_NO_PORTAL: Final = "No configuration provided"
+
+
+class Patience(msgspec.Struct, frozen=True):
+    """How long a call is tried on for: with the same key, so that the first one is found."""
+
+    try_seconds: float
+    total_seconds: float
+    tries: int
+
+
+# Somebody waits, and nobody else would try again.
+CLICK: Final = Patience(try_seconds=5, total_seconds=11, tries=3)
+# The task is what tries again: a look that waits holds a place that others need.
+LOOK: Final = Patience(try_seconds=5, total_seconds=5, tries=1)
+# A script, whose operator tries again.
+ONCE: Final = Patience(try_seconds=20, total_seconds=30, tries=1)
 
 
 class _Transport(stripe.HTTPClient):
@@ -71,35 +94,75 @@ def library_client(settings: Settings, http: httpx.AsyncClient) -> stripe.Stripe
     return stripe.StripeClient(
         settings.stripe_secret_key.get_secret_value(),
         stripe_version=API_VERSION,
-        max_network_retries=2,
+        max_network_retries=0,  # `call` decides
         http_client=_Transport(http),
         **options,
     )
 
 
-async def call(function: Callable[..., Awaitable[Any]], *args: Any) -> dict[str, Any]:
-    """One call. The library repeats what got no answer or a 5xx, with the same key; 429 is repeated
-    here, which the library does not do.
+async def call(
+    function: Callable[..., Awaitable[Any]], *args: Any, patience: Patience = ONCE
+) -> dict[str, Any]:
+    """One call, tried on for as `patience` says. Raises: PaymentProviderError.
 
-    Raises: PaymentProviderError.
+    A call that creates something must bring its idempotency key where it is tried again.
     """
     try:
-        answer = await _RETRYING(stripe.RateLimitError, function, *args)
-    except stripe.RateLimitError as error:
-        raise ProviderUnavailableError("rate_limited") from error
+        async with asyncio.timeout(patience.total_seconds):
+            answer = await _try_on(function, args, patience)
+    except TimeoutError as error:
+        raise ProviderUnavailableError("no_answer") from error
     except stripe.StripeError as error:
         raise _translated(error) from error
     found: dict[str, Any] = answer.to_dict(for_json=True)
     return found
 
 
+async def _try_on(
+    function: Callable[..., Awaitable[Any]], args: tuple[Any, ...], patience: Patience
+) -> Any:
+    """Raises: stripe.StripeError, the last one."""
+    failures = busy = 0
+    while True:
+        try:
+            return await function(*args)
+        except stripe.StripeError as error:
+            if error.http_status == httpx.codes.CONFLICT and patience.tries > 1:
+                # The first call under this key still runs: its answer is ours as well.
+                busy += 1
+            else:
+                failures += 1
+                if failures >= patience.tries or not _may_pass(error):
+                    raise
+            log.warning("stripe.call_repeated", error=type(error).__name__, failures=failures)
+        await asyncio.sleep(_pause_seconds(failures + min(busy, 2)))
+
+
+def _may_pass(error: stripe.StripeError) -> bool:
+    if (error.headers or {}).get("stripe-should-retry") == "false":
+        return False
+    status = error.http_status or 0
+    return (
+        isinstance(error, stripe.APIConnectionError | stripe.RateLimitError)
+        or status >= httpx.codes.INTERNAL_SERVER_ERROR
+    )
+
+
+def _pause_seconds(failures: int) -> float:
+    doubled = _FIRST_PAUSE_SECONDS * 2.0 ** (failures - 1)
+    return doubled * random.uniform(0.5, 1)  # noqa: S311  jitter
+
+
 async def pages(
-    function: Callable[..., Awaitable[Any]], params: Mapping[str, Any]
+    function: Callable[..., Awaitable[Any]],
+    params: Mapping[str, Any],
+    *,
+    patience: Patience = ONCE,
 ) -> AsyncIterator[dict[str, Any]]:
     """All of a list, newest first, page by page. Raises: PaymentProviderError."""
     after: dict[str, Any] = {}
     while True:
-        page = await call(function, {"limit": _PAGE_SIZE, **params, **after})
+        page = await call(function, {"limit": _PAGE_SIZE, **params, **after}, patience=patience)
         for item in page["data"]:
             yield item
         if not page.get("has_more") or not page["data"]:
@@ -118,24 +181,35 @@ def _translated(error: stripe.StripeError) -> PaymentProviderError:
     ours: PaymentProviderError = ProviderServerError("server_error")
     if isinstance(error, stripe.APIConnectionError):
         ours = ProviderUnavailableError("no_answer")
+    elif isinstance(error, stripe.RateLimitError):
+        ours = ProviderUnavailableError("rate_limited")
     elif error.http_status == httpx.codes.CONFLICT:
         ours = ProviderUnavailableError("busy")
-    elif isinstance(error, stripe.AuthenticationError | stripe.PermissionError):
+    elif error.http_status in _KEY_REFUSED:
         log.critical("stripe.credentials", hint="STRIPE_SECRET_KEY is wrong or may not do this")
-        ours = ProviderCredentialsError("credentials")
+        is_known = error.http_status == httpx.codes.FORBIDDEN
+        ours = ProviderCredentialsError(MAY_NOT if is_known else "credentials")
     elif isinstance(error, stripe.IdempotencyError):
         ours = ProviderKeyReusedError("key_reused")
     elif isinstance(error, stripe.InvalidRequestError | stripe.CardError):
-        param = getattr(error, "param", None)
-        ours = ProviderRefusedError(error.code or "invalid_request", _missing(error.code, param))
+        ours = _refusal(error)
     return ours
 
 
-def _missing(code: str | None, param: str | None) -> Missing | None:
+def _refusal(error: stripe.InvalidRequestError | stripe.CardError) -> ProviderRefusedError:
+    param = str(getattr(error, "param", None) or "")
+    reason = error.code or "invalid_request"
+    if not param and _NO_PORTAL in str(error):
+        return ProviderNotConfiguredError("portal_not_configured")
+    return ProviderRefusedError(reason, _refused(error.code, param))
+
+
+def _refused(code: str | None, param: str) -> Refused | None:
+    # What is refused about a price is said in words only, where it is archived: there is no code.
+    if param.startswith("line_items") and (code == "resource_missing" or "price" in param):
+        return Refused.PRICE
+    if param == "expires_at":
+        return Refused.EXPIRY
     if code != "resource_missing":
         return None
-    if param == "customer":
-        return Missing.CUSTOMER
-    if param is not None and param.startswith("line_items"):
-        return Missing.PRICE
-    return Missing.SUBJECT
+    return Refused.CUSTOMER if param == "customer" else Refused.SUBJECT

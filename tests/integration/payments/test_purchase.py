@@ -11,6 +11,7 @@ from core.payments import catch_up
 from core.payments.types import DayDifference, OrderState
 from tests.harness.ledger import Ledger
 from tests.harness.payments import DirectBuyer, PaymentsHarness
+from tests.integration.payments.conftest import OpenPayments
 
 EVER = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -214,18 +215,20 @@ async def test_unpaid_orders_have_an_end(payments: PaymentsHarness, ada: DirectB
         await ada.order()
 
 
-async def test_a_promotion_code_pays_all_of_it(payments: PaymentsHarness, ada: DirectBuyer) -> None:
-    await _free_code(payments)
-    order = await ada.order()
-    await payments.pay(order, promotion_code="FREE")
-    await payments.deliver()
-    found = payments.find(order)
-    assert (found.state, found.amount_total, found.provider_payment_id) == (
-        OrderState.PAID,
-        0,
-        None,
-    )
-    assert ada.balance() == (50, 0, 0)
+async def test_a_promotion_code_pays_all_of_it(open_payments: OpenPayments) -> None:
+    async with open_payments(stripe_promotion_codes=True) as payments:
+        ada = payments.buyer()
+        await payments.make_free_code()
+        order = await ada.order()
+        await payments.pay(order, promotion_code="FREE")
+        await payments.deliver()
+        found = payments.find(order)
+        assert (found.state, found.amount_total, found.provider_payment_id) == (
+            OrderState.PAID,
+            0,
+            None,
+        )
+        assert ada.balance() == (50, 0, 0)
 
 
 async def test_a_slow_method_is_pending_and_then_pays(
@@ -320,27 +323,6 @@ async def test_debt_is_paid_first(payments: PaymentsHarness, ada: DirectBuyer) -
     assert ada.balance() == (30, 0, 0)
 
 
-async def test_two_sessions_of_one_order_are_both_paid(
-    payments: PaymentsHarness, ada: DirectBuyer
-) -> None:
-    """It should not happen; if it does, one pack is given and an admin reviews it."""
-    order = await ada.order()
-    other = await ada.order("credits_10")
-    await payments.pay(order)
-    await payments.pay(other)
-    payments.database.rows(
-        "delete from app.order_sessions where session_id = %s", (other.session_id,)
-    )
-    payments.database.rows(
-        "insert into app.order_sessions (session_id, order_id, attempt) values (%s, %s, 2)",
-        (other.session_id, order.id),
-    )
-    await payments.sync(order)
-    found = payments.find(order)
-    assert (found.state, found.review_reason) == (OrderState.PAID, "paid_twice")
-    assert payments.lots() == [50]
-
-
 async def test_after_two_lost_disputes_nothing_is_sold(
     payments: PaymentsHarness, ada: DirectBuyer
 ) -> None:
@@ -399,19 +381,3 @@ async def test_events_are_kept_for_a_month(payments: PaymentsHarness, ada: Direc
 
 
 _KEY = {"Authorization": "Bearer sk_test_shop"}
-
-
-async def _free_code(payments: PaymentsHarness) -> None:
-    coupon = await payments.stripe.post(
-        "/v1/coupons", data={"percent_off": "100", "duration": "once"}, headers=_KEY
-    )
-    made = await payments.stripe.post(
-        "/v1/promotion_codes",
-        data={
-            "code": "FREE",
-            "promotion[type]": "coupon",
-            "promotion[coupon]": coupon.json()["id"],
-        },
-        headers=_KEY,
-    )
-    assert made.status_code == 200, made.text

@@ -1,14 +1,18 @@
 """What monitoring sees of payments, and the page that Stripe sends people back to."""
 
+import uuid
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.harness.payments_api import Buyer, PaymentsApiHarness, new_event
+from tests.harness.payments_api import STRIPE_ORIGIN, Buyer, PaymentsApiHarness, new_event
 
 WELL = {
+    "disputes_unanswered": 0,
     "events_waiting": 0,
+    "fraud_warnings_open": 0,
+    "key_refused": False,
     "orders_in_review": 0,
     "returns_waiting": 0,
     "days_differing": 0,
@@ -51,6 +55,27 @@ async def _days_differing(payments_api: PaymentsApiHarness, _: Buyer) -> None:
     )
 
 
+async def _disputes_unanswered(payments_api: PaymentsApiHarness, ada: Buyer) -> None:
+    paid = await payments_api.bought(ada)
+    await payments_api.payments.dispute(payments_api.payments.find(uuid.UUID(paid["id"])))
+    (event,) = await payments_api.payments.events("charge.dispute.created")
+    await payments_api.deliver(event)
+    await payments_api.payments.run_tasks()
+
+
+async def _fraud_warnings_open(payments_api: PaymentsApiHarness, ada: Buyer) -> None:
+    paid = await payments_api.bought(ada)
+    await payments_api.payments.warn_of_fraud(payments_api.payments.find(uuid.UUID(paid["id"])))
+    (event,) = await payments_api.payments.events("radar.early_fraud_warning.created")
+    await payments_api.deliver(event)
+    await payments_api.payments.run_tasks()
+
+
+async def _key_refused(payments_api: PaymentsApiHarness, ada: Buyer) -> None:
+    payments_api.router.refuse_paths(STRIPE_ORIGIN, "/v1/", status=401, times=1)
+    assert (await ada.post("/v1/checkout", {"pack": "credits_50"})).status_code == 503
+
+
 async def _webhooks_silent(payments_api: PaymentsApiHarness, ada: Buyer) -> None:
     await payments_api.bought(ada)
     payments_api.database.clock.advance(minutes=6)
@@ -59,7 +84,10 @@ async def _webhooks_silent(payments_api: PaymentsApiHarness, ada: Buyer) -> None
 @pytest.mark.parametrize(
     ("fact", "bring_about"),
     [
+        ("disputes_unanswered", _disputes_unanswered),
         ("events_waiting", _events_waiting),
+        ("fraud_warnings_open", _fraud_warnings_open),
+        ("key_refused", _key_refused),
         ("orders_in_review", _orders_in_review),
         ("returns_waiting", _returns_waiting),
         ("days_differing", _days_differing),

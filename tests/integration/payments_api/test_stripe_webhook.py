@@ -216,3 +216,47 @@ async def test_what_cannot_be_stored_is_not_taken(payments_api: PaymentsApiHarne
 
 async def test_it_is_posted_and_nothing_else(payments_api: PaymentsApiHarness) -> None:
     assert (await payments_api.client.get(WEBHOOK_PATH)).status_code == 405
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 100_000 + b"]" * 100_000,
+        b'{"a":' * 2000 + b"1" + b"}" * 2000,
+        json.dumps(new_event(COMPLETED, data={"object": {"id": {"no": "text"}}})).encode(),
+        json.dumps(new_event(COMPLETED, data={"object": [1]})).encode(),
+        json.dumps(new_event(COMPLETED, data=7)).encode(),
+        json.dumps(new_event(COMPLETED, id={"an": "object"})).encode(),
+        # Well formed, and deeper than anything of Stripe's.
+        json.dumps(new_event(COMPLETED)).encode()[:-1]
+        + b', "more": '
+        + b"[" * 500
+        + b"]" * 500
+        + b"}",
+    ],
+)
+async def test_what_is_signed_and_odd_is_refused(
+    body: bytes, payments_api: PaymentsApiHarness
+) -> None:
+    answer = await payments_api.deliver(body)
+    assert answer.status_code == 400
+    assert answer.json()["reason"] == "webhook_not_an_event"
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["t=1,v1=\u0661", "t=\u0661,v1=aa", "t=,v1=", "t=1", "v1=aa", "t=9e9,v1=a"],
+)
+async def test_a_header_that_is_no_signature(header: str, payments_api: PaymentsApiHarness) -> None:
+    body = json.dumps(new_event(COMPLETED)).encode()
+    answer = await payments_api.client.post(
+        "/v1/webhooks/stripe", content=body, headers=[(b"Stripe-Signature", header.encode())]
+    )
+    assert (answer.status_code, answer.json()["reason"]) == (400, "webhook_signature")
+
+
+async def test_a_signature_of_a_time_to_come_is_not_taken(payments_api: PaymentsApiHarness) -> None:
+    body = json.dumps(new_event(COMPLETED)).encode()
+    early = await payments_api.deliver(body, header=signature(body, age_seconds=-3600))
+    fast = await payments_api.deliver(body, header=signature(body, age_seconds=-240))
+    assert (early.status_code, fast.status_code) == (400, 200)

@@ -46,7 +46,7 @@ WITHOUT_KEY = {
     "admin_disable_code_issue",
 }
 # An admin's change of money: the ledger keeps these keys for ever.
-KEY_IS_REQUIRED = {"admin_adjust_credits", "admin_create_refund"}
+KEY_IS_REQUIRED = {"admin_adjust_credits", "admin_create_refund", "admin_review_order"}
 # Short, and never cut.
 WHOLE_LISTS = {"/problems", "/v1/operations", "/v1/packs", "/v1/admin/provider-accounts"}
 NOT_PROBLEMS = {("/readyz", "503")}  # answers its checks in any state

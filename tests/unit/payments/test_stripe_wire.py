@@ -6,13 +6,19 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from core.payments.provider import ProviderRefusedError, ProviderUnavailableError
-from core.payments.stripe.wire import call, library_client
+from core.payments.provider import (
+    ProviderCredentialsError,
+    ProviderRefusedError,
+    ProviderServerError,
+    ProviderUnavailableError,
+)
+from core.payments.stripe.wire import CLICK, LOOK, call, library_client
 from core.settings import Settings
 
 _LIMITED = httpx.Response(
     429, json={"error": {"type": "invalid_request_error", "code": "rate_limit", "message": "sk_x"}}
 )
+_KEY = {"idempotency_key": "order-1"}
 _MADE = httpx.Response(200, json={"id": "cus_1", "object": "customer"})
 
 
@@ -34,12 +40,12 @@ def settings(make_settings: Callable[..., Settings]) -> Settings:
 
 
 async def test_too_many_requests_are_repeated_with_the_same_key(settings: Settings) -> None:
-    there = _Stripe(settings, [_LIMITED, _LIMITED, _LIMITED, _MADE])
+    there = _Stripe(settings, [_LIMITED, _LIMITED, _MADE])
     with capture_logs() as lines:
-        made = await call(there.customers.create_async, {}, {"idempotency_key": "order-1"})
+        made = await call(there.customers.create_async, {}, _KEY, patience=CLICK)
     assert made["id"] == "cus_1"
-    assert there.keys == ["order-1"] * 4
-    assert [line["event"] for line in lines] == ["call.retried"] * 3
+    assert there.keys == ["order-1"] * 3
+    assert [line["event"] for line in lines] == ["stripe.call_repeated"] * 2
     assert "sk_x" not in str(lines)
     assert "order-1" not in str(lines)
 
@@ -47,9 +53,52 @@ async def test_too_many_requests_are_repeated_with_the_same_key(settings: Settin
 async def test_not_for_ever(settings: Settings) -> None:
     there = _Stripe(settings, [_LIMITED] * 9)
     with pytest.raises(ProviderUnavailableError) as caught:
-        await call(there.customers.create_async, {}, {"idempotency_key": "order-1"})
+        await call(there.customers.create_async, {}, _KEY, patience=CLICK)
     assert caught.value.reason == "rate_limited"
-    assert len(there.keys) == 4
+    assert len(there.keys) == CLICK.tries
+
+
+async def test_a_look_is_not_repeated(settings: Settings) -> None:
+    """The task runs again, and leaves its place to others meanwhile."""
+    there = _Stripe(settings, [_LIMITED] * 9)
+    with pytest.raises(ProviderUnavailableError):
+        await call(there.customers.create_async, {}, _KEY, patience=LOOK)
+    assert len(there.keys) == 1
+
+
+async def test_a_key_in_use_is_waited_for(settings: Settings) -> None:
+    """Longer than what failed: the first call under the key has its answer for both."""
+    busy = {"error": {"type": "idempotency_error", "code": "idempotency_key_in_use"}}
+    there = _Stripe(settings, [*[httpx.Response(409, json=busy)] * 5, _MADE])
+    made = await call(there.customers.create_async, {}, _KEY, patience=CLICK)
+    assert (made["id"], len(there.keys)) == ("cus_1", 6)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(401, json={"error": {"type": "invalid_request_error"}}),
+        httpx.Response(403, json={"error": {"type": "invalid_request_error"}}),
+        httpx.Response(401, text="<html>"),
+    ],
+)
+async def test_a_refused_key_is_known_by_the_status(
+    answer: httpx.Response, settings: Settings
+) -> None:
+    there = _Stripe(settings, [answer])
+    with pytest.raises(ProviderCredentialsError):
+        await call(there.customers.create_async, {}, _KEY, patience=CLICK)
+    assert len(there.keys) == 1
+
+
+async def test_what_stripe_says_not_to_repeat_is_not_repeated(settings: Settings) -> None:
+    stored = httpx.Response(
+        500, json={"error": {"type": "api_error"}}, headers={"stripe-should-retry": "false"}
+    )
+    there = _Stripe(settings, [stored, _MADE])
+    with pytest.raises(ProviderServerError):
+        await call(there.customers.create_async, {}, _KEY, patience=CLICK)
+    assert len(there.keys) == 1
 
 
 async def test_a_refusal_is_final(settings: Settings) -> None:
