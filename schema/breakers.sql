@@ -164,9 +164,7 @@ declare
   v_account app.provider_accounts;
   v_keys text[];
 begin
-  if not app.is_admin() then
-    raise exception 'admins only' using errcode = 'JS403', detail = '{"reason": "admin_required"}';
-  end if;
+  perform app.require_admin();
   select *
   into v_account
   from app.provider_accounts
