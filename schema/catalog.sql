@@ -1,6 +1,21 @@
 -- What can be bought for credits.
 -- after: base
 
+create function app.rises_below(p_amounts bigint[], p_limit bigint)
+  returns boolean
+  language sql
+  immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(bool_and(amount > before and amount < p_limit), true)
+  from (
+    select amount, lag(amount, 1, 0::bigint) over (order by place) as before
+    from unnest(p_amounts) with ordinality as part (amount, place)
+  ) as parts
+$$;
+comment on function app.rises_below is
+$$Positive amounts of which each is more than the one before and less than the limit.$$;
+
 -- One row a version; a new price or model is a new version, the old one stays for its generations.
 create table app.operations (
   slug text not null,
@@ -17,6 +32,9 @@ create table app.operations (
   batch_wait_seconds integer not null default 172800,
   deadline_seconds integer not null default 900,
   uncertain_seconds integer not null default 120,
+  -- What is charged of the price when a run is cancelled after its first, second … step was
+  -- delivered. Before that it is free, and after the last step the image is delivered.
+  cancel_credits bigint[] not null default '{}',
   is_active boolean not null default true,
   created_at timestamptz not null default app.now(),
   primary key (slug, version),
@@ -24,6 +42,9 @@ create table app.operations (
   constraint operations_cost_positive check (cost_credits > 0),
   constraint operations_steps_not_empty check (jsonb_array_length(steps) > 0),
   constraint operations_wait check (wait_seconds > 0 and batch_wait_seconds > 0),
+  constraint operations_cancel_credits check (
+    cardinality(cancel_credits) < jsonb_array_length(steps)
+    and app.rises_below(cancel_credits, cost_credits)),
   constraint operations_deadline check (uncertain_seconds between 1 and deadline_seconds - 1)
 );
 create unique index operations_only_one_active on app.operations (slug) where is_active;

@@ -1,5 +1,5 @@
 -- A generation is one paid run of one operation and delivers one image.
--- after: base, people, events, credits, tasks, catalog, uploads, lines
+-- after: base, people, events, credits, tasks, catalog, uploads, lines, limits
 
 create table app.generations (
   id uuid primary key,
@@ -9,6 +9,7 @@ create table app.generations (
   operation_version integer not null,
   lane text not null,
   cost_credits bigint not null,
+  charged_credits bigint,  -- what of it was charged in the end
   params jsonb not null,
   priority smallint not null default 0,
   retry_of uuid references app.generations (id) on delete restrict,
@@ -150,6 +151,7 @@ begin
       'operation', new.operation,
       'lane', new.lane,
       'cost_credits', new.cost_credits,
+      'charged_credits', new.charged_credits,
       'step', new.step,
       'code', new.ending,
       'retry_of', new.retry_of)));
@@ -187,6 +189,21 @@ $$;
 comment on function app.generation_operation is
 $$What money was spent on, for who reads the ledger: null where the subject is no generation, or
 one that may not be seen.$$;
+
+create function app.cancel_share(p_generation app.generations)
+  returns bigint
+  language sql
+  stable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce((
+    select cancel_credits[least(p_generation.step, cardinality(cancel_credits))]
+    from app.operations
+    where slug = p_generation.operation
+      and version = p_generation.operation_version), 0)
+$$;
+comment on function app.cancel_share is
+$$What cancelling costs after the steps that were delivered, by the terms it was started under.$$;
 
 create function app.latest_end(p_generation app.generations)
   returns timestamptz
@@ -360,6 +377,7 @@ begin
       using errcode = 'JS409', detail = jsonb_build_object(
         'reason', 'upload_not_ready', 'state', v_upload.state)::text;
   end if;
+  perform app.require_possible(v_operation, v_upload.width, v_upload.height, p_params);
   if p_retry_of is not null and not exists (
     select from app.generations where id = p_retry_of and user_id = v_user_id
   ) then
@@ -401,7 +419,8 @@ $$The one way for users to start: identity from the claims, price and times from
 It waits in its line from now on. Adds the ticket, a task whose dedupe key is the generation's id,
 which nobody else adds, so it may come after the line. Returns app.start_answer.
 Locks: upload (shared), account, lots, line. Errors: JS401, JS402, JS404 {kind: operation|upload},
-JS409 {reason: upload_not_ready, state}, JS422 {field: priority|params}.
+JS409 {reason: upload_not_ready, state}, JS422 {field: priority|params},
+JS422 (app.require_possible: it could not succeed).
 Replay: the same id and terms find themselves done.$$;
 
 create function app.finish_generation(
@@ -415,6 +434,7 @@ as $$
 declare
   v_generation app.generations;
   v_call_id uuid := (p_facts ->> 'call_id')::uuid;
+  v_charged bigint;
 begin
   select *
   into v_generation
@@ -458,13 +478,18 @@ begin
   where generation_id = p_id
     and state = 'accepted'
     and id is distinct from v_call_id;
+  v_charged := case p_outcome
+    when 'succeeded' then v_generation.cost_credits
+    when 'cancelled' then app.cancel_share(v_generation)
+    else 0 end;
   if p_outcome = 'succeeded' then
     perform app.confirm(v_generation.user_id, 'run', p_id);
   else
-    perform app.refund(v_generation.user_id, 'run', p_id);
+    perform app.refund(v_generation.user_id, 'run', p_id, v_charged);
   end if;
   update app.generations
   set state = p_outcome,
+    charged_credits = v_charged,
     finished_at = app.clock_now(),
     result = case when p_outcome = 'succeeded' then p_facts -> 'result' end,
     ending = case when p_outcome <> 'succeeded' then p_facts ->> 'ending' end
@@ -523,8 +548,8 @@ begin
   return app.generation_change(v_generation);
 end $$;
 comment on function app.cancel_generation is
-$$Free before it started; afterwards a request to the provider, and money moves on the end that
-is verified. Returns the change. Locks: account, reservation, lots, generation.
+$$Free until a step is delivered; then its stated share is charged (app.cancel_share). While a call
+runs it is a request to the provider, and money moves on the end that is verified. Returns the change. Locks: account, reservation, lots, generation.
 Errors: JS401, JS404, JS409 {reason: already_finished, state}.
 Replay: a cancelled generation answers as it is.$$;
 
@@ -537,6 +562,7 @@ grant execute on function
   to jewelshot_ledger;
 grant execute on function app.latest_end(app.generations) to jewelshot_ledger, jewelshot_user;
 grant execute on function app.generation_operation(uuid) to jewelshot_user, jewelshot_admin;
+grant execute on function app.cancel_share(app.generations) to jewelshot_user, jewelshot_ledger;
 grant execute on function
   app.start_generation(uuid, text, uuid, jsonb, smallint, uuid),
   app.cancel_generation(uuid)
@@ -584,15 +610,17 @@ create function app.prove_generations()
 as $$
   select 'generation_money', 'generations', generation.id::text, jsonb_build_object(
     'state', generation.state, 'cost_credits', generation.cost_credits,
-    'reservation_state', reservation.state, 'reservation_amount', reservation.amount)
+    'charged_credits', generation.charged_credits, 'reservation_state', reservation.state,
+    'reservation_amount', reservation.amount, 'confirmed_amount', reservation.confirmed_amount)
   from app.generations as generation
   left join app.reservations as reservation
     on reservation.subject_id = generation.id and reservation.purpose = 'run'
   where reservation.user_id is distinct from generation.user_id
     or reservation.amount is distinct from generation.cost_credits
-    or reservation.state is distinct from case generation.state
-      when 'succeeded' then 'confirmed' when 'failed' then 'refunded'
-      when 'cancelled' then 'refunded' else 'pending' end
+    or reservation.confirmed_amount is distinct from case generation.state
+      when 'succeeded' then generation.cost_credits when 'failed' then 0
+      when 'cancelled' then app.cancel_share(generation) end
+    or generation.charged_credits is distinct from reservation.confirmed_amount
 
   union all
   select 'reservation_subject', 'reservations', reservation.id::text, jsonb_build_object(

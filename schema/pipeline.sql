@@ -1083,12 +1083,12 @@ begin
   perform app.confirm(v_user_id, 'run', p_id);
   insert into app.generations (
     id, user_id, upload_id, operation, operation_version, lane, cost_credits, params, priority,
-    retry_of, state, input_key, result, finished_at
+    retry_of, state, input_key, result, finished_at, charged_credits
   )
   values (
     p_id, v_user_id, v_old.upload_id, v_old.operation, v_old.operation_version, v_old.lane,
     v_old.cost_credits, v_old.params, v_old.priority, v_old.id, 'succeeded', v_old.input_key,
-    v_image.result, app.clock_now());
+    v_image.result, app.clock_now(), v_old.cost_credits);
   update app.late_images
   set bought_as = p_id
   where generation_id = p_generation_id;

@@ -160,8 +160,10 @@ async def _full_view(conn: Connection, generation_id: uuid.UUID) -> GenerationVi
     "/v1/generations/{generation_id:uuid}/cancel",
     operation_id="cancel_generation",
     summary="Cancel",
-    description="Free before it started. Once it runs this is a request to the provider: if the"
-    " image is delivered all the same it is charged, otherwise the credits come back.",
+    description="Free until a step is delivered. After that the share that the operation's"
+    " `cancel_credits` state is charged for the steps that were done, and the rest comes back;"
+    " `cancel_credits` of a generation says what it would cost now. While a call runs this is a"
+    " request to the provider: if the image is delivered all the same it is charged.",
     tags=["Generations"],
     security=BEARER,
     status_code=200,

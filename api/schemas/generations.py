@@ -20,6 +20,7 @@ from core.words.say import say
 
 PriorityName = Literal["interactive", "batch"]
 LaneName = Literal["locked", "reimagined"]
+MoneyName = Literal["reserved", "charged", "charged_in_part", "refunded"]
 
 _PRIORITIES: dict[PriorityName, Priority] = {
     "interactive": Priority.INTERACTIVE,
@@ -98,8 +99,11 @@ class GenerationView(msgspec.Struct, frozen=True):
     version: Annotated[int, Meta(description="Rises with each change.")]
     cost_credits: Annotated[int, Meta(description="Whole credits.", examples=[1])]
     money: Annotated[
-        Literal["reserved", "charged", "refunded"],
-        Meta(description="What has become of the credits."),
+        MoneyName,
+        Meta(
+            description="What has become of the credits. `charged_in_part`: cancelled after a step"
+            " was done; see `charged_credits`."
+        ),
     ]
     upload_id: uuid.UUID
     params: dict[str, Any]
@@ -131,6 +135,16 @@ class GenerationView(msgspec.Struct, frozen=True):
     late_image: Annotated[
         LateImageView | None, Meta(description="Only on the single generation.")
     ] = None
+    charged_credits: Annotated[
+        int | None, Meta(description="What was charged in the end; null while it runs.")
+    ] = None
+    cancel_credits: Annotated[
+        int,
+        Meta(
+            description="What cancelling now would cost: 0 until a step is delivered, then what"
+            " the operation's `cancel_credits` say."
+        ),
+    ] = 0
 
 
 class GenerationEvent(msgspec.Struct, frozen=True):
@@ -170,7 +184,7 @@ def view_of(
         state=generation.state,
         version=generation.version,
         cost_credits=generation.cost_credits,
-        money=_money(generation.state),
+        money=_money(generation),
         upload_id=generation.upload_id,
         params=generation.params,
         priority=_PRIORITY_NAMES[generation.priority],
@@ -181,20 +195,28 @@ def view_of(
         is_cancel_requested=generation.cancel_requested_at is not None,
         retry_of=generation.retry_of,
         image=_image_of(generation),
-        problem=_problem_of(generation.ending),
+        problem=_problem_of(generation),
         timeline=[StateAt(change.state, change.at) for change in timeline] if timeline else None,
         late_image=_late_view(late_image),
+        charged_credits=generation.charged_credits,
+        cancel_credits=generation.cancel_credits,
     )
 
 
-def _problem_of(ending: Ending | None) -> ProblemView | None:
-    return None if ending is None else ProblemView(ending, ending_in_words(ending))
+def _problem_of(generation: Generation) -> ProblemView | None:
+    ending = generation.ending
+    if ending is None:
+        return None
+    charged = generation.charged_credits
+    return ProblemView(ending, ending_in_words(ending, charged_credits=charged))
 
 
-def _money(state: GenerationState) -> Literal["reserved", "charged", "refunded"]:
-    if state is GenerationState.SUCCEEDED:
+def _money(generation: Generation) -> MoneyName:
+    if generation.state is GenerationState.SUCCEEDED:
         return "charged"
-    return "refunded" if state in FINISHED_STATES else "reserved"
+    if generation.state not in FINISHED_STATES:
+        return "reserved"
+    return "charged_in_part" if generation.charged_credits else "refunded"
 
 
 def _image_of(generation: Generation) -> ImageView | None:

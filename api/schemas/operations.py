@@ -1,5 +1,6 @@
 """What can be bought, and what it would cost."""
 
+import uuid
 from typing import Annotated, Any
 
 import msgspec
@@ -7,7 +8,7 @@ from msgspec import Meta
 
 from api.schemas.me import BalanceView
 from core.catalog.estimates import Estimate
-from core.catalog.types import Lane, Operation
+from core.catalog.types import Lane, Operation, StepLimits
 from core.words.say import say
 
 COUNT_MAX = 1000
@@ -19,6 +20,23 @@ class PresetView(msgspec.Struct, frozen=True):
     slug: str
     title: str
     prompt: str
+
+
+class PhotoLimitsView(msgspec.Struct, frozen=True):
+    """What the first model takes and, where it enlarges by a parameter, returns. Pixels.
+
+    A generation that would pass them is refused before anything is reserved.
+    """
+
+    side_min: int | None
+    side_max: int | None
+    pixels_max: int | None
+    enlarged_by: Annotated[
+        str | None, Meta(description="The parameter by which it enlarges.", examples=["factor"])
+    ]
+    enlarged_pixels_max: Annotated[
+        int | None, Meta(description="Width x height x factor² may be so many.")
+    ]
 
 
 class OperationView(msgspec.Struct, frozen=True):
@@ -60,6 +78,15 @@ class OperationView(msgspec.Struct, frozen=True):
         Meta(description="JSON schema (draft 2020-12) of `params` of a generation."),
     ]
     presets: list[PresetView]
+    photo_limits: PhotoLimitsView
+    cancel_credits: Annotated[
+        list[int],
+        Meta(
+            description="What of the price is charged when a run is cancelled after its first,"
+            " second … step was delivered. Before the first it is free.",
+            examples=[[4]],
+        ),
+    ]
 
 
 class EstimateRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -75,6 +102,10 @@ class EstimateRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             description="Checked if given, as a generation's would be.",
             examples=[{"aspect_ratio": "1:1"}],
         ),
+    ] = None
+    upload_id: Annotated[
+        uuid.UUID | None,
+        Meta(description="A photo whose state is `ready`: whether it can be done with it."),
     ] = None
     count: Annotated[int, Meta(description="Images.", ge=1, le=COUNT_MAX, examples=[4])] = 1
 
@@ -115,6 +146,19 @@ def view_of(operation: Operation) -> OperationView:
         presets=[
             PresetView(preset.slug, preset.title, preset.prompt) for preset in operation.presets
         ],
+        photo_limits=_photo_limits_of(operation),
+        cancel_credits=list(operation.cancel_credits),
+    )
+
+
+def _photo_limits_of(operation: Operation) -> PhotoLimitsView:
+    limits = operation.steps[0].limits or StepLimits(source="")
+    return PhotoLimitsView(
+        side_min=limits.input_side_min,
+        side_max=limits.input_side_max,
+        pixels_max=limits.input_pixels_max,
+        enlarged_by=limits.enlarged_by,
+        enlarged_pixels_max=limits.output_pixels_max,
     )
 
 

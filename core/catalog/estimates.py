@@ -1,5 +1,6 @@
 """What a run would cost, and whether the balance covers it. Reserves nothing."""
 
+import uuid
 from typing import Any
 
 import msgspec
@@ -34,13 +35,20 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def estimate(
-    conn: Connection, slug: str, params: dict[str, Any] | None, *, count: int
+    conn: Connection,
+    slug: str,
+    params: dict[str, Any] | None,
+    *,
+    count: int,
+    upload_id: uuid.UUID | None = None,
 ) -> Estimate:
-    """The price of `count` images for the user of the scope.
+    """The price of `count` images for the user of the scope, and whether a photo can be used.
 
-    Raises: NotFoundError, InvalidInputError.
+    Raises: NotFoundError, ConflictError (the photo is not ready), InvalidInputError.
     """
     operation = await service.get_operation(conn, slug)
     checked = None if params is None else service.check_params(operation, params)
+    if upload_id is not None:
+        await service.check_possible(conn, operation, upload_id, checked or {})
     account = await accounts.get_account(conn)
     return Estimate(operation=operation, params=checked, count=count, account=account)

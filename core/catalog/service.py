@@ -5,9 +5,11 @@ parameters.
 """
 
 import time
+import uuid
 from typing import Any
 
 import msgspec
+from psycopg.types.json import Jsonb
 
 from core.catalog import params as catalog_params
 from core.catalog.types import Operation
@@ -18,7 +20,7 @@ REMEMBER_SECONDS = 5.0
 
 _ACTIVE_OPERATIONS = """
 select slug, version, title, description, lane, cost_credits, steps, output_rule, params_schema,
-  presets, wait_seconds, batch_wait_seconds, deadline_seconds, uncertain_seconds
+  presets, wait_seconds, batch_wait_seconds, deadline_seconds, uncertain_seconds, cancel_credits
 from app.operations
 where is_active
 order by cost_credits, slug
@@ -54,6 +56,18 @@ async def get_operation(conn: Connection, slug: str) -> Operation:
 def check_params(operation: Operation, params: dict[str, Any]) -> dict[str, Any]:
     """The parameters of a run, complete.  Raises: InvalidInputError."""
     return catalog_params.check(operation.params_schema, params)
+
+
+async def check_possible(
+    conn: Connection, operation: Operation, upload_id: uuid.UUID, params: dict[str, Any]
+) -> None:
+    """Refuses what the steps cannot do with this photo, as starting it would. `params` are checked.
+
+    Raises: NotFoundError (upload), ConflictError (it is not ready), InvalidInputError.
+    """
+    await conn.execute(
+        "select app.check_possible(%s, %s, %s)", (operation.slug, upload_id, Jsonb(params))
+    )
 
 
 def invalidate_cache() -> None:

@@ -39,9 +39,11 @@ _ENTRIES = """
 with page as (
   select entry.id, entry.kind, entry.debit, entry.credit, entry.amount, entry.lot_id, lot.source,
     entry.lot_expires_at, entry.reservation_id, entry.subject_id, entry.reference, entry.actor,
-    entry.note, entry.idempotency_key, entry.created_at
+    entry.note, entry.idempotency_key, entry.created_at,
+    coalesce(entry.kind = 'confirm' and entry.amount < reservation.amount, false) as is_share
   from app.ledger_transfers as entry
   left join app.credit_lots as lot on lot.id = entry.lot_id
+  left join app.reservations as reservation on reservation.id = entry.reservation_id
   where entry.user_id = %(user_id)s
     and (%(before_id)s::bigint is null or entry.id < %(before_id)s)
     and (%(subject_id)s::uuid is null or entry.subject_id = %(subject_id)s)

@@ -67,7 +67,10 @@ class Change(msgspec.Struct, frozen=True):
 
 
 class EntryFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the words of a line are made of; the last two where they are known."""
+    """What the words of a line are made of; the last three where they are known.
+
+    `is_share`: less was spent than was reserved, because the run was cancelled.
+    """
 
     kind: EntryKind
     amount: int
@@ -77,6 +80,7 @@ class EntryFacts(msgspec.Struct, frozen=True, kw_only=True):
     lot_expires_at: datetime | None
     operation: str | None = None
     extended_from: datetime | None = None
+    is_share: bool = False
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):

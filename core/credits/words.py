@@ -31,7 +31,7 @@ def _variant(entry: EntryFacts) -> str:
         case EntryKind.REVERSE | EntryKind.ADJUST:
             return "debt" if entry.debit == "debt" else "plain"
         case EntryKind.CONFIRM | EntryKind.EXPIRE:
-            return "plain"
+            return "share" if entry.is_share else "plain"
 
 
 def _variant_of_restore(entry: EntryFacts) -> str | None:

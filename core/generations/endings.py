@@ -105,6 +105,8 @@ def ending_of_output(fault: OutputFault) -> Ending:
     return Ending(f"output_{fault}")
 
 
-def ending_in_words(ending: Ending) -> str:
-    """What happened, what to do, and that it cost nothing."""
+def ending_in_words(ending: Ending, *, charged_credits: int | None = 0) -> str:
+    """What happened, what to do, and what it cost: nothing, or the share of a cancelled run."""
+    if charged_credits:
+        return say("ending.cancelled_in_part", charged=charged_credits)
     return say(f"ending.{ending}")

@@ -54,6 +54,8 @@ def explain_run(run: RunRows) -> Explanation:
     outcome = Outcome.RESERVED
     if charged or refunded:
         outcome = Outcome.CHARGED if charged else Outcome.REFUNDED
+    if charged and refunded:
+        outcome = Outcome.CHARGED_IN_PART
     return Explanation(
         generation_id=generation.id,
         operation=generation.operation,
@@ -67,7 +69,7 @@ def explain_run(run: RunRows) -> Explanation:
         provider_calls=len(run.calls),
         resubmissions=sum(call.is_resubmission for call in run.calls),
         billable_units=_plain(sum(units, Decimal())) if units else None,
-        summary=_summary(generation, outcome),
+        summary=_summary(generation, outcome, charged=charged, refunded=refunded),
         lines=_lines(run),
     )
 
@@ -99,6 +101,7 @@ def _money_lines(run: RunRows) -> Iterator[tuple[int, Line]]:
             lot_expires_at=row.lot_expires_at,
             operation=run.generation.operation,
             extended_from=row.extended_from,
+            is_share=row.is_share,
         )
         yield (
             _SETTLED if is_end else _RESERVED,
@@ -214,8 +217,14 @@ def _call_facts(call: CallRow) -> CallFacts:
     )
 
 
-def _summary(generation: RunRow, outcome: Outcome) -> str:
-    told = say(f"run.summary.{outcome}", title=generation.title, price=generation.cost_credits)
+def _summary(generation: RunRow, outcome: Outcome, *, charged: int, refunded: int) -> str:
+    told = say(
+        f"run.summary.{outcome}",
+        title=generation.title,
+        price=generation.cost_credits,
+        charged=charged,
+        refunded=refunded,
+    )
     if generation.retry_of is None:
         return told
     return f"{told} {say('run.summary.repeats', retry_of=generation.retry_of)}"

@@ -19,10 +19,11 @@ class LineKind(StrEnum):
 
 
 class Outcome(StrEnum):
-    """Whether the credits of a run are reserved, charged or refunded."""
+    """Whether the credits of a run are reserved, charged, refunded, or some of each."""
 
     RESERVED = "reserved"
     CHARGED = "charged"
+    CHARGED_IN_PART = "charged_in_part"
     REFUNDED = "refunded"
 
 
@@ -106,6 +107,7 @@ class TransferRow(MoneyFacts, frozen=True, kw_only=True):
     """A line of the ledger. `created_at` is the start of its transaction."""
 
     created_at: datetime
+    is_share: bool = False
 
 
 class CallRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,8 +23,10 @@ _RUN_TRANSFERS = """
 select entry.id as entry_id, entry.kind, entry.debit, entry.credit, entry.amount, entry.lot_id,
   lot.source, entry.lot_expires_at, entry.created_at,
   case when entry.kind = 'refund' and taken.lot_expires_at < entry.lot_expires_at
-    then taken.lot_expires_at end as extended_from
+    then taken.lot_expires_at end as extended_from,
+  entry.kind = 'confirm' and entry.amount < reservation.amount as is_share
 from app.ledger_transfers as entry
+join app.reservations as reservation on reservation.id = entry.reservation_id
 left join app.credit_lots as lot on lot.id = entry.lot_id
 left join app.ledger_transfers as taken
   on taken.reservation_id = entry.reservation_id

@@ -30,7 +30,8 @@ _COLUMNS = (
     "id, operation, operation_version, lane, state, version, cost_credits, upload_id, params,"
     " priority, retry_of, created_at, wait_until,"
     " coalesce(deadline_at, app.latest_end(generations)) as deadline_at, finished_at,"
-    " cancel_requested_at, result, ending"
+    " cancel_requested_at, result, ending, charged_credits,"
+    " case when finished_at is null then app.cancel_share(generations) else 0 end as cancel_credits"
 )
 
 
@@ -138,7 +139,9 @@ async def list_generations(
 
 
 async def cancel(conn: Connection, generation_id: uuid.UUID) -> Change:
-    """Free before it started; afterwards a request to the provider.
+    """Free until a step is delivered; then the stated share of the price is charged.
+
+    While a call runs it is a request to the provider, and money moves on its end.
 
     Raises: NotFoundError, ConflictError (it has ended). Replay: a cancelled one stays so.
     """

@@ -89,6 +89,10 @@ class Generation(msgspec.Struct, frozen=True):
     cancel_requested_at: datetime | None = None
     result: ResultImage | None = None
     ending: Ending | None = None
+    charged_credits: int | None = None
+    """What was charged in the end; None while it runs."""
+    cancel_credits: int = 0
+    """What cancelling it now would cost."""
 
     @property
     def is_finished(self) -> bool:

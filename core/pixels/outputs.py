@@ -77,7 +77,7 @@ def _as_delivered(
     own = rendered.source_size(source) if isinstance(source, bytes) else source
     scale = (opened.info.width / own[0], opened.info.height / own[1])
     if params.upscale_factor is not None:
-        _check_enlarged(scale, params.upscale_factor)
+        check_enlarged(scale, params.upscale_factor)
     turned = raster.orientation(opened.image)
     odd_mode = opened.image.mode not in {"RGB", "RGBA", "P", "L", "LA"}
     was_deep = opened.layout.bit_depth > 8
@@ -103,7 +103,7 @@ def _as_delivered(
     return rendered.render(data, image, opened.info.format, facts)
 
 
-def _check_enlarged(scale: tuple[float, float], factor: float) -> None:
+def check_enlarged(scale: tuple[float, float], factor: float) -> None:
     if abs(scale[0] / scale[1] - 1) > _ENLARGED_ASPECT_TOLERANCE:
         raise OutputRuleError(OutputFault.ASPECT_CHANGED, "The enlarged picture has another shape.")
     if min(scale) < max(1.0, factor * _ENLARGED_SHARE_MIN):

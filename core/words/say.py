@@ -31,6 +31,7 @@ _FORMS: dict[str, Callable[[Any], str]] = {
     "list": lambda values: ", ".join(str(value) for value in values),
     "megabytes": lambda size_bytes: f"{size_bytes / 1e6:.4g} MB",
     "megapixels": lambda pixels: f"{pixels / 1e6:.4g} megapixels",
+    "plain": lambda number: f"{number:g}",
     "spaced": lambda word: str(word).replace("_", " "),
     "types": lambda names: " or ".join(say(f"json_type.{name}") for name in names),
     "units": _units,

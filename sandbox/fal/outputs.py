@@ -240,13 +240,19 @@ def _capped(width: int, height: int) -> tuple[int, int]:
 
 def enlarge(job: RenderJob, pictures: list[Image.Image]) -> list[RenderedImage]:
     picture = pictures[0]
-    width, height = picture.size
-    factor = min(_factor(job.params, picture.size), UPSCALE_FACTOR_MAX)
-    factor = max(1.0, min(factor, math.sqrt(UPSCALE_PIXELS_MAX / (width * height))))
-    size = (round(width * factor), round(height * factor))
+    size = enlarged_size(picture.size, job.params)
+    factor = size[0] / picture.width
     larger = picture.resize(size, Image.Resampling.LANCZOS)
     sharper = larger.filter(ImageFilter.UnsharpMask(radius=1.2 * factor, percent=60, threshold=2))
     return [_encode(sharper, str(job.params.get("output_format") or "png"))]
+
+
+def enlarged_size(size: tuple[int, int], params: Mapping[str, Any]) -> tuple[int, int]:
+    """What comes back: as ordered, but never more than the model makes."""
+    width, height = size
+    factor = min(_factor(params, size), UPSCALE_FACTOR_MAX)
+    factor = max(1.0, min(factor, math.sqrt(UPSCALE_PIXELS_MAX / (width * height))))
+    return round(width * factor), round(height * factor)
 
 
 def _factor(params: Mapping[str, Any], size: tuple[int, int]) -> float:

@@ -20,8 +20,11 @@ order by person.id
 limit $4;
 
 -- from core.catalog.service
+select app.check_possible($1, $2, $3);
+
+-- from core.catalog.service
 select slug, version, title, description, lane, cost_credits, steps, output_rule, params_schema,
-  presets, wait_seconds, batch_wait_seconds, deadline_seconds, uncertain_seconds
+  presets, wait_seconds, batch_wait_seconds, deadline_seconds, uncertain_seconds, cancel_credits
 from app.operations
 where is_active
 order by cost_credits, slug;
@@ -145,9 +148,11 @@ limit $2;
 with page as (
   select entry.id, entry.kind, entry.debit, entry.credit, entry.amount, entry.lot_id, lot.source,
     entry.lot_expires_at, entry.reservation_id, entry.subject_id, entry.reference, entry.actor,
-    entry.note, entry.idempotency_key, entry.created_at
+    entry.note, entry.idempotency_key, entry.created_at,
+    coalesce(entry.kind = 'confirm' and entry.amount < reservation.amount, false) as is_share
   from app.ledger_transfers as entry
   left join app.credit_lots as lot on lot.id = entry.lot_id
+  left join app.reservations as reservation on reservation.id = entry.reservation_id
   where entry.user_id = $1
     and ($2::bigint is null or entry.id < $2)
     and ($3::uuid is null or entry.subject_id = $3)
@@ -375,8 +380,10 @@ where generation_id = $1;
 select entry.id as entry_id, entry.kind, entry.debit, entry.credit, entry.amount, entry.lot_id,
   lot.source, entry.lot_expires_at, entry.created_at,
   case when entry.kind = 'refund' and taken.lot_expires_at < entry.lot_expires_at
-    then taken.lot_expires_at end as extended_from
+    then taken.lot_expires_at end as extended_from,
+  entry.kind = 'confirm' and entry.amount < reservation.amount as is_share
 from app.ledger_transfers as entry
+join app.reservations as reservation on reservation.id = entry.reservation_id
 left join app.credit_lots as lot on lot.id = entry.lot_id
 left join app.ledger_transfers as taken
   on taken.reservation_id = entry.reservation_id
@@ -422,7 +429,7 @@ select app.start_generation($1, $2, $3, $4, $5::smallint, $6) as answer;
 select expires_at, bought_as, (result ->> 'width')::integer as width, (result ->> 'height')::integer as height from app.late_images where generation_id = $1 and (expires_at > app.now() or bought_as is not null);
 
 -- from core.generations.service
-select id, operation, operation_version, lane, state, version, cost_credits, upload_id, params, priority, retry_of, created_at, wait_until, coalesce(deadline_at, app.latest_end(generations)) as deadline_at, finished_at, cancel_requested_at, result, ending
+select id, operation, operation_version, lane, state, version, cost_credits, upload_id, params, priority, retry_of, created_at, wait_until, coalesce(deadline_at, app.latest_end(generations)) as deadline_at, finished_at, cancel_requested_at, result, ending, charged_credits, case when finished_at is null then app.cancel_share(generations) else 0 end as cancel_credits
 from app.generations
 where user_id = (select app.current_user_id())
   and ($1::text is null or state = $1)
@@ -433,7 +440,7 @@ order by created_at desc, id desc
 limit $6;
 
 -- from core.generations.service
-select id, operation, operation_version, lane, state, version, cost_credits, upload_id, params, priority, retry_of, created_at, wait_until, coalesce(deadline_at, app.latest_end(generations)) as deadline_at, finished_at, cancel_requested_at, result, ending from app.generations where id = $1;
+select id, operation, operation_version, lane, state, version, cost_credits, upload_id, params, priority, retry_of, created_at, wait_until, coalesce(deadline_at, app.latest_end(generations)) as deadline_at, finished_at, cancel_requested_at, result, ending, charged_credits, case when finished_at is null then app.cancel_share(generations) else 0 end as cancel_credits from app.generations where id = $1;
 
 -- from core.generations.service
 select payload ->> 'state' as state, version, created_at as at from app.events where subject_id = $1 and type like 'generation.%' order by version;

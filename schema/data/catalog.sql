@@ -1,6 +1,7 @@
 -- The first catalogue. Endpoints, parameters and defaults are fal.ai's own (model pages, 2026-11);
 -- a change is a new version in a new migration, so that old generations keep their terms.
--- `typical_seconds` is when the first poll of a running call is worth it.
+-- `typical_seconds` is when the first poll of a running call is worth it, `unit_price_usd` what one of
+-- the provider's billable units costs us, `limits` are read by app.require_possible.
 
 insert into app.operations (
   slug, version, title, description, lane, cost_credits, steps, output_rule, params_schema, presets
@@ -12,6 +13,9 @@ values
   'locked', 1,
   '[{"adapter": "background_removal", "provider": "fal",
      "endpoint": "fal-ai/birefnet/v2", "typical_seconds": 4,
+     "unit_price_usd": 0.0008,
+     "limits": {"input_side_min": 64, "input_pixels_max": 50000000,
+       "source": "what uploads take; https://fal.ai/models/fal-ai/birefnet/v2/llms.txt names none"},
      "defaults": {"model": "Matting", "operating_resolution": "2048x2048",
        "output_format": "png", "refine_foreground": false}}]',
   'own_pixels_cutout',
@@ -25,6 +29,9 @@ values
   'locked', 1,
   '[{"adapter": "background_removal", "provider": "fal",
      "endpoint": "fal-ai/birefnet/v2", "typical_seconds": 4,
+     "unit_price_usd": 0.0008,
+     "limits": {"input_side_min": 64, "input_pixels_max": 50000000,
+       "source": "what uploads take; https://fal.ai/models/fal-ai/birefnet/v2/llms.txt names none"},
      "defaults": {"model": "Matting", "operating_resolution": "2048x2048",
        "output_format": "png", "refine_foreground": false}}]',
   'packshot',
@@ -44,6 +51,9 @@ values
   'reimagined', 4,
   '[{"adapter": "instruction_edit", "provider": "fal",
      "endpoint": "fal-ai/nano-banana-2/edit", "typical_seconds": 15,
+     "unit_price_usd": 0.08,
+     "limits": {"input_side_min": 64, "input_pixels_max": 50000000,
+       "source": "what uploads take; https://fal.ai/models/fal-ai/nano-banana-2/edit/llms.txt names none"},
      "defaults": {"num_images": 1, "output_format": "png", "limit_generations": true}}]',
   'as_delivered',
   '{"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object",
@@ -73,9 +83,16 @@ values
   'reimagined', 6,
   '[{"adapter": "instruction_edit", "provider": "fal",
      "endpoint": "fal-ai/nano-banana-2/edit", "typical_seconds": 15,
+     "unit_price_usd": 0.08,
+     "limits": {"input_side_min": 64, "input_pixels_max": 50000000,
+       "source": "what uploads take; https://fal.ai/models/fal-ai/nano-banana-2/edit/llms.txt names none"},
      "defaults": {"num_images": 1, "output_format": "png", "limit_generations": true}},
     {"adapter": "upscale", "provider": "fal",
      "endpoint": "fal-ai/seedvr/upscale/image", "typical_seconds": 8,
+     "unit_price_usd": 0.001,
+     "limits": {"input_side_min": 64, "input_pixels_max": 50000000,
+       "enlarged_by": "factor", "output_pixels_max": 16000000,
+       "source": "https://fal.ai/models/fal-ai/seedvr/upscale/image/llms.txt names none; larger orders came back at 16 megapixels, 2026-11-28"},
      "defaults": {"upscale_mode": "factor", "upscale_factor": 2, "output_format": "png"}}]',
   'as_delivered',
   '{"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object",
@@ -95,6 +112,10 @@ values
   'reimagined', 2,
   '[{"adapter": "upscale", "provider": "fal",
      "endpoint": "fal-ai/seedvr/upscale/image", "typical_seconds": 8,
+     "unit_price_usd": 0.001,
+     "limits": {"input_side_min": 64, "input_pixels_max": 50000000,
+       "enlarged_by": "factor", "output_pixels_max": 16000000,
+       "source": "https://fal.ai/models/fal-ai/seedvr/upscale/image/llms.txt names none; larger orders came back at 16 megapixels, 2026-11-28"},
      "defaults": {"upscale_mode": "factor", "output_format": "png"}}]',
   'as_delivered',
   '{"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object",
@@ -106,5 +127,11 @@ values
 
 update app.operations
 set presets = (select presets from app.operations where slug = 'scene' and version = 1)
+where slug = 'scene_hd'
+  and version = 1;
+
+-- The scene is what `scene` sells alone.
+update app.operations
+set cancel_credits = '{4}'
 where slug = 'scene_hd'
   and version = 1;

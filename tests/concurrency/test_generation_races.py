@@ -24,6 +24,7 @@ from tests.harness.ledger import (
 pytestmark = [pytest.mark.race, pytest.mark.timeout(180)]
 
 KEYS = {"one": "key-1", "two": "key-2"}
+PRICES = {"packshot": 1, "scene_hd": 6}
 RESULT = {"result": {"storage_key": "out.png", "thumbnail_key": "thumb.jpg"}}
 ENDING = {"ending": "provider_failed"}
 
@@ -55,19 +56,24 @@ class Desk:
             slots,
         )
 
-    def queued(self, people: int, each: int) -> list[tuple[uuid.UUID, uuid.UUID]]:
+    def queued(
+        self, people: int, each: int, operation: str = "packshot"
+    ) -> list[tuple[uuid.UUID, uuid.UUID]]:
         """(person, generation)."""
         made = []
         with connect(self.database.api_url) as conn:
             for _ in range(people):
-                user_id = self.ledger.user(each)
+                user_id = self.ledger.user(each * PRICES[operation])
                 photo = self.ledger.upload(user_id)
-                made += [(user_id, start_generation(conn, user_id, photo)) for _ in range(each)]
+                made += [
+                    (user_id, start_generation(conn, user_id, photo, operation))
+                    for _ in range(each)
+                ]
         return made
 
-    def accepted(self, generations: int) -> list[Call]:
+    def accepted(self, generations: int, operation: str = "packshot") -> list[Call]:
         self.keys(generations)
-        self.queued(generations, 1)
+        self.queued(generations, 1, operation)
         return [self._accept(intent) for intent in self.intents(generations)]
 
     def intents(self, limit: int) -> list[dict[str, Any]]:
@@ -346,6 +352,81 @@ def test_an_image_against_deadline_cancel_and_dead_letter(
             (call.generation_id,),
         )
         assert len(ends) == 1
+
+
+def advance(conn: Conn, call: Call) -> Any:
+    """As the collector that has the image of a first step."""
+    one(conn, "select app.begin_collect(%s, true)", call.id)
+    return one(
+        conn,
+        "select app.advance_generation(%s, %s, %s, 'step-0.png', 60)",
+        call.id,
+        call.lease,
+        '{"state": "succeeded", "billable_units": "1"}',
+    )
+
+
+def end_cancelled(conn: Conn, call: Call) -> Any:
+    """As the collector whose call was cancelled at the provider."""
+    facts = {"call_id": str(call.id), "call": {"state": "cancelled"}, "ending": "cancelled"}
+    return one(
+        conn,
+        "select app.finish_generation(%s, %s, 'cancelled', %s::jsonb)",
+        call.generation_id,
+        call.lease,
+        msgspec.json.encode(facts).decode(),
+    )
+
+
+def test_a_cancel_against_the_step_that_is_delivered(desk: Desk, database: TestDatabase) -> None:
+    """Whoever wins: a delivered step costs its share, once, and nothing else costs anything."""
+    calls = desk.accepted(12, "scene_hd")
+    works: list[Any] = [
+        *(lambda conn, call=call: advance(conn, call) for call in calls),
+        *(lambda conn, call=call: cancel(conn, call.user_id, call.generation_id) for call in calls),
+        *(lambda conn, call=call: end_cancelled(conn, call) for call in calls[:6]),
+        *([lambda conn: conn.execute("select app.sweep_deadlines(100)").fetchall()] * 4),
+    ]
+    random.Random(5).shuffle(works)
+    seen = Counter(states(race(database.url(), works)))
+    assert set(seen) <= {"ok", "JS430", "JS409"}, "nobody waits for each other in a circle"
+    # What still runs has been asked to stop, and its second call is cancelled at the provider.
+    for call in calls:
+        found = desk.generation(call.generation_id)
+        if found["finished_at"] is None and found["state"] != "queued":
+            facts = '{"call_id": "%s", "call": {"state": "cancelled"}, "ending": "cancelled"}'
+            desk.ledger.value(
+                "select app.finish_generation(%s, null, 'cancelled', %s::jsonb)",
+                call.generation_id,
+                facts % found["current_call_id"],
+            )
+    desk.ledger.value("select count(*) from app.sweep_deadlines(100)")
+    for call in calls:
+        found = desk.generation(call.generation_id)
+        assert found["state"] == "cancelled"
+        share = 4 if found["step"] == 1 else 0
+        assert found["charged_credits"] == share
+        assert desk.ledger.balance(call.user_id) == (6 - share, 0, 0)
+        kinds = [kind for kind, *_ in desk.ledger.transfers(call.user_id)]
+        assert kinds.count("confirm") == (1 if share else 0)
+        assert kinds.count("refund") == 1
+
+
+def test_ten_cancels_of_one_run_between_its_steps(desk: Desk, database: TestDatabase) -> None:
+    (call,) = desk.accepted(1, "scene_hd")
+    with connect(database.worker_url) as conn:
+        advance(conn, call)
+    database.rows(
+        "update app.generations set state = 'queued' where id = %s", (call.generation_id,)
+    )
+    answers = race(
+        database.api_url, [lambda conn: cancel(conn, call.user_id, call.generation_id)] * 10
+    )
+    assert set(states(answers)) == {"ok"}
+    assert desk.ledger.balance(call.user_id) == (2, 0, 0)
+    assert [kind for kind, *_ in desk.ledger.transfers(call.user_id)] == [
+        *("grant", "reserve", "confirm", "refund")
+    ]
 
 
 def test_two_images_for_one_generation(desk: Desk, database: TestDatabase) -> None:

@@ -33,7 +33,7 @@ def both(*names: str, parts: str) -> set[str]:
 OPEN_CALLS = {CallState.SUBMITTING, CallState.ACCEPTED, CallState.AMBIGUOUS}
 TABLES: dict[str, tuple[Iterable[str], set[str]]] = {
     "account_event": (AccountEventType, set()),
-    "ending": (Ending, set()),
+    "ending": (Ending, {"cancelled_in_part"}),
     "dead_letter": ((), {"unknown_job"}),
     "entry": (
         (),
@@ -42,7 +42,7 @@ TABLES: dict[str, tuple[Iterable[str], set[str]]] = {
             *(f"reserve.{variant}" for variant in ("plain", "until", "plain_for", "until_for")),
             *(f"refund.{variant}" for variant in ("plain", "until", "debt", "extended")),
             *(f"restore.{variant}" for variant in ("plain", "until", "debt", "pays", "paid")),
-            *("confirm.plain", "expire.plain"),
+            *("confirm.plain", "confirm.share", "expire.plain"),
             *(
                 f"{kind}.{variant}"
                 for kind in ("reverse", "adjust")

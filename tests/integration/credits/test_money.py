@@ -281,6 +281,61 @@ def test_a_refund_to_an_expired_lot_lives_seven_days(
     assert ledger.balance(user) == (0, 0, 0)
 
 
+# --- a share of a reservation ----------------------------------------------------------------
+
+
+def _charge(ledger: Ledger, user: uuid.UUID, subject: uuid.UUID, share: int) -> bool:
+    return bool(ledger.value("select app.refund(%s, 'late_image', %s, %s)", user, subject, share))
+
+
+def test_a_share_is_spent_and_the_rest_comes_back(ledger: Ledger) -> None:
+    """What would expire first is spent, so what is kept lives longest."""
+    user = ledger.user()
+    soon = ledger.grant(user, 3, source="promo", lives="1 day")
+    late = ledger.grant(user, 2, source="gift", lives="9 days")
+    bought = ledger.grant(user, 5)
+    subject = ledger.reserve(user, 9)
+    assert _charge(ledger, user, subject, 4)
+    assert [ledger.remaining(lot) for lot in (soon, late, bought)] == [0, 1, 5]
+    assert ledger.balance(user) == (6, 0, 0)
+    row = ledger.database.row(
+        "select state, confirmed_amount from app.reservations where subject_id = %s", (subject,)
+    )
+    assert (row["state"], row["confirmed_amount"]) == ("confirmed", 4)
+    assert ledger.transfers(user)[-3:-2] == [("confirm", "reserved", "usage", 4)]
+
+
+def test_a_share_is_charged_before_a_debt_is_paid(ledger: Ledger) -> None:
+    user = ledger.user(10, reference="pi_1")
+    subject = ledger.reserve(user, 8)
+    ledger.reverse(user, 5, "re_1", "pi_1")
+    assert ledger.balance(user) == (0, 8, 3)
+    assert _charge(ledger, user, subject, 4)
+    assert ledger.balance(user) == (1, 0, 0)
+
+
+def test_a_share_is_charged_once(ledger: Ledger) -> None:
+    user = ledger.user(10)
+    subject = ledger.reserve(user, 6)
+    assert _charge(ledger, user, subject, 4)
+    assert not _charge(ledger, user, subject, 4)
+    for other in (0, 3, 5):
+        with refused("JS409") as refusal:
+            _charge(ledger, user, subject, other)
+        assert refusal.detail["reason"] == "reservation_confirmed"
+    assert not ledger.confirm(user, subject), "it is spent, as far as it was to be"
+    assert ledger.balance(user) == (6, 0, 0)
+
+
+@pytest.mark.parametrize("share", [-1, 6, 7])
+def test_a_share_is_less_than_the_whole(ledger: Ledger, share: int) -> None:
+    user = ledger.user(10)
+    subject = ledger.reserve(user, 6)
+    with refused("JS500"):
+        _charge(ledger, user, subject, share)
+    assert ledger.balance(user) == (4, 6, 0)
+
+
 # --- reverse ---------------------------------------------------------------------------------
 
 

@@ -303,7 +303,7 @@ async def test_a_cutout_without_a_piece(open_pipeline: OpenPipeline) -> None:
 
 def _wide_photo() -> bytes:
     out = io.BytesIO()
-    Image.new("RGB", (120, 60), (214, 208, 199)).save(out, "PNG")
+    Image.new("RGB", (128, 64), (214, 208, 199)).save(out, "PNG")
     return out.getvalue()
 
 
