@@ -2,11 +2,12 @@
 
 Routes are built once and know no settings; whatever depends on them is built at startup and read
 from `app.state.resources` by each request. Layers from the outside in: Edge (id, log line,
-headers), Cors, Drain (unread bodies), Litestar's routing, Gate (caller and rate limits), the
+headers), Cors, Head, Drain (unread bodies), Litestar's routing, Gate (caller and rate limits), the
 handler.
 """
 
 import contextlib
+import inspect
 import os
 from collections.abc import AsyncIterator, Sequence
 
@@ -18,11 +19,13 @@ from litestar.types import ControllerRouterHandler
 from api import identity, resources
 from api.exception_handlers import HANDLERS
 from api.http import once, pages, wait
+from api.http.requests import ApiRequest
 from api.middleware.clients import ClientAddress
 from api.middleware.cors import Cors
 from api.middleware.drain import Drain
 from api.middleware.edge import Edge
 from api.middleware.gate import Gate
+from api.middleware.head import Head
 from api.openapi import StrictStructs, docs_router, openapi_config
 from api.resources import Resources, build_resources
 from api.routes import ROUTERS
@@ -50,6 +53,7 @@ def create_app(
     app = Litestar(
         route_handlers=[docs_router(), *ROUTERS, *extra_routes],
         dependencies=_DEPENDENCIES,
+        request_class=ApiRequest,
         middleware=[Gate],
         exception_handlers=HANDLERS,
         openapi_config=openapi_config(settings),
@@ -60,6 +64,7 @@ def create_app(
         debug=False,
     )
     _resolve_in_turn(app)
+    _allow_all_methods(app)
     app.state.routing = app.asgi_handler
     configure(app, settings, transport=transport)
     return app
@@ -81,6 +86,15 @@ def _resolve_in_turn(app: Litestar) -> None:
                 ]
 
 
+def _allow_all_methods(app: Litestar) -> None:
+    """OPTIONS names every method of a path. The framework's handler remembers the route as it was
+    when the first of its handlers was registered."""
+    for route in app.routes:
+        if isinstance(route, HTTPRoute):
+            handler, _ = route.route_handler_map["OPTIONS"]
+            inspect.getclosurevars(handler.fn).nonlocals["self"].methods = route.methods
+
+
 def configure(
     app: Litestar, settings: Settings, *, transport: httpx.AsyncBaseTransport | None = None
 ) -> None:
@@ -95,7 +109,7 @@ def install(app: Litestar) -> Resources:
     built = build_resources(settings, transport=app.state.transport)
     app.state.resources = built
     app.asgi_handler = Edge(
-        Cors(Drain(app.state.routing), origins=settings.cors_allowed_origins),
+        Cors(Head(Drain(app.state.routing)), origins=settings.cors_allowed_origins),
         clients=ClientAddress(settings.trusted_proxies),
         metrics=built.metrics,
         https=settings.public_base_url.startswith("https://"),

@@ -16,6 +16,7 @@ from litestar.types import ExceptionHandlersMap
 
 from api import problems
 from api.identity import context_of
+from api.middleware.head import allowing_head
 from api.problems import ProblemKind
 from api.resources import resources_of
 from api.schemas.problems import FieldError
@@ -43,7 +44,7 @@ def _http_exception(request: AnyRequest, error: HTTPException) -> Response[Any]:
         log.error("http.exception", problem=kind.slug, exc_info=error)
     field_errors = _field_errors(error) if kind is problems.INVALID_REQUEST else None
     kept = {
-        name: value
+        name: allowing_head(value)
         for name, value in (error.headers or {}).items()
         if name.lower() in _FRAMEWORK_HEADERS
     }

@@ -94,7 +94,8 @@ _UI_FILES = frozenset({"swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.
 # Swagger UI sets styles and shows its icons as data URLs; scripts are our own files only.
 _UI_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline';"
-    " img-src 'self' data:; connect-src 'self'; font-src 'self'; frame-ancestors 'none'"
+    " img-src 'self' data:; connect-src 'self'; font-src 'self'; base-uri 'none';"
+    " form-action 'none'; frame-ancestors 'none'"
 )
 
 

@@ -1,6 +1,7 @@
 """Checks and figures of all nouns, read from the database."""
 
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,12 @@ from core.noun import Check, Noun
 from core.settings import Settings
 
 MIGRATIONS = Path(__file__).resolve().parents[1] / "migrations"
+
+
+class Unsafe(StrEnum):
+    """What readiness warns of: it works, and is not set up as safely as it could be."""
+
+    TEMPORARY_OBJECTS = "temporary_objects"
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -40,6 +47,15 @@ async def list_checks(
             assert row is not None
             checks += noun.health.check(row, settings)
     return checks
+
+
+async def list_warnings(conn: Connection) -> list[Unsafe]:
+    row = await fetch_one(
+        conn,
+        "select has_database_privilege('public', current_database(), 'temporary') as temporary",
+    )
+    assert row is not None
+    return [Unsafe.TEMPORARY_OBJECTS] if row["temporary"] else []
 
 
 async def list_samples(conn: Connection, nouns: Sequence[Noun[Any]]) -> list[Sample]:

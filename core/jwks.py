@@ -36,6 +36,7 @@ class KeySet(Generic[Keys]):
         usable_seconds: float = math.inf,
         retry_seconds: float,
         refetch_seconds: float,
+        refetch_burst: int = 1,
         now: Callable[[], float] = time.time,
     ) -> None:
         """`what` names the set in errors and logs. `read` makes keys of the set's entries; a
@@ -44,7 +45,9 @@ class KeySet(Generic[Keys]):
         A set older than `fresh_seconds` still serves while a new one is fetched in the background,
         one older than `usable_seconds` does not. Without any, it is fetched every
         `retry_seconds`; because of a signature that no known key made, every `refetch_seconds`,
-        so that forged signatures cause no unlimited requests.
+        so that forged signatures cause no unlimited requests. With a `refetch_burst` as many are
+        fetched at once, and who comes after them waits for the next: a forged one does not refuse
+        the first of a new key.
         """
         self._http = http
         self._url = url
@@ -54,6 +57,9 @@ class KeySet(Generic[Keys]):
         self._usable_seconds = usable_seconds
         self._retry_seconds = retry_seconds
         self._refetch_seconds = refetch_seconds
+        self._burst = refetch_burst
+        self._spared = float(refetch_burst)
+        self._tries = 0
         self._now = now
         self._keys: Keys | None = None
         self._fetched_at = -math.inf
@@ -84,10 +90,20 @@ class KeySet(Generic[Keys]):
 
     async def get_newer(self, seen: Keys) -> Keys:
         """Another set than `seen`, if it may be fetched; all waiters share the answer."""
+        tries = self._tries
         async with self._lock:
-            if self._keys is seen and self._may_fetch(self._refetch_seconds):
-                await self._fetch()
+            if self._keys is seen and self._tries == tries:
+                pause = (1 - self._refetches()) * self._refetch_seconds
+                if pause > 0 and self._burst > 1:
+                    await asyncio.sleep(pause)
+                if pause <= 0 or self._burst > 1:
+                    await self._fetch()
             return seen if self._keys is None else self._keys
+
+    def _refetches(self) -> float:
+        """How many may be made now: one more in each `refetch_seconds`, up to the burst."""
+        since = (self._now() - self._tried_at) / self._refetch_seconds
+        return min(float(self._burst), self._spared + since)
 
     async def close(self) -> None:
         if self._refresh is not None:
@@ -111,6 +127,8 @@ class KeySet(Generic[Keys]):
 
     async def _fetch(self) -> None:
         """Replaces the set, or leaves it as it is."""
+        self._tries += 1
+        self._spared = max(0.0, self._refetches() - 1)
         self._tried_at = self._now()
         try:
             answer = await self._http.get(self._url, timeout=_FETCH_TIMEOUT, follow_redirects=False)

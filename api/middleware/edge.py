@@ -19,7 +19,7 @@ from core.ids import new_id
 log = structlog.get_logger()
 
 _REQUEST_ID = re.compile(rb"^[A-Za-z0-9._-]{8,64}$")
-_API_POLICY = b"default-src 'none'; frame-ancestors 'none'"
+_API_POLICY = b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 QUIET_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 NO_ROUTE = "(none)"
 
@@ -36,6 +36,7 @@ class Edge:
             (b"x-frame-options", b"DENY"),
             (b"referrer-policy", b"no-referrer"),
             (b"cross-origin-opener-policy", b"same-origin"),
+            (b"server", b"jewelshot"),  # else the server writes its own name
         ]
         if https:
             self._fixed.append((b"strict-transport-security", b"max-age=63072000"))

@@ -9,19 +9,20 @@ import structlog
 from litestar import Request, Response, Router, get
 from litestar.openapi.datastructures import ResponseSpec
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from api.identity import is_one_of
 from api.metrics import StoredFigures
 from api.openapi import METRICS, PUBLIC
 from api.problems import raises
 from api.resources import AppResources, Resources
-from api.schemas.health import Alive, Check, Readiness, State
+from api.schemas.health import Alive, Check, Readiness, State, Warned
 from core import health
 from core.db import Connection
 from core.identity.errors import AccessReason, BadCredentialsError
 from core.noun import Check as NounCheck
 from core.nouns import NOUNS
+from core.words.say import say
 
 log = structlog.get_logger()
 
@@ -49,7 +50,8 @@ async def get_liveness() -> Alive:
     description="Database and schema decide between up and down; Redis, workers, provider accounts"
     " and payments between ok and degraded: without them work is accepted and done later."
     " `payments` is present when they are set up, and shows what lags or differs: events that wait,"
-    " orders in review, returns that wait, days whose totals differ, webhooks that stopped.",
+    " orders in review, returns that wait, days whose totals differ, webhooks that stopped."
+    " `warnings` name what is set up unsafely and changes no status.",
     tags=["Health"],
     security=PUBLIC,
     responses={
@@ -59,34 +61,38 @@ async def get_liveness() -> Alive:
     opt={"rate_limit": False},
 )
 async def get_readiness(resources: AppResources) -> Response[Readiness]:
-    database, shared = await asyncio.gather(_check_database(resources), _check_redis(resources))
+    (database, warnings), shared = await asyncio.gather(
+        _check_database(resources), _check_redis(resources)
+    )
     checks = {**database, "redis": shared}
     states = {check.status for check in checks.values()}
     status = next(state for state in (State.DOWN, State.DEGRADED, State.OK) if state in states)
     return Response(
-        Readiness(status=status, checks=checks), status_code=503 if status is State.DOWN else 200
+        Readiness(status=status, checks=checks, warnings=warnings),
+        status_code=503 if status is State.DOWN else 200,
     )
 
 
-async def _check_database(resources: Resources) -> dict[str, Check]:
-    """The database itself, its schema, and the checks of every noun."""
+async def _check_database(resources: Resources) -> tuple[dict[str, Check], list[Warned]]:
+    """The database itself, its schema, the checks of every noun, and what is set up unsafely."""
 
-    async def work(conn: Connection) -> tuple[str | None, list[NounCheck]]:
+    async def work(conn: Connection) -> tuple[str | None, list[NounCheck], list[health.Unsafe]]:
         version = await health.get_schema_version(conn)
         if _is_behind(version):
-            return version, []
-        return version, await health.list_checks(conn, NOUNS, resources.settings)
+            return version, [], []
+        checks = await health.list_checks(conn, NOUNS, resources.settings)
+        return version, checks, await health.list_warnings(conn)
 
     started = time.perf_counter()
     try:
         async with asyncio.timeout(CHECK_SECONDS_MAX):
-            version, found = await resources.db.run(work)
+            version, found, warnings = await resources.db.run(work)
     except (psycopg.Error, TimeoutError) as error:
         log.warning("readiness.database", error=type(error).__name__)
-        return {"database": Check(State.DOWN, {"reason": "no_answer"})}
+        return {"database": Check(State.DOWN, {"reason": "no_answer"})}, []
     milliseconds = round((time.perf_counter() - started) * 1000, 1)
     schema = {"applied": version, "expected": health.shipped_schema_version()}
-    return {
+    checks = {
         "database": Check(State.OK, {"duration_ms": milliseconds}),
         "migrations": Check(State.DOWN if _is_behind(version) else State.OK, schema),
         **{
@@ -94,6 +100,7 @@ async def _check_database(resources: Resources) -> dict[str, Check]:
             for check in found
         },
     }
+    return checks, [Warned(name, say(f"readiness.{name}")) for name in warnings]
 
 
 def _is_behind(version: str | None) -> bool:
@@ -103,8 +110,12 @@ def _is_behind(version: str | None) -> bool:
 
 
 async def _check_redis(resources: Resources) -> Check:
+    """A server that is full, or a replica, answers a ping and takes no wake-up."""
     try:
-        await resources.redis.ping()
+        await resources.redis.set(f"{resources.settings.redis_prefix}:readiness", 1, ex=60)
+    except ResponseError as error:
+        log.warning("readiness.redis", error=type(error).__name__)
+        return Check(State.DEGRADED, {"reason": "takes_no_writes"})
     except (RedisError, OSError, TimeoutError) as error:
         log.warning("readiness.redis", error=type(error).__name__)
         return Check(State.DEGRADED, {"reason": "no_answer"})

@@ -9,13 +9,14 @@ from msgspec import Meta
 
 from core.identity.supabase_auth import LinkType
 
+# `$` alone also matches before a newline at the end, in Python and not in the document's readers.
 # bcrypt, which the sign-in service uses, reads 72 bytes.
 PASSWORD_CHARACTERS_MAX = 72
 
 Email = Annotated[
     str,
     Meta(
-        pattern=r"^[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+$",
+        pattern=r"^[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+$(?!\n)",
         max_length=254,
         examples=["ada@example.com"],
     ),
@@ -31,12 +32,14 @@ Password = Annotated[
 TokenHash = Annotated[
     str,
     Meta(
-        pattern=r"^[A-Za-z0-9_-]{8,256}$",
+        pattern=r"^[A-Za-z0-9_-]{8,256}$(?!\n)",
         examples=["7d5b7b1964cf5d388340a7f04f1dbb5eeb6c7b52ef8270e1737a58d0"],
     ),
 ]
-OneTimeCode = Annotated[str, Meta(pattern=r"^[0-9]{6,10}$", examples=["305805"])]
-RefreshToken = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,512}$", examples=["v2h7k3n5q9xw"])]
+OneTimeCode = Annotated[str, Meta(pattern=r"^[0-9]{6,10}$(?!\n)", examples=["305805"])]
+RefreshToken = Annotated[
+    str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,512}$(?!\n)", examples=["v2h7k3n5q9xw"])
+]
 
 
 class _Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -81,7 +84,7 @@ class NewPassword(_Request, frozen=True):
 
 class EnrollFactor(_Request, frozen=True):
     friendly_name: Annotated[
-        str, Meta(max_length=64, pattern=r"^[^\x00-\x1f]*$", examples=["phone"])
+        str, Meta(max_length=64, pattern=r"^[^\x00-\x1f]*$(?!\n)", examples=["phone"])
     ] = ""
 
 

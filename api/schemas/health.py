@@ -24,8 +24,16 @@ class Check(msgspec.Struct, frozen=True):
     facts: dict[str, Any] = {}
 
 
+class Warned(msgspec.Struct, frozen=True):
+    """What works and is not set up as safely as it could be."""
+
+    name: str
+    detail: str
+
+
 class Readiness(msgspec.Struct, frozen=True):
     """`down`: send no traffic here. `degraded`: requests are served, something needs attention."""
 
     status: State
     checks: dict[str, Check]
+    warnings: list[Warned] = []

@@ -25,10 +25,14 @@ log = structlog.get_logger()
 ASYMMETRIC = ("ES256", "RS256")
 AUDIENCE = "authenticated"
 JWKS_SECONDS = 600.0  # Supabase's edge and its own client cache the set as long
-REFETCH_SECONDS = 10.0  # at most one fetch per this time for tokens with an unknown key id
-LEEWAY_SECONDS = 5
+# For tokens with an unknown key id: five fetches at once, then one in this time.
+REFETCH_SECONDS = 2.0
+REFETCH_BURST = 5
+LEEWAY_SECONDS = 30  # clocks of machines that nobody looks after
 TOKENS_MAX = 4096
 TOKEN_BYTES_MAX = 16_384
+# What a payload of the right signature and the wrong types makes of its checks.
+_MALFORMED = (ValueError, TypeError, OverflowError, RecursionError)
 _REQUIRED = ["exp", "sub", "aud", "iss", "role", "session_id"]
 # The first is written by the user: of any size, and no policy may rely on it. The second is ours.
 _DROPPED = frozenset({"user_metadata", "break_glass"})
@@ -65,6 +69,7 @@ class TokenVerifier:
         http: httpx.AsyncClient,
         *,
         now: Callable[[], float] = time.time,
+        refetch_seconds: float = REFETCH_SECONDS,
     ) -> None:
         self._issuer = settings.jwt_issuer
         secret = settings.supabase_jwt_secret
@@ -78,7 +83,8 @@ class TokenVerifier:
             read=_read_keys,
             fresh_seconds=JWKS_SECONDS,
             retry_seconds=REFETCH_SECONDS,
-            refetch_seconds=REFETCH_SECONDS,
+            refetch_seconds=refetch_seconds,
+            refetch_burst=REFETCH_BURST,
             now=now,
         )
         self._tokens: OrderedDict[bytes, _Verified] = OrderedDict()
@@ -122,7 +128,7 @@ class TokenVerifier:
     async def _key_for(self, token: str) -> tuple[str, Key | str]:
         try:
             header = jwt.get_unverified_header(token)
-        except (jwt.PyJWTError, ValueError) as error:
+        except (jwt.PyJWTError, ValueError, RecursionError) as error:
             raise BadCredentialsError(reason=AccessReason.MALFORMED_TOKEN) from error
         algorithm = header.get("alg")
         if algorithm not in self._algorithms:
@@ -160,13 +166,18 @@ class TokenVerifier:
             )
         except jwt.ExpiredSignatureError as error:
             raise BadCredentialsError(reason=AccessReason.EXPIRED_TOKEN) from error
-        except (jwt.PyJWTError, ValueError) as error:
+        except jwt.ImmatureSignatureError as error:
+            # Signed by Supabase and not valid yet: this machine's clock is behind, for everybody.
+            log.warning("auth.clock_is_behind", leeway_seconds=LEEWAY_SECONDS)
+            raise BadCredentialsError(reason=AccessReason.INVALID_TOKEN) from error
+        except (jwt.PyJWTError, *_MALFORMED) as error:
             raise BadCredentialsError(reason=AccessReason.INVALID_TOKEN) from error
         return _read_claims(payload)
 
 
 def _read_claims(payload: dict[str, Any]) -> Claims:
     """Raises: BadCredentialsError for a signed token that is not a user's."""
+    aal = payload.get("aal")
     app_metadata = payload.get("app_metadata")
     app_role = app_metadata.get("role") if isinstance(app_metadata, dict) else None
     email = payload.get("email")
@@ -181,7 +192,7 @@ def _read_claims(payload: dict[str, Any]) -> Claims:
         user_id=user_id,
         session_id=session_id,
         role=payload["role"],
-        aal=payload["aal"] if payload.get("aal") in {"aal1", "aal2", "aal3"} else "aal1",
+        aal=aal if isinstance(aal, str) and aal in {"aal1", "aal2", "aal3"} else "aal1",
         email=email if isinstance(email, str) and email else None,
         app_role=app_role if isinstance(app_role, str) else None,
         expires_at=int(payload["exp"]),

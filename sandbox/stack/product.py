@@ -212,7 +212,7 @@ class Product:
             ],
             self._log("fal-sandbox"),
         )
-        self.stripe = self._stripe_sandbox(stripe_port, environ)
+        self.stripe = self._stripe_sandbox(stripe_port)
         self.api = Child(
             "api", ["api", "--host", LOOPBACK, "--port", str(api_port)], self._log("api")
         )
@@ -250,15 +250,13 @@ class Product:
         path.write_bytes(msgspec.json.encode(config, enc_hook=str))
         return path
 
-    def _stripe_sandbox(self, port: int, environ: Mapping[str, str]) -> Child:
+    def _stripe_sandbox(self, port: int) -> Child:
         return Child(
             "stripe-sandbox",
             [
                 *("sandbox.stripe", "--port", str(port)),
                 *("--state-dir", str(self.state_dir / "stripe")),
-                *("--key", environ["STRIPE_SECRET_KEY"]),
                 *("--webhook-url", f"{self.api_url}/v1/webhooks/stripe"),
-                *("--webhook-secret", environ["STRIPE_WEBHOOK_SECRETS"]),
             ],
             self._log("stripe-sandbox"),
         )

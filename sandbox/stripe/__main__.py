@@ -1,7 +1,13 @@
-"""Serves the sandbox on loopback: `python -m sandbox.stripe --port 9100`."""
+"""Serves the sandbox on loopback: `python -m sandbox.stripe --port 9100`.
+
+Its key and webhook secrets come from the environment, under the names that the product reads: the
+command line would show them to everyone on the machine.
+"""
 
 import argparse
+import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from sandbox.kit.serving import run_server
@@ -20,21 +26,9 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--state-dir", type=Path, help="keeps all objects over restarts")
     parser.add_argument("--base-url", help="how clients reach it (default: their Host header)")
     parser.add_argument(
-        "--key",
-        action="append",
-        default=[],
-        metavar="sk_test_…",
-        help="accepted key; without any, every test key is accepted",
-    )
-    parser.add_argument(
-        "--webhook-url", help="an endpoint that exists from the start and gets every event"
-    )
-    parser.add_argument(
-        "--webhook-secret",
-        action="append",
-        default=[],
-        metavar="whsec_…",
-        help="its secret; several sign together, as while one is rolled",
+        "--webhook-url",
+        help="an endpoint that exists from the start and gets every event; $STRIPE_WEBHOOK_SECRETS"
+        " are its secrets, and several sign together, as while one is rolled",
     )
     parser.add_argument(
         "--webhook-schedule",
@@ -45,20 +39,26 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         help="the pause before each attempt",
     )
     parser.add_argument("--webhook-jitter", type=float, default=0.0, metavar="SECONDS")
-    arguments = parser.parse_args(argv)
-    if arguments.webhook_url and not arguments.webhook_secret:
-        parser.error("--webhook-url needs a --webhook-secret")
-    return arguments
+    parser.add_argument(
+        "--any-key",
+        action="store_true",
+        help="accept every test key, and not only $STRIPE_SECRET_KEY",
+    )
+    return parser.parse_args(argv)
 
 
-def config_from(arguments: argparse.Namespace) -> StripeSandboxConfig:
+def config_from(arguments: argparse.Namespace, environ: Mapping[str, str]) -> StripeSandboxConfig:
+    """Raises: SystemExit for an endpoint without a secret."""
+    key = environ.get("STRIPE_SECRET_KEY")
+    listed = environ.get("STRIPE_WEBHOOK_SECRETS", "").split(",")
+    secrets = tuple(secret.strip() for secret in listed if secret.strip())
     endpoints = []
     if arguments.webhook_url:
-        endpoints.append(
-            Endpoint(url=arguments.webhook_url, secrets=tuple(arguments.webhook_secret))
-        )
+        if not secrets:
+            sys.exit("sandbox.stripe: --webhook-url needs STRIPE_WEBHOOK_SECRETS")
+        endpoints.append(Endpoint(url=arguments.webhook_url, secrets=secrets))
     return StripeSandboxConfig(
-        keys=frozenset(arguments.key),
+        keys=frozenset() if arguments.any_key or not key else frozenset({key}),
         endpoints=tuple(endpoints),
         webhook_schedule_seconds=tuple(arguments.webhook_schedule),
         webhook_jitter_seconds=arguments.webhook_jitter,
@@ -69,9 +69,8 @@ def config_from(arguments: argparse.Namespace) -> StripeSandboxConfig:
 
 def main(argv: list[str]) -> int:
     arguments = parse_arguments(argv)
-    return run_server(
-        lambda: create_app(config_from(arguments)), host=arguments.host, port=arguments.port
-    )
+    config = config_from(arguments, os.environ)
+    return run_server(lambda: create_app(config), host=arguments.host, port=arguments.port)
 
 
 if __name__ == "__main__":

@@ -166,8 +166,8 @@ class PaymentsApiHarness:
         """Signed as Stripe signs, or with `header`; an empty one is left out."""
         body = event if isinstance(event, bytes) else json.dumps(event).encode()
         signed = signature(body, secret) if header is None else header
-        headers = {"Content-Type": "application/json; charset=utf-8"}
-        headers |= {"Stripe-Signature": signed} if signed else {}
+        headers = {b"Content-Type": b"application/json; charset=utf-8"}
+        headers |= {b"Stripe-Signature": signed.encode()} if signed else {}
         return await (client or self.client).post(WEBHOOK_PATH, content=body, headers=headers)
 
     async def bought(self, buyer: Buyer, pack: str = "credits_50") -> Json:

@@ -16,6 +16,7 @@ from core.errors import Reason
 from core.generations.endings import Ending
 from core.generations.explanation import Outcome
 from core.generations.types import CallState, GenerationState
+from core.health import Unsafe
 from core.payments.types import OrderState
 from core.people.events import AccountEventType
 from core.pixels.errors import Carried, Found
@@ -88,6 +89,7 @@ TABLES: dict[str, tuple[Iterable[str], set[str]]] = {
         {"required", "unknown", "unknown_all", "control_characters", "type", "enum", "other"},
     ),
     "problem": (KINDS, set()),
+    "readiness": (Unsafe, set()),
     "reason": ([word for noun in Reason.__subclasses__() for word in noun], {"other"}),
     "run.call": (
         (),

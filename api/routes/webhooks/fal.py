@@ -7,6 +7,7 @@ import structlog
 from litestar import Request, Router, post
 from litestar.params import FromPath
 
+from api.identity import context_of
 from api.openapi import PUBLIC
 from api.problems import raises
 from api.resources import AppResources
@@ -38,7 +39,11 @@ async def receive_fal_webhook(
     call_id: FromPath[uuid.UUID],
     token: FromPath[str],
 ) -> None:
-    verified = await resources.fal_webhooks.verify(request.headers, await request.body())
+    try:
+        verified = await resources.fal_webhooks.verify(request.headers, await request.body())
+    except NotAllowedError:
+        await resources.limits.count_forged_webhook(context_of(request).client_ip)
+        raise
 
     async def work(conn: Connection) -> None:
         await receive.receive(conn, call_id, token, request_id=verified.request_id)

@@ -5,6 +5,7 @@ from typing import Any
 import structlog
 from litestar import Request, Router, post
 
+from api.identity import context_of
 from api.openapi import PUBLIC
 from api.problems import raises
 from api.resources import AppResources
@@ -44,6 +45,7 @@ async def receive_stripe_webhook(
             settings, request.headers.get(SIGNATURE_HEADER), await request.body()
         )
     except WebhookRefusedError as error:
+        await resources.limits.count_forged_webhook(context_of(request).client_ip)
         log.warning("webhook.refused", provider="stripe", reason=error.reason)
         raise
 

@@ -3,8 +3,11 @@
 import time
 from collections.abc import Callable
 
+import psycopg
 import pytest
+import redis
 from prometheus_client.parser import text_string_to_metric_families
+from psycopg import sql
 
 from core.settings import Settings
 from sandbox.stack import LocalStack
@@ -55,6 +58,58 @@ async def test_redis_away_degrades_and_slows_nobody(
         answers = [await client.get("/problems") for _ in range(20)]
         assert time.perf_counter() - started < 2
         assert all("ratelimit" in answer.headers for answer in answers)
+
+
+async def test_a_redis_that_takes_no_writes_is_not_ok(
+    database: TestDatabase,  # noqa: ARG001  the settings' database
+    own_stack: LocalStack,
+    make_settings: Callable[..., Settings],
+) -> None:
+    """It answers a ping, and no wake-up arrives."""
+    url = own_stack.environ()["REDIS_URL"]
+    async with api_client(make_settings(redis_url=url)) as client:
+        assert (await client.get("/readyz")).json()["checks"]["redis"]["status"] == "ok"
+        with redis.Redis.from_url(url) as server:
+            server.config_set("maxmemory-policy", "noeviction")
+            server.config_set("maxmemory", "1")
+            full = (await client.get("/readyz")).json()["checks"]["redis"]
+            server.config_set("maxmemory", "0")
+        assert full == {"status": "degraded", "facts": {"reason": "takes_no_writes"}}
+        assert (await client.get("/readyz")).json()["checks"]["redis"]["status"] == "ok"
+
+
+async def test_readiness_warns_where_anybody_makes_temporary_objects(
+    settings: Settings, database: TestDatabase
+) -> None:
+    async with api_client(settings) as client:
+        calm = (await client.get("/readyz")).json()
+        assert "temporary_objects" not in {warned["name"] for warned in calm["warnings"]}
+        with psycopg.connect(database.superuser_url, autocommit=True) as conn:
+            name = sql.Identifier(conn.info.dbname)
+            conn.execute(sql.SQL("grant temporary on database {} to public").format(name))
+        warned = (await client.get("/readyz")).json()
+    assert warned["status"] == calm["status"]
+    told = {each["name"]: each["detail"] for each in warned["warnings"]}
+    assert "revoke temporary" in told["temporary_objects"]
+
+
+async def test_metrics_are_shut_in_production_without_a_token(
+    make_settings: Callable[..., Settings],
+) -> None:
+    production = make_settings(
+        app_env="production",
+        supabase_url="https://project.supabase.co",
+        public_base_url="https://api.example.com",
+        fal_queue_url="https://queue.fal.run",
+        fal_rest_url="https://rest.fal.ai",
+        fal_jwks_url="https://rest.fal.ai/.well-known/jwks.json",
+        fal_output_hosts=("fal.media",),
+        trusted_proxies=("none",),
+        internal_api_secret=None,
+    )
+    async with api_client(production) as client:
+        for headers in ({}, {"authorization": "Bearer "}, {"authorization": "Bearer None"}):
+            assert (await client.get("/metrics", headers=headers)).status_code == 401
 
 
 async def test_a_schema_behind_the_code_is_down(settings: Settings, database: TestDatabase) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 import uuid
 from typing import Any
 
@@ -92,6 +93,13 @@ async def test_an_event_of_nobody_is_taken_and_set_aside(payments_api: PaymentsA
     assert _stored(payments_api, event)[0]["outcome"].startswith("ignored")
 
 
+def _nested(levels: int) -> dict[str, Any]:
+    inner: dict[str, Any] = {}
+    for _ in range(levels):
+        inner = {"a": inner}
+    return inner
+
+
 def _event(**changes: Any) -> bytes:
     return json.dumps(new_event(COMPLETED, **changes)).encode()
 
@@ -103,7 +111,15 @@ def _event(**changes: Any) -> bytes:
         (_event(), "t=1,v1=00", "webhook_signature"),
         (_event(), signature(b"{}"), "webhook_signature"),
         (_event(), signature(b"", "whsec_other"), "webhook_signature"),
-        (b"\xff\xfe", None, "webhook_signature"),
+        (_event(), "t=1,v1=\u0661", "webhook_signature"),
+        (_event(), "t=\u0661\u0662,v1=00", "webhook_signature"),
+        (_event(), f"t={int(time.time())},v1=\u0661", "webhook_signature"),
+        (_event(), f"t={int(time.time())},t=1,v1=00", "webhook_signature"),
+        (_event(), "t=1e9,v1=00", "webhook_signature"),
+        (b"\xff\xfe", None, "webhook_not_an_event"),
+        (b"[" * 2_000, None, "webhook_not_an_event"),
+        (b'{"a":' * 2_000, None, "webhook_not_an_event"),
+        (_event(data={"object": _nested(100)}), None, "webhook_not_an_event"),
         (b"not json", None, "webhook_not_an_event"),
         (b"[]", None, "webhook_not_an_event"),
         (b'{"object": "event"}', None, "webhook_not_an_event"),
@@ -115,7 +131,15 @@ def _event(**changes: Any) -> bytes:
         "no_time",
         "other_body",
         "other_secret",
+        "other_digits",
+        "time_in_other_digits",
+        "recent_and_other_digits",
+        "two_times",
+        "no_decimal",
         "bytes",
+        "deep_lists",
+        "deep_objects",
+        "deep_and_whole",
         "text",
         "list",
         "no_event",
@@ -140,6 +164,29 @@ async def test_an_old_signature_is_refused(payments_api: PaymentsApiHarness) -> 
     old = await payments_api.deliver(body, header=signature(body, age_seconds=301))
     recent = await payments_api.deliver(body, header=signature(body, age_seconds=240))
     assert (old.status_code, recent.status_code) == (400, 200)
+
+
+async def test_a_signature_of_the_future_is_refused(payments_api: PaymentsApiHarness) -> None:
+    """Else who once got one that is far ahead could use it for ever."""
+    body = _event()
+    ahead = await payments_api.deliver(body, header=signature(body, age_seconds=-3_600))
+    clocks = await payments_api.deliver(body, header=signature(body, age_seconds=-240))
+    assert (ahead.status_code, clocks.status_code) == (400, 200)
+
+
+async def test_forged_webhooks_are_limited_and_genuine_ones_are_not(
+    payments_api: PaymentsApiHarness,
+) -> None:
+    async with payments_api.other_api(
+        rate_limits_enabled=True, trusted_proxies=("203.0.113.7",)
+    ) as client:
+        forger = {"x-forwarded-for": "198.51.100.9", "stripe-signature": "t=1,v1=00"}
+        codes = [
+            (await client.post("/v1/webhooks/stripe", content=b"{}", headers=forger)).status_code
+            for _ in range(65)
+        ]
+        assert codes == [400] * 60 + [429] * 5
+        assert (await payments_api.deliver(new_event(), client=client)).status_code == 200
 
 
 async def test_the_bytes_are_verified_and_not_what_they_mean(

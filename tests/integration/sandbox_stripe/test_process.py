@@ -40,10 +40,10 @@ def url(receiver: Receiver, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "sandbox.stripe", "--port", str(port)]
-    command += ["--state-dir", str(tmp_path_factory.mktemp("stripe")), "--key", KEY]
-    command += ["--webhook-url", receiver.url, "--webhook-secret", SECRET]
-    command += ["--webhook-schedule", "0", "0.05", "0.05"]
-    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "APP_ENV": "test"})
+    command += ["--state-dir", str(tmp_path_factory.mktemp("stripe"))]
+    command += ["--webhook-url", receiver.url, "--webhook-schedule", "0", "0.05", "0.05"]
+    secrets = {"STRIPE_SECRET_KEY": KEY, "STRIPE_WEBHOOK_SECRETS": SECRET}
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "APP_ENV": "test", **secrets})
     address = f"http://127.0.0.1:{port}"
 
     def healthy() -> bool:
@@ -137,10 +137,14 @@ def test_sessions_expire_without_a_request(url: str, receiver: Receiver) -> None
 
 
 def test_arguments() -> None:
-    argv = ["--port", "1", "--key", KEY, "--webhook-url", "http://127.0.0.1:2/h"]
-    argv += ["--webhook-secret", "whsec_new", "--webhook-secret", "whsec_old"]
-    config = config_from(parse_arguments(argv))
+    """Secrets are no arguments: everyone on the machine sees those."""
+    arguments = parse_arguments(["--port", "1", "--webhook-url", "http://127.0.0.1:2/h"])
+    environ = {"STRIPE_SECRET_KEY": KEY, "STRIPE_WEBHOOK_SECRETS": "whsec_new, whsec_old"}
+    config = config_from(arguments, environ)
     assert config.keys == {KEY}
     assert config.endpoints[0].secrets == ("whsec_new", "whsec_old")
     with pytest.raises(SystemExit):
-        parse_arguments(["--port", "1", "--webhook-url", "http://127.0.0.1:2/h"])
+        config_from(arguments, {})
+    for option in ("--key", "--webhook-secret"):
+        with pytest.raises(SystemExit):
+            parse_arguments(["--port", "1", option, "x"])

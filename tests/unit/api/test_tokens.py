@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import jwt
 import pytest
+from structlog.testing import capture_logs
 
 from core.errors import TemporarilyUnavailableError
 from core.identity.errors import BadCredentialsError
@@ -142,24 +143,37 @@ async def test_a_known_token_expires_all_the_same(
     await verifier.verify(token)
     clock.offset = 50
     await verifier.verify(token)
-    clock.offset = 66
+    clock.offset = 91
     assert await _reason(verifier, token) == "expired_token"
 
 
-async def test_an_unknown_key_is_looked_for_but_not_often(
-    verifier: TokenVerifier, issuer: TokenIssuer, clock: _Clock
+async def test_forged_keys_do_not_refuse_the_first_token_of_a_new_one(
+    make_settings: Callable[..., Settings], issuer: TokenIssuer
 ) -> None:
+    """The set is fetched for each of a few at once; who comes after these waits for the next."""
+    verifier = TokenVerifier(
+        make_settings(), httpx.AsyncClient(transport=issuer.transport()), refetch_seconds=0.2
+    )
     await verifier.verify(issuer.token())
     issuer.add_key()
-    assert await _reason(verifier, issuer.token()) == "unknown_key"
-    assert issuer.fetches == 1  # it had only just looked
-    clock.offset = 11
-    await verifier.verify(issuer.token())
-    assert issuer.fetches == 2
+    assert (await verifier.verify(issuer.token())).role == "authenticated"
+    assert issuer.fetches == 2, "though it had only just looked"
     stranger = TokenIssuer("http://127.0.0.1:9")
-    for _ in range(5):
+    for _ in range(8):
         assert await _reason(verifier, stranger.token()) == "unknown_key"
-    assert issuer.fetches == 2
+    issuer.add_key()
+    forged = [verifier.verify(stranger.token()) for _ in range(50)]
+    genuine = [verifier.verify(issuer.token()) for _ in range(5)]
+    answers = await asyncio.gather(*forged, *genuine, return_exceptions=True)
+    assert all(isinstance(answer, BadCredentialsError) for answer in answers[:50])
+    assert all(isinstance(answer, Claims) for answer in answers[50:])
+    # All of them share a fetch: a flood costs the publisher one request in each pause.
+    before = issuer.fetches
+    await asyncio.gather(
+        *(verifier.verify(stranger.token()) for _ in range(50)), return_exceptions=True
+    )
+    assert issuer.fetches - before == 1
+    await verifier.close()
 
 
 async def test_a_removed_key_ends_its_tokens(
@@ -218,3 +232,53 @@ async def _settle(verifier: TokenVerifier) -> None:
     task = verifier._keys._refresh
     assert task is not None
     await task
+
+
+async def test_a_clock_that_is_half_a_minute_behind_refuses_nobody(
+    verifier: TokenVerifier, issuer: TokenIssuer
+) -> None:
+    now = int(time.time())
+    assert (await verifier.verify(issuer.token(iat=now + 25))).role
+    with capture_logs() as lines:
+        assert await _reason(verifier, issuer.token(iat=now + 45)) == "invalid_token"
+    assert [line["event"] for line in lines] == ["auth.clock_is_behind"]
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"aal": ["aal2"]},
+        {"aal": {"aal2": 1}},
+        {"aal": 2},
+        {"app_metadata": ["admin"]},
+        {"app_metadata": {"role": ["admin"]}},
+        {"email": ["ada@example.com"]},
+    ],
+)
+async def test_claims_of_other_types_raise_nobody(
+    verifier: TokenVerifier, issuer: TokenIssuer, claims: dict[str, Any]
+) -> None:
+    found = await verifier.verify(issuer.token(**claims))
+    assert (found.aal, found.is_admin) == ("aal1", False)
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"role": ["authenticated"]},
+        {"sub": ["x"]},
+        {"session_id": {"a": 1}},
+        {"exp": "soon"},
+        {"iat": "1e999"},
+        {"aud": {"authenticated": 1}},
+    ],
+)
+async def test_claims_that_cannot_be_read_are_refused(
+    verifier: TokenVerifier, issuer: TokenIssuer, claims: dict[str, Any]
+) -> None:
+    assert await _reason(verifier, issuer.token(**claims))
+
+
+async def test_a_header_nested_without_end_is_malformed(verifier: TokenVerifier) -> None:
+    header = base64.urlsafe_b64encode(b'{"alg":' + b"[" * 9_000).decode().rstrip("=")
+    assert await _reason(verifier, f"{header}.e30.AA") == "malformed_token"
