@@ -5,10 +5,17 @@ import sys
 
 from granian import Granian
 from granian.constants import Interfaces, Loops
+from granian.http import HTTP1Settings
 
 from core.settings import SettingsError, load_settings
 
 KILL_SECONDS = 20
+# What a connection may hold of a body that nobody reads yet. The server's own default, 400 KiB, is
+# more than we keep of a photo in memory.
+CONNECTION_BYTES_MAX = 64 * 1024
+# Requests that may be waited for at once. The server's own default, 1,024, is what somebody with a
+# thousand slow connections takes from everybody; each that waits costs some kilobytes.
+REQUESTS_MAX = 16_384
 
 
 def _arguments() -> argparse.Namespace:
@@ -37,6 +44,9 @@ def main() -> int:
         loop=Loops.uvloop,
         workers=arguments.workers,
         websockets=False,
+        http1_settings=HTTP1Settings(max_buffer_size=CONNECTION_BYTES_MAX),
+        backlog=4_096,
+        backpressure=REQUESTS_MAX,
         log_access=False,
         workers_kill_timeout=KILL_SECONDS,
         respawn_failed_workers=True,

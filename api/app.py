@@ -2,7 +2,7 @@
 
 Routes are built once and know no settings; whatever depends on them is built at startup and read
 from `app.state.resources` by each request. Layers from the outside in: Edge (id, log line,
-headers), Cors, Head, Drain (unread bodies), Litestar's routing, Gate (caller and rate limits), the
+headers), Cors, Head, Bodies (their pace), Litestar's routing, Gate (caller and rate limits), the
 handler.
 """
 
@@ -20,9 +20,9 @@ from api import identity, resources
 from api.exception_handlers import HANDLERS
 from api.http import once, pages, wait
 from api.http.requests import ApiRequest
+from api.middleware.bodies import Bodies
 from api.middleware.clients import ClientAddress
 from api.middleware.cors import Cors
-from api.middleware.drain import Drain
 from api.middleware.edge import Edge
 from api.middleware.gate import Gate
 from api.middleware.head import Head
@@ -109,7 +109,7 @@ def install(app: Litestar) -> Resources:
     built = build_resources(settings, transport=app.state.transport)
     app.state.resources = built
     app.asgi_handler = Edge(
-        Cors(Head(Drain(app.state.routing)), origins=settings.cors_allowed_origins),
+        Cors(Head(Bodies(app.state.routing)), origins=settings.cors_allowed_origins),
         clients=ClientAddress(settings.trusted_proxies),
         metrics=built.metrics,
         https=settings.public_base_url.startswith("https://"),

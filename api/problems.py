@@ -84,6 +84,14 @@ NOT_ACCEPTABLE = ProblemKind(
     meaning="The Accept header leaves no form that this path can answer in.",
     what_to_do="Accept application/json.",
 )
+TOO_SLOW = ProblemKind(
+    status=408,
+    slug="too-slow",
+    title="The body came too slowly",
+    meaning="A body has 20 seconds, a photo 60 and as much longer as it takes at 1 Mbit/s, and no"
+    " body may pause for more than about 10.",
+    what_to_do="Send it again over a better connection, or send a smaller photo.",
+)
 PAYLOAD_TOO_LARGE = ProblemKind(
     status=413,
     slug="payload-too-large",
@@ -270,6 +278,7 @@ BY_STATUS: dict[int, ProblemKind] = {
         NOT_FOUND,
         METHOD_NOT_ALLOWED,
         NOT_ACCEPTABLE,
+        TOO_SLOW,
         PAYLOAD_TOO_LARGE,
         UNSUPPORTED_MEDIA,
         RATE_LIMITED,
@@ -341,13 +350,13 @@ def raises(
 ) -> dict[int, ResponseSpec]:
     """The `responses=` of a route: its own domain errors and those that every route has.
 
-    `public`: the route needs no sign-in. `body`: it reads one, so 413 and 415 are possible.
+    `public`: the route needs no sign-in. `body`: it reads one, so 408, 413 and 415 are possible.
     """
     kinds = [INVALID_REQUEST, RATE_LIMITED, INTERNAL, UNAVAILABLE]
     if not public:
         kinds += [UNAUTHENTICATED, BY_ERROR[BadCredentialsError]]
     if body:
-        kinds += [PAYLOAD_TOO_LARGE, UNSUPPORTED_MEDIA]
+        kinds += [TOO_SLOW, PAYLOAD_TOO_LARGE, UNSUPPORTED_MEDIA]
     kinds += [BY_ERROR[cls] for cls in domain_errors]
     grouped: dict[int, dict[str, ProblemKind]] = {}
     for kind in kinds:

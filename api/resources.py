@@ -35,6 +35,7 @@ from core.settings import Settings
 from core.storage.supabase import SupabaseStorage
 from core.storage.types import Storage
 from core.tasks.wakeups import TaskQueue
+from core.uploads.places import UploadPlaces
 
 REDIS_TIMEOUT_SECONDS = 0.25
 HTTP_TIMEOUT_SECONDS = 10.0
@@ -75,6 +76,7 @@ class Resources:
     payments: StripeClient | None
     """None: nothing is for sale, because there is no STRIPE_SECRET_KEY."""
     metrics: HttpMetrics
+    upload_places: UploadPlaces
     even: EvenAnswers
     account_holders: AccountHolders = dataclasses.field(default_factory=AccountHolders)
     streams: Counter[uuid.UUID] = dataclasses.field(default_factory=Counter)
@@ -139,6 +141,9 @@ def build_resources(
         hub=ChangeHub(settings, redis),
         fal_webhooks=WebhookVerifier(settings, http),
         metrics=HttpMetrics(),
+        upload_places=UploadPlaces(
+            together=settings.uploads_in_hand_max, each=settings.uploads_in_hand_max_person
+        ),
         even=EvenAnswers(settings.auth_answer_seconds),
         payments=None
         if settings.stripe_secret_key is None

@@ -181,6 +181,8 @@ class Settings(BaseSettings):
     uploads_kept_max_buyers: int = Field(default=20_000, ge=1)
     uploads_kept_megabytes_max: int = Field(default=1_000, ge=1)
     uploads_kept_megabytes_max_buyers: int = Field(default=100_000, ge=1)
+    uploads_in_hand_max: int = Field(default=64, ge=1)
+    uploads_in_hand_max_person: int = Field(default=2, ge=1)
     upload_megapixels_per_minute: int = Field(default=500, ge=1)
 
     admin_dashboard_key: SecretStr | None = None

@@ -4,7 +4,9 @@ Litestar's own parser keeps every part on disk or in memory before it can be ref
 parts without a file name as text.
 """
 
+import contextlib
 import dataclasses
+from collections.abc import AsyncIterator
 from typing import Any
 
 from litestar import Request
@@ -17,9 +19,11 @@ from multipart import (  # type: ignore[import-untyped]  # it has no stubs
     PushMultipartParser,
 )
 
+from api.middleware.bodies import expect_photo
 from core.pixels import sniff
 from core.pixels.errors import PhotoReason, UnsupportedMediaError
 from core.pixels.limits import BYTES_MAX
+from core.uploads.sent import SentBytes
 from core.uploads.types import SentFile
 
 FIELD = "file"
@@ -50,7 +54,7 @@ class _Collector:
 
     def __init__(self) -> None:
         self.segment: MultipartSegment | None = None
-        self.data = bytearray()
+        self.sent = SentBytes()
         self.size_bytes = 0
         self._is_ours = False
 
@@ -64,13 +68,14 @@ class _Collector:
         elif event and self._is_ours:
             self.size_bytes += len(event)
             if self.size_bytes <= BYTES_MAX:
-                self.data += event
+                self.sent.write(bytes(event))
 
 
-async def read_file(request: Request[Any, Any, Any]) -> SentFile:
-    """The part named `file`.
+@contextlib.asynccontextmanager
+async def read_file(request: Request[Any, Any, Any]) -> AsyncIterator[SentFile]:
+    """The part named `file`, on disk unless it is small, as long as the block lasts.
 
-    Raises: UnsupportedMediaError, PayloadTooLargeError, ClientException (400).
+    Raises: UnsupportedMediaError, PayloadTooLargeError, BodyTooSlowError, ClientException (400).
     """
     media_type, options = request.content_type
     if media_type != "multipart/form-data":
@@ -81,9 +86,17 @@ async def read_file(request: Request[Any, Any, Any]) -> SentFile:
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > BODY_BYTES_MAX:
         sniff.check_size(int(announced))
+    expect_photo(request.scope)
     collector = _Collector()
     try:
-        await _parse(request, options.get("boundary", ""), collector)
+        yield await _read(request, options.get("boundary", ""), collector)
+    finally:
+        collector.sent.close()
+
+
+async def _read(request: Request[Any, Any, Any], boundary: str, collector: _Collector) -> SentFile:
+    try:
+        await _parse(request, boundary, collector)
     except MultipartError as error:
         raise ClientException("Invalid multipart/form-data") from error
     except InternalServerException as error:
@@ -91,8 +104,9 @@ async def read_file(request: Request[Any, Any, Any]) -> SentFile:
     if collector.segment is None:
         raise _invalid(f"The form has no part named `{FIELD}`")
     sniff.check_size(collector.size_bytes)
+    await collector.sent.end()
     return SentFile(
-        collector.segment.filename or None, collector.segment.content_type, bytes(collector.data)
+        collector.segment.filename or None, collector.segment.content_type, collector.sent
     )
 
 
@@ -102,6 +116,7 @@ async def _parse(request: Request[Any, Any, Any], boundary: str, collector: _Col
             if chunk and not parser.closed:
                 for event in parser.parse(chunk):
                     collector.take(event)
+                await collector.sent.make_room()
 
 
 def _invalid(message: str) -> ValidationException:

@@ -54,7 +54,9 @@ _WAIT = (
     operation_id="create_upload",
     summary="Send a photo",
     description="Its bytes, size and dimensions are checked at once; a worker then turns it"
-    " upright, converts it to sRGB and strips its metadata." + _WAIT,
+    " upright, converts it to sRGB and strips its metadata. Send a few at once: of each person two"
+    " are taken at a time, others wait a moment and are then refused. A photo has 60 seconds to"
+    " arrive, and as much longer as it takes at 1 Mbit/s." + _WAIT,
     tags=["Uploads"],
     security=BEARER,
     status_code=202,
@@ -70,6 +72,7 @@ _WAIT = (
         QuotaError,
         NotAllowedError,
         NotFoundError,
+        body=True,
     ),
 )
 async def create_upload(
@@ -79,9 +82,11 @@ async def create_upload(
     once: OnceKey,
     wait: AskedWait,
 ) -> Response[UploadView]:
-    checked = await service.check_file(await multipart.read_file(request))
-    claim = once.claim_for(checked.sha256)
-    taken = await service.receive(_tools(resources), _owner(user), checked, claim=claim)
+    tools, owner = _tools(resources), _owner(user)
+    async with tools.places.hold(owner.user_id), multipart.read_file(request) as file:
+        checked = await service.check_file(tools.places, file)
+        claim = once.claim_for(checked.sha256)
+        taken = await service.receive(tools, owner, checked, claim=claim)
     once.mark_replay(is_replay=taken.is_replay)
     return await _answer(resources, user, taken.id, wait)
 
@@ -220,7 +225,11 @@ async def delete_upload(
 def _tools(resources: Resources) -> UploadTools:
     settings = resources.settings
     return UploadTools(
-        resources.db, resources.storage, settings.storage_bucket_uploads, limits_of(settings)
+        resources.db,
+        resources.storage,
+        settings.storage_bucket_uploads,
+        limits_of(settings),
+        resources.upload_places,
     )
 
 

@@ -7,6 +7,7 @@ answers HTTP 400 to nearly everything; the true status is the string `statusCode
 import asyncio
 import datetime as dt
 from collections.abc import Awaitable, Callable, Sequence
+from io import FileIO
 from typing import Final, TypeVar
 
 import httpx
@@ -14,7 +15,12 @@ import jwt
 import structlog
 from storage3 import AsyncStorageClient
 from storage3.exceptions import StorageApiError
-from storage3.types import CreateSignedUploadUrlOptions, URLOptions
+from storage3.types import (
+    CreateSignedUploadUrlOptions,
+    FileOptions,
+    UploadResponse,
+    URLOptions,
+)
 from storage3.utils import StorageException
 
 from core.errors import ConflictError, NotFoundError, PermanentError
@@ -54,17 +60,21 @@ class SupabaseStorage:
         """For set-up only: buckets."""
         return self._client
 
-    async def put(self, bucket: str, key: str, data: bytes, content_type: str) -> None:
+    async def put(self, bucket: str, key: str, data: bytes | FileIO, content_type: str) -> None:
         files = self._client.from_(bucket)
-        await _call(
-            "put",
-            lambda: files.upload(
-                key,
-                data,
-                # The client wants "true", not True, and would guess text/plain.
-                {"content-type": content_type, "cache-control": "3600", "upsert": "true"},
-            ),
-        )
+        # The client wants "true", not True, and would guess text/plain.
+        options: FileOptions = {
+            "content-type": content_type,
+            "cache-control": "3600",
+            "upsert": "true",
+        }
+
+        async def upload() -> UploadResponse:
+            if not isinstance(data, bytes):
+                data.seek(0)
+            return await files.upload(key, data, options)
+
+        await _call("put", upload)
 
     async def get(self, bucket: str, key: str) -> bytes:
         files = self._client.from_(bucket)

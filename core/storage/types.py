@@ -2,6 +2,7 @@
 
 import datetime as dt
 from collections.abc import Sequence
+from io import FileIO
 from typing import Protocol
 
 import msgspec
@@ -22,8 +23,11 @@ class Storage(Protocol):
     only a programmer's error requests.
     """
 
-    async def put(self, bucket: str, key: str, data: bytes, content_type: str) -> None:
-        """Store or replace.  Raises: PayloadTooLargeError over the bucket's limit."""
+    async def put(self, bucket: str, key: str, data: bytes | FileIO, content_type: str) -> None:
+        """Store or replace; of a file all of it.
+
+        Raises: PayloadTooLargeError over the bucket's limit.
+        """
 
     async def get(self, bucket: str, key: str) -> bytes:
         """Raises: NotFoundError."""

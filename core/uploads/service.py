@@ -26,6 +26,8 @@ from core.storage.errors import StorageUnavailableError
 from core.storage.types import Storage
 from core.uploads import queries
 from core.uploads.errors import UploadReason
+from core.uploads.places import UploadPlaces
+from core.uploads.sent import SentBytes
 from core.uploads.types import (
     DirectUpload,
     SentFile,
@@ -54,6 +56,7 @@ class UploadTools(msgspec.Struct, frozen=True):
     storage: Storage
     bucket: str
     limits: UploadLimits
+    places: UploadPlaces
 
 
 class Owner(msgspec.Struct, frozen=True):
@@ -79,21 +82,23 @@ class Taken(msgspec.Struct, frozen=True):
     is_replay: bool
 
 
-async def check_file(file: SentFile) -> Checked:
+async def check_file(places: UploadPlaces, file: SentFile) -> Checked:
     """Off the loop: 25 MB take some 40 ms to hash.
 
     Raises: UnsupportedMediaError, PayloadTooLargeError, with words for the sender.
     """
-    return await asyncio.to_thread(_check, file)
+    async with places.checking:
+        return await asyncio.to_thread(_check, file)
 
 
 def _check(file: SentFile) -> Checked:
+    data = file.sent.read()
     found, layout = sniff.inspect_layout(
-        file.data, filename=file.name, declared_content_type=file.content_type
+        data, filename=file.name, declared_content_type=file.content_type
     )
-    digest = hashlib.sha256(file.data)
+    digest = hashlib.sha256(data)
     digest.update(b"\0" + (file.name or "").encode("utf-8", "surrogatepass"))
-    return Checked(file, found, digest.digest(), cost.of_file(file.data, found, layout))
+    return Checked(file, found, digest.digest(), cost.of_file(data, found, layout))
 
 
 async def receive(
@@ -130,7 +135,7 @@ async def receive(
             upload_id,
             tools.limits,
             source_format=checked.format.value,
-            size_bytes=len(checked.file.data),
+            size_bytes=checked.file.sent.size_bytes,
             cost_pixels=checked.cost_pixels,
         )
         return await _keep(conn, claim, upload_id, status=_STATUS_ACCEPTED)
@@ -139,7 +144,7 @@ async def receive(
     if taken is None:
         try:
             await tools.storage.put(
-                tools.bucket, key, checked.file.data, checked.format.content_type
+                tools.bucket, key, checked.file.sent.content, checked.format.content_type
             )
             taken = await tools.db.run(complete, scope=owner.scope)
         except (DomainError, asyncio.CancelledError):
@@ -231,8 +236,8 @@ async def complete_direct(tools: UploadTools, owner: Owner, upload_id: UploadId)
     """Check what was sent to the URL; what is refused is deleted, row and bytes.
 
     Raises: NotFoundError, ConflictError (reason: upload_expired, not_uploaded),
-    UnsupportedMediaError, PayloadTooLargeError, StorageUnavailableError, QuotaError: then it stays
-    pending, and may be completed later.
+    UnsupportedMediaError, PayloadTooLargeError, StorageUnavailableError, QuotaError,
+    TemporarilyUnavailableError: then it stays pending, and may be completed later.
     Replay: an upload that was completed before is returned as it is.
     """
     upload = await get(tools.db, owner.scope, upload_id)
@@ -241,7 +246,8 @@ async def complete_direct(tools: UploadTools, owner: Owner, upload_id: UploadId)
     if upload.state is not UploadState.PENDING:
         return upload
     try:
-        checked = await _fetch_and_check(tools, upload)
+        async with tools.places.hold(owner.user_id):
+            checked = await _fetch_and_check(tools, upload)
     except (UnsupportedMediaError, PayloadTooLargeError):
         await _discard(tools, owner, upload_id)
         raise
@@ -252,7 +258,7 @@ async def complete_direct(tools: UploadTools, owner: Owner, upload_id: UploadId)
             upload_id,
             tools.limits,
             source_format=checked.format.value,
-            size_bytes=len(checked.file.data),
+            size_bytes=checked.file.sent.size_bytes,
             cost_pixels=checked.cost_pixels,
         )
 
@@ -264,10 +270,12 @@ async def _fetch_and_check(tools: UploadTools, upload: Upload) -> Checked:
     """The size first: the store accepts larger files than we do."""
     try:
         sniff.check_size(await tools.storage.size(tools.bucket, upload.storage_key))
-        data = await tools.storage.get(tools.bucket, upload.storage_key)
+        async with tools.places.checking:
+            sent = SentBytes.of(await tools.storage.get(tools.bucket, upload.storage_key))
+            file = SentFile(upload.file_name, _declared_type(upload.storage_key), sent)
+            return await asyncio.to_thread(_check, file)
     except NotFoundError as error:
         raise ConflictError(reason=UploadReason.NOT_UPLOADED, state=upload.state.value) from error
-    return await check_file(SentFile(upload.file_name, _declared_type(upload.storage_key), data))
 
 
 def _declared_type(storage_key: str) -> str:

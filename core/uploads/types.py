@@ -10,6 +10,7 @@ import msgspec
 from core.pixels.errors import PhotoReason, UnsupportedMediaError
 from core.pixels.formats.base import ImageFormat
 from core.settings import Settings
+from core.uploads.sent import SentBytes
 from core.words.remark import Remark
 
 UploadId = NewType("UploadId", uuid.UUID)
@@ -103,7 +104,7 @@ class SentFile(msgspec.Struct, frozen=True):
 
     name: str | None
     content_type: str | None
-    data: bytes
+    sent: SentBytes
 
 
 class DirectUpload(msgspec.Struct, frozen=True):

@@ -347,7 +347,8 @@ async def test_twenty_clients_with_one_key_make_one_upload(
             answer = await ada.send(JPEG, key="race")
             if answer.status_code == 202:
                 return str(answer.json()["id"])
-            assert answer.status_code == 409, answer.json()
+            # Two of a person are in hand at a time: on a slow machine the last waits too long.
+            assert answer.status_code in {409, 429}, answer.json()
             await asyncio.sleep(0.05)
         raise AssertionError("never answered")
 

@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import Sequence
+from io import FileIO
 from typing import Any
 
 import msgspec
@@ -159,7 +160,7 @@ class DeadLetteredMeanwhile(SupabaseStorage):
         self._world = uploads
         self._task = task
 
-    async def put(self, bucket: str, key: str, data: bytes, content_type: str) -> None:
+    async def put(self, bucket: str, key: str, data: bytes | FileIO, content_type: str) -> None:
         if "/thumb." in key:
             job = JOBS["upload.normalise"]
             assert await runner.give_up(self._world.ctx, self._task, job, "gave up") == "dead"
