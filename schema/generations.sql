@@ -398,6 +398,7 @@ begin
     end if;
     return app.start_answer(v_existing);
   end if;
+  perform app.require_paid_work(v_user_id);
   perform app.reserve(v_user_id, v_operation.cost_credits, 'run', p_id);
   insert into app.generations (
     id, user_id, upload_id, operation, operation_version, lane, cost_credits, params, priority,
@@ -420,7 +421,7 @@ It waits in its line from now on. Adds the ticket, a task whose dedupe key is th
 which nobody else adds, so it may come after the line. Returns app.start_answer.
 Locks: upload (shared), account, lots, line. Errors: JS401, JS402, JS404 {kind: operation|upload},
 JS409 {reason: upload_not_ready, state}, JS422 {field: priority|params},
-JS422 (app.require_possible: it could not succeed).
+JS422 (app.require_possible: it could not succeed), JS429 (app.require_paid_work).
 Replay: the same id and terms find themselves done.$$;
 
 create function app.finish_generation(

@@ -29,6 +29,7 @@ from core.errors import (
     GoneError,
     InvalidInputError,
     NotFoundError,
+    QuotaError,
 )
 from core.generations import service
 from core.generations.types import Filters, Generation, GenerationState, NewGeneration
@@ -54,6 +55,7 @@ _WORK_HEADERS = [LOCATION, REPLAYED_HEADER, *WAIT_HEADERS]
         InsufficientCreditsError,
         NotFoundError,
         ConflictError,
+        QuotaError,
         *ONCE_ERRORS,
         body=True,
     ),
@@ -194,6 +196,7 @@ async def cancel_generation(
         InsufficientCreditsError,
         NotFoundError,
         ConflictError,
+        QuotaError,
         *ONCE_ERRORS,
     ),
 )

@@ -2,7 +2,7 @@
 
 import uuid
 
-from core.errors import ConflictError, InJobs, Reason
+from core.errors import ConflictError, InJobs, QuotaError, Reason
 
 
 class GenerationReason(Reason):
@@ -11,6 +11,7 @@ class GenerationReason(Reason):
     EVENT_STREAMS = "event_streams"
     NO_IMAGE = "no_image"
     NOT_FINISHED = "not_finished"
+    UNPAID_WORK = "unpaid_work"
     WRONG_STATE = "wrong_state"
 
 
@@ -31,3 +32,16 @@ class WrongStateError(ConflictError):
 
     state: str
     wanted: str
+
+
+class UnpaidWorkError(QuotaError):
+    """Too much of this person's work within a day was billed to us and paid by nobody.
+
+    Whole credits: `used` is what it was worth.
+    """
+
+    in_jobs = InJobs.NEVER
+    for_reasons = (GenerationReason.UNPAID_WORK,)
+
+    used: int
+    retry_after_seconds: int

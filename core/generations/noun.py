@@ -40,7 +40,7 @@ NOUN = Noun(
             "late_image.arrived",
         }
     ),
-    figures="select * from app.generations_figures()",
+    figures="select * from app.generations_figures() union all select * from app.unpaid_figures()",
     jobs={
         "generation.dispatch": Job(
             run=dispatch.dispatch_for,

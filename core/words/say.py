@@ -5,6 +5,7 @@ the keys alone, so that a second language is a second file. A sentence names the
 shows as `{name}` or `{name:form}`; the forms are below, or the name of a table of shorter words.
 """
 
+import math
 import string
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +22,14 @@ def _units(amount: str) -> str:
     return "1 unit" if amount == "1" else f"{amount} units"
 
 
+def _duration(seconds: float) -> str:
+    """Rounded up, because it says when something is possible again."""
+    minutes = math.ceil(seconds / 60)
+    if minutes <= 90:
+        return "1 minute" if minutes <= 1 else f"{minutes} minutes"
+    return f"{math.ceil(minutes / 60)} hours"
+
+
 def _day(moment: datetime) -> str:
     return f"{moment.day} {moment:%B %Y}"
 
@@ -28,6 +37,7 @@ def _day(moment: datetime) -> str:
 _FORMS: dict[str, Callable[[Any], str]] = {
     "credits": _credits,
     "day": _day,
+    "duration": _duration,
     "list": lambda values: ", ".join(str(value) for value in values),
     "megabytes": lambda size_bytes: f"{size_bytes / 1e6:.4g} MB",
     "megapixels": lambda pixels: f"{pixels / 1e6:.4g} megapixels",

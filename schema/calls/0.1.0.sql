@@ -182,7 +182,7 @@ select current_setting('app.wakeups', true) as note; commit;
 select app.rotate_events() as changed;
 
 -- from core.generations.noun
-select * from app.generations_figures();
+select * from app.generations_figures() union all select * from app.unpaid_figures();
 
 -- from core.generations.noun
 select * from app.prove_generations();
