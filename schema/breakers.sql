@@ -154,6 +154,56 @@ longest ago, and never one that was refused, unless it is due to be tried again:
 but for the probe of an account, which is not to be told about a key. Null when there is none.
 Locks: the key.$$;
 
+create function app.take_for_probe(p_account_id uuid, p_lines text[])
+  returns uuid
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_line text;
+  v_id uuid;
+  v_rank integer;
+  v_best_id uuid;
+  v_best_rank integer := 3;
+  v_taken uuid[] := '{}';
+begin
+  for v_look in 1..8 loop
+    v_id := null;
+    foreach v_line in array p_lines loop
+      v_id := app.take_from_line(v_line);
+      exit when v_id is not null;
+    end loop;
+    exit when v_id is null;
+    v_taken := v_taken || v_id;
+    update app.generations
+    set line = null
+    where id = v_id;
+    select coalesce(max(1 + (call.generation_id = v_id)::integer), 0)
+    into v_rank
+    from app.generations as generation
+    join app.provider_calls as call on call.user_id = generation.user_id
+    where generation.id = v_id
+      and call.account_id = p_account_id
+      and call.state = 'refused'
+      and call.http_status = 403
+      and call.ended_at > app.now() - interval '1 hour';
+    if v_rank < v_best_rank then
+      v_best_id := v_id;
+      v_best_rank := v_rank;
+    end if;
+    exit when v_rank = 0;
+  end loop;
+  update app.generations
+  set available_at = available_at  -- chooses and joins the line again
+  where id = any (v_taken);
+  return v_best_id;
+end $$;
+comment on function app.take_for_probe is
+$$The order whose answer decides about an account: not one that was refused there itself in the last
+hour, nor one of such a person, if among the next eight is another. Null when nobody waits.
+Locks: lines and generations by skip locked.$$;
+
 create function app.close_breaker(p_account_id uuid, p_reason text)
   returns void
   language plpgsql

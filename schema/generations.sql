@@ -539,8 +539,11 @@ begin
   if v_generation.state = 'queued' then
     return app.finish_generation(p_id, null, 'cancelled', '{"ending": "cancelled"}');
   end if;
+  if v_generation.cancel_requested_at is not null then
+    return app.generation_change(v_generation);
+  end if;
   update app.generations
-  set cancel_requested_at = coalesce(cancel_requested_at, app.now())
+  set cancel_requested_at = app.now()
   where id = p_id
   returning * into v_generation;
   perform app.add_task(
@@ -552,7 +555,8 @@ comment on function app.cancel_generation is
 $$Free until a step is delivered; then its stated share is charged (app.cancel_share). While a call
 runs it is a request to the provider, and money moves on the end that is verified. Returns the change. Locks: account, reservation, lots, generation.
 Errors: JS401, JS404, JS409 {reason: already_finished, state}.
-Replay: a cancelled generation answers as it is.$$;
+Replay: a generation that was cancelled, or is asked to be, answers as it is: the provider is asked
+once.$$;
 
 reset role;
 revoke create on schema app from jewelshot_ledger;

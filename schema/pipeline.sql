@@ -34,6 +34,8 @@ create table app.provider_calls (
   error_detail text,
   billable_units numeric,
   created_at timestamptz not null default app.clock_now(),
+  unknown_polls integer not null default 0,  -- in a row: one 404 is none
+  broken_files integer not null default 0,  -- looks at an output that was missing or broken
   constraint provider_calls_state check (state in (
     'submitting', 'accepted', 'ambiguous',
     'refused', 'succeeded', 'failed', 'cancelled', 'lost', 'abandoned')),
@@ -93,7 +95,8 @@ grant select (id, generation_id, user_id, step, attempt, endpoint, state, is_res
 grant select on
   app.provider_calls, app.late_images
   to jewelshot_worker, jewelshot_admin;
-grant update (next_poll_at, polls) on app.provider_calls to jewelshot_worker;
+grant update (next_poll_at, polls, unknown_polls, broken_files)
+  on app.provider_calls to jewelshot_worker;
 grant delete on app.late_images to jewelshot_worker;
 
 create policy provider_calls_writer on app.provider_calls to jewelshot_ledger
@@ -403,10 +406,16 @@ begin
       v_kinds := case when v_account.tickets % 4 = 3
         then array['begun', 'batch', 'interactive']
         else array['begun', 'interactive', 'batch'] end;
-      foreach v_kind in array v_kinds loop
-        v_generation_id := app.take_from_line(v_kind || ':' || v_account.provider);
-        exit when v_generation_id is not null;
-      end loop;
+      if v_account.breaker_state <> 'closed' then
+        v_generation_id := app.take_for_probe(
+          v_account.id,
+          array(select kind || ':' || v_account.provider from unnest(v_kinds) as kind));
+      else
+        foreach v_kind in array v_kinds loop
+          v_generation_id := app.take_from_line(v_kind || ':' || v_account.provider);
+          exit when v_generation_id is not null;
+        end loop;
+      end if;
       exit when v_generation_id is null;
       v_key := app.take_key(
         v_account.id, p_fingerprints, v_account.breaker_state <> 'closed');
@@ -594,6 +603,7 @@ create function app.receive_provider_webhook(p_call_id uuid, p_token text, p_req
 as $$
 declare
   v_call app.provider_calls;
+  v_was_lost boolean;
 begin
   select *
   into v_call
@@ -607,24 +617,33 @@ begin
   from app.generations
   where id = v_call.generation_id
   for no key update;
+  select state = 'lost'
+  into v_was_lost
+  from app.provider_calls
+  where id = p_call_id;
   update app.provider_calls
   set webhook_at = coalesce(webhook_at, app.clock_now()),
     request_id = coalesce(request_id, p_request_id),
     accepted_at = coalesce(accepted_at, app.clock_now()),
-    state = case when state in ('submitting', 'ambiguous') then 'accepted' else state end
+    state = case
+      when state in ('submitting', 'ambiguous') then 'accepted'
+      when state = 'lost' then 'abandoned'
+      else state end
   where id = p_call_id
   returning * into v_call;
   if v_call.state not in ('accepted', 'abandoned') then
     return null;
   end if;
   perform app.end_probe(p_call_id);
-  perform app.record_running(v_call.generation_id, p_call_id);
+  if not v_was_lost then
+    perform app.record_running(v_call.generation_id, p_call_id);
+  end if;
   return app.add_task(
     'provider_call.collect', jsonb_build_object('call_id', p_call_id), p_call_id::text);
 end $$;
 comment on function app.receive_provider_webhook is
 $$A verified webhook that a call ended: it may overtake the submit's answer, and the token names
-the call. Makes sure that one collect task exists and returns its id, or null when
+the call. One that the provider did not know before is there after all. Makes sure that one collect task exists and returns its id, or null when
 the call has ended. Locks: generation, call. Errors: JS404 for an unknown call or wrong token.$$;
 
 create function app.ensure_collect(p_call_id uuid)
@@ -714,6 +733,8 @@ begin
     'call_state', v_call.state,
     'call_id', v_call.id,
     'call_created_at', v_call.created_at,
+    'abandoned_seconds', case when v_call.state = 'abandoned' then
+      extract(epoch from app.clock_now() - v_call.ended_at)::double precision end,
     'step', v_call.step,
     'endpoint', v_call.endpoint,
     'provider', v_call.provider,
@@ -762,7 +783,9 @@ begin
     and state = 'collecting'
   returning * into v_generation;
   update app.provider_calls
-  set next_poll_at = coalesce(next_poll_at, app.now() + make_interval(secs => p_poll_seconds))
+  set next_poll_at = case
+    when state = 'accepted' or ended_at > app.now() - interval '6 hours' then
+      coalesce(next_poll_at, app.now() + make_interval(secs => p_poll_seconds)) end
   where id = p_call_id
     and state in ('accepted', 'abandoned');
   perform app.complete_task(p_lease_token);
@@ -922,15 +945,16 @@ begin
     perform app.end_call(v_call.id, '{"state": "abandoned"}');
     update app.generations
     set state = 'queued',
-      resubmissions = resubmissions + 1,
-      attempts = attempts + 1,
+      resubmissions = resubmissions + (cancel_requested_at is null)::integer,
+      attempts = attempts + (cancel_requested_at is null)::integer,
       available_at = app.now()
     where id = v_call.generation_id
       and current_call_id = v_call.id
       and state = 'uncertain'
-      and cancel_requested_at is null
-      and attempts + 1 < p_attempts_max
-      and give_up_at > app.now()
+      and (
+        (attempts + 1 < p_attempts_max and give_up_at > app.now())
+        -- Nothing more is sent, so nothing more can tell: sweep_deadlines ends it cancelled.
+        or cancel_requested_at is not null)
     returning * into v_generation;
     if found then
       return next app.generation_change(v_generation);
@@ -951,7 +975,8 @@ begin
 end $$;
 comment on function app.sweep_calls is
 $$Calls whose worker vanished in the middle of the POST become ambiguous; ambiguous calls past
-their grace free the slot, and their generation is submitted once more, counted, if it may.
+their grace free the slot, and their generation is submitted once more, counted, if it may, or
+ends cancelled, if that was asked for.
 A call that outlives its generation's deadline frees its slot; we go on listening.
 Locks: generation, call. Returns the changes.$$;
 

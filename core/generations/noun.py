@@ -6,7 +6,7 @@ from typing import Any
 from core.generations.pipeline import cancel, collect, dispatch, fail, late, poll
 from core.noun import Check, Health, Noun
 from core.settings import Settings
-from core.tasks.jobs import Fence, Job
+from core.tasks.jobs import Backoff, Fence, Job
 from core.tasks.queues import Queue
 
 
@@ -52,6 +52,8 @@ NOUN = Noun(
             run=collect.collect,
             queue=Queue.PROVIDER,
             fence=Fence.LEASE,
+            # A file that is back is fetched soon: somebody waits for the image.
+            backoff=Backoff(seconds_max=15),
             on_dead=fail.fail_uncollected,
             when_dead="Its generation has failed and the credits are back; a replay may still"
             " bring the image, as a late one.",

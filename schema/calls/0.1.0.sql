@@ -249,7 +249,10 @@ where call.id = $1
   and before.http_status = $2;
 
 -- from core.generations.pipeline.queries
-select id, generation_id, provider, account_id, key_fingerprint, endpoint, state, polls, request_id, status_url, cancel_url, (select name from app.provider_accounts where id = account_id) as account from app.provider_calls where id = $1;
+select from app.outbox where job = 'provider_call.collect' and dedupe_key = $1;
+
+-- from core.generations.pipeline.queries
+select id, generation_id, provider, account_id, key_fingerprint, endpoint, state, polls, unknown_polls, request_id, status_url, cancel_url, (select name from app.provider_accounts where id = account_id) as account from app.provider_calls where id = $1;
 
 -- from core.generations.pipeline.queries
 update app.provider_calls
@@ -267,8 +270,12 @@ where id in (
 update app.provider_calls
 set polls = polls + 1,
   next_poll_at = case
+    when state = 'abandoned' then case
+      when ended_at > app.now() - make_interval(secs => $1) then
+        app.now() + least(make_interval(secs => $2),
+          greatest(make_interval(secs => $3), (app.now() - ended_at) / 4)) end
     when created_at > app.now() - interval '1 day' then
-      app.now() + make_interval(secs => least($1, power(2, least(polls, 10)))) end
+      app.now() + make_interval(secs => least($3, power(2, least(polls, 10)))) end
 where id in (
   select id
   from app.provider_calls as call
@@ -277,7 +284,7 @@ where id in (
       select account.id
       from app.provider_accounts as account
       join app.provider_keys as key on key.account_id = account.id
-      where key.fingerprint = any ($2)
+      where key.fingerprint = any ($4)
         and coalesce(account.looks_paused_until, app.now()) <= app.now())
     and not exists (
       select
@@ -286,17 +293,21 @@ where id in (
         and dedupe_key = call.id::text)
     and state <> 'abandoned'
   order by next_poll_at
-  limit $3
+  limit $5
   for update skip locked
 )
-returning id, generation_id, provider, account_id, key_fingerprint, endpoint, state, polls, request_id, status_url, cancel_url, (select name from app.provider_accounts where id = account_id) as account;
+returning id, generation_id, provider, account_id, key_fingerprint, endpoint, state, polls, unknown_polls, request_id, status_url, cancel_url, (select name from app.provider_accounts where id = account_id) as account;
 
 -- from core.generations.pipeline.queries
 update app.provider_calls
 set polls = polls + 1,
   next_poll_at = case
+    when state = 'abandoned' then case
+      when ended_at > app.now() - make_interval(secs => $1) then
+        app.now() + least(make_interval(secs => $2),
+          greatest(make_interval(secs => $3), (app.now() - ended_at) / 4)) end
     when created_at > app.now() - interval '1 day' then
-      app.now() + make_interval(secs => least($1, power(2, least(polls, 10)))) end
+      app.now() + make_interval(secs => least($3, power(2, least(polls, 10)))) end
 where id in (
   select id
   from app.provider_calls as call
@@ -305,7 +316,7 @@ where id in (
       select account.id
       from app.provider_accounts as account
       join app.provider_keys as key on key.account_id = account.id
-      where key.fingerprint = any ($2)
+      where key.fingerprint = any ($4)
         and coalesce(account.looks_paused_until, app.now()) <= app.now())
     and not exists (
       select
@@ -314,13 +325,22 @@ where id in (
         and dedupe_key = call.id::text)
     and state = 'abandoned'
   order by next_poll_at
-  limit $3
+  limit $5
   for update skip locked
 )
-returning id, generation_id, provider, account_id, key_fingerprint, endpoint, state, polls, request_id, status_url, cancel_url, (select name from app.provider_accounts where id = account_id) as account;
+returning id, generation_id, provider, account_id, key_fingerprint, endpoint, state, polls, unknown_polls, request_id, status_url, cancel_url, (select name from app.provider_accounts where id = account_id) as account;
+
+-- from core.generations.pipeline.queries
+update app.provider_calls set broken_files = broken_files + 1 where id = $1 returning broken_files;
 
 -- from core.generations.pipeline.queries
 update app.provider_calls set next_poll_at = app.now() where id = $1 and state in ('accepted', 'abandoned') and (request_id is not null or status_url is not null);
+
+-- from core.generations.pipeline.queries
+update app.provider_calls set unknown_polls = 0 where id = $1;
+
+-- from core.generations.pipeline.queries
+update app.provider_calls set unknown_polls = unknown_polls + 1 where id = $1 returning unknown_polls;
 
 -- from core.generations.pipeline.receive
 select app.receive_provider_webhook($1, $2, $3);

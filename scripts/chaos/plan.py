@@ -34,13 +34,6 @@ JWT_SECRET = "chaos-only-secret-of-the-local-sandbox-0123456789"  # noqa: S105  
 SHARES = {"cutout": 44, "packshot": 24, "scene": 14, "upscale": 12, "scene_hd": 6}
 PRESETS = ("marble", "velvet")  # few: the sandbox computes each picture once
 
-FAULT_KINDS = tuple(
-    kind
-    for kind in FaultKind
-    if kind not in {FaultKind.MODEL_5XX, FaultKind.UNLABELLED, FaultKind.UNBILLED}
-    and not kind.startswith(("file_", "looks_", "status_404", "result_404"))
-)
-
 # Faults that would otherwise last longer than a compressed run.
 FAULT_ARGS: Mapping[FaultKind, dict[str, Any]] = {
     FaultKind.DELAY_SUBMIT: {"seconds": 3},
@@ -49,6 +42,10 @@ FAULT_ARGS: Mapping[FaultKind, dict[str, Any]] = {
     FaultKind.WEBHOOK_LATE: {"seconds": 8},
     FaultKind.WEBHOOK_REORDERED: {"timeout": 5},
     FaultKind.RESULT_ERROR: {"status": 500},
+    FaultKind.LOOKS_LIMITED: {"retry_after": 2},
+    FaultKind.LOOKS_SILENT: {"seconds": 6},
+    FaultKind.FILE_AWAY: {"seconds": 5},
+    FaultKind.STATUS_404: {"after": 1},
 }
 
 

@@ -24,7 +24,7 @@ from scripts.chaos.both_ledgers import BothLedgers, Row
 from scripts.chaos.clients import RetryingClient
 from scripts.chaos.fault_injector import FaultInjector
 from scripts.chaos.people import make_people
-from scripts.chaos.plan import FAULT_ARGS, FAULT_KINDS, FAULT_RATE, JWT_SECRET, Plan, make_plan
+from scripts.chaos.plan import FAULT_ARGS, FAULT_RATE, JWT_SECRET, Plan, make_plan
 from scripts.chaos.progress import Progress, say
 from scripts.chaos.violations import Promise, Violation
 
@@ -147,12 +147,7 @@ class _Run:
                 raise error
 
     def _chaos(self) -> Document:
-        return {
-            "seed": self._plan.seed,
-            "rate": FAULT_RATE,
-            "args": dict(FAULT_ARGS),
-            "kinds": FAULT_KINDS,
-        }
+        return {"seed": self._plan.seed, "rate": FAULT_RATE, "args": dict(FAULT_ARGS)}
 
     async def _recover(self) -> None:
         """Without faults what is pending ends, and new generations succeed as before."""

@@ -12,8 +12,8 @@ import structlog
 
 from core.errors import FailureKind, RetryableError
 from core.generations.pipeline import queries
-from core.generations.pipeline.deliver import deliver
-from core.generations.pipeline.fail import fail_call
+from core.generations.pipeline.deliver import NotThereYet, deliver
+from core.generations.pipeline.fail import UNKNOWN_MAX, fail_call, lose_call
 from core.generations.pipeline.tools import PipelineTools
 from core.generations.pipeline.types import OPEN_CALLS, CallResult, Role
 from core.generations.providers import accounts
@@ -22,9 +22,10 @@ from core.generations.providers.types import (
     Output,
     ResultOutcome,
     StillRunning,
+    Unknown,
     Unreachable,
 )
-from core.tasks.jobs import DONE, Outcome
+from core.tasks.jobs import DONE, Again, Outcome
 from core.tasks.outbox import Task
 
 log = structlog.get_logger()
@@ -43,33 +44,62 @@ async def collect(tools: PipelineTools, task: Task) -> Outcome:
         return DONE
     if call.role is Role.CURRENT:
         await tools.changes.publish(call.change)
+    return await _act_on(tools, task, call, await _fetch(tools, call))
+
+
+async def _act_on(
+    tools: PipelineTools, task: Task, call: CallResult, outcome: ResultOutcome
+) -> Outcome:
     started = time.monotonic()
-    outcome = await _fetch(tools, call)
+    call_id = call.call_id
     match outcome:
         case Unreachable():
             if outcome.is_limited:
                 await accounts.pause_looks(
                     tools.db, call.account_id, outcome, settings=tools.settings
                 )
-            if tools.settings.provider_polling and task.tries >= _FETCH_ATTEMPTS_MAX:
-                seconds = tools.settings.provider_poll_seconds_max
-                await _resume_polling(tools, task, call_id, seconds=seconds)
-                return DONE
-            raise RetryableError(
-                f"result unreachable: {outcome.detail}",
-                kind=FailureKind.ABSENT,
-                retry_after_seconds=outcome.retry_after_seconds,
-            )
+            return await _fetch_later(tools, task, call, outcome)
         case StillRunning():
-            await _resume_polling(tools, task, call_id, seconds=_NOT_YET_SECONDS)
-            return DONE
+            return await look_again(tools, task, call, seconds=_NOT_YET_SECONDS)
+        case Unknown():
+            if await tools.db.run(lambda conn: queries.count_unknown(conn, call_id)) < UNKNOWN_MAX:
+                return Again(_NOT_YET_SECONDS)
+            await lose_call(tools, call_id, outcome, lease_token=task.lease_token)
         case Failure():
             await fail_call(tools, call, outcome, lease_token=task.lease_token)
         case Output():
-            await deliver(tools, task, call, outcome)
+            try:
+                await deliver(tools, task, call, outcome)
+            except NotThereYet as later:
+                return await _deliver_later(tools, task, call, later)
     _observe(tools, call, seconds=time.monotonic() - started)
     tools.dispatch_wanted.set()
     return DONE
+
+
+async def _fetch_later(
+    tools: PipelineTools, task: Task, call: CallResult, outcome: Unreachable
+) -> Outcome:
+    """No answer about the request: soon again at first, then when its next poll is due."""
+    is_over_to_polls = tools.settings.provider_polling and task.tries >= _FETCH_ATTEMPTS_MAX
+    if is_over_to_polls or call.is_abandoned:
+        return await look_again(tools, task, call, seconds=tools.settings.provider_poll_seconds_max)
+    raise RetryableError(
+        f"result unreachable: {outcome.detail}",
+        kind=FailureKind.ABSENT,
+        retry_after_seconds=outcome.retry_after_seconds,
+    )
+
+
+async def _deliver_later(
+    tools: PipelineTools, task: Task, call: CallResult, later: NotThereYet
+) -> Outcome:
+    """A file that is away is waited for as long as somebody waits for its image."""
+    if later.after_seconds is not None:
+        return Again(later.after_seconds)
+    if call.is_abandoned:
+        return await look_again(tools, task, call, seconds=tools.settings.provider_poll_seconds_max)
+    raise RetryableError(str(later), kind=FailureKind.ABSENT)
 
 
 async def _fetch(tools: PipelineTools, call: CallResult) -> ResultOutcome:
@@ -84,14 +114,25 @@ async def _fetch(tools: PipelineTools, call: CallResult) -> ResultOutcome:
     return outcome
 
 
-async def _resume_polling(
-    tools: PipelineTools, task: Task, call_id: uuid.UUID, *, seconds: float
-) -> None:
-    """Back to running: the poll loop finds the end, or the deadline ends it."""
-    change = await tools.db.run(
-        lambda conn: queries.resume_polling(conn, call_id, task.lease_token, poll_seconds=seconds)
-    )
-    await tools.changes.publish(change)
+async def look_again(
+    tools: PipelineTools, task: Task, call: CallResult, *, seconds: float
+) -> Outcome:
+    """Back to running: the poll loop finds the end, or the deadline ends it.
+
+    Without that loop the task itself waits; for an abandoned call ever longer, and not for ever.
+    """
+    if tools.settings.provider_polling:
+        change = await tools.db.run(
+            lambda conn: queries.resume_polling(
+                conn, call.call_id, task.lease_token, poll_seconds=seconds
+            )
+        )
+        await tools.changes.publish(change)
+        return DONE
+    if call.abandoned_seconds is None:
+        return Again(seconds)
+    pause = queries.late_poll_seconds(call.abandoned_seconds, at_least=seconds)
+    return DONE if pause is None else Again(pause)
 
 
 def _observe(tools: PipelineTools, call: CallResult, *, seconds: float) -> None:

@@ -15,28 +15,55 @@ from core.generations.pipeline.download import OverShareError, download
 from core.generations.pipeline.fail import announce, units_of
 from core.generations.pipeline.tools import PipelineTools
 from core.generations.pipeline.types import CallEnd, CallResult, Role
-from core.generations.providers.types import Output, OutputRefusedError
+from core.generations.providers.types import Output, OutputMissingError, OutputRefusedError
 from core.generations.types import CallState, GenerationState, ResultImage
 from core.pixels import remote
+from core.pixels.faults import OutputFault
 from core.pixels.types import RULES_OF_OWN_PIXELS, OutputRuleError
 from core.tasks.outbox import Task
 
-# A file that is missing this often will not appear: a provider's CDN needs seconds, not minutes.
-_DOWNLOAD_ATTEMPTS_MAX = 4
+# A file that is missing or broken this often in a row stays so; the pauses between double from two
+# seconds to half a minute: a minute for a missing one, a quarter for what cannot be decoded.
+_MISSING_MAX = 6
+_BROKEN_MAX = 4
+# What a truncated file, or the page of a gatekeeper in its place, looks like.
+_MAYBE_ANOTHER_FILE = frozenset(
+    {OutputFault.EMPTY_OUTPUT, OutputFault.WRONG_TYPE, OutputFault.UNDECODABLE}
+)
+
+
+class NotThereYet(Exception):  # noqa: N818  it is no error: the image is paid for and will come
+    """The image cannot be had now. `after_seconds`: when to look again; None: as time allows."""
+
+    def __init__(self, reason: str, after_seconds: float | None = None) -> None:
+        super().__init__(reason)
+        self.after_seconds = after_seconds
 
 
 class _UndeliverableError(Exception):
     """The provider was paid, but what it made cannot be delivered."""
 
-    def __init__(self, error_type: str, ending: Ending, detail: str | None = None) -> None:
+    def __init__(
+        self,
+        error_type: str,
+        ending: Ending,
+        detail: str | None = None,
+        *,
+        looks_max: int = 1,
+    ) -> None:
         super().__init__(error_type)
         self.error_type = error_type
         self.ending = ending
         self.detail = detail
+        # How often in a row it is seen before it is believed.
+        self.looks_max = looks_max
 
 
 async def deliver(tools: PipelineTools, task: Task, call: CallResult, output: Output) -> None:
-    """Delivers the provider's image, or passes it on to the next step."""
+    """Delivers the provider's image, or passes it on to the next step.
+
+    Raises: NotThereYet.
+    """
     if call.role is Role.SUPERSEDED:
         call_id = call.call_id
         call = await tools.db.run(lambda conn: queries.begin_collect(conn, call_id, take_over=True))
@@ -52,12 +79,13 @@ async def deliver(tools: PipelineTools, task: Task, call: CallResult, output: Ou
         )
         return
     try:
-        data = await _download(tools, task, call, output)
+        data = await _download(tools, call, output)
         if not call.is_last_step:
             await _advance(tools, task, call, end, data)
             return
         result = await _render_and_store(tools, call, data)
     except _UndeliverableError as error:
+        await _look_twice(tools, call, error)
         await _end_undeliverable(tools, task, call, end, error)
         return
     change = await tools.db.run(
@@ -66,6 +94,15 @@ async def deliver(tools: PipelineTools, task: Task, call: CallResult, output: Ou
         )
     )
     await announce(tools, change, operation=call.operation)
+
+
+async def _look_twice(tools: PipelineTools, call: CallResult, error: _UndeliverableError) -> None:
+    """Raises: NotThereYet while the file may be another one at the next look."""
+    if error.looks_max == 1:
+        return
+    looks = await tools.db.run(lambda conn: queries.count_broken(conn, call.call_id))
+    if looks < error.looks_max:
+        raise NotThereYet(error.error_type, min(30.0, 2.0**looks)) from error
 
 
 async def _end_undeliverable(
@@ -90,7 +127,7 @@ async def _end_undeliverable(
     await announce(tools, await tools.db.run(work), operation=call.operation)
 
 
-async def _download(tools: PipelineTools, task: Task, call: CallResult, output: Output) -> bytes:
+async def _download(tools: PipelineTools, call: CallResult, output: Output) -> bytes:
     if output.is_flagged:
         raise _UndeliverableError("flagged", Ending.OUTPUT_FLAGGED)
     if output.image is None:
@@ -101,10 +138,12 @@ async def _download(tools: PipelineTools, task: Task, call: CallResult, output: 
         raise
     except OutputRefusedError as error:
         raise _UndeliverableError(error.reason, Ending.OUTPUT_BROKEN) from error
+    except OutputMissingError as error:
+        raise _UndeliverableError(
+            error.loss, Ending.OUTPUT_BROKEN, looks_max=_MISSING_MAX
+        ) from error
     except RetryableError as error:
-        if task.tries < _DOWNLOAD_ATTEMPTS_MAX:
-            raise
-        raise _UndeliverableError("output_missing", Ending.OUTPUT_BROKEN) from error
+        raise NotThereYet(str(error)) from error
 
 
 # --- the next step -------------------------------------------------------------------------------
@@ -183,7 +222,12 @@ def _rule_params(call: CallResult) -> dict[str, Any]:
 
 
 def _rule_broken(error: OutputRuleError) -> _UndeliverableError:
-    return _UndeliverableError(error.reason, ending_of_output(error.reason), error.detail)
+    return _UndeliverableError(
+        error.reason,
+        ending_of_output(error.reason),
+        error.detail,
+        looks_max=_BROKEN_MAX if error.reason in _MAYBE_ANOTHER_FILE else 1,
+    )
 
 
 def _folder(call: CallResult) -> str:

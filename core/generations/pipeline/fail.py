@@ -10,12 +10,14 @@ from core.generations.endings import Ending, ending_of_failure, ending_of_lost_c
 from core.generations.pipeline import queries
 from core.generations.pipeline.tools import PipelineTools
 from core.generations.pipeline.types import CallEnd, CallResult, Role
-from core.generations.providers.types import Failure, FailureCause
+from core.generations.providers.types import Failure, FailureCause, Unknown
 from core.generations.types import FINISHED_STATES, CallState
 from core.tasks.outbox import Task
 
 log = structlog.get_logger()
 
+# One 404 may be a replica that lags; two in a row are an answer.
+UNKNOWN_MAX = 2
 # Grows with the attempts: a model that has just failed may fail again at once.
 _RETRY_DELAY_SECONDS = 2.0
 
@@ -49,20 +51,35 @@ async def fail_call(
     )
 
 
-async def lose_call(tools: PipelineTools, call_id: uuid.UUID) -> None:
-    """The provider does not know the request: it surely does not run, so it may be sent again."""
-    call = await tools.db.run(lambda conn: queries.begin_collect(conn, call_id))
+async def lose_call(
+    tools: PipelineTools,
+    call_id: uuid.UUID,
+    unknown: Unknown,
+    *,
+    lease_token: uuid.UUID | None = None,
+) -> None:
+    """The provider does not know the request, twice in a row: it does not run, and if the provider
+    knew where to look, it may be sent again. Without a lease, not one that is being collected."""
+    call = await tools.db.run(
+        lambda conn: queries.begin_loss(conn, call_id, is_collector=lease_token is not None)
+    )
+    if call is None:
+        return
     await _end_call(
         tools,
         call,
-        CallEnd(state=CallState.LOST, http_status=404, error_type="request_not_found"),
+        CallEnd(
+            state=CallState.LOST,
+            http_status=404,
+            error_type="request_not_found" if unknown.is_gone else "path_not_found",
+        ),
         ending_of_lost_call(
             is_cancel_requested=call.cancel_requested,
             is_given_up=call.is_given_up,
             failures_before=call.attempts,
         ),
-        lease_token=None,
-        retry_delay_seconds=0,
+        lease_token=lease_token,
+        retry_delay_seconds=0 if unknown.is_gone else None,
     )
 
 

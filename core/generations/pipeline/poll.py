@@ -4,16 +4,21 @@ Each poll has a place of its own and ends by itself: one that hangs delays no ot
 nobody waits for any more (abandoned) have places of their own, however many they are.
 """
 
-import uuid
-
 import structlog
 
+from core.db import Connection
 from core.generations.pipeline import queries
-from core.generations.pipeline.fail import lose_call
+from core.generations.pipeline.fail import UNKNOWN_MAX, lose_call
 from core.generations.pipeline.tools import PipelineTools
 from core.generations.pipeline.types import ProviderCall
 from core.generations.providers import accounts
-from core.generations.providers.types import Completed, Unknown, Unreachable
+from core.generations.providers.types import (
+    Completed,
+    InProgress,
+    InQueue,
+    Unknown,
+    Unreachable,
+)
 from core.places import Places
 from core.tasks.jobs import DONE, Outcome
 from core.tasks.outbox import Task
@@ -21,9 +26,6 @@ from core.tasks.outbox import Task
 log = structlog.get_logger()
 
 _ENDED_AT_ONCE = 1_000
-
-# One 404 right after the submit may be a replica that lags; two in a row are an answer.
-_UNKNOWN_POLLS = 2
 
 
 async def poll_due(tools: PipelineTools) -> int:
@@ -67,10 +69,13 @@ async def _poll(tools: PipelineTools, call: ProviderCall) -> None:
     outcome = await tools.providers[call.provider].fetch_status(call.address)
     match outcome:
         case Completed():
-            await _want_collect(tools, call.id)
-        case Unknown() if call.polls >= _UNKNOWN_POLLS:
-            await lose_call(tools, call.id)
-            tools.dispatch_wanted.set()
+            await _want_collect(tools, call)
+        case Unknown():
+            if await tools.db.run(lambda conn: queries.count_unknown(conn, call.id)) >= UNKNOWN_MAX:
+                await lose_call(tools, call.id, outcome)
+                tools.dispatch_wanted.set()
+        case InQueue() | InProgress() if call.unknown_polls:
+            await tools.db.run(lambda conn: queries.forget_unknown(conn, call.id))
         case Unreachable():
             log.info("provider.status_unreachable", call_id=str(call.id), detail=outcome.detail)
             if outcome.is_limited:
@@ -81,5 +86,10 @@ async def _poll(tools: PipelineTools, call: ProviderCall) -> None:
             pass
 
 
-async def _want_collect(tools: PipelineTools, call_id: uuid.UUID) -> None:
-    await tools.db.run(lambda conn: queries.ensure_collect(conn, call_id))
+async def _want_collect(tools: PipelineTools, call: ProviderCall) -> None:
+    async def work(conn: Connection) -> None:
+        if call.unknown_polls:
+            await queries.forget_unknown(conn, call.id)
+        await queries.ensure_collect(conn, call.id)
+
+    await tools.db.run(work)

@@ -129,6 +129,49 @@ async def begin_collect(
     return msgspec.convert(row["call"], CallResult)
 
 
+async def begin_loss(
+    conn: Connection, call_id: uuid.UUID, *, is_collector: bool
+) -> CallResult | None:
+    """As begin_collect, for a call that the provider does not know. None: a collector has it."""
+    call = await begin_collect(conn, call_id)
+    if is_collector:
+        return call
+    # Under the generation's lock: a webhook that wants it collected waits, or came before.
+    row = await fetch_one(
+        conn,
+        "select from app.outbox where job = 'provider_call.collect' and dedupe_key = %s",
+        (str(call_id),),
+    )
+    return call if row is None else None
+
+
+async def count_unknown(conn: Connection, call_id: uuid.UUID) -> int:
+    """How often in a row the provider did not know the request, this time included."""
+    row = await fetch_one(
+        conn,
+        "update app.provider_calls set unknown_polls = unknown_polls + 1 where id = %s"
+        " returning unknown_polls",
+        (call_id,),
+    )
+    return int(row["unknown_polls"]) if row else 0
+
+
+async def forget_unknown(conn: Connection, call_id: uuid.UUID) -> None:
+    """The provider knows the request after all."""
+    await conn.execute("update app.provider_calls set unknown_polls = 0 where id = %s", (call_id,))
+
+
+async def count_broken(conn: Connection, call_id: uuid.UUID) -> int:
+    """How often the output's file was missing or broken, this time included."""
+    row = await fetch_one(
+        conn,
+        "update app.provider_calls set broken_files = broken_files + 1 where id = %s"
+        " returning broken_files",
+        (call_id,),
+    )
+    return int(row["broken_files"]) if row else 0
+
+
 async def resume_polling(
     conn: Connection, call_id: uuid.UUID, lease_token: uuid.UUID, *, poll_seconds: float
 ) -> Change | None:
@@ -239,15 +282,33 @@ async def sweep_deadlines(conn: Connection, *, limit: int) -> list[Change]:
 # --- calls ---------------------------------------------------------------------------------------
 
 _CALL_COLUMNS = (
-    "id, generation_id, provider, account_id, key_fingerprint, endpoint, state, polls, request_id,"
-    " status_url, cancel_url,"
+    "id, generation_id, provider, account_id, key_fingerprint, endpoint, state, polls,"
+    " unknown_polls, request_id, status_url, cancel_url,"
     " (select name from app.provider_accounts where id = account_id) as account"
 )
+
+# Nobody waits for an abandoned call: a quarter of an hour is soon enough for a late image, and
+# what the provider has not finished six hours later it never will (a thousand of them were 250
+# requests a minute; now they are one each, and end).
+_LATE_PAUSE_SECONDS_MAX = 900
+_LATE_SECONDS_MAX = 6 * 3600
+
+
+def late_poll_seconds(abandoned_seconds: float, *, at_least: float) -> float | None:
+    """Until the next look at an abandoned call, a quarter of its age; None: there is none."""
+    if abandoned_seconds >= _LATE_SECONDS_MAX:
+        return None
+    return min(_LATE_PAUSE_SECONDS_MAX, max(at_least, abandoned_seconds / 4))
+
 
 _PUT_OFF_POLLS = """
 update app.provider_calls
 set polls = polls + 1,
   next_poll_at = case
+    when state = 'abandoned' then case
+      when ended_at > app.now() - make_interval(secs => %(late_max)s) then
+        app.now() + least(make_interval(secs => %(late_pause_max)s),
+          greatest(make_interval(secs => %(most)s), (app.now() - ended_at) / 4)) end
     when created_at > app.now() - interval '1 day' then
       app.now() + make_interval(secs => least(%(most)s, power(2, least(polls, 10)))) end
 where id in (
@@ -285,14 +346,20 @@ async def claim_polls(
     conn: Connection, fingerprints: list[str], *, seconds_max: float, abandoned: bool, limit: int
 ) -> list[ProviderCall]:
     """Calls that are due, each already put off to its next poll. Given up after a day.
-    `abandoned`: those that nobody waits for any more, and only those.
+    `abandoned`: those that nobody waits for any more, and only those: given up after six hours.
 
     Not those whose result is wanted already: under load that was half of a worker's work.
     """
     rows = await fetch_all(
         conn,
         _CLAIM_ABANDONED_POLLS if abandoned else _CLAIM_LIVE_POLLS,
-        {"fingerprints": fingerprints, "most": seconds_max, "limit": limit},
+        {
+            "fingerprints": fingerprints,
+            "most": seconds_max,
+            "limit": limit,
+            "late_max": _LATE_SECONDS_MAX,
+            "late_pause_max": _LATE_PAUSE_SECONDS_MAX,
+        },
     )
     return [_call(row) for row in rows]
 

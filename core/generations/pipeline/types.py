@@ -95,6 +95,8 @@ class CallResult(msgspec.Struct, frozen=True, kw_only=True):
     call_state: CallState
     call_id: uuid.UUID
     call_created_at: datetime
+    abandoned_seconds: float | None
+    """Since nobody waits for it any more; None: somebody does."""
     step: int
     endpoint: str
     provider: str
@@ -117,6 +119,10 @@ class CallResult(msgspec.Struct, frozen=True, kw_only=True):
             request_id=self.request_id,
             response_url=self.response_url,
         )
+
+    @property
+    def is_abandoned(self) -> bool:
+        return self.abandoned_seconds is not None
 
     @property
     def is_last_step(self) -> bool:
@@ -144,6 +150,7 @@ class ProviderCall(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str
     state: CallState
     polls: int
+    unknown_polls: int
     request_id: str | None
     status_url: str | None
     cancel_url: str | None

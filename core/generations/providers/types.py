@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from core.errors import PermanentError, RetryableError
+from core.errors import FailureKind, PermanentError, RetryableError
 
 # What the answer to a submit says: of the rate of its account, of the account, of its key.
 AccountEffect = Literal["none", "cooldown", "locked", "key_refused"]
@@ -114,8 +114,14 @@ class Unreachable(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     is_limited: bool = False
 
 
-class Unknown(msgspec.Struct, frozen=True, tag=True):
-    """The provider answers, and does not know the request."""
+class Unknown(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The provider answers, and does not know the request: one answer may be a replica that lags.
+
+    `is_gone`: it knew where to look; otherwise nothing answers at the request's path, which does
+    not say that the request is not there.
+    """
+
+    is_gone: bool = True
 
 
 class InQueue(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -177,7 +183,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     billable_units: Decimal | None = None
 
 
-ResultOutcome = Output | StillRunning | Failure | Unreachable
+ResultOutcome = Output | StillRunning | Failure | Unknown | Unreachable
 
 
 # --- cancel --------------------------------------------------------------------------------------
@@ -197,17 +203,28 @@ CancelOutcome = CancelAccepted | AlreadyCompleted | Unknown | Unreachable
 # --- files ---------------------------------------------------------------------------------------
 
 
+class OutputLoss(StrEnum):
+    """What stands in the place of an output's file."""
+
+    MISSING = "output_missing"
+    """Nothing: 404, 410 or an empty file."""
+    REDIRECTED = "redirected"
+    FILE_REFUSED = "file_refused"
+
+
 class OutputMissingError(RetryableError):
-    """The output file is not there (404, 410) or empty.
+    """The output file is not there, or something else answers in its place.
 
     Usual within seconds of the end; when it stays so, the output is lost.
     """
 
+    def __init__(self, text: str, loss: OutputLoss = OutputLoss.MISSING) -> None:
+        super().__init__(text, kind=FailureKind.ABSENT)
+        self.loss = loss
+
 
 class OutputRefusal(StrEnum):
     URL_NOT_ALLOWED = "url_not_allowed"
-    REDIRECTED = "redirected"
-    FILE_REFUSED = "file_refused"
     BAD_DATA_URI = "bad_data_uri"
     TOO_LARGE = "too_large"
 

@@ -162,9 +162,9 @@ async def test_a_file_that_comes_steadily_has_its_time(plain_http: httpx.AsyncCl
 
 async def test_redirects_are_not_followed(plain_http: httpx.AsyncClient) -> None:
     async with wire(says(200, PNG)) as other:
-        with pytest.raises(OutputRefusedError) as error:
+        with pytest.raises(OutputMissingError) as error:
             await _download(plain_http, says(302, b"", location=f"{other.base_url}/a.png"), MIB)
-    assert error.value.reason == "redirected"
+    assert error.value.loss == "redirected"
     assert other.requests == []
 
 

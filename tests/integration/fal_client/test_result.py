@@ -16,6 +16,7 @@ from core.generations.providers.types import (
     InProgress,
     InQueue,
     StillRunning,
+    Unknown,
     Unreachable,
 )
 from sandbox.fal.errors import FLAT_ERRORS, LISTED_STATUS, MESSAGES
@@ -153,12 +154,7 @@ async def test_a_request_that_fal_has_lost(fal: Fal) -> None:
             if outcome != StillRunning():
                 break
             await asyncio.sleep(0.01)
-    assert isinstance(outcome, Failure)
-    assert (outcome.http_status, outcome.error_type, outcome.is_retryable) == (
-        404,
-        "not_found",
-        True,
-    )
+    assert outcome == Unknown()
 
 
 async def test_a_cancelled_request(fal: Fal) -> None:
@@ -221,8 +217,13 @@ async def test_no_answer(behaviour: Behaviour) -> None:
 @pytest.mark.parametrize(
     ("status", "body", "expected"),
     [
-        (404, {"detail": "Path /x not found"}, ("path_not_found", False)),
-        (404, {"status": "NOT_FOUND"}, ("not_found", True)),
+        (
+            404,
+            {"detail": [{"type": "gone_by_the_models_word"}]},
+            ("gone_by_the_models_word", False),
+        ),
+        (500, {"detail": [{"type": "internal_server_error"}]}, ("internal_server_error", True)),
+        (504, {"detail": [{"type": "generation_timeout"}]}, ("generation_timeout", True)),
         (418, {"detail": "unheard of"}, (None, False)),
         (422, {"detail": [{"type": "brand_new_type", "msg": "?"}]}, ("brand_new_type", False)),
         (422, {"detail": "plain words"}, (None, False)),
@@ -240,6 +241,21 @@ async def test_the_requests_own_end(
     outcome = await _result(plain_http, says(status, json.dumps(body).encode()))
     assert isinstance(outcome, Failure), outcome
     assert (outcome.error_type, outcome.is_retryable) == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "is_gone"),
+    [
+        ({"status": "NOT_FOUND"}, {}, True),
+        ({"detail": "Request not found"}, {}, True),
+        ({"detail": "Path /x not found"}, {"x_fal_billable_units": "0"}, False),
+    ],
+)
+async def test_one_404_is_no_end(
+    plain_http: httpx.AsyncClient, body: Any, headers: dict[str, str], *, is_gone: bool
+) -> None:
+    outcome = await _result(plain_http, says(404, json.dumps(body).encode(), **headers))
+    assert outcome == Unknown(is_gone=is_gone)
 
 
 async def test_runners_put_a_bill_on_their_answers(plain_http: httpx.AsyncClient) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from core.generations.pipeline.types import CallIntent
 from core.generations.providers.registry import open_providers
-from tests.harness.pipeline import WEBHOOKS, PhotoOwner, PipelineHarness
+from tests.harness.pipeline import SCENE_ENDPOINT, PhotoOwner, PipelineHarness
 from tests.harness.pipeline_setup import fal_key
 from tests.integration.generations.conftest import OpenPipeline
 
@@ -161,7 +161,7 @@ async def test_a_probe_that_tells_nothing_is_followed_by_another(
 ) -> None:
     await pipeline.fault("locked_account", nth=1)
     await pipeline.fault(fault, nth=2)
-    pipeline.router.hold(WEBHOOKS)
+    await pipeline.fault("webhook_never")
     for _ in range(3):
         await ada.start()
     (first,) = await pipeline.open_calls()
@@ -176,7 +176,6 @@ async def test_a_probe_that_tells_nothing_is_followed_by_another(
     (second,) = await pipeline.open_calls(limit=5)
     await pipeline.send(second)
     assert breaker(pipeline) == ("closed", 0)
-    await pipeline.router.let_through()
 
 
 async def test_a_probe_that_is_refused_for_its_input_was_let_in(
@@ -311,6 +310,26 @@ async def test_a_403_for_one_persons_requests_stops_nobody_else(
         assert {pipeline.generation(each)["ending"] for each in others} == {"request_refused"}
         assert breaker(pipeline) == ("closed", 0)
         assert (await pipeline.finish(good))["state"] == "succeeded"
+
+
+async def test_another_generation_is_the_probe_after_one_was_refused(
+    open_pipeline: OpenPipeline,
+) -> None:
+    """Also one of the same person, and one that came a minute later."""
+    async with open_pipeline() as pipeline:
+        bob = await pipeline.person()
+        refused = await bob.start("scene")
+        await pipeline.fault("locked_account", endpoint=SCENE_ENDPOINT)
+        await pipeline.dispatch()
+        later = await bob.start()
+        assert breaker(pipeline) == ("open", 1)
+        pipeline.pass_breaker()
+        (probe,) = await pipeline.open_calls(limit=5)
+        assert str(probe.generation_id) == later
+        await pipeline.send(probe)
+        assert breaker(pipeline) == ("closed", 0)
+        await pipeline.dispatch()
+        assert pipeline.generation(refused)["ending"] == "request_refused"
 
 
 async def test_a_lock_that_comes_back_is_a_lock(open_pipeline: OpenPipeline) -> None:

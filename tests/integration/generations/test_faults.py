@@ -285,7 +285,7 @@ async def test_an_output_that_is_late_is_waited_for(
     await pipeline.submit()
     output = "/files/"
     pipeline.router.refuse_paths(FAL_URL, output, status=404, times=2)
-    assert await pipeline.run_tasks("provider_call.collect") == ["retry"]
+    assert await pipeline.run_tasks("provider_call.collect") == ["again"]
     found = await pipeline.finish(generation_id)
     assert found["state"] == "succeeded"
     assert len(await pipeline.paid_calls()) == 1

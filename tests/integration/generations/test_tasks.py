@@ -70,7 +70,7 @@ async def test_a_lost_lease_writes_nothing(pipeline: PipelineHarness, ada: Photo
     assert pipeline.database.rows("select 1 from app.late_images") == []
 
 
-@pytest.mark.parametrize("fault", ["content_policy", "output_corrupt"])
+@pytest.mark.parametrize("fault", ["content_policy", "nsfw_flag"])
 async def test_a_lost_lease_refunds_nothing(
     fault: str, pipeline: PipelineHarness, ada: PhotoOwner
 ) -> None:

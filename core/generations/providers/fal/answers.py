@@ -78,7 +78,6 @@ class ErrorClass(msgspec.Struct, frozen=True):
 
 
 _PASSING = ErrorClass(FailureCause.PROVIDER, is_retryable=True)
-_LASTING = ErrorClass(FailureCause.PROVIDER)
 _BAD_INPUT = ErrorClass(FailureCause.INPUT)
 _BAD_PARAMS = ErrorClass(FailureCause.PARAMS)
 _CANCELLED = ErrorClass(FailureCause.CANCELLED)
@@ -126,8 +125,6 @@ _ERROR_CLASSES = {
     "client_cancelled": _CANCELLED,
     "concurrent_requests_limit": _PASSING,
     "bad_request": _BAD_INPUT,
-    "not_found": _PASSING,
-    "path_not_found": _LASTING,
 }
 
 
@@ -261,15 +258,35 @@ def unreachable(reply: Reply) -> Unreachable:
 def is_conclusive(reply: Reply) -> bool:
     """True if a failed answer of the result URL is the request's own end, without a second source.
 
-    Runners state billable units in their answers; the gateway does not in its own.
+    A list of errors is a runner's answer, and runners state billable units in theirs; what the
+    gateway says itself is flat or a page.
     """
     if not reply.is_json:
         return False
     if is_own_start_timeout(reply) or billable_units(reply) is not None:
         return True
-    if is_about_path(reply) or reply.status >= 500:
+    if is_about_path(reply):
+        return False
+    if isinstance(reply.data.get("detail"), list):
+        return True
+    if reply.status >= 500:
         return False
     return reply.status != 400 or read_error(reply).error_type is not None
+
+
+def is_unknown(reply: Reply) -> bool:
+    """True for a 404 that no model gave: fal does not know the request, or the path."""
+    return (
+        reply.status == 404
+        and reply.is_json
+        and not isinstance(reply.data.get("detail"), list)
+        and read_error(reply).error_type is None
+    )
+
+
+def is_gone(reply: Reply) -> bool:
+    """Of an unknown one: fal looked for the request; an app answers so for a path, with a bill."""
+    return billable_units(reply) is None or reply.data.get("status") == "NOT_FOUND"
 
 
 def is_about_path(reply: Reply) -> bool:
@@ -287,9 +304,6 @@ def failure(reply: Reply) -> Failure:
     """The end of a request that failed, from the answer of its result URL."""
     error = read_error(reply)
     error_type = error.error_type
-    if reply.status == 404 and error_type is None:
-        gone = reply.data.get("status") == "NOT_FOUND" if reply.is_json else False
-        error_type = "not_found" if gone else "path_not_found"
     error_class = _ERROR_CLASSES.get(error_type or "") or _class_of_status(reply.status)
     if reply.status == 499:
         error_class = _CANCELLED

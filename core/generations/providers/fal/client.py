@@ -63,7 +63,7 @@ class ModelOutput(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     billable_units: Decimal | None
 
 
-FalResultOutcome = ModelOutput | StillRunning | Failure | Unreachable
+FalResultOutcome = ModelOutput | StillRunning | Failure | Unknown | Unreachable
 
 
 class _AnswerTooLongError(Exception):
@@ -178,7 +178,7 @@ class FalClient:
         reply = await self._ask("GET", status_url, fingerprint, account)
         if isinstance(reply, Unreachable):
             return reply
-        if reply.status == 404 and reply.is_json:
+        if answers.is_unknown(reply) and answers.is_gone(reply):
             return Unknown()
         if not reply.is_success or not reply.is_json:
             return answers.unreachable(reply)
@@ -191,14 +191,9 @@ class FalClient:
         reply = await self._ask("GET", response_url, fingerprint, account)
         if isinstance(reply, Unreachable):
             return reply
-        if reply.status == 200 and reply.is_json:
-            return ModelOutput(payload=reply.data, billable_units=answers.billable_units(reply))
-        if reply.is_success:
-            return StillRunning() if reply.is_json else answers.unreachable(reply)
-        if answers.is_conclusive(reply):
-            return answers.failure(reply)
-        if answers.is_about_path(reply):
-            return answers.unreachable(reply)
+        outcome = _read_result(reply)
+        if outcome is not None:
+            return outcome
         base = response_url.rstrip("/").removesuffix("/response")
         status = await self.status(
             fingerprint=fingerprint, status_url=f"{base}/status", account=account
@@ -256,9 +251,9 @@ class FalClient:
     async def download(self, url: str, *, max_bytes: int) -> bytes:
         """The bytes at an output's URL, at most `max_bytes`; the key is not sent along.
 
-        Raises: OutputMissingError (404, 410, empty: retryable, for a while),
+        Raises: OutputMissingError (404, 410, empty, a redirect, another 4xx: for a while),
         RetryableError (5xx, timeouts, broken transfer),
-        OutputTooLargeError, OutputRefusedError (a URL that is not allowed, another 3xx or 4xx).
+        OutputTooLargeError, OutputRefusedError (a URL that is not allowed).
         """
         return await self._files.download(url, max_bytes=max_bytes)
 
@@ -326,6 +321,23 @@ def _never_sent(error: httpx.HTTPError) -> NotAccepted:
         account_effect="cooldown",
         is_final=False,
     )
+
+
+def _read_result(reply: Reply) -> FalResultOutcome | None:
+    """None: only the request's status can tell what the answer means."""
+    match reply:
+        case Reply(status=200, is_json=True):
+            return ModelOutput(payload=reply.data, billable_units=answers.billable_units(reply))
+        case Reply(is_success=True):
+            return StillRunning() if reply.is_json else answers.unreachable(reply)
+        case _ if answers.is_unknown(reply):
+            return Unknown(is_gone=answers.is_gone(reply))
+        case _ if answers.is_conclusive(reply):
+            return answers.failure(reply)
+        case _ if answers.is_about_path(reply):
+            return answers.unreachable(reply)
+        case _:
+            return None
 
 
 def _by_status(status: StatusOutcome, reply: Reply) -> FalResultOutcome:

@@ -15,6 +15,7 @@ from core.errors import FailureKind, RetryableError
 from core.generations.providers.fal.answers import Reply, read_json, retry_after_seconds
 from core.generations.providers.fal.urls import same_origin
 from core.generations.providers.types import (
+    OutputLoss,
     OutputMissingError,
     OutputRefusal,
     OutputRefusedError,
@@ -59,9 +60,9 @@ class FalFiles:
     async def download(self, url: str, *, max_bytes: int) -> bytes:
         """The bytes at an output's URL, at most `max_bytes`. Follows no redirect.
 
-        Raises: OutputMissingError (404, 410, empty: retryable, for a while),
+        Raises: OutputMissingError (404, 410, empty, a redirect, another 4xx: for a while),
         RetryableError (5xx, timeouts, broken transfer),
-        OutputTooLargeError, OutputRefusedError (a URL that is not allowed, another 3xx or 4xx).
+        OutputTooLargeError, OutputRefusedError (a URL that is not allowed).
         """
         if url[:5].lower() == "data:":
             return _read_data_uri(url, max_bytes)
@@ -98,6 +99,8 @@ class FalFiles:
                     raise OutputTooLargeError
                 earned = self._grace_seconds + len(content) / DOWNLOAD_BYTES_PER_SECOND_MIN
                 limit.reschedule(began + min(earned, DOWNLOAD_SECONDS_MAX))
+            if size.isdecimal() and len(content) < int(size):
+                raise RetryableError("output download: ended early", kind=FailureKind.ABSENT)
         if not content:
             raise OutputMissingError("output download: empty file")
         return bytes(content)
@@ -208,8 +211,10 @@ def _require_file(response: httpx.Response) -> None:
         raise OutputMissingError(f"output download: HTTP {status}")
     if status in _PASSING_STATUSES or status >= 500 or status < 300:
         raise RetryableError(f"output download: HTTP {status}", kind=FailureKind.ABSENT)
-    raise OutputRefusedError(
-        OutputRefusal.REDIRECTED if status < 400 else OutputRefusal.FILE_REFUSED
+    # A gatekeeper in front of the files may answer so for a moment.
+    raise OutputMissingError(
+        f"output download: HTTP {status}",
+        OutputLoss.REDIRECTED if status < 400 else OutputLoss.FILE_REFUSED,
     )
 
 
