@@ -25,6 +25,7 @@ from core.errors import NotSetUpError
 from core.generations.providers.fal.webhook import WebhookVerifier
 from core.identity.supabase_auth import SupabaseAuth
 from core.identity.tokens import TokenVerifier
+from core.identity.turnstile import Turnstile
 from core.nouns import queue_of
 from core.payments.context import CheckoutContext
 from core.payments.deadline import CLICK_SECONDS, Deadline
@@ -68,6 +69,7 @@ class Resources:
     tokens: TokenVerifier
     limits: RateLimits
     auth: SupabaseAuth
+    turnstile: Turnstile
     storage: Storage
     queue: TaskQueue
     changes: ChangePublisher
@@ -135,6 +137,7 @@ def build_resources(
         tokens=TokenVerifier(settings, http),
         limits=RateLimits(RateLimiter(redis, prefix=settings.redis_prefix), settings),
         auth=SupabaseAuth(settings, http),
+        turnstile=Turnstile(settings, http),
         storage=SupabaseStorage(settings, http),
         queue=queue,
         changes=ChangePublisher(settings, redis),

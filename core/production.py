@@ -23,6 +23,7 @@ _KNOWN_PARTS: Final = (
 )
 _ENCRYPTED: Final = frozenset({"require", "verify-ca", "verify-full"})
 _HOST: Final = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*[a-z0-9]")
+_TEST_CAPTCHA: Final = re.compile(r"[0-9]x0{20,}[A-Z0-9]{2}")
 _UNIQUE_LOCAL: Final = ipaddress.IPv6Network("fc00::/7")
 _MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
 # A provider of proxies lists networks; an eighth of all addresses is no list of proxies any more.
@@ -51,6 +52,12 @@ def weak_secret(value: str) -> str | None:
         or steps > len(text) // 2  # abcd…
     ):
         return f"can be guessed; {_MAKE_ONE}"
+    return None
+
+
+def test_captcha(secret: str) -> str | None:
+    if _TEST_CAPTCHA.fullmatch(secret) is not None:
+        return "is one of Cloudflare's test secrets, which pass or fail whoever asks; set your own"
     return None
 
 

@@ -168,6 +168,9 @@ class Settings(BaseSettings):
     stripe_tax_behavior: TaxBehavior = TaxBehavior.EXCLUSIVE
     checkout_return_url: str | None = None
 
+    turnstile_secret_key: SecretStr | None = None
+    turnstile_verify_url: str = "https://challenges.cloudflare.com/turnstile/v0/siteverify"
+
     rate_limits_enabled: bool = True
     rate_limit_user: str = "600/minute"
     rate_limit_ip: str = "1200/minute"
@@ -252,7 +255,14 @@ class Settings(BaseSettings):
     def _with_tls(cls, value: str | None, info: ValidationInfo) -> str | None:
         return _refuse(info, value, production.not_https)
 
-    @field_validator("supabase_url", "fal_queue_url", "fal_rest_url", "fal_jwks_url", mode="after")
+    @field_validator(
+        "supabase_url",
+        "fal_queue_url",
+        "fal_rest_url",
+        "fal_jwks_url",
+        "turnstile_verify_url",
+        mode="after",
+    )
     @classmethod
     def _no_stand_in(cls, value: str, info: ValidationInfo) -> str | None:
         return _refuse(info, value, production.stand_in)
@@ -276,6 +286,11 @@ class Settings(BaseSettings):
             return production.weak_secret(secret.get_secret_value())
 
         return _refuse(info, value, weak)
+
+    @field_validator("turnstile_secret_key", mode="after")
+    @classmethod
+    def _no_test_secret(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        return _refuse(info, value, lambda key: production.test_captcha(key.get_secret_value()))
 
     @field_validator("trusted_proxies", mode="after")
     @classmethod

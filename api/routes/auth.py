@@ -54,7 +54,7 @@ async def sign_up(
     resources: AppResources,
 ) -> schemas.SignUpResult:
     signed_up = await _send_mail(
-        request, resources, "sign_up", data.email, lambda: auth.sign_up(data.email, data.password)
+        request, resources, "sign_up", data, lambda: auth.sign_up(data.email, data.password)
     )
     if signed_up is None or signed_up.session is None:
         return schemas.SignUpResult("confirmation_sent")
@@ -67,14 +67,15 @@ async def _send_mail(
     request: AnyRequest,
     resources: Resources,
     kind: str,
-    email: str,
+    data: schemas.SignUp | schemas.Recover | schemas.Resend,
     send: Callable[[], Awaitable[Result]],
 ) -> Result | None:
     """Answers at the same time whether or not a mail goes out. None where that is not known."""
     client_ip = context_of(request).client_ip
+    await resources.turnstile.check(data.captcha_token, action=kind, client_ip=client_ip)
 
     async def work() -> Result | None:
-        async with resources.limits.mailing(kind, email, client_ip) as may_send:
+        async with resources.limits.mailing(kind, data.email, client_ip) as may_send:
             return await send() if may_send else None
 
     return await resources.even.wait(work(), what=f"auth.{kind}")
@@ -196,7 +197,7 @@ async def sign_out(
 async def recover(
     request: AnyRequest, data: JSONBody[schemas.Recover], auth: Auth, resources: AppResources
 ) -> schemas.MailRequested:
-    await _send_mail(request, resources, "recover", data.email, lambda: auth.recover(data.email))
+    await _send_mail(request, resources, "recover", data, lambda: auth.recover(data.email))
     return schemas.MailRequested()
 
 
@@ -213,7 +214,7 @@ async def resend_confirmation(
     request: AnyRequest, data: JSONBody[schemas.Resend], auth: Auth, resources: AppResources
 ) -> schemas.MailRequested:
     await _send_mail(
-        request, resources, "resend", data.email, lambda: auth.resend_confirmation(data.email)
+        request, resources, "resend", data, lambda: auth.resend_confirmation(data.email)
     )
     return schemas.MailRequested()
 

@@ -42,6 +42,17 @@ RefreshToken = Annotated[
 ]
 
 
+CaptchaToken = Annotated[
+    str,
+    Meta(
+        max_length=2048,
+        description="Of Cloudflare Turnstile's widget, solved for the action `sign_up`, `recover`"
+        " or `resend`. Only where the operator has set Turnstile up.",
+        examples=["0.kYzW3bHk"],
+    ),
+]
+
+
 class _Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pass
 
@@ -49,6 +60,7 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class SignUp(_Request, frozen=True):
     email: Email
     password: Password
+    captcha_token: CaptchaToken | None = None
 
 
 class SignIn(_Request, frozen=True):
@@ -71,10 +83,12 @@ class Refresh(_Request, frozen=True):
 
 class Recover(_Request, frozen=True):
     email: Email
+    captcha_token: CaptchaToken | None = None
 
 
 class Resend(_Request, frozen=True):
     email: Email
+    captcha_token: CaptchaToken | None = None
 
 
 class NewPassword(_Request, frozen=True):

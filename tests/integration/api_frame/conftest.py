@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import httpx
 import msgspec
@@ -15,6 +15,7 @@ from sandbox.supabase.mailbox import Mailbox
 from tests.harness.applications import opened_supabase
 from tests.harness.database import TestDatabase
 from tests.harness.http import api_client
+from tests.harness.router import HttpRouter
 from tests.harness.settings import NOWHERE
 from tests.harness.tokens import TokenIssuer
 
@@ -72,11 +73,12 @@ def issuer(database: TestDatabase) -> TokenIssuer:
 def open_auth(
     database: TestDatabase, make_settings: Callable[..., Settings], tmp_path: Path
 ) -> OpenAuth:
-    """Keyword arguments: fields of the sandbox's configuration; `settings`: of ours."""
+    """Keyword arguments: fields of the sandbox's configuration; `settings`: of ours; `turnstile`:
+    the application that answers in Cloudflare's place."""
 
     @contextlib.asynccontextmanager
     async def start(
-        settings: dict[str, Any] | None = None, **sandbox: Any
+        settings: dict[str, Any] | None = None, *, turnstile: Any = None, **sandbox: Any
     ) -> AsyncIterator[AuthHarness]:
         ours = make_settings(**(settings or {}))
         config = SupabaseConfig(
@@ -94,7 +96,10 @@ def open_auth(
             **sandbox,
         )
         async with opened_supabase(config) as app:
-            transport = httpx.ASGITransport(cast("Any", app))
+            transport = HttpRouter()
+            transport.connect(ours.supabase_url, app)
+            if turnstile is not None:
+                transport.connect(ours.turnstile_verify_url, turnstile)
             owner = httpx.AsyncClient(
                 transport=transport,
                 base_url=f"{ours.supabase_url}/auth/v1",

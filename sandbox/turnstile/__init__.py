@@ -1,0 +1,1 @@
+"""Cloudflare Turnstile, as far as a server that verifies its tokens can tell."""
