@@ -21,7 +21,7 @@ from core.settings import Settings
 from core.tasks.queues import Queue
 from core.tasks.wakeups import RUN_FUNCTION, queue_name
 from worker.rq_job import ForeignJob, TaskJob
-from worker.rq_threads import WorkerThreads
+from worker.rq_threads import ThreadWorker, WorkerThreads
 from worker.slots import Slots
 
 WAIT_SECONDS = 10.0
@@ -350,6 +350,11 @@ def test_a_task_in_hand_is_finished_first(threads: Threads) -> None:
     assert threads.threads.join(timeout_seconds=5)
     assert threads.done == [task_id]
     assert threads.queue().job_ids == [f"{second}-0"]
+
+
+def test_it_is_back_as_soon_as_redis_is() -> None:
+    """RQ's own pause would grow to a minute, in which it also misses its stop."""
+    assert ThreadWorker.max_connection_wait_time <= 2
 
 
 def test_a_thread_that_ended_is_replaced(threads: Threads) -> None:
