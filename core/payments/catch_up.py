@@ -3,11 +3,9 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, date, datetime, timedelta
-from datetime import time as time_of_day
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
-import msgspec
 import structlog
 
 from core.db import Connection, Database, may_pass
@@ -22,7 +20,6 @@ from core.payments.provider import (
 )
 from core.payments.returns import create_return
 from core.payments.sync import sync_order
-from core.payments.types import DayDifference
 
 log = structlog.get_logger()
 
@@ -109,53 +106,6 @@ async def sync_completed(
 
     await for_each(missed, sync, name=lambda found: found[1])
     return len(missed)
-
-
-async def compare_day(db: Database, provider: PaymentProvider, day: date) -> list[DayDifference]:
-    """Every session paid on one side only or with another total; recorded, and an alarm.
-
-    A day is that of the session's creation, UTC.
-    """
-    start = datetime.combine(day, time_of_day(), UTC)
-    end = start + timedelta(days=1)
-    listed = provider.list_sessions(since=start, until=end, is_complete=True)
-    theirs = {
-        each.id: each.amount_total or 0
-        async for each in listed
-        if each.is_paid and "order_id" in each.metadata
-    }
-    ours = await db.run(lambda conn: _list_paid(conn, start, end, list(theirs)))
-    for session_id in [key for key in ours if key not in theirs]:
-        # An attempt and its session may lie on two sides of midnight.
-        session = await provider.get_session(session_id)
-        if session.is_paid and not start <= session.created_at < end:
-            del ours[session_id]
-    differing = [
-        DayDifference(key, theirs=theirs.get(key), ours=ours.get(key))
-        for key in sorted({*ours, *theirs})
-        if theirs.get(key) != ours.get(key)
-    ]
-    for row in differing:
-        log.error("payment.day_differs", day=day.isoformat(), **msgspec.structs.asdict(row))
-    await db.run(
-        lambda conn: queries.record_day(
-            conn,
-            day,
-            theirs=list(theirs.values()),
-            ours=list(ours.values()),
-            differing=differing,
-        )
-    )
-    return differing
-
-
-async def _list_paid(
-    conn: Connection, start: datetime, end: datetime, session_ids: list[str]
-) -> dict[str, int]:
-    """What is paid in our rows: in these hours, or by one of these sessions."""
-    by_time = await queries.list_paid_between(conn, start, end)
-    by_session = await queries.list_paid_by_session(conn, session_ids)
-    return {each.session_id: each.amount_total for each in (*by_time, *by_session)}
 
 
 async def for_each(

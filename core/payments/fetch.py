@@ -35,7 +35,7 @@ log = structlog.get_logger()
 # An attempt of which the provider knows no session after this long was never made there.
 ABANDONED_AFTER: Final = timedelta(hours=2)
 _CLOCK_SKEW: Final = timedelta(seconds=60)
-_ON_ITS_WAY_BACK: Final = frozenset(
+ON_ITS_WAY_BACK: Final = frozenset(
     {ReturnState.PENDING, ReturnState.REQUIRES_ACTION, ReturnState.SUCCEEDED}
 )
 _HELD: Final = frozenset({DisputeState.OPEN, DisputeState.LOST})
@@ -160,7 +160,7 @@ def _ended_in_review(order: Order, session: CheckoutSession, state: FetchedState
     returned = sum(
         each.amount
         for each in state.returns
-        if each.payment_id == session.payment_id and each.state in _ON_ITS_WAY_BACK
+        if each.payment_id == session.payment_id and each.state in ON_ITS_WAY_BACK
     )
     reason = None
     if session.payment_id and 0 < total <= returned:
@@ -204,7 +204,7 @@ def _still_ours(
     """What is left of payments that nothing was given for."""
     gone: dict[str, int] = {}
     for back in returns:
-        if back.state in _ON_ITS_WAY_BACK:
+        if back.state in ON_ITS_WAY_BACK:
             gone[back.payment_id] = gone.get(back.payment_id, 0) + back.amount
     for dispute in disputes:
         if dispute.state in _HELD:

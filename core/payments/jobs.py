@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 from core.db import Database
 from core.errors import FailureKind, RetryableError
-from core.payments import catch_up, pages
+from core.payments import catch_up, compare, pages
 from core.payments.keys import note_key
 from core.payments.provider import PaymentProvider, PaymentProviderError
 from core.payments.returns import create_return
@@ -64,10 +64,10 @@ async def sync_completed(tools: PaymentTools, _: Task) -> Outcome:
 
 
 async def compare_day(tools: PaymentTools, _: Task) -> Outcome:
-    """`payments.compare_day` {}: yesterday, by UTC."""
+    """`payments.compare_day` {}: yesterday, by UTC, and what differed of the days before."""
     yesterday = datetime.now(UTC).date() - timedelta(days=1)
-    compare = functools.partial(catch_up.compare_day, day=yesterday)
-    return await run_scheduled(tools.db, tools.payments, compare)
+    days = functools.partial(compare.compare_days, yesterday=yesterday)
+    return await run_scheduled(tools.db, tools.payments, days)
 
 
 @contextlib.asynccontextmanager

@@ -244,6 +244,14 @@ class PaymentProvider(Protocol):
 
     async def find_fraud_warning(self, warning_id: str) -> FraudWarning | None: ...
 
+    def list_returns_between(
+        self, since: datetime, until: datetime
+    ) -> AsyncIterator[ProviderReturn]:
+        """All of the account, created from `since` on and before `until`."""
+
+    def list_disputes_between(self, since: datetime, until: datetime) -> AsyncIterator[Dispute]:
+        """All of the account, created from `since` on and before `until`."""
+
     async def create_return(self, request: ReturnRequest, *, key: str) -> ProviderReturn: ...
 
     async def create_portal_url(self, customer_id: str, *, return_url: str, key: str) -> str:

@@ -275,12 +275,16 @@ async def take_unsettled(
 
 
 async def list_paid_by_session(conn: Connection, session_ids: list[str]) -> list[PaidSession]:
-    """Of these sessions, those whose order was paid by them."""
+    """Of these sessions, those that we know to be paid: by their order, beside it, or in review."""
     rows = await fetch_all(
         conn,
         "select session_id, amount_total from app.orders"
-        " where paid_at is not null and session_id = any (%s)",
-        (session_ids,),
+        " where session_id = any (%(ids)s)"
+        "   and (paid_at is not null"
+        "     or failure_reason in ('refunded_in_review', 'rejected_in_review'))"
+        " union all"
+        " select session_id, amount_total from app.order_payments where session_id = any (%(ids)s)",
+        {"ids": session_ids},
     )
     return msgspec.convert(rows, list[PaidSession])
 
@@ -294,6 +298,27 @@ async def list_paid_between(conn: Connection, start: datetime, end: datetime) ->
         (start, end),
     )
     return msgspec.convert(rows, list[PaidSession])
+
+
+async def list_orders_by_payment(conn: Connection, payment_ids: list[str]) -> dict[str, uuid.UUID]:
+    """Which of these payments are of an order of ours, and of which."""
+    rows = await fetch_all(
+        conn,
+        "select provider_payment_id, id as order_id from app.orders"
+        " where provider_payment_id = any (%(ids)s)"
+        " union all"
+        " select provider_payment_id, order_id from app.order_payments"
+        " where provider_payment_id = any (%(ids)s)",
+        {"ids": payment_ids},
+    )
+    return {row["provider_payment_id"]: row["order_id"] for row in rows}
+
+
+async def list_differing_days(conn: Connection, since: date) -> list[date]:
+    rows = await fetch_all(
+        conn, "select day from app.payment_days where differing <> '[]' and day >= %s", (since,)
+    )
+    return [row["day"] for row in rows]
 
 
 async def record_day(

@@ -75,6 +75,21 @@ async def admin_return(
     return found
 
 
+async def list_reversals(conn: Connection, ids: list[str]) -> dict[str, int]:
+    """What we know of these returns and disputes of the provider: their amounts, 0 where a return
+    has ended without success."""
+    rows = await fetch_all(
+        conn,
+        "select provider_return_id as id,"
+        "   case when state in ('failed', 'canceled', 'refused') then 0 else amount end as amount"
+        " from app.payment_returns where provider_return_id = any (%(ids)s)"
+        " union all"
+        " select dispute_id, amount from app.payment_disputes where dispute_id = any (%(ids)s)",
+        {"ids": ids},
+    )
+    return {row["id"]: row["amount"] for row in rows}
+
+
 async def refuse_return(conn: Connection, return_id: uuid.UUID, reason: str) -> None:
     await conn.execute("select app.refuse_return(%s, %s)", (return_id, reason))
 

@@ -210,9 +210,9 @@ class PaidSession(msgspec.Struct, frozen=True):
 
 
 class DayDifference(msgspec.Struct, frozen=True):
-    """A session that is paid on one side only, or with another total."""
+    """A paid session, return or dispute that stands on one side only, or with another amount."""
 
-    session_id: str
+    id: str
     theirs: int | None
     ours: int | None
 

@@ -608,6 +608,9 @@ select app.take_unsettled_orders($1, $2, $3) as id;
 select customer_id from app.payment_customers where user_id = $1;
 
 -- from core.payments.queries
+select day from app.payment_days where differing <> '[]' and day >= $1;
+
+-- from core.payments.queries
 select id from app.orders where provider_payment_id = $1 union all select order_id from app.order_payments where provider_payment_id = $1 limit 1;
 
 -- from core.payments.queries
@@ -692,10 +695,13 @@ select orders.id, orders.user_id, orders.pack_slug, orders.pack_version, packs.l
 join app.packs on packs.slug = orders.pack_slug and packs.version = orders.pack_version;
 
 -- from core.payments.queries
+select provider_payment_id, id as order_id from app.orders where provider_payment_id = any ($1) union all select provider_payment_id, order_id from app.order_payments where provider_payment_id = any ($1);
+
+-- from core.payments.queries
 select session_id, amount_total from app.orders where paid_at is not null and attempted_at >= $1 and attempted_at < $2;
 
 -- from core.payments.queries
-select session_id, amount_total from app.orders where paid_at is not null and session_id = any ($1);
+select session_id, amount_total from app.orders where session_id = any ($1)   and (paid_at is not null     or failure_reason in ('refunded_in_review', 'rejected_in_review')) union all select session_id, amount_total from app.order_payments where session_id = any ($1);
 
 -- from core.payments.queries
 select session_id, attempt, price_id from app.order_sessions where order_id = $1 order by attempt, created_at;
@@ -749,6 +755,9 @@ select provider_payment_id, session_id, amount_total, coalesce((
         from app.order_payments as payments
         where order_id = $1
         order by created_at, provider_payment_id;
+
+-- from core.payments.return_queries
+select provider_return_id as id,   case when state in ('failed', 'canceled', 'refused') then 0 else amount end as amount from app.payment_returns where provider_return_id = any ($1) union all select dispute_id, amount from app.payment_disputes where dispute_id = any ($1);
 
 -- from core.payments.stripe.events
 select app.finish_stripe_event($1, $2, $3);

@@ -31,6 +31,7 @@ from core.payments.stripe.objects import (
     RETURN_ID,
     dispute_of,
     fraud_warning_of,
+    payment_of,
     return_of,
     session_of,
     session_params,
@@ -171,6 +172,22 @@ class StripeClient:
     async def list_disputes(self, payment_id: str) -> list[Dispute]:
         found = self._pages(self.v1.disputes.list_async, {"payment_intent": payment_id})
         return [dispute_of(each, payment_id) async for each in found]
+
+    async def list_returns_between(
+        self, since: datetime, until: datetime
+    ) -> AsyncIterator[ProviderReturn]:
+        params = {"created": {"gte": int(since.timestamp()), "lt": int(until.timestamp())}}
+        async for found in self._pages(self.v1.refunds.list_async, params):
+            if (payment_id := payment_of(found)) is not None:
+                yield return_of(found, payment_id)
+
+    async def list_disputes_between(
+        self, since: datetime, until: datetime
+    ) -> AsyncIterator[Dispute]:
+        params = {"created": {"gte": int(since.timestamp()), "lt": int(until.timestamp())}}
+        async for found in self._pages(self.v1.disputes.list_async, params):
+            if (payment_id := payment_of(found)) is not None:
+                yield dispute_of(found, payment_id)
 
     async def find_fraud_warning(self, warning_id: str) -> FraudWarning | None:
         """None where there is none, or the key may not read warnings."""

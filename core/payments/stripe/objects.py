@@ -112,6 +112,13 @@ def fraud_warning_of(found: Mapping[str, Any]) -> FraudWarning:
     )
 
 
+def payment_of(found: Mapping[str, Any]) -> str | None:
+    """The payment that a refund or a dispute names; one of another origin names none."""
+    named = found.get("payment_intent")
+    named = named.get("id") if isinstance(named, dict) else named
+    return named if isinstance(named, str) else None
+
+
 def return_of(found: Mapping[str, Any], payment_id: str) -> ProviderReturn:
     refund = as_struct(found, theirs.StripeRefund)
     return ProviderReturn(

@@ -7,7 +7,7 @@ import pytest
 
 from core.errors import ConflictError, NotAllowedError, NotFoundError, QuotaError
 from core.errors import TemporarilyUnavailableError as Unavailable
-from core.payments import catch_up
+from core.payments import catch_up, compare
 from core.payments.types import DayDifference, OrderState
 from tests.harness.ledger import Ledger
 from tests.harness.payments import DirectBuyer, PaymentsHarness
@@ -340,14 +340,14 @@ async def test_a_days_books_agree_or_say_what_differs(
 ) -> None:
     order = await ada.buy()
     today = datetime.now(UTC).date()
-    assert await catch_up.compare_day(payments.ctx.db, payments.provider, today) == []
+    assert await compare.compare_day(payments.ctx.db, payments.provider, today) == []
     late = await ada.order("credits_10")
     await payments.pay(late)
-    assert await catch_up.compare_day(payments.ctx.db, payments.provider, today) == [
+    assert await compare.compare_day(payments.ctx.db, payments.provider, today) == [
         DayDifference(late.session_id or "", theirs=490, ours=None)
     ]
     payments.database.rows("update app.orders set amount_total = 1 where id = %s", (order.id,))
-    assert len(await catch_up.compare_day(payments.ctx.db, payments.provider, today)) == 2
+    assert len(await compare.compare_day(payments.ctx.db, payments.provider, today)) == 2
     health = payments.database.row("select app.payments_health() as found")["found"]
     assert health["days_differing"] == 1
 
