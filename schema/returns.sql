@@ -16,6 +16,8 @@ create table app.payment_returns (
   attempt integer not null default 1,
   provider_payment_id text,  -- what it goes back of; null: the payment that the order was granted for
   provider_return_id text,
+  credit_note_id text,  -- of the invoice that the order was paid by
+  credit_note_refused text,  -- why there is none
   failure_reason text,
   idempotency_key text,
   created_at timestamptz not null default app.now(),
@@ -184,10 +186,20 @@ begin
         v_return.failure_reason);
     end if;
   end loop;
+  perform app.add_task('return.note', jsonb_build_object('return_id', noted.id), noted.id::text)
+  from app.payment_returns as noted
+  join app.orders on orders.id = noted.order_id
+  where noted.order_id = p_order.id
+    and noted.state = 'succeeded'
+    and noted.credit_note_id is null
+    and noted.credit_note_refused is null
+    and orders.invoice_id is not null
+    and coalesce(noted.provider_payment_id, orders.provider_payment_id)
+      = orders.provider_payment_id;
 end $$;
 comment on function app.mirror_returns is
-$$Mirrors the provider's returns of an order. One of ours is known by the return_id that it was made
-with.$$;
+$$Mirrors the provider's returns of an order, and has a credit note written for each that has reached
+its buyer. One of ours is known by the return_id that it was made with.$$;
 
 create function app.mirror_disputes(p_order app.orders, p_disputes jsonb)
   returns void
@@ -590,6 +602,20 @@ comment on function app.refuse_return is
 $$The provider will not make this return: its credits come back. Locks: account, order, lots.
 Errors: JS404. Replay: a return that has ended stays as it is.$$;
 
+create function app.note_return(p_return_id uuid, p_credit_note_id text, p_refused text)
+  returns void
+  language sql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+  update app.payment_returns
+  set credit_note_id = p_credit_note_id, credit_note_refused = p_refused
+  where id = p_return_id
+    and credit_note_id is null
+$$;
+comment on function app.note_return is
+$$The credit note of a return, or why the provider writes none.$$;
+
 create function app.next_return_attempt(p_return_id uuid, p_attempt integer)
   returns void
   language sql
@@ -611,6 +637,7 @@ revoke create on schema app from jewelshot_ledger;
 grant execute on function app.request_return(uuid, uuid, bigint, text) to jewelshot_user;
 grant execute on function
   app.refuse_return(uuid, text),
+  app.note_return(uuid, text, text),
   app.next_return_attempt(uuid, integer)
   to jewelshot_worker;
 grant execute on function

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 from core.db import Database
 from core.errors import FailureKind, RetryableError
-from core.payments import catch_up, compare, pages
+from core.payments import catch_up, compare, pages, papers
 from core.payments.keys import note_key
 from core.payments.provider import PaymentProvider, PaymentProviderError
 from core.payments.returns import create_return
@@ -50,6 +50,14 @@ async def make_return(tools: PaymentTools, task: Task) -> Outcome:
     """`return.create` {return_id}"""
     async with using_provider(tools.db, tools.payments) as provider:
         await create_return(tools.db, provider, uuid.UUID(task.args["return_id"]))
+    return DONE
+
+
+async def note_return(tools: PaymentTools, task: Task) -> Outcome:
+    """`return.note` {return_id}"""
+    async with using_provider(tools.db, tools.payments) as provider:
+        return_id = uuid.UUID(task.args["return_id"])
+        await papers.write_credit_note(tools.db, provider, return_id, attempt=task.tries)
     return DONE
 
 

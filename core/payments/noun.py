@@ -52,6 +52,13 @@ NOUN = Noun(
             when_dead="The return of money stays requested, its credits are set aside."
             f" {_SYNCED_LATER}",
         ),
+        "return.note": Job(
+            run=jobs.note_return,
+            queue=Queue.STRIPE,
+            fence=Fence.STATE,
+            when_dead="The money is back with its buyer. Its invoice has no credit note: write one"
+            " in Stripe's dashboard, or replay.",
+        ),
         "payment.close_pages": Job(
             run=jobs.close_pages,
             queue=Queue.STRIPE,

@@ -254,5 +254,12 @@ class PaymentProvider(Protocol):
 
     async def create_return(self, request: ReturnRequest, *, key: str) -> ProviderReturn: ...
 
+    async def find_credit_note(self, invoice_id: str, provider_return_id: str) -> str | None:
+        """The credit note of an invoice that a return stands on."""
+
+    async def create_credit_note(
+        self, invoice_id: str, provider_return_id: str, amount: int, *, key: str
+    ) -> str: ...
+
     async def create_portal_url(self, customer_id: str, *, return_url: str, key: str) -> str:
         """A short-lived page where a buyer sees payments, receipts and cards."""

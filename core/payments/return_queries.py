@@ -12,7 +12,7 @@ from core.payments.types import OrderPayment, Return, ReviewDecision
 
 _RETURN: Final = """
 select id, order_id, user_id, amount, currency, origin, reason, state, attempt,
-  provider_payment_id, failure_reason, created_at, updated_at
+  provider_payment_id, provider_return_id, failure_reason, created_at, updated_at
 from app.payment_returns
 """
 
@@ -92,6 +92,12 @@ async def list_reversals(conn: Connection, ids: list[str]) -> dict[str, int]:
 
 async def refuse_return(conn: Connection, return_id: uuid.UUID, reason: str) -> None:
     await conn.execute("select app.refuse_return(%s, %s)", (return_id, reason))
+
+
+async def note_return(
+    conn: Connection, return_id: uuid.UUID, *, note_id: str | None, refused: str | None = None
+) -> None:
+    await conn.execute("select app.note_return(%s, %s, %s)", (return_id, note_id, refused))
 
 
 async def next_return_attempt(conn: Connection, asked: Return) -> None:

@@ -152,6 +152,7 @@ class Return(msgspec.Struct, frozen=True):
     state: ReturnState
     attempt: int
     provider_payment_id: str | None
+    provider_return_id: str | None
     failure_reason: str | None
     created_at: datetime
     updated_at: datetime

@@ -716,6 +716,9 @@ select app.admin_return($1, $2, $3, $4, $5, $6) as id;
 select app.next_return_attempt($1, $2);
 
 -- from core.payments.return_queries
+select app.note_return($1, $2, $3);
+
+-- from core.payments.return_queries
 select app.refuse_return($1, $2);
 
 -- from core.payments.return_queries
@@ -729,7 +732,7 @@ select id from app.payment_returns where state = 'requested' and created_at < ap
 
 -- from core.payments.return_queries
 select id, order_id, user_id, amount, currency, origin, reason, state, attempt,
-  provider_payment_id, failure_reason, created_at, updated_at
+  provider_payment_id, provider_return_id, failure_reason, created_at, updated_at
 from app.payment_returns
 
         where ($1::uuid is null or order_id = $1)
@@ -740,7 +743,7 @@ from app.payment_returns
 
 -- from core.payments.return_queries
 select id, order_id, user_id, amount, currency, origin, reason, state, attempt,
-  provider_payment_id, failure_reason, created_at, updated_at
+  provider_payment_id, provider_return_id, failure_reason, created_at, updated_at
 from app.payment_returns
  where id = $1;
 

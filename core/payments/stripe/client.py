@@ -215,6 +215,24 @@ class StripeClient:
         made = await self._call(self.v1.refunds.create_async, params, {"idempotency_key": key})
         return return_of(made, request.payment_id)
 
+    async def find_credit_note(self, invoice_id: str, provider_return_id: str) -> str | None:
+        found = self._pages(self.v1.credit_notes.list_async, {"invoice": invoice_id})
+        async for note in found:
+            if any(_refund_of(link) == provider_return_id for link in note.get("refunds") or ()):
+                return str(note["id"])
+        return None
+
+    async def create_credit_note(
+        self, invoice_id: str, provider_return_id: str, amount: int, *, key: str
+    ) -> str:
+        params: Any = {
+            "invoice": invoice_id,
+            "amount": amount,
+            "refunds": [{"refund": provider_return_id, "amount_refunded": amount}],
+        }
+        create = self.v1.credit_notes.create_async
+        return str((await self._call(create, params, {"idempotency_key": key}))["id"])
+
     async def create_portal_url(self, customer_id: str, *, return_url: str, key: str) -> str:
         params: Any = {"customer": customer_id, "return_url": return_url}
         configuration_id = await self.find_portal_configuration()
@@ -271,3 +289,8 @@ class StripeClient:
         self, function: Callable[..., Awaitable[Any]], params: Mapping[str, Any]
     ) -> AsyncIterator[dict[str, Any]]:
         return pages(function, params, patience=self._patience)
+
+
+def _refund_of(link: Mapping[str, Any]) -> str | None:
+    refund = link.get("refund")
+    return refund.get("id") if isinstance(refund, dict) else refund
