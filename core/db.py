@@ -34,8 +34,10 @@ _BEGIN_SNAPSHOT = sql.SQL("begin isolation level repeatable read read only")
 _SCOPE = sql.SQL(
     "; select set_config('role', {role}, true), set_config('request.jwt.claims', {claims}, true),"
     " set_config('statement_timeout', {timeout}, true),"
-    " set_config('app.request_id', {request}, true)"
+    " set_config('app.request_id', {request}, true), set_config('TimeZone', 'UTC', true)"
 )
+# Else times and days are those of whatever zone the role, the database or the server was given.
+_UTC = sql.SQL("; set local time zone 'UTC'")
 _COMMIT = "select current_setting('app.wakeups', true) as note; commit"
 
 
@@ -151,7 +153,7 @@ class Database:
 def _begin(scope: Scope | None, *, snapshot: bool) -> sql.Composed:
     begin = _BEGIN_SNAPSHOT if snapshot else _BEGIN
     if scope is None:
-        return sql.Composed([begin])
+        return begin + _UTC
     return begin + _SCOPE.format(
         role=scope.role,
         claims=msgspec.json.encode(scope.claims).decode(),
