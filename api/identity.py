@@ -27,7 +27,7 @@ from core.identity.acting import require_admin
 from core.identity.errors import AccessReason, BadCredentialsError, NoIdentityError
 from core.identity.supabase_auth import SupabaseAuth
 from core.identity.tokens import Claims
-from core.people.service import ensure_account, network_of
+from core.people.service import ensure_account
 from core.ratelimit import Limit
 
 if TYPE_CHECKING:
@@ -64,14 +64,6 @@ class RequestContext(msgspec.Struct):
     refusal: DomainError | None = None
     actor: str | None = None
     headers: list[tuple[bytes, bytes]] = msgspec.field(default_factory=list)
-    _client_network: str | None = None
-
-    @property
-    def client_network(self) -> str:
-        """The hash of the client's network, by which free credits are limited."""
-        if self._client_network is None:
-            self._client_network = network_of(self.client_ip)
-        return self._client_network
 
 
 def context_in(scope: "types.Scope") -> RequestContext:
@@ -92,10 +84,6 @@ class User(msgspec.Struct, frozen=True):
     @property
     def client_ip(self) -> str:
         return self.request.client_ip
-
-    @property
-    def client_network(self) -> str:
-        return self.request.client_network
 
 
 class Admin(msgspec.Struct, frozen=True):
@@ -188,7 +176,7 @@ async def account_guard(connection: AnyConnection, _: BaseRouteHandler) -> None:
     resources = resources_of(connection)
     if claims.user_id not in resources.account_holders:
         await resources.db.run(
-            lambda conn: ensure_account(conn, context.client_network),
+            lambda conn: ensure_account(conn, resources.person_keys, context.client_ip),
             scope=user_scope(claims.payload),
         )
         resources.account_holders.add(claims.user_id)

@@ -23,6 +23,7 @@ from core.changes import ChangeHub, ChangePublisher
 from core.db import Database
 from core.errors import NotSetUpError
 from core.generations.providers.fal.webhook import WebhookVerifier
+from core.identity.auth_settings import AuthSettings
 from core.identity.supabase_auth import SupabaseAuth
 from core.identity.tokens import TokenVerifier
 from core.identity.turnstile import Turnstile
@@ -31,6 +32,7 @@ from core.payments.context import CheckoutContext
 from core.payments.deadline import CLICK_SECONDS, Deadline
 from core.payments.provider import PaymentProvider
 from core.payments.stripe.client import StripeClient
+from core.people.keys import PersonKeys, open_person_keys
 from core.ratelimit import RateLimiter
 from core.settings import Settings
 from core.storage.supabase import SupabaseStorage
@@ -70,6 +72,8 @@ class Resources:
     limits: RateLimits
     auth: SupabaseAuth
     turnstile: Turnstile
+    auth_settings: AuthSettings
+    person_keys: PersonKeys
     storage: Storage
     queue: TaskQueue
     changes: ChangePublisher
@@ -138,6 +142,8 @@ def build_resources(
         limits=RateLimits(RateLimiter(redis, prefix=settings.redis_prefix), settings),
         auth=SupabaseAuth(settings, http),
         turnstile=Turnstile(settings, http),
+        auth_settings=AuthSettings(settings, http),
+        person_keys=open_person_keys(settings),
         storage=SupabaseStorage(settings, http),
         queue=queue,
         changes=ChangePublisher(settings, redis),

@@ -8,6 +8,7 @@ from core.events.noun import NOUN as EVENTS
 from core.generations.noun import NOUN as GENERATIONS
 from core.noun import Noun
 from core.payments.noun import NOUN as PAYMENTS
+from core.people.noun import NOUN as PEOPLE
 from core.proofs import noun_of_proofs
 from core.tasks.jobs import Job
 from core.tasks.noun import NOUN as TASKS

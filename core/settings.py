@@ -188,6 +188,9 @@ class Settings(BaseSettings):
     uploads_in_hand_max_person: int = Field(default=2, ge=1)
     upload_megapixels_per_minute: int = Field(default=500, ge=1)
 
+    person_key_pepper: SecretStr | None = None
+    person_key_peppers_previous: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+
     admin_dashboard_key: SecretStr | None = None
     internal_api_secret: SecretStr | None = None
     internal_api_secret_previous: SecretStr | None = None
@@ -217,6 +220,7 @@ class Settings(BaseSettings):
         "trusted_proxies",
         "fal_output_hosts",
         "stripe_webhook_secrets",
+        "person_key_peppers_previous",
         mode="before",
     )
     @classmethod
@@ -275,7 +279,7 @@ class Settings(BaseSettings):
         )
         return _refuse(info, value, lambda secret: rule(secret.get_secret_value()))
 
-    @field_validator(*OWN_SECRETS, "supabase_jwt_secret", mode="after")
+    @field_validator(*OWN_SECRETS, "supabase_jwt_secret", "person_key_pepper", mode="after")
     @classmethod
     def _strong(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         same = [name for name in OWN_SECRETS if value is not None and info.data.get(name) == value]

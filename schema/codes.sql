@@ -179,10 +179,14 @@ declare
   v_account app.credit_accounts;
   v_code app.codes;
   v_redemption app.code_redemptions;
-  v_email text := app.verified_email(v_user_id);
-  v_person_key text := case when v_email is null then v_user_id::text
-    else app.person_key(v_email) end;
+  v_keys text[] := array(select jsonb_array_elements_text(app.caller() -> 'person_keys'));
 begin
+  if app.verified_email(v_user_id) is null then
+    raise exception 'the address is not verified'
+      using errcode = 'JS403', detail = '{"reason": "email_not_verified"}';
+  elsif coalesce(cardinality(v_keys), 0) = 0 then
+    raise exception 'nobody said whose person key this is';
+  end if;
   v_account := app.lock_account(v_user_id);
   select *
   into v_code
@@ -209,7 +213,7 @@ begin
       select
       from app.code_redemptions
       where code_id = v_code.id
-        and person_key = v_person_key
+        and person_key = any (v_keys)
     ) then
       raise exception 'once a person' using errcode = 'JS409',
         detail = '{"reason": "redeemed_with_another_account"}';
@@ -226,7 +230,7 @@ begin
       code_id, user_id, lot_id, credits, paid_debt, credits_expire_at, person_key
     )
     values (v_code.id, v_user_id, v_redemption.lot_id, v_code.credits,
-      least(v_account.debt, v_code.credits), v_redemption.credits_expire_at, v_person_key)
+      least(v_account.debt, v_code.credits), v_redemption.credits_expire_at, v_keys[1])
     returning * into v_redemption;
     perform app.emit(
       v_user_id, 'code.redeemed', v_code.id, null,
@@ -243,7 +247,8 @@ $$Gives the caller the credits of a code, as a lot of their own; debt is paid fi
 {kind, credits, paid_debt, lot_id, credits_expire_at, redeemed_at}.
 A withdrawn code looks like none, because it may have been withdrawn after a theft; for a code
 that has expired or is used up the error says so: 80 bits are not guessed.
-Locks: account, code. Errors: JS401, JS404 (no account), JS409 (redeemed by this person under
+Who the person is comes from app.caller(). Locks: account, code. Errors: JS401, JS403 (banned, or the
+address is not verified), JS404 (no account), JS409 (redeemed by this person under
 another account), JS440 (no such code), JS441 (expired), JS442 (used up).
 Replay: the same answer, whatever became of the code since.$$;
 

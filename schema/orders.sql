@@ -855,3 +855,8 @@ grant execute on function
   app.note_provider_key(boolean),
   app.sync_order(uuid, integer, timestamptz, jsonb)
   to jewelshot_worker;
+
+create trigger orders_paid
+  after update of paid_at on app.orders
+  for each row when (old.paid_at is null and new.paid_at is not null)
+  execute function app.give_withheld_credits();

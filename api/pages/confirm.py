@@ -91,7 +91,11 @@ async def _confirmed(
         return _done(resources, "other_address")
     context = context_of(request)
     signed_in = await sessions.complete_sign_in(
-        resources.db, resources.tokens, session, network=context.client_network
+        resources.db,
+        resources.tokens,
+        session,
+        keys=resources.person_keys,
+        client_ip=context.client_ip,
     )
     context.claims = signed_in.claims
     await remember_network(request, signed_in.claims)

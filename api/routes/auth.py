@@ -325,7 +325,11 @@ async def _session_view(
 ) -> schemas.SessionView:
     context = context_of(request)
     signed_in = await sessions.complete_sign_in(
-        resources.db, resources.tokens, session, network=context.client_network
+        resources.db,
+        resources.tokens,
+        session,
+        keys=resources.person_keys,
+        client_ip=context.client_ip,
     )
     claims, opening = signed_in.claims, signed_in.opening
     context.claims = claims  # the log line names who signed in

@@ -8,12 +8,13 @@ from api.http.once import ONCE_ERRORS, REPLAYED_HEADER, OnceKey
 from api.identity import CurrentUser, account_guard
 from api.openapi import BEARER
 from api.problems import raises
-from api.resources import Db
+from api.resources import AppResources, Db
 from api.schemas.codes import RedeemCode, RedemptionView
 from core.codes import service
 from core.codes.errors import ExpiredCodeError, UnknownCodeError, UsedUpCodeError
 from core.db import Connection
 from core.errors import ConflictError, NotAllowedError, NotFoundError
+from core.people.keys import tell_who_calls
 
 
 @post(
@@ -42,9 +43,10 @@ from core.errors import ConflictError, NotAllowedError, NotFoundError
     ),
 )
 async def redeem_code(
-    user: CurrentUser, db: Db, once: OnceKey, data: JSONBody[RedeemCode]
+    user: CurrentUser, resources: AppResources, db: Db, once: OnceKey, data: JSONBody[RedeemCode]
 ) -> RedemptionView:
     async def redeem(conn: Connection) -> RedemptionView:
+        await tell_who_calls(conn, resources.person_keys, user.client_ip)
         redemption = await service.redeem(conn, data.code)
         return msgspec.convert(redemption, RedemptionView, from_attributes=True)
 

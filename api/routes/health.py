@@ -61,9 +61,14 @@ async def get_liveness() -> Alive:
     opt={"rate_limit": False},
 )
 async def get_readiness(resources: AppResources) -> Response[Readiness]:
-    (database, warnings), shared = await asyncio.gather(
-        _check_database(resources), _check_redis(resources)
+    (database, warnings), shared, autoconfirms = await asyncio.gather(
+        _check_database(resources),
+        _check_redis(resources),
+        resources.auth_settings.find_autoconfirm(),
     )
+    if autoconfirms:
+        told = say("readiness.mailer_autoconfirm")
+        warnings = [*warnings, Warned("mailer_autoconfirm", told)]
     checks = {**database, "redis": shared}
     states = {check.status for check in checks.values()}
     status = next(state for state in (State.DOWN, State.DEGRADED, State.OK) if state in states)

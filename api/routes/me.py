@@ -8,9 +8,11 @@ from api.identity import CurrentUser, account_guard
 from api.openapi import BEARER
 from api.problems import raises
 from api.resources import Db
-from api.schemas.me import BalanceView, Me
+from api.schemas.me import BalanceView, Me, WithheldView
 from core.errors import NotAllowedError, NotFoundError
 from core.people import service
+from core.people.errors import OpeningReason
+from core.words.say import say
 
 
 @get(
@@ -33,7 +35,13 @@ async def get_me(user: CurrentUser, db: Db) -> Me:
         created_at=account.created_at,
         session_expires_at=dt.datetime.fromtimestamp(claims.expires_at, dt.UTC),
         balance=BalanceView(account.available, account.reserved, account.debt),
+        free_credits_withheld=None if account.withheld is None else _withheld(account.withheld),
     )
+
+
+def _withheld(reason: OpeningReason) -> WithheldView:
+    never = reason is OpeningReason.PERSON_HAD_CREDITS
+    return WithheldView(reason, say(f"reason.{reason}"), None if never else "purchase")
 
 
 router = Router("/", route_handlers=[get_me])

@@ -16,6 +16,26 @@ class BalanceView(msgspec.Struct, frozen=True):
     debt: Annotated[int, Meta(description="Owed after a reversed payment.", examples=[0])]
 
 
+class WithheldView(msgspec.Struct, frozen=True):
+    """Why the account came without the free credits of a new one."""
+
+    reason: Annotated[
+        str,
+        Meta(
+            description="`person_had_credits`, `disposable_address`, `network_limit`,"
+            " `domain_limit` or `day_limit`.",
+            examples=["network_limit"],
+        ),
+    ]
+    detail: Annotated[str, Meta(examples=["All free credits of today are given."])]
+    given_by: Annotated[
+        str | None,
+        Meta(
+            description="What gives them after all: `purchase`, or nothing.", examples=["purchase"]
+        ),
+    ]
+
+
 class Me(msgspec.Struct, frozen=True):
     """Who the access token belongs to, and what they can spend."""
 
@@ -28,3 +48,4 @@ class Me(msgspec.Struct, frozen=True):
     created_at: Annotated[dt.datetime, Meta(description="When the account was opened.")]
     session_expires_at: dt.datetime
     balance: BalanceView
+    free_credits_withheld: WithheldView | None

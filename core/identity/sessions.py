@@ -8,6 +8,7 @@ from core.db import Connection, Database, user_scope
 from core.identity.supabase_auth import SignedIn
 from core.identity.tokens import Claims, TokenVerifier
 from core.people import service
+from core.people.keys import PersonKeys
 
 log = structlog.get_logger()
 
@@ -20,7 +21,12 @@ class SignInResult(msgspec.Struct, frozen=True):
 
 
 async def complete_sign_in(
-    db: Database, tokens: TokenVerifier, session: SignedIn, *, network: str
+    db: Database,
+    tokens: TokenVerifier,
+    session: SignedIn,
+    *,
+    keys: PersonKeys,
+    client_ip: str,
 ) -> SignInResult:
     """Opens the account of the signed-in person, with the sign-up credits of a new one.
 
@@ -29,7 +35,7 @@ async def complete_sign_in(
     claims = await tokens.verify(session.access_token)
 
     async def work(conn: Connection) -> service.Opening:
-        return await service.open_account(conn, network)
+        return await service.open_account(conn, keys, client_ip)
 
     try:
         opening = await db.run(work, scope=user_scope(claims.payload))

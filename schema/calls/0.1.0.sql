@@ -802,11 +802,23 @@ where user_id = $1
 order by created_at desc, id desc
 limit $5;
 
--- from core.people.service
-select app.open_account($1) as opening;
+-- from core.people.keys
+select app.verified_address() as address;
+
+-- from core.people.keys
+select set_config('app.caller', $1, true);
+
+-- from core.people.noun
+select granted, limit_per_day from app.people_health();
+
+-- from core.people.noun
+select name, labels, value from app.people_figures();
 
 -- from core.people.service
-select person.created_at, account.reserved, account.debt, account.available - coalesce((   select sum(lot.remaining) from app.credit_lots as lot   where lot.user_id = account.user_id and lot.remaining > 0     and lot.expires_at <= app.now() ), 0)::bigint as available from app.credit_accounts as account join app.users as person on person.id = account.user_id where account.user_id = app.current_user_id();
+select app.open_account() as opening;
+
+-- from core.people.service
+select person.created_at, account.reserved, account.debt, withheld.reason as withheld, account.available - coalesce((   select sum(lot.remaining) from app.credit_lots as lot   where lot.user_id = account.user_id and lot.remaining > 0     and lot.expires_at <= app.now() ), 0)::bigint as available from app.credit_accounts as account join app.users as person on person.id = account.user_id left join app.signup_withheld as withheld on withheld.user_id = account.user_id where account.user_id = app.current_user_id();
 
 -- from core.tasks.dead_letters
 select app.purge_dead_letters($1) as purged;

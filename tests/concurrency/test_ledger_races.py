@@ -14,6 +14,7 @@ from tests.harness.ledger import (
     Conn,
     Ledger,
     admin_claims,
+    opening,
     race,
     scoped,
     start_generation,
@@ -237,20 +238,22 @@ def test_ends_against_repeated_webhooks_and_cancels(ledger: Ledger, database: Te
     assert ledger.value("select count(*) from app.generations where state = 'succeeded'") == 8
 
 
-@pytest.mark.parametrize("people", [1, 20])
-def test_sign_up_credits_come_once(ledger: Ledger, database: TestDatabase, people: int) -> None:
-    """Twenty calls of one account, and one call of twenty spellings of one person."""
-    spellings = [
-        f"{'.'.join('adalove'[:cut])}{'adalove'[cut:]}+{cut}@G{'oogle' * (cut % 2)}mail.com"
-        for cut in range(7)
-    ]
-    users = [
-        ledger.verified(spellings[number % 7].replace("+", f"+{number}"))
-        for number in range(people)
-    ]
+GMAIL = [
+    f"{'.'.join('adalove'[:cut])}{'adalove'[cut:]}+{cut}@G{'oogle' * (cut % 2)}mail.com"
+    for cut in range(7)
+]
+PROTON = ["ada.love@proton.me", "ada-love@pm.me", "ada_love@protonmail.com", "AdaLove+x@proton.me"]
+
+
+@pytest.mark.parametrize("spellings", [["ada@example.com"], GMAIL, PROTON], ids=len)
+def test_sign_up_credits_come_once(
+    ledger: Ledger, database: TestDatabase, spellings: list[str]
+) -> None:
+    """Calls of one account, and calls of several spellings of one person, at the same moment."""
+    users = [ledger.verified(spelling) for spelling in spellings]
     works = [
-        as_user(users[number % people], "select app.open_account(%s)", f"net{number}")
-        for number in range(20)
+        opening(ledger.caller_of(user, f"198.51.{number}.7"), user)
+        for number, user in enumerate(users * (20 // len(users)))
     ]
     results = race(database.api_url, works)
     assert set(states(results)) == {"ok"}
@@ -259,9 +262,27 @@ def test_sign_up_credits_come_once(ledger: Ledger, database: TestDatabase, peopl
     assert ledger.value("select count(*) from app.ledger_transfers") == 1
 
 
-def test_a_network_has_its_share(ledger: Ledger, database: TestDatabase) -> None:
-    users = [ledger.verified(f"person{number}@example.com") for number in range(30)]
-    works = [as_user(user, "select app.open_account(%s)", "office") for user in users]
+CAPS: dict[str, tuple[str, str, int, str]] = {
+    "network": ("person{}@gmail.com", "203.0.113.{}", 20, "network_limit"),
+    "neighbours": ("person{}@gmail.com", "203.0.{}.7", 20, "network_limit"),
+    "IPv6": ("person{}@gmail.com", "2001:db8:{}::7", 20, "network_limit"),
+    "own domain": ("person{}@shop.example", "203.{}.113.7", 3, "domain_limit"),
+    "its parts": ("ada@p{}.shop.co.uk", "203.{}.113.7", 3, "domain_limit"),
+    "aliases": ("person{}@simplelogin.com", "203.{}.113.7", 3, "domain_limit"),
+    "the day": ("person{}@gmail.com", "203.{}.113.7", 25, "day_limit"),
+}
+
+
+@pytest.mark.parametrize("cap", CAPS)
+def test_free_credits_have_caps(ledger: Ledger, database: TestDatabase, cap: str) -> None:
+    """Thirty people at the same moment: as many get credits as may, and everybody an account."""
+    address, client_ip, granted, reason = CAPS[cap]
+    database.rows("update app.signup_terms set grants_per_day = 25")
+    users = [ledger.verified(address.format(number)) for number in range(30)]
+    works = [
+        opening(ledger.caller_of(user, client_ip.format(number)), user)
+        for number, user in enumerate(users)
+    ]
     results = race(database.api_url, works)
-    assert Counter(result["reason"] for result in results) == {None: 20, "network_limit": 10}
-    assert sum(ledger.balance(user)[0] for user in users) == 200
+    assert Counter(result["reason"] for result in results) == {None: granted, reason: 30 - granted}
+    assert sum(ledger.balance(user)[0] for user in users) == granted * 10

@@ -43,9 +43,11 @@ class CodesHarness:
         return dict(code)
 
     async def redeem(self, user_id: uuid.UUID, code: str) -> httpx.Response:
-        return await self._client.post(
-            "/v1/codes/redeem", json={"code": code}, headers=self.of(user_id)
-        )
+        return await self.redeem_as(self.of(user_id), code)
+
+    async def redeem_as(self, headers: dict[str, str], code: str) -> httpx.Response:
+        """With a token from before."""
+        return await self._client.post("/v1/codes/redeem", json={"code": code}, headers=headers)
 
     async def read(self, code_id: str) -> dict[str, Any]:
         answer = await self._client.get(f"/v1/admin/codes/{code_id}", headers=self.admin)

@@ -11,12 +11,16 @@ from typing import Any
 import msgspec
 import psycopg
 from psycopg.rows import DictRow, dict_row
+from pydantic import SecretStr
 
+from core.people.keys import Caller, PersonKeys
 from migrations.runner.roles import API_ROLE
 from tests.harness.database import LOCK_TIMEOUT, TestDatabase
 
 Conn = psycopg.Connection[DictRow]
 Figures = tuple[int, int, int]
+
+KEYS = PersonKeys(SecretStr("the pepper of the tests"))
 
 
 class Refusal(msgspec.Struct):
@@ -46,14 +50,24 @@ def connect(url: str) -> Conn:
 
 
 @contextlib.contextmanager
-def scoped(conn: Conn, role: str, claims: dict[str, Any]) -> Iterator[Conn]:
-    """One transaction as `role` with verified `claims`, as the API opens it."""
+def scoped(
+    conn: Conn, role: str, claims: dict[str, Any], caller: Caller | None = None
+) -> Iterator[Conn]:
+    """One transaction as `role` with verified `claims`, as the API opens it. Unless the test says
+    who calls, each user is a person of their own, at home, with an address at a large host.
+    """
+    known = caller or caller_of(f"{claims.get('sub')}@gmail.com")
     with conn.transaction():
         conn.execute(
-            "select set_config('role', %s, true), set_config('request.jwt.claims', %s, true)",
-            (role, msgspec.json.encode(claims).decode()),
+            "select set_config('role', %s, true), set_config('request.jwt.claims', %s, true),"
+            " set_config('app.caller', %s, true)",
+            (role, msgspec.json.encode(claims).decode(), msgspec.json.encode(known).decode()),
         )
         yield conn
+
+
+def caller_of(address: str, client_ip: str = "203.0.113.7") -> Caller:
+    return KEYS.caller(address, client_ip)
 
 
 def user_claims(user_id: uuid.UUID) -> dict[str, Any]:
@@ -138,6 +152,16 @@ class Ledger:
         )
         self.database.sign_in(user_id)
         return user_id
+
+    def open_account(self, user_id: uuid.UUID, client_ip: str = "203.0.113.7") -> dict[str, Any]:
+        """As the API opens it at sign-in from `client_ip`."""
+        return opening(self.caller_of(user_id, client_ip), user_id)(
+            self.database.connection(API_ROLE)
+        )
+
+    def caller_of(self, user_id: uuid.UUID, client_ip: str = "203.0.113.7") -> Caller:
+        email = self.value("select email from auth.users where id = %s", user_id)
+        return caller_of(email, client_ip)
 
     def upload(self, user_id: uuid.UUID) -> uuid.UUID:
         upload_id = uuid.uuid4()
@@ -279,6 +303,19 @@ class Ledger:
                 (user_id,),
             )
         ]
+
+
+def opening(caller: Caller, user_id: uuid.UUID) -> Callable[[Conn], dict[str, Any]]:
+    """What opens the account of a person. The connection signs in as the API."""
+
+    def work(conn: Conn) -> dict[str, Any]:
+        with scoped(conn, "jewelshot_user", user_claims(user_id), caller):
+            row = conn.execute("select app.open_account() as opening").fetchone()
+        assert row is not None
+        opened: dict[str, Any] = row["opening"]
+        return opened
+
+    return work
 
 
 def start_generation(

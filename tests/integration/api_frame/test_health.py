@@ -14,6 +14,7 @@ from sandbox.stack import LocalStack
 from tests.harness.database import TestDatabase
 from tests.harness.http import api_client
 from tests.harness.settings import NOWHERE
+from tests.integration.api_frame.conftest import AuthHarness, OpenAuth
 
 
 def _add_worker_and_account(database: TestDatabase) -> None:
@@ -106,6 +107,7 @@ async def test_metrics_are_shut_in_production_without_a_token(
         fal_output_hosts=("fal.media",),
         trusted_proxies=("none",),
         internal_api_secret=None,
+        person_key_pepper="kV3q9Zt1Yw7rLm2XhB6cDf8sPa4gJe0u",
     )
     async with api_client(production) as client:
         for headers in ({}, {"authorization": "Bearer "}, {"authorization": "Bearer None"}):
@@ -171,3 +173,29 @@ async def test_metrics_may_need_a_token(
     settings = make_settings(metrics_token="m-token", supabase_url=NOWHERE)
     async with api_client(settings) as client:
         assert (await client.get("/metrics", headers=header)).status_code == status
+
+
+async def test_addresses_that_nobody_confirms_are_warned_of(open_auth: OpenAuth) -> None:
+    async with open_auth(autoconfirm=True) as auth:
+        (warned,) = await autoconfirm_warnings(auth)
+        assert "free credits" in warned["detail"]
+    async with open_auth() as auth:
+        assert await autoconfirm_warnings(auth) == []
+
+
+async def autoconfirm_warnings(auth: AuthHarness) -> list[dict[str, str]]:
+    warnings = (await auth.client.get("/readyz")).json()["warnings"]
+    return [warned for warned in warnings if warned["name"] == "mailer_autoconfirm"]
+
+
+async def test_a_day_whose_free_credits_are_given_is_alarmed(
+    settings: Settings, database: TestDatabase
+) -> None:
+    async with api_client(settings) as client:
+        check = (await client.get("/readyz")).json()["checks"]["free_credits"]
+        assert check["status"] == "ok"
+        database.rows("update app.signup_terms set grants_per_day = 0")
+        check = (await client.get("/readyz")).json()["checks"]["free_credits"]
+        assert (check["status"], check["facts"]["limit_per_day"]) == ("degraded", 0)
+        figures = (await client.get("/metrics")).text
+    assert "signup_grants_per_day_max 0.0" in figures

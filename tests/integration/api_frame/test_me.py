@@ -4,10 +4,8 @@ import asyncio
 import uuid
 from collections.abc import Callable
 
-import pytest
 from redis.asyncio import Redis
 
-from core.people.service import network_of
 from core.ratelimit import Limit, RateLimiter
 from core.settings import Settings
 from tests.harness.database import TestDatabase
@@ -56,22 +54,6 @@ async def test_an_unverified_address_has_no_account(
     async with api_client(settings, transport=issuer.transport()) as client:
         answer = await client.get("/v1/me", headers=issuer.headers(eve))
     assert (answer.status_code, answer.json()["reason"]) == (403, "email_not_verified")
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        ("203.0.113.7", "203.0.113.250", True),
-        ("203.0.113.7", "203.0.114.7", False),
-        ("2001:db8:1::1", "2001:db8:1:ffff::1", True),
-        ("2001:db8:1::1", "2001:db8:2::1", False),
-        ("::ffff:203.0.113.7", "203.0.113.9", True),
-        ("unknown", "unknown", True),
-    ],
-)
-def test_networks(one: str, other: str, same: bool) -> None:
-    assert (network_of(one) == network_of(other)) is same
-    assert one not in network_of(one)
 
 
 async def test_limits_are_shared_between_processes(

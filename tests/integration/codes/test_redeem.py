@@ -163,6 +163,36 @@ async def test_sixty_tries_an_hour_from_one_address(
     assert problem(answer) == NOT_VALID
 
 
+async def test_an_alias_and_a_deleted_account_redeem_nothing_more(
+    codes: CodesHarness, ledger: Ledger, database: TestDatabase
+) -> None:
+    code = await codes.code(uses_max=9)
+    first = ledger.verified("ada.love@proton.me")
+    assert (await codes.redeem(first, code["code"])).status_code == 200
+    headers = codes.of(first)
+    database.rows("delete from auth.users where id = %s", (first,))
+    # The token lives on; the account does not.
+    gone = await codes.redeem_as(headers, (await codes.code())["code"])
+    assert (gone.status_code, gone.json()["reason"]) == (401, "session_not_found")
+    for spelling in ("adalove+2@proton.me", "ada-love@pm.me", "ada.love@proton.me"):
+        again = ledger.verified(spelling)
+        answer = await codes.redeem(again, code["code"])
+        assert problem(answer) == (409, "conflict"), spelling
+        assert answer.json()["reason"] == "redeemed_with_another_account"
+        database.rows("delete from auth.users where id = %s", (again,))
+
+
+async def test_only_a_verified_address_redeems(
+    codes: CodesHarness, ledger: Ledger, database: TestDatabase
+) -> None:
+    ada = ledger.verified("ada@example.com")
+    code = (await codes.code())["code"]
+    assert (await codes.redeem(ada, "JSG-0000-0000-0000-0000")).status_code == 404
+    database.rows("update auth.users set email_confirmed_at = null where id = %s", (ada,))
+    answer = await codes.redeem(ada, code)
+    assert (answer.status_code, answer.json()["reason"]) == (403, "email_not_verified")
+
+
 def test_the_function_needs_an_identity_and_an_account(database: TestDatabase) -> None:
     digest = digest_of(new_code_text())
     stranger = uuid.uuid4()

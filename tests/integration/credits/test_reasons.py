@@ -7,7 +7,7 @@ import pytest
 from core import proofs
 from core.nouns import NOUNS
 from tests.harness.database import TestDatabase
-from tests.harness.ledger import Conn, Ledger, connect, scoped, user_claims
+from tests.harness.ledger import Conn, Ledger, connect
 
 pytestmark = pytest.mark.drift
 
@@ -16,11 +16,7 @@ pytestmark = pytest.mark.drift
 def ada(ledger: Ledger) -> uuid.UUID:
     """Somebody whose credits came in through every door but a purchase."""
     user_id = ledger.verified("ada@example.com")
-    with (
-        connect(ledger.database.api_url) as conn,
-        scoped(conn, "jewelshot_user", user_claims(user_id)),
-    ):
-        conn.execute("select app.open_account('home')")
+    ledger.open_account(user_id)
     ledger.redeem(user_id, ledger.code(credits_=9, uses_max=3, kind="gift")[1])
     ledger.code(credits_=5, uses_max=1)
     ledger.adjust(user_id, 7, "up:and:more")

@@ -17,7 +17,7 @@ from psycopg import sql
 from sandbox.stack import LocalStack
 from scripts.reconcile import main
 from tests.harness.database import PROOFS, TestDatabase
-from tests.harness.ledger import Conn, Ledger, connect, scoped, user_claims
+from tests.harness.ledger import Conn, Ledger, connect
 
 pytestmark = pytest.mark.drift
 
@@ -61,8 +61,7 @@ def history(database: TestDatabase) -> Ledger:
     """Every kind of line, state and source; one person in debt, one with expired credits."""
     ledger = Ledger(database)
     ada = ledger.verified("ada@example.com")
-    with connect(database.api_url) as conn, scoped(conn, "jewelshot_user", user_claims(ada)):
-        conn.execute("select app.open_account('home')")
+    ledger.open_account(ada)
     photo = ledger.upload(ada)
     ledger.grant(ada, 5, reference="pi_1")
     ledger.grant(ada, 3, source="promo", lives="1 day")
@@ -91,8 +90,7 @@ def honest_history(database: TestDatabase) -> Ledger:
     """Something in each table, and a reason for each credit."""
     ledger = Ledger(database)
     ada = ledger.verified("ada@example.com")
-    with connect(database.api_url) as conn, scoped(conn, "jewelshot_user", user_claims(ada)):
-        conn.execute("select app.open_account('home')")
+    ledger.open_account(ada)
     photo = ledger.upload(ada)
     ledger.adjust(ada, 4, "up")
     ledger.finish(ledger.start(ada, photo), "succeeded")

@@ -1,28 +1,18 @@
 """Free credits: after verification, once a person, so many a network and day."""
 
-import uuid
-from typing import Any
-
 import pytest
 
+from core.people.keys import plain_key
+from scripts import person_keys
 from tests.harness.database import TestDatabase
-from tests.harness.ledger import Ledger, connect, refused, scoped, user_claims
+from tests.harness.ledger import KEYS, Ledger, connect, refused, scoped, user_claims
 
-
-def open_account(ledger: Ledger, user_id: uuid.UUID, network: str = "home") -> dict[str, Any]:
-    with (
-        connect(ledger.database.api_url) as conn,
-        scoped(conn, "jewelshot_user", user_claims(user_id)),
-    ):
-        row = conn.execute("select app.open_account(%s) as opening", (network,)).fetchone()
-    assert row is not None
-    opening: dict[str, Any] = row["opening"]
-    return opening
+OFFICE = "203.0.113.7"
 
 
 def test_credits_come_with_the_verification(ledger: Ledger, database: TestDatabase) -> None:
     user = ledger.verified("ada@example.com", is_confirmed=False)
-    assert open_account(ledger, user) == {
+    assert ledger.open_account(user) == {
         "opened": False,
         "granted": False,
         "credits": 0,
@@ -30,13 +20,13 @@ def test_credits_come_with_the_verification(ledger: Ledger, database: TestDataba
     }
     assert database.rows("select * from app.users") == []
     database.rows("update auth.users set email_confirmed_at = now()")
-    assert open_account(ledger, user) == {
+    assert ledger.open_account(user) == {
         "opened": True,
         "granted": True,
         "credits": 10,
         "reason": None,
     }
-    again = open_account(ledger, user)
+    again = ledger.open_account(user)
     assert (again["granted"], again["reason"]) == (False, "already_granted")
     assert ledger.balance(user) == (10, 0, 0)
     lives = database.row("select expires_at - app.now() as lives from app.credit_lots")["lives"]
@@ -57,9 +47,9 @@ def test_credits_come_with_the_verification(ledger: Ledger, database: TestDataba
 def test_one_person_however_spelled(
     ledger: Ledger, first: str, second: str, *, is_same: bool
 ) -> None:
-    assert open_account(ledger, ledger.verified(first))["granted"]
+    assert ledger.open_account(ledger.verified(first))["granted"]
     other = ledger.verified(second)
-    opening = open_account(ledger, other, "elsewhere")
+    opening = ledger.open_account(other, "198.51.100.7")
     assert opening["opened"]
     assert opening["granted"] is not is_same
     assert opening["reason"] == ("person_had_credits" if is_same else None)
@@ -70,10 +60,10 @@ def test_a_deleted_account_does_not_come_back_for_more(
     ledger: Ledger, database: TestDatabase
 ) -> None:
     first = ledger.verified("ada@example.com")
-    open_account(ledger, first)
+    ledger.open_account(first)
     database.rows("delete from auth.users where id = %s", (first,))
     second = ledger.verified("ada@example.com")
-    assert open_account(ledger, second)["reason"] == "person_had_credits"
+    assert ledger.open_account(second)["reason"] == "person_had_credits"
     assert ledger.balance(first) == (10, 0, 0)  # its history is kept
 
 
@@ -81,26 +71,57 @@ def test_a_deleted_login_opens_nothing(ledger: Ledger, database: TestDatabase) -
     user = ledger.verified("ada@example.com")
     database.rows("update auth.users set deleted_at = now()")
     with refused("JS401"):
-        open_account(ledger, user)
+        ledger.open_account(user)
     assert database.rows("select from app.users") == []
 
 
 def test_a_network_has_its_share_each_day(ledger: Ledger, database: TestDatabase) -> None:
     database.rows("update app.signup_terms set grants_per_network_per_day = 2")
-    people = [ledger.verified(f"person{number}@example.com") for number in range(4)]
-    reasons = [open_account(ledger, user, "office")["reason"] for user in people[:3]]
+    people = [ledger.verified(f"person{number}@gmail.com") for number in range(4)]
+    reasons = [ledger.open_account(user, OFFICE)["reason"] for user in people[:3]]
     assert reasons == [None, None, "network_limit"]
-    assert open_account(ledger, people[3], "home")["granted"]
+    assert ledger.open_account(people[3], "198.51.100.7")["granted"]
     database.clock.advance(hours=25)
-    assert open_account(ledger, people[2], "office")["granted"]
+    assert ledger.open_account(people[2], OFFICE)["granted"]
     assert [ledger.balance(user)[0] for user in people] == [10] * 4
 
 
 def test_nobody_without_identity_opens_an_account(ledger: Ledger, database: TestDatabase) -> None:
     with connect(database.api_url) as conn:
         with refused("JS401"), scoped(conn, "jewelshot_user", {}):
-            conn.execute("select app.open_account('home')")
+            conn.execute("select app.open_account()")
         with refused("42501"), scoped(conn, "jewelshot_api", {}):
-            conn.execute("select app.open_account('home')")
+            conn.execute("select app.open_account()")
         with refused("42501"), scoped(conn, "jewelshot_user", user_claims(ledger.user())):
             conn.execute("select app.verified_email(gen_random_uuid())")
+
+
+def test_who_was_here_before_the_pepper_is_recognised(
+    ledger: Ledger, database: TestDatabase
+) -> None:
+    """By the key as it was written then, and by what the command makes of it."""
+    ada, bob = ledger.verified("ada@example.com"), ledger.verified("bob@example.com")
+    for user, address in ((ada, "ada@example.com"), (bob, "bob@example.com")):
+        ledger.open_account(user)
+        database.rows(
+            "update app.signup_grants set person_key = %s where user_id = %s",
+            (plain_key(address), user),
+        )
+    again = ledger.verified("ada+again@example.com")
+    assert ledger.open_account(again)["reason"] == "person_had_credits"
+    assert person_keys.wrap(database.migration_url, KEYS) == 2
+    assert person_keys.wrap(database.migration_url, KEYS) == 0
+    keys = [row["person_key"] for row in database.rows("select person_key from app.signup_grants")]
+    assert all(key.startswith("wrapped:") for key in keys)
+    for spelling in ("ada+third@example.com", "BOB@example.com"):
+        assert ledger.open_account(ledger.verified(spelling))["reason"] == "person_had_credits"
+
+
+def test_no_address_and_no_network_stands_in_the_database(
+    ledger: Ledger, database: TestDatabase
+) -> None:
+    ledger.open_account(ledger.verified("adalovelace@shop.example"))
+    ledger.open_account(ledger.verified("adalovelace+2@shop.example"))
+    ours = {name for name in database.tables_with("adalovelace") if name.startswith("app.")}
+    assert ours | {n for n in database.tables_with("203.0.113") if n.startswith("app.")} == set()
+    assert {n for n in database.tables_with("shop.example") if n.startswith("app.")} == set()
