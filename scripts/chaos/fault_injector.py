@@ -7,10 +7,20 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import httpx
 import redis
 
 from sandbox.stack.product import Child, Product
-from scripts.chaos.plan import API_KILLS, DATABASE_RESTARTS, FLUSHES, Plan
+from scripts.chaos.plan import (
+    ACCOUNT_LOCKS,
+    API_KILLS,
+    DATABASE_RESTARTS,
+    FLUSHES,
+    KEYS_REVOKED,
+    LOCKED_ACCOUNT,
+    REVOKED_KEY,
+    Plan,
+)
 
 
 class FaultInjector:
@@ -45,6 +55,8 @@ class FaultInjector:
             (self._flush, FLUSHES),
             (self._kill_api, API_KILLS),
             (self._restart_database, DATABASE_RESTARTS),
+            (self._lock_account, ACCOUNT_LOCKS),
+            (self._revoke_key, KEYS_REVOKED),
         ):
             outages += [((index + 1) / (times + 1), outage) for index in range(times)]
         # Apart by chance: evenly spread, the middle one of each kind would fall on one moment.
@@ -73,6 +85,19 @@ class FaultInjector:
     async def _restart_database(self) -> None:
         await asyncio.to_thread(self._product.stack.postgres.restart, "immediate")
         self.counts["database_restarts"] += 1
+
+    async def _lock_account(self) -> None:
+        """For submits, polls and results alike, as an empty balance does until it is filled."""
+        await self._begin_outage({"kind": "locked", "account": LOCKED_ACCOUNT, "seconds": 4})
+        self.counts["account_locks"] += 1
+
+    async def _revoke_key(self) -> None:
+        await self._begin_outage({"kind": "unauthorized", "key": REVOKED_KEY})
+        self.counts["keys_revoked"] += 1
+
+    async def _begin_outage(self, outage: dict[str, Any]) -> None:
+        async with httpx.AsyncClient(base_url=self._product.fal_url, timeout=30) as http:
+            (await http.post("/__control/outages", json=outage)).raise_for_status()
 
     async def _restart(self, child: Child) -> None:
         if not child.is_running():

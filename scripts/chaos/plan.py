@@ -19,6 +19,7 @@ USEFUL_SECONDS = 8.0
 # until all of that is done it takes this many times as long as its own imports.
 STARTS = 3
 FLUSHES, API_KILLS, DATABASE_RESTARTS = 3, 2, 1
+ACCOUNT_LOCKS, KEYS_REVOKED = 1, 1
 FAULT_RATE = 0.3
 PEOPLE = 5
 # Two accounts: while one is locked, calls go on at the other.
@@ -27,6 +28,8 @@ FAL_KEYS = {
     "FAL_AI_KEY_2": ("chaos-two:second-key", "east"),
     "FAL_AI_KEY_3": ("chaos-three:third-key", "west"),
 }
+LOCKED_ACCOUNT = "west"
+REVOKED_KEY = "chaos-one"  # the other key of its account goes on
 SLOTS = 24
 SWEEP_SECONDS = 2.0
 JWT_SECRET = "chaos-only-secret-of-the-local-sandbox-0123456789"  # noqa: S105  a sandbox's own

@@ -152,6 +152,7 @@ class _Run:
     async def _recover(self) -> None:
         """Without faults what is pending ends, and new generations succeed as before."""
         await self._control("DELETE", "/__control/faults")
+        await self._control("DELETE", "/__control/outages")
         for child in (*self._product.workers, self._product.api):
             if not child.is_running():
                 child.start(self._product.environ())

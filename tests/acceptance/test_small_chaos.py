@@ -27,6 +27,8 @@ def test_fifteen_generations_while_faults_are_injected() -> None:
     assert report["disturbances"]["redis_flushes"] == 3
     assert report["disturbances"]["api_kills"] == 2
     assert report["disturbances"]["database_restarts"] == 1
+    assert report["disturbances"]["account_locks"] == 1
+    assert report["disturbances"]["keys_revoked"] == 1
     assert report["disturbances"]["worker_kills"] >= 4
     theirs = report["provider_calls"]["theirs"]["billed"]
     unreported = len(report["provider_calls"]["paid_unreported"])

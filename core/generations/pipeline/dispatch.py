@@ -42,6 +42,7 @@ _BACKOFF = Backoff(seconds_max=30)
 # The provider may fetch the photo late in its queue: longer than any deadline of ours.
 _INPUT_URL_SECONDS = 86_400
 _RECORD_PAUSE_SECONDS = 0.5
+_ANSWERED_GRACE_SECONDS = 30.0
 _CALLS_AT_ONCE = 32
 # A model that is not there for the time of a deployment at the provider's edge comes back within
 # these tries (two to three minutes); one that the provider has removed does not.
@@ -187,6 +188,18 @@ def _first_poll_seconds(settings: Settings, typical_seconds: float) -> float:
     return typical_seconds if settings.provider_webhooks else max(1.0, typical_seconds / 2)
 
 
+def _grace_seconds(settings: Settings, intent: CallIntent, outcome: Ambiguous) -> float:
+    """How long a webhook is waited for, and the slot kept.
+
+    An answer of the provider's own (a 500 with JSON) most likely means that it did not take the
+    request. If it did, the webhook comes with the model's end: twice its usual time is enough.
+    """
+    longest = settings.provider_ambiguous_grace_seconds
+    if outcome.http_status is None:
+        return longest
+    return min(longest, max(_ANSWERED_GRACE_SECONDS, 2 * intent.provider_step.typical_seconds))
+
+
 async def _record(
     tools: PipelineTools, intent: CallIntent, outcome: SubmitOutcome, *, until: float
 ) -> None:
@@ -233,7 +246,7 @@ async def _write(
                 conn,
                 intent.call_id,
                 outcome.error,
-                grace_seconds=tools.settings.provider_ambiguous_grace_seconds,
+                grace_seconds=_grace_seconds(tools.settings, intent, outcome),
             )
         case NotAccepted():
             return await _record_not_accepted(tools, conn, intent, outcome)

@@ -27,6 +27,23 @@ async def test_a_lost_answer_is_made_good_by_the_webhook(
     assert pipeline.balance(ada) == (9, 0)
 
 
+async def test_an_answer_of_its_own_keeps_the_slot_for_less_long(
+    open_pipeline: OpenPipeline,
+) -> None:
+    """With two slots, failures at the gateway let one order a minute through."""
+    async with open_pipeline(provider_account_slots=2) as pipeline:
+        ada = await pipeline.person()
+        await pipeline.fault("submit_5xx", times=2, status=500)
+        for _ in range(3):
+            await ada.start()
+        await pipeline.dispatch()
+        assert await pipeline.dispatch() == 0, "they may run there"
+        pipeline.clock.advance(seconds=61)
+        await pipeline.sweep()
+        assert await pipeline.dispatch() == 2
+        assert len(await pipeline.paid_calls()) == 2
+
+
 async def test_after_the_grace_it_is_sent_once_more_and_counted(
     pipeline: PipelineHarness, ada: PhotoOwner
 ) -> None:
