@@ -25,6 +25,7 @@ create unique index packs_only_one_active on app.packs (slug) where is_active;
 create table app.payment_terms (
   id boolean primary key default true,
   return_days integer not null,
+  buyer_returns_per_month integer not null,  -- of one buyer, who asks for them without anybody's help
   disputes_max integer not null,  -- open or lost: with so many nothing more is sold
   unpaid_orders_per_hour integer not null,
   constraint payment_terms_one_row check (id)

@@ -9,6 +9,7 @@ create table app.payment_returns (
   order_id uuid not null references app.orders (id) on delete restrict,
   user_id uuid not null references app.users (id) on delete restrict,
   amount bigint not null,
+  credits bigint,  -- how many the buyer named; null: all that were unused
   currency text not null,
   origin text not null,
   reason text,
@@ -350,34 +351,65 @@ $$The order, locked, if money of it can go back. Expects the lock of the account
 Errors: JS404, JS409 {reason, state}.$$;
 
 create function app.request_return(
-  p_return_id uuid, p_order_id uuid, p_credits bigint, p_reason text
+  p_return_id uuid, p_order_id uuid, p_credits bigint, p_reason text, p_is_distinct boolean
 )
-  returns void
+  returns uuid
   language plpgsql
   security definer
   set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_user_id uuid := app.require_person();
-  v_days integer;
+  v_terms app.payment_terms;
+  v_known_id uuid;
+  v_recent bigint;
+  v_oldest_at timestamptz;
   v_order app.orders;
   v_unused bigint;
   v_target numeric;
   v_returned bigint;
 begin
   perform app.lock_account(v_user_id);
-  if exists (select from app.payment_returns where id = p_return_id and user_id = v_user_id) then
-    return;
+  -- The same request, or its double: a click that comes while the first is not at the provider yet.
+  select id
+  into v_known_id
+  from app.payment_returns
+  where user_id = v_user_id
+    and (id = p_return_id
+      or (not p_is_distinct and order_id = p_order_id and origin = 'buyer'
+        and state = 'requested' and credits = p_credits))
+  order by id = p_return_id desc, created_at
+  limit 1;
+  if found then
+    return v_known_id;
   end if;
   v_order := app.returnable_order(p_order_id, v_user_id);
-  select return_days into v_days from app.payment_terms;
+  select * into v_terms from app.payment_terms;
   if v_order.paid_at is null then
     raise exception 'in review' using errcode = 'JS409', detail = jsonb_build_object(
       'reason', 'in_review', 'state', v_order.state)::text;
   end if;
-  if v_order.paid_at < app.now() - make_interval(days => v_days) then
+  if v_order.paid_at < app.now() - make_interval(days => v_terms.return_days) then
     raise exception 'too late' using errcode = 'JS409', detail = jsonb_build_object(
-      'reason', 'time_over', 'refund_days', v_days)::text;
+      'reason', 'time_over', 'refund_days', v_terms.return_days)::text;
+  end if;
+  select count(*), min(created_at)
+  into v_recent, v_oldest_at
+  from (
+    select created_at
+    from app.payment_returns
+    where user_id = v_user_id
+      and origin = 'buyer'
+      and state in ('requested', 'pending', 'requires_action', 'succeeded')
+      and created_at > app.now() - interval '30 days'
+    order by created_at desc
+    limit v_terms.buyer_returns_per_month
+  ) as recent;
+  if v_recent >= v_terms.buyer_returns_per_month then
+    raise exception 'too many returns' using errcode = 'JS429', detail = jsonb_build_object(
+      'reason', 'returns_per_month', 'limit', v_terms.buyer_returns_per_month,
+      'retry_after_seconds',
+      ceil(extract(epoch from v_oldest_at + interval '30 days' - app.now())))::text;
   end if;
   -- Only the lot that the order itself paid, and no more than its money has not gone back for.
   select least(coalesce(sum(remaining), 0), v_order.credits - v_order.credits_reversed)
@@ -407,12 +439,19 @@ begin
   perform app.open_return(
     p_return_id, v_order, v_order.provider_payment_id, v_returned - v_order.amount_returned,
     'buyer', p_reason, null);
+  update app.payment_returns
+  set credits = p_credits
+  where id = p_return_id;
+  return p_return_id;
 end $$;
 comment on function app.request_return is
 $$The buyer gives unused credits of an order back; p_credits null is all of them. They leave the
 balance now, so that they cannot be spent while the provider works; a refused return restores them.
-Locks: account, order, lots. Errors: JS401, JS404, JS409 {reason}, JS422 {field, reason}.
-Replay: the same return id does nothing more.$$;
+Returns the return's id. Locks: account, order, lots. Errors: JS401, JS404, JS409 {reason},
+JS422 {field, reason}, JS429 {reason, limit, retry_after_seconds}: so many within 30 days.
+Replay: the same return id does nothing more, nor does another one for as many credits of the order
+while the first is not at the provider yet, unless p_is_distinct (the caller gave it a key of its own):
+that is a second click, and it answers the first's id.$$;
 
 create function app.returnable_payment(p_order app.orders, p_payment_id text)
   returns table (payment_id text, amount_left bigint)
@@ -634,7 +673,7 @@ $$As next_attempt, for a return.$$;
 reset role;
 revoke create on schema app from jewelshot_ledger;
 
-grant execute on function app.request_return(uuid, uuid, bigint, text) to jewelshot_user;
+grant execute on function app.request_return(uuid, uuid, bigint, text, boolean) to jewelshot_user;
 grant execute on function
   app.refuse_return(uuid, text),
   app.note_return(uuid, text, text),

@@ -20,6 +20,7 @@ from core.errors import (
     InvalidInputError,
     NotFoundError,
     NotSetUpError,
+    QuotaError,
 )
 from core.ids import new_id
 from core.payments import returns
@@ -34,7 +35,10 @@ AnyRequest = Request[Any, Any, Any]
     summary="Give unused credits back",
     description="A refund here is a return of money: unused credits of one payment go, and what"
     " they cost goes back to the buyer, within the time that the terms of sale say. The credits"
-    " leave the balance at once and come back if the refund is refused. `202` with `Location`; with"
+    " leave the balance at once and come back if the refund is refused. Send an `Idempotency-Key`,"
+    " so that two clicks are one refund; without it a second request for as many credits of the"
+    " same payment is taken for the first while that is not at Stripe yet. Within 30 days a buyer"
+    " may have as many as the terms say (`limit` of a 429). `202` with `Location`; with"
     " `Prefer: wait=n` the answer comes when Stripe has taken it, or after n seconds. What a failed"
     " generation gives back is credits and no refund of this kind: the ledger shows it.",
     tags=["Payments"],
@@ -49,6 +53,7 @@ AnyRequest = Request[Any, Any, Any]
         NotFoundError,
         ConflictError,
         NotSetUpError,
+        QuotaError,
         *ONCE_ERRORS,
         body=True,
     ),
@@ -65,8 +70,14 @@ async def create_refund(
 
     async def ask(conn: Connection) -> RefundView:
         made = await returns.request_return(
-            conn, refund_id, data.order_id, credits_=data.credits, reason=data.reason
+            conn,
+            refund_id,
+            data.order_id,
+            credits_=data.credits,
+            reason=data.reason,
+            is_distinct=once.key is not None,
         )
+        once.mark_replay(is_replay=made.id != refund_id)
         return refund_view(made)
 
     view = await once.run(resources.db, user.scope, RefundView, ask)

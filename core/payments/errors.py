@@ -1,6 +1,6 @@
 """Why an order is not created, paid again or returned."""
 
-from core.errors import ConflictError, InJobs, InvalidInputError, Reason
+from core.errors import ConflictError, InJobs, InvalidInputError, QuotaError, Reason
 
 
 class PaymentReason(Reason):
@@ -25,6 +25,7 @@ class ReturnReason(Reason):
     MORE_THAN_LEFT = "more_than_left"
     MORE_THAN_UNUSED = "more_than_unused"
     NOT_PAID = "not_paid"
+    RETURNS_PER_MONTH = "returns_per_month"
     NOTHING_PAID = "nothing_paid"
     TIME_OVER = "time_over"
     WORTH_NOTHING = "worth_nothing"
@@ -44,3 +45,12 @@ class ReturnTooLargeError(InvalidInputError):
     for_reasons = (ReturnReason.MORE_THAN_UNUSED, ReturnReason.MORE_THAN_LEFT)
 
     left: int
+
+
+class ReturnsPerMonthError(QuotaError):
+    """The buyer has had as many returns within 30 days as there may be."""
+
+    in_jobs = InJobs.NEVER
+    for_reasons = (ReturnReason.RETURNS_PER_MONTH,)
+
+    retry_after_seconds: int

@@ -49,10 +49,17 @@ async def request_return(
     *,
     credits_: int | None,
     reason: str | None,
-) -> None:
-    await conn.execute(
-        "select app.request_return(%s, %s, %s, %s)", (return_id, order_id, credits_, reason)
+    is_distinct: bool,
+) -> uuid.UUID:
+    """The return's id: another one where this is a second click."""
+    row = await fetch_one(
+        conn,
+        "select app.request_return(%s, %s, %s, %s, %s) as id",
+        (return_id, order_id, credits_, reason, is_distinct),
     )
+    assert row is not None
+    found: uuid.UUID = row["id"]
+    return found
 
 
 async def admin_return(

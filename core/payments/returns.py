@@ -32,13 +32,18 @@ async def request_return(
     *,
     credits_: int | None,
     reason: str | None,
+    is_distinct: bool = False,
 ) -> Return:
     """The buyer returns unused credits for money, by default all of the order's. Runs as the user.
 
-    Raises: NotFoundError, ConflictError, InvalidInputError, NoIdentityError.
+    Raises: NotFoundError, ConflictError, InvalidInputError, NoIdentityError, QuotaError.
+    Replay: as many credits of the order again, before the first are at the provider, is a second
+    click and answers the first return, unless `is_distinct`: the caller has a key for each.
     """
-    await return_queries.request_return(conn, return_id, order_id, credits_=credits_, reason=reason)
-    return await get_return(conn, return_id)
+    known_id = await return_queries.request_return(
+        conn, return_id, order_id, credits_=credits_, reason=reason, is_distinct=is_distinct
+    )
+    return await get_return(conn, known_id)
 
 
 async def admin_return(

@@ -27,7 +27,8 @@ def _duration(seconds: float) -> str:
     minutes = math.ceil(seconds / 60)
     if minutes <= 90:
         return "1 minute" if minutes <= 1 else f"{minutes} minutes"
-    return f"{math.ceil(minutes / 60)} hours"
+    hours = math.ceil(minutes / 60)
+    return f"{hours} hours" if hours <= 48 else f"{math.ceil(hours / 24)} days"
 
 
 def _day(moment: datetime) -> str:

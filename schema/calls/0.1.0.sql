@@ -722,7 +722,7 @@ select app.note_return($1, $2, $3);
 select app.refuse_return($1, $2);
 
 -- from core.payments.return_queries
-select app.request_return($1, $2, $3, $4);
+select app.request_return($1, $2, $3, $4, $5) as id;
 
 -- from core.payments.return_queries
 select app.review_order($1, $2, $3, $4, $5);

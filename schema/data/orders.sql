@@ -1,5 +1,7 @@
-insert into app.payment_terms (return_days, disputes_max, unpaid_orders_per_hour)
-values (14, 2, 10);
+insert into app.payment_terms (
+  return_days, buyer_returns_per_month, disputes_max, unpaid_orders_per_hour
+)
+values (14, 6, 2, 10);
 
 insert into app.payment_provider default values;
 

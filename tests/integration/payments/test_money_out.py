@@ -144,7 +144,7 @@ class PaymentsMachine(RuleBasedStateMachine):
                 self.ledger.database.connection(API_ROLE), "jewelshot_user", claims
             ) as conn:
                 conn.execute(
-                    "select app.request_return(%s, %s, %s, null)",
+                    "select app.request_return(%s, %s, %s, null, true)",
                     (uuid.uuid4(), order_id, credits_),
                 )
 

@@ -8,11 +8,12 @@ import pytest
 
 from core.errors import ConflictError, InvalidInputError, NotFoundError, RetryableError
 from core.payments import catch_up
+from core.payments.errors import ReturnsPerMonthError
 from core.payments.returns import create_return
 from core.payments.stripe import handle
 from core.payments.stripe.client import StripeClient
 from core.payments.sync import sync_order
-from core.payments.types import OrderState
+from core.payments.types import OrderState, Return, ReturnState
 from sandbox.stripe.in_process import InProcessTransport
 from tests.harness.payments import DirectBuyer, PaymentsHarness
 from tests.integration.payments.conftest import OpenPayments
@@ -364,3 +365,73 @@ async def test_what_cost_less_than_its_credits_never_makes_debt(
 async def test_a_refund_of_nobody(payments: PaymentsHarness) -> None:
     with pytest.raises(NotFoundError):
         await create_return(payments.ctx.db, payments.provider, uuid.uuid4())
+
+
+# --- twice, and again and again ------------------------------------------------------------------
+
+
+async def test_two_clicks_on_some_are_one(payments: PaymentsHarness, ada: DirectBuyer) -> None:
+    order = await ada.buy()
+    first, second = await asyncio.gather(ada.give_back(order, 7), ada.give_back(order, 7))
+    assert first.id == second.id
+    assert ada.balance() == (43, 0, 0)
+    assert (await ada.give_back(order, 7)).id == first.id, "it is not at Stripe yet"
+    await payments.run_tasks()
+    made = await payments.provider.list_returns(order.provider_payment_id or "")
+    assert [refund.amount for refund in made] == [279]
+    other = await ada.give_back(order, 7)
+    assert (other.id != first.id, ada.balance()) == (True, (36, 0, 0))
+    payments.database.rows("delete from app.outbox")
+
+
+async def test_as_many_of_another_order_are_another_return(
+    payments: PaymentsHarness, ada: DirectBuyer
+) -> None:
+    one, two = await ada.buy(), await ada.buy("credits_100")
+    assert (await ada.give_back(one, 7)).id != (await ada.give_back(two, 7)).id
+    assert (await ada.give_back(one, 8)).id != (await ada.give_back(one, 7)).id
+    payments.database.rows("delete from app.outbox")
+
+
+async def test_buying_and_returning_in_turn_ends(
+    payments: PaymentsHarness, ada: DirectBuyer
+) -> None:
+    for _ in range(6):
+        await ada.give_back(await ada.buy("credits_10"))
+        await payments.run_tasks()
+        payments.database.clock.advance(hours=1)
+    order = await ada.buy("credits_10")
+    with pytest.raises(ReturnsPerMonthError) as refused:
+        await ada.give_back(order)
+    assert refused.value.limit == 6
+    assert refused.value.retry_after_seconds == pytest.approx(30 * 86_400 - 6 * 3_600, abs=120)
+    assert ada.balance() == (10, 0, 0)
+    bob = payments.buyer()
+    await bob.give_back(await bob.buy("credits_10"))
+    payments.database.clock.advance(seconds=refused.value.retry_after_seconds)
+    payments.database.rows("update app.orders set paid_at = app.now() where id = %s", (order.id,))
+    await ada.give_back(order)
+    payments.database.rows("delete from app.outbox")
+
+
+async def test_returns_that_came_to_nothing_do_not_count(
+    payments: PaymentsHarness, ada: DirectBuyer
+) -> None:
+    order = await ada.buy("credits_100")
+    for _ in range(7):
+        asked = await ada.give_back(order, 1)
+        payments.database.rows("select app.refuse_return(%s, 'test')", (asked.id,))
+    assert (await ada.give_back(order, 1)).state is ReturnState.REQUESTED
+    payments.database.rows("delete from app.outbox")
+
+
+async def test_twenty_at_once_do_not_pass_the_bound(
+    payments: PaymentsHarness, ada: DirectBuyer
+) -> None:
+    order = await ada.buy("credits_500")
+    done = await asyncio.gather(
+        *(ada.give_back(order, 1 + number) for number in range(20)), return_exceptions=True
+    )
+    assert sum(isinstance(each, Return) for each in done) == 6
+    assert sum(isinstance(each, ReturnsPerMonthError) for each in done) == 14
+    payments.database.rows("delete from app.outbox")

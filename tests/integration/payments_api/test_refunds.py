@@ -75,8 +75,8 @@ async def test_the_list_is_paged_and_filtered(payments_api: PaymentsApiHarness, 
         await payments_api.bought(ada, "credits_50"),
     )
     made = []
-    for order in (first, second, second):
-        answer = await ada.post("/v1/refunds", {"order_id": order["id"], "credits": 1})
+    for key, order in (("a", first), ("b", second), ("c", second)):
+        answer = await ada.post("/v1/refunds", {"order_id": order["id"], "credits": 1}, key=key)
         made.append(answer.json()["id"])
     page = await ada.read("/v1/refunds", limit=2)
     assert [item["id"] for item in page["items"]] == [made[2], made[1]]
@@ -120,3 +120,30 @@ async def test_an_admin_refunds_what_was_spent_too(
     log = await admin.read("/v1/admin/audit", action="payment.refund", target=paid["id"])
     assert [line["detail"]["amount"] for line in log["items"]] == [None, 1000]
     assert {line["actor"] for line in log["items"]} == {str(admin.id)}
+
+
+async def test_two_clicks_without_a_key(payments_api: PaymentsApiHarness, ada: Buyer) -> None:
+    paid = await payments_api.bought(ada)
+    body = {"order_id": paid["id"], "credits": 7}
+    first, second = await asyncio.gather(*(ada.post("/v1/refunds", body) for _ in range(2)))
+    assert (first.status_code, second.status_code) == (202, 202)
+    assert first.json()["id"] == second.json()["id"]
+    replayed = [answer.headers.get("idempotency-replayed") for answer in (first, second)]
+    assert sorted(replayed, key=str) == [None, "true"]
+    assert payments_api.balance(ada) == (43, 0, 0)
+    await payments_api.payments.run_tasks()
+
+
+async def test_more_refunds_than_a_month_has(payments_api: PaymentsApiHarness, ada: Buyer) -> None:
+    paid = await payments_api.bought(ada)
+    for number in range(6):
+        answer = await ada.post("/v1/refunds", {"order_id": paid["id"], "credits": 1 + number})
+        assert answer.status_code == 202, answer.text
+    answer = await ada.post("/v1/refunds", {"order_id": paid["id"]})
+    assert (answer.status_code, answer.json()["reason"]) == (429, "returns_per_month")
+    assert int(answer.headers["retry-after"]) > 29 * 86_400
+    assert answer.json()["detail"] == (
+        "Money was returned to you 6 times within 30 days, which is the limit here. It is possible"
+        " again in 30 days; if you cannot wait, write to us."
+    )
+    await payments_api.payments.run_tasks()
