@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 
 from sandbox.stack.product import Product
 from scripts.api_client import ApiClient
-from scripts.bench import stage
+from scripts.bench import photo_troubles, stage
 from scripts.bench.people import make_people
 from scripts.people import Person
 
@@ -49,6 +49,8 @@ def measure(folder: Path) -> dict[str, Any]:
         "PROVIDER_ACCOUNT_SLOTS": "100",
         # All of these people come from one address.
         "RATE_LIMITS_ENABLED": "false",
+        # Whoever sends photos without end is not stopped by their price.
+        "UPLOAD_MEGAPIXELS_PER_MINUTE": "1000000",
     }
     arguments = ["--model-seconds", str(_MODEL_SECONDS), "--account-limit", "100"]
     with stage.bench_product(folder, workers=2, settings=settings, fal_arguments=arguments) as each:
@@ -119,15 +121,19 @@ def _photo() -> bytes:
 _PHOTO = _photo()
 
 
-async def _make_image(product: Product, person: Person) -> None:
+async def _make_image(product: Product, person: Person, *, operation: str = "cutout") -> None:
     async with ApiClient(product.api_url, person.token) as client:
         upload = await client.upload("ring.jpg", _PHOTO)
         assert upload["state"] == "ready", upload
         started = await client.post(
-            "/v1/generations", {"operation": "cutout", "upload_id": upload["id"]}
+            "/v1/generations", {"operation": operation, "upload_id": upload["id"]}
         )
         ended = await client.finish(started["id"], lambda _: None)
         assert ended["state"] == "succeeded", ended
+
+
+async def _make_packshot(product: Product, person: Person) -> None:
+    await _make_image(product, person, operation="packshot")
 
 
 async def _buy_pack(product: Product, person: Person) -> None:
@@ -135,7 +141,11 @@ async def _buy_pack(product: Product, person: Person) -> None:
         assert (await client.buy("credits_50"))["state"] == "paid"
 
 
-_USES: dict[str, Use] = {"image": _make_image, "purchase": _buy_pack}
+_USES: dict[str, Use] = {
+    "image": _make_image,
+    "packshot": _make_packshot,
+    "purchase": _buy_pack,
+}
 
 
 # --- troubles ------------------------------------------------------------------------------------
@@ -213,4 +223,7 @@ TROUBLES: dict[str, Trouble] = {
     "dripping files": Trouble(_dripping_files),
     "hanging polls": Trouble(_hanging_polls),
     "silent Stripe": Trouble(_silent_stripe, ("image", "purchase")),
+    "bombs": Trouble(photo_troubles.bombs, ("packshot",)),
+    "large photos": Trouble(photo_troubles.large_photos, ("packshot",)),
+    "slow bodies": Trouble(photo_troubles.slow_bodies, ("packshot",)),
 }
