@@ -453,6 +453,7 @@ begin
   where id = p_order_id
     and attempt = p_attempt
     and (session_id is null or session_id = p_session_id);
+  perform app.note_provider_key(false);
   select * into v_order from app.orders where id = p_order_id;
   return v_order;
 end $$;
@@ -802,6 +803,14 @@ begin
     perform app.mirror_disputes(v_before, v_fetched.disputes);
     v_order := app.settle_order(p_order_id);
     perform app.close_pages_if_stopped(v_user_id);
+    if v_order.state in ('disputed', 'charged_back') and v_before.state <> v_order.state then
+      perform app.close_pages_if_stopped(others.user_id)
+      from (
+        select distinct user_id
+        from app.orders
+        where card_fingerprint = v_order.card_fingerprint
+          and user_id <> v_user_id) as others;
+    end if;
     perform app.note_provider_key(false);
   end if;
   return jsonb_build_object('state', v_order.state, 'was', v_before.state,

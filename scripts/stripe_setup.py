@@ -14,6 +14,7 @@ from core.db import Database
 from core.payments import service
 from core.payments.provider import (
     PaymentProviderError,
+    ProviderAnswerError,
     ProviderCredentialsError,
     ProviderRefusedError,
     Refused,
@@ -108,7 +109,7 @@ async def ensure_portal(client: StripeClient, return_url: str) -> str | None:
     create = client.v1.billing_portal.configurations.create_async
     try:
         made = await call(create, {**_PORTAL, "default_return_url": return_url})
-    except (ProviderRefusedError, ProviderCredentialsError):
+    except (ProviderRefusedError, ProviderCredentialsError, ProviderAnswerError):
         return None
     client.discard_portal()
     return str(made["id"])

@@ -11,6 +11,7 @@ from core.db import Connection, Database
 from core.payments import return_queries, returns, service
 from core.payments.provider import (
     PaymentProvider,
+    ProviderAnswerError,
     ProviderCredentialsError,
     ProviderRefusedError,
 )
@@ -44,7 +45,7 @@ async def write_credit_note(
             note_id = await provider.create_credit_note(
                 invoice_id, refund_id, made.amount, key=f"credit_note:{refund_id}:{attempt}"
             )
-    except (ProviderRefusedError, ProviderCredentialsError) as error:
+    except (ProviderRefusedError, ProviderCredentialsError, ProviderAnswerError) as error:
         refused = error.reason
         log.warning("payment.credit_note_refused", return_id=str(return_id), reason=refused)
     await db.run(

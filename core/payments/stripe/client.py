@@ -18,6 +18,7 @@ from core.payments.provider import (
     FraudWarning,
     Invoice,
     Price,
+    ProviderAnswerError,
     ProviderCharge,
     ProviderCredentialsError,
     ProviderPayment,
@@ -193,7 +194,7 @@ class StripeClient:
         """None where there is none, or the key may not read warnings."""
         try:
             found = await self._call(self.v1.radar.early_fraud_warnings.retrieve_async, warning_id)
-        except ProviderRefusedError:
+        except (ProviderRefusedError, ProviderAnswerError):
             return None
         except ProviderCredentialsError as error:
             if error.reason != MAY_NOT:
@@ -259,7 +260,7 @@ class StripeClient:
             async for found in self._pages(list_, {"active": True}):
                 if SET_UP_BY.items() <= (found.get("metadata") or {}).items():
                     return str(found["id"])
-        except ProviderRefusedError:
+        except (ProviderRefusedError, ProviderAnswerError):
             return None
         except ProviderCredentialsError as error:
             if error.reason != MAY_NOT:

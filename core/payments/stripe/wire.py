@@ -15,6 +15,7 @@ import structlog
 
 from core.payments.provider import (
     PaymentProviderError,
+    ProviderAnswerError,
     ProviderCredentialsError,
     ProviderKeyReusedError,
     ProviderNotConfiguredError,
@@ -36,6 +37,7 @@ _KEY_REFUSED: Final = frozenset({httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN
 MAY_NOT: Final = "permission"
 # https://docs.stripe.com/customer-management/integrate-customer-portal: no code tells this apart.
 _NO_PORTAL: Final = "No configuration provided"
+_INACTIVE: Final = "price specified is inactive"
 
 
 class Patience(msgspec.Struct, frozen=True):
@@ -193,6 +195,9 @@ def _translated(error: stripe.StripeError) -> PaymentProviderError:
         ours = ProviderKeyReusedError("key_reused")
     elif isinstance(error, stripe.InvalidRequestError | stripe.CardError):
         ours = _refusal(error)
+    elif httpx.codes.is_client_error(error.http_status or 0):
+        # Not in Stripe's words: a proxy's page, or an address that nobody serves.
+        ours = ProviderAnswerError("no_stripe_answer")
     return ours
 
 
@@ -201,6 +206,8 @@ def _refusal(error: stripe.InvalidRequestError | stripe.CardError) -> ProviderRe
     reason = error.code or "invalid_request"
     if not param and _NO_PORTAL in str(error):
         return ProviderNotConfiguredError("portal_not_configured")
+    if not param and _INACTIVE in str(error):
+        return ProviderRefusedError(reason, Refused.PRICE)
     return ProviderRefusedError(reason, _refused(error.code, param))
 
 

@@ -365,3 +365,22 @@ async def test_a_key_that_was_revoked_is_no_readiness(
     assert payments.health()["key_refused"] is True
     await ada.buy()
     assert payments.health()["key_refused"] is False
+
+
+async def test_open_pages_of_other_accounts_with_the_card_are_closed(
+    payments: PaymentsHarness,
+) -> None:
+    other = payments.buyer()
+    await other.buy("credits_10", card="stolen")
+    page = await other.order("credits_100")
+    await _dispute_two(payments, "open", "stolen")
+    await payments.run_tasks()
+    assert payments.find(page).state is OrderState.EXPIRED
+
+
+async def test_a_checkout_says_that_the_key_is_taken_again(
+    payments: PaymentsHarness, ada: DirectBuyer
+) -> None:
+    payments.database.rows("select app.note_provider_key(true)")
+    await ada.order()
+    assert payments.health()["key_refused"] is False

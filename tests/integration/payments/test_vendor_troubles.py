@@ -84,6 +84,25 @@ async def test_a_look_at_a_silent_stripe_ends(payments: PaymentsHarness, ada: Di
     assert time.monotonic() - began < SILENT_SECONDS / 2
 
 
+async def test_looks_that_a_page_asks_for_back_off(
+    payments: PaymentsHarness, ada: DirectBuyer
+) -> None:
+    """64 in eight seconds; who comes back after a while is served at once."""
+    order = await ada.order()
+    looks = 0
+    for _ in range(64):
+        if await ada.request_sync(order):
+            looks += 1
+            await payments.run_tasks()
+        payments.database.clock.advance(seconds=0.125)
+    assert looks <= 4
+    await payments.pay(order)
+    payments.database.clock.advance(seconds=31)
+    assert await ada.request_sync(order)
+    await payments.run_tasks()
+    assert ada.balance() == (50, 0, 0)
+
+
 async def test_two_clicks_meet_while_the_page_is_made(
     payments: PaymentsHarness, ada: DirectBuyer
 ) -> None:

@@ -7,10 +7,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from core.payments.provider import (
+    ProviderAnswerError,
     ProviderCredentialsError,
     ProviderRefusedError,
     ProviderServerError,
     ProviderUnavailableError,
+    Refused,
 )
 from core.payments.stripe.wire import CLICK, LOOK, call, library_client
 from core.settings import Settings
@@ -107,3 +109,32 @@ async def test_a_refusal_is_final(settings: Settings) -> None:
     with pytest.raises(ProviderRefusedError):
         await call(there.customers.create_async, {}, {"idempotency_key": "order-1"})
     assert len(there.keys) == 1
+
+
+async def test_a_page_of_a_proxy_is_no_refusal_of_stripes(settings: Settings) -> None:
+    there = _Stripe(settings, [httpx.Response(404, text="<html>")])
+    with pytest.raises(ProviderAnswerError):
+        await call(there.customers.create_async, {}, _KEY, patience=CLICK)
+
+
+@pytest.mark.parametrize(
+    ("error", "part"),
+    [
+        ({"param": "line_items[0][price]", "message": "is inactive"}, Refused.PRICE),
+        ({"message": "The price specified is inactive. This field..."}, Refused.PRICE),
+        ({"param": "line_items[0][price]", "code": "resource_missing"}, Refused.PRICE),
+        ({"param": "line_items[0][quantity]", "message": "invalid"}, None),
+        ({"param": "expires_at", "message": "must be at least"}, Refused.EXPIRY),
+        ({"param": "customer", "code": "resource_missing"}, Refused.CUSTOMER),
+        ({"param": "id", "code": "resource_missing"}, Refused.SUBJECT),
+        ({"param": "customer", "message": "something else"}, None),
+    ],
+)
+async def test_what_of_a_call_is_refused(
+    error: dict[str, str], part: Refused | None, settings: Settings
+) -> None:
+    body = {"error": {"type": "invalid_request_error", **error}}
+    there = _Stripe(settings, [httpx.Response(400, json=body)])
+    with pytest.raises(ProviderRefusedError) as caught:
+        await call(there.customers.create_async, {}, _KEY, patience=CLICK)
+    assert caught.value.part is part
