@@ -85,13 +85,26 @@ create index generations_cancelled_in_queue on app.generations (id)
   where state = 'queued' and cancel_requested_at is not null;
 create index generations_finished on app.generations (finished_at) where finished_at is not null;
 
+-- How long the last runs of an operation took, from the provider's yes to the image.
+create table app.run_figures (
+  operation text not null,
+  version integer not null,
+  run_seconds double precision not null,  -- half of them took less
+  refreshed_at timestamptz not null,
+  primary key (operation, version),
+  foreign key (operation, version) references app.operations (slug, version) on delete cascade
+);
+
 alter table app.generations enable row level security;
 alter table app.generations force row level security;
+alter table app.run_figures enable row level security;
+alter table app.run_figures force row level security;
 
-revoke all on app.generations from public, anon, authenticated, service_role;
+revoke all on app.generations, app.run_figures from public, anon, authenticated, service_role;
 
-grant select, insert, update on app.generations to jewelshot_ledger;
+grant select, insert, update on app.generations, app.run_figures to jewelshot_ledger;
 grant select on app.generations to jewelshot_user, jewelshot_worker, jewelshot_admin;
+grant select on app.run_figures to jewelshot_worker, jewelshot_admin;
 
 create policy generations_writer on app.generations to jewelshot_ledger
   using (true) with check (true);
@@ -99,6 +112,11 @@ create policy generations_own on app.generations for select to jewelshot_user
   using (user_id = (select app.current_user_id()));
 create policy generations_worker on app.generations for select to jewelshot_worker using (true);
 create policy generations_admin on app.generations for select to jewelshot_admin
+  using ((select app.is_admin()));
+create policy run_figures_writer on app.run_figures to jewelshot_ledger
+  using (true) with check (true);
+create policy run_figures_worker on app.run_figures for select to jewelshot_worker using (true);
+create policy run_figures_admin on app.run_figures for select to jewelshot_admin
   using ((select app.is_admin()));
 
 create function app.guard_generation_state()
@@ -313,24 +331,93 @@ Locks: the lines' rows in their order.$$;
 
 create function app.start_answer(p_generation app.generations)
   returns jsonb
-  language sql
+  language plpgsql
   stable
   set search_path = pg_catalog, pg_temp
 as $$
-  select jsonb_build_object(
+begin
+  return jsonb_build_object(
     'version', p_generation.version,
     'operation_version', p_generation.operation_version,
     'lane', p_generation.lane,
     'cost_credits', p_generation.cost_credits,
     'created_at', p_generation.created_at,
     'wait_until', p_generation.wait_until,
-    'deadline_at', app.latest_end(p_generation))
-$$;
+    'deadline_at', app.latest_end(p_generation),
+    'outlook', app.outlook_of(p_generation));
+end $$;
 comment on function app.start_answer is
-$$The terms under which a generation was taken.$$;
+$$The terms under which a generation was taken, and its outlook.$$;
 
 grant create on schema app to jewelshot_ledger;
 set local role jewelshot_ledger;
+
+create function app.outlook_of(p_generation app.generations)
+  returns jsonb
+  language plpgsql
+  stable
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_run_seconds double precision;
+  v_own bigint;
+  v_keys bigint;
+  v_turn_seconds double precision;
+begin
+  if p_generation.finished_at is not null or p_generation.held_at is not null then
+    return null;
+  end if;
+  select coalesce(figures.run_seconds, (
+    select sum((step ->> 'typical_seconds')::double precision)
+    from jsonb_array_elements(operation.steps) as step))
+  into v_run_seconds
+  from app.operations as operation
+  left join app.run_figures as figures
+    on figures.operation = operation.slug and figures.version = operation.version
+  where operation.slug = p_generation.operation
+    and operation.version = p_generation.operation_version;
+  if p_generation.line is null then
+    return jsonb_build_object(
+      'expected_at', greatest(
+        app.now(),
+        coalesce(p_generation.started_at, app.now()) + make_interval(secs => v_run_seconds)));
+  end if;
+  select greatest(1, coalesce(p_generation.line_no - place.first_no + 1, 1))
+  into v_own
+  from app.lines as place
+  where place.line = p_generation.line
+    and place.key = p_generation.user_id;
+  select keys, seconds_per_turn
+  into v_keys, v_turn_seconds
+  from app.line_figures
+  where line = p_generation.line;
+  v_own := coalesce(v_own, 1) * greatest(coalesce(v_keys, 1), 1);
+  return jsonb_build_object(
+    'place_in_line', v_own,
+    'expected_at',
+      app.now() + make_interval(secs => v_own * v_turn_seconds + v_run_seconds));
+end $$;
+comment on function app.outlook_of is
+$$What can be said of a generation that has not ended: {place_in_line, expected_at}, both about. The
+place is its own among its owner's, times the people who wait, because people take turns; the time
+is that of the place, at the line's present pace, and half of the last runs' own. expected_at is
+null while nobody is served, and the whole for what is held or has ended. Counts nothing.$$;
+
+create function app.generation_outlook(p_id uuid)
+  returns jsonb
+  language sql
+  stable
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+  select app.outlook_of(generation)
+  from app.generations as generation
+  where id = p_id
+    and user_id = app.current_user_id()
+$$;
+comment on function app.generation_outlook is
+$$app.outlook_of one of the caller's own generations.$$;
 
 create function app.start_generation(
   p_id uuid, p_operation text, p_upload_id uuid, p_params jsonb,
@@ -569,6 +656,7 @@ grant execute on function app.latest_end(app.generations) to jewelshot_ledger, j
 grant execute on function app.generation_operation(uuid) to jewelshot_user, jewelshot_admin;
 grant execute on function app.cancel_share(app.generations) to jewelshot_user, jewelshot_ledger;
 grant execute on function
+  app.generation_outlook(uuid),
   app.start_generation(uuid, text, uuid, jsonb, smallint, uuid),
   app.cancel_generation(uuid)
   to jewelshot_user;
@@ -653,9 +741,11 @@ as $$
   from app.generations as generation
   left join app.lines as place on place.line = generation.line and place.key = generation.user_id
   where generation.line is not null
-  group by generation.line, generation.user_id, place.serve_at
+  group by generation.line, generation.user_id, place.serve_at, place.first_no
   having coalesce(
-    place.serve_at > greatest(min(generation.available_at), app.now()) + interval '1 minute', true)
+      place.serve_at > greatest(min(generation.available_at), app.now()) + interval '1 minute',
+      true)
+    or place.first_no > min(generation.line_no)
 $$;
 comment on function app.prove_generations is
 $$The end of a generation and the end of its money are the same event, none is overdue by the clock

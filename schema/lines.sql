@@ -18,17 +18,34 @@ create table app.lines (
 );
 create index lines_serve_at on app.lines (line, serve_at);
 
+-- What a line is like at present, for whoever is told about their place: refreshed every few
+-- seconds by a worker, so that nobody's request counts a line.
+create table app.line_figures (
+  line text primary key,
+  keys bigint not null,  -- how many wait
+  seconds_per_turn double precision,  -- null while nobody is served
+  refreshed_at timestamptz not null
+);
+
 alter table app.lines enable row level security;
 alter table app.lines force row level security;
+alter table app.line_figures enable row level security;
+alter table app.line_figures force row level security;
 
-revoke all on app.lines from public, anon, authenticated, service_role;
+revoke all on app.lines, app.line_figures from public, anon, authenticated, service_role;
 
 grant select, insert, update, delete on app.lines to jewelshot_ledger;
-grant select on app.lines to jewelshot_worker, jewelshot_admin;
+grant select, insert, update on app.line_figures to jewelshot_ledger;
+grant select on app.lines, app.line_figures to jewelshot_worker, jewelshot_admin;
 
 create policy lines_writer on app.lines to jewelshot_ledger using (true) with check (true);
 create policy lines_worker on app.lines for select to jewelshot_worker using (true);
 create policy lines_admin on app.lines for select to jewelshot_admin
+  using ((select app.is_admin()));
+create policy line_figures_writer on app.line_figures to jewelshot_ledger
+  using (true) with check (true);
+create policy line_figures_worker on app.line_figures for select to jewelshot_worker using (true);
+create policy line_figures_admin on app.line_figures for select to jewelshot_admin
   using ((select app.is_admin()));
 
 grant create on schema app to jewelshot_ledger;

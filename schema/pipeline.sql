@@ -1068,6 +1068,137 @@ Processes share them: whose account is locked, by another sweep or by a purchase
 and as many again are looked through. The caller asks again until nothing changes.
 Locks: account by skip locked, reservation, lots, generation. Returns the changes.$$;
 
+create function app.refresh_outlook(p_every_seconds double precision)
+  returns boolean
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if not pg_try_advisory_xact_lock(x'6f75746c6f6f6b'::bigint) or exists (
+    select
+    from app.line_figures
+    where refreshed_at > app.now() - make_interval(secs => p_every_seconds)
+  ) then
+    return false;
+  end if;
+  insert into app.line_figures (line, keys, seconds_per_turn, refreshed_at)
+  select waiting.line, waiting.keys,
+    -- Of four turns that do not go on with what has begun, one is the batch line's.
+    pace.call_seconds / nullif(pace.slots, 0) * case
+      when waiting.kind = 'interactive' and waiting.batch_keys > 0 then 4 / 3.0
+      when waiting.kind = 'batch' and waiting.interactive_keys > 0 then 4
+      else 1 end,
+    app.now()
+  from (
+    select account.provider,
+      sum(account.slots) filter (
+        where account.breaker_state = 'closed'
+          and exists (
+            select
+            from app.provider_keys
+            where account_id = account.id
+              and refused_at is null)) as slots,
+      coalesce(
+        (
+          select percentile_cont(0.5) within group (
+            order by extract(epoch from call.ended_at - call.created_at))
+          from app.provider_accounts as of_provider
+          cross join lateral (
+            select state, created_at, ended_at
+            from app.provider_calls
+            where account_id = of_provider.id
+              and ended_at is not null
+            order by ended_at desc
+            limit 100
+          ) as call
+          where of_provider.provider = account.provider
+            and call.state = 'succeeded'),
+        (
+          select avg((step ->> 'typical_seconds')::double precision)
+          from app.operations
+          cross join jsonb_array_elements(steps) as step
+          where is_active
+            and step ->> 'provider' = account.provider)) as call_seconds
+    from app.provider_accounts as account
+    group by account.provider
+  ) as pace
+  cross join lateral (
+    select kind.name as kind, kind.name || ':' || pace.provider as line, counted.keys,
+      sum(counted.keys) filter (where kind.name = 'batch') over () as batch_keys,
+      sum(counted.keys) filter (where kind.name = 'interactive') over () as interactive_keys
+    from unnest(array['begun', 'interactive', 'batch']) as kind (name)
+    cross join lateral (
+      select count(*) as keys
+      from app.lines
+      where line = kind.name || ':' || pace.provider
+    ) as counted
+  ) as waiting
+  order by waiting.line
+  on conflict (line) do update
+  set keys = excluded.keys,
+    seconds_per_turn = excluded.seconds_per_turn,
+    refreshed_at = excluded.refreshed_at;
+  insert into app.run_figures (operation, version, run_seconds, refreshed_at)
+  select operation, operation_version,
+    percentile_cont(0.5) within group (order by extract(epoch from finished_at - started_at)),
+    app.now()
+  from (
+    select operation, operation_version, state, started_at, finished_at
+    from app.generations
+    where finished_at is not null
+    order by finished_at desc
+    limit 500
+  ) as recent
+  where state = 'succeeded'
+    and started_at is not null
+  group by operation, operation_version
+  order by operation, operation_version
+  on conflict (operation, version) do update
+  set run_seconds = excluded.run_seconds,
+    refreshed_at = excluded.refreshed_at;
+  return true;
+end $$;
+comment on function app.refresh_outlook is
+$$What people are told about the lines and about how long runs take, from what waits now and from
+the last runs. One process at a time, and not more often than asked; false when it was not due.
+Lines are counted here and nowhere else.$$;
+
+create function app.mend_lines()
+  returns integer
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_mended integer;
+begin
+  perform app.join_line(
+    waiting.line, waiting.user_id, waiting.serve_at, waiting.first_no, waiting.last_no)
+  from (
+    select line, user_id, min(available_at) as serve_at, min(line_no) as first_no,
+      max(line_no) as last_no
+    from app.generations
+    where line is not null
+    group by line, user_id
+  ) as waiting
+  where not exists (
+    select
+    from app.lines as place
+    where place.line = waiting.line
+      and place.key = waiting.user_id
+      and place.serve_at <= greatest(waiting.serve_at, app.now())
+      and coalesce(place.first_no <= waiting.first_no, waiting.first_no is null))
+  order by waiting.line, waiting.user_id;
+  get diagnostics v_mended = row_count;
+  return v_mended;
+end $$;
+comment on function app.mend_lines is
+$$Whoever has something that waits and no place in its line, or one that passes it over, gets a
+place. Nothing in the product leaves such a thing behind; rows that were changed by hand may.
+Reads everything that waits: 40 ms with 100,000 (2026-11-28). Returns how many.
+Locks: the lines' rows in their order.$$;
+
 create function app.buy_late_image(p_id uuid, p_generation_id uuid)
   returns jsonb
   language plpgsql
@@ -1141,7 +1272,9 @@ grant execute on function
   app.requeue_generation(uuid, uuid, jsonb, double precision, integer),
   app.advance_generation(uuid, uuid, jsonb, text, double precision),
   app.sweep_calls(double precision, integer, integer),
-  app.sweep_deadlines(integer)
+  app.sweep_deadlines(integer),
+  app.refresh_outlook(double precision),
+  app.mend_lines()
   to jewelshot_worker;
 
 grant create on schema app to jewelshot_ledger;

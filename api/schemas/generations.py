@@ -13,6 +13,7 @@ from core.generations.types import (
     Generation,
     GenerationState,
     LateImage,
+    Outlook,
     Priority,
     StateChange,
 )
@@ -124,6 +125,23 @@ class GenerationView(msgspec.Struct, frozen=True):
             " can be, afterwards it is earlier. `null` while its batch is held."
         ),
     ]
+    place_in_line: Annotated[
+        int | None,
+        Meta(
+            description="About how many turns until its own, that one included: its place among"
+            " your own, times the people who wait, because people take turns. `null` when it does"
+            " not wait for a turn.",
+            examples=[3],
+        ),
+    ]
+    expected_at: Annotated[
+        datetime | None,
+        Meta(
+            description="About when it will have ended, at the line's present pace and by how"
+            " long the last runs took. No promise: that is `deadline_at`. `null` when it has"
+            " ended, and while nobody is served."
+        ),
+    ]
     finished_at: datetime | None
     is_cancel_requested: bool
     retry_of: uuid.UUID | None
@@ -176,6 +194,7 @@ def view_of(
     timeline: list[StateChange] | None = None,
     late_image: LateImage | None = None,
 ) -> GenerationView:
+    outlook = generation.outlook or Outlook()
     return GenerationView(
         id=generation.id,
         operation=generation.operation,
@@ -191,6 +210,8 @@ def view_of(
         created_at=generation.created_at,
         wait_until=generation.wait_until,
         deadline_at=generation.deadline_at,
+        place_in_line=outlook.place_in_line,
+        expected_at=outlook.expected_at,
         finished_at=generation.finished_at,
         is_cancel_requested=generation.cancel_requested_at is not None,
         retry_of=generation.retry_of,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from core.generations.pipeline import cancel, collect, dispatch, fail, late, poll
+from core.generations.pipeline import cancel, collect, dispatch, fail, late, lines, poll
 from core.noun import Check, Health, Noun
 from core.settings import Settings
 from core.tasks.jobs import Backoff, Fence, Job
@@ -69,6 +69,12 @@ NOUN = Noun(
             queue=Queue.BACKGROUND,
             fence=Fence.STATE,
             when_dead="Calls of keys that are gone stay due for polls, which nobody makes.",
+        ),
+        "generations.mend_lines": Job(
+            run=lines.mend,
+            queue=Queue.BACKGROUND,
+            fence=Fence.STATE,
+            when_dead="Who has no place in its line waits for the next minute's run.",
         ),
         "late_images.expire": Job(
             run=late.expire,

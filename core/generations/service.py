@@ -22,6 +22,7 @@ from core.generations.types import (
     GenerationState,
     LateImage,
     NewGeneration,
+    Outlook,
     ResultFile,
     StateChange,
 )
@@ -31,7 +32,9 @@ _COLUMNS = (
     " priority, retry_of, created_at, wait_until,"
     " coalesce(deadline_at, app.latest_end(generations)) as deadline_at, finished_at,"
     " cancel_requested_at, result, ending, charged_credits,"
-    " case when finished_at is null then app.cancel_share(generations) else 0 end as cancel_credits"
+    " case when finished_at is null then app.cancel_share(generations) else 0 end"
+    " as cancel_credits,"
+    " case when finished_at is null then app.generation_outlook(id) end as outlook"
 )
 
 
@@ -77,6 +80,7 @@ async def start(conn: Connection, new: NewGeneration) -> Generation:
         created_at=datetime.fromisoformat(answer["created_at"]),
         wait_until=datetime.fromisoformat(answer["wait_until"]),
         deadline_at=datetime.fromisoformat(answer["deadline_at"]),
+        outlook=msgspec.convert(answer["outlook"], Outlook | None),
     )
 
 

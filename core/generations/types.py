@@ -68,6 +68,15 @@ class NewGeneration(msgspec.Struct, frozen=True):
     id: uuid.UUID = msgspec.field(default_factory=new_id)
 
 
+class Outlook(msgspec.Struct, frozen=True):
+    """What can be said of one that has not ended; both are about."""
+
+    place_in_line: int | None = None
+    """How many turns until its own, that one included; None when it does not wait for one."""
+    expected_at: datetime | None = None
+    """When it will have ended; None while nobody is served."""
+
+
 class Generation(msgspec.Struct, frozen=True):
     id: uuid.UUID
     operation: str
@@ -93,6 +102,8 @@ class Generation(msgspec.Struct, frozen=True):
     """What was charged in the end; None while it runs."""
     cancel_credits: int = 0
     """What cancelling it now would cost."""
+    outlook: Outlook | None = None
+    """None when it has ended, or is held."""
 
     @property
     def is_finished(self) -> bool:

@@ -212,6 +212,9 @@ select app.ensure_collect($1);
 select app.finish_generation($1, $2, $3, $4);
 
 -- from core.generations.pipeline.queries
+select app.mend_lines() as mended;
+
+-- from core.generations.pipeline.queries
 select app.open_calls($1, $2, $3) as intent;
 
 -- from core.generations.pipeline.queries
@@ -222,6 +225,9 @@ select app.record_ambiguous($1, $2, $3);
 
 -- from core.generations.pipeline.queries
 select app.record_not_accepted($1, $2, $3);
+
+-- from core.generations.pipeline.queries
+select app.refresh_outlook($1) as done;
 
 -- from core.generations.pipeline.queries
 select app.requeue_generation($1, $2, $3, $4, $5);
@@ -449,7 +455,7 @@ select app.start_generation($1, $2, $3, $4, $5::smallint, $6) as answer;
 select expires_at, bought_as, (result ->> 'width')::integer as width, (result ->> 'height')::integer as height from app.late_images where generation_id = $1 and (expires_at > app.now() or bought_as is not null);
 
 -- from core.generations.service
-select id, operation, operation_version, lane, state, version, cost_credits, upload_id, params, priority, retry_of, created_at, wait_until, coalesce(deadline_at, app.latest_end(generations)) as deadline_at, finished_at, cancel_requested_at, result, ending, charged_credits, case when finished_at is null then app.cancel_share(generations) else 0 end as cancel_credits
+select id, operation, operation_version, lane, state, version, cost_credits, upload_id, params, priority, retry_of, created_at, wait_until, coalesce(deadline_at, app.latest_end(generations)) as deadline_at, finished_at, cancel_requested_at, result, ending, charged_credits, case when finished_at is null then app.cancel_share(generations) else 0 end as cancel_credits, case when finished_at is null then app.generation_outlook(id) end as outlook
 from app.generations
 where user_id = (select app.current_user_id())
   and ($1::text is null or state = $1)
@@ -460,7 +466,7 @@ order by created_at desc, id desc
 limit $6;
 
 -- from core.generations.service
-select id, operation, operation_version, lane, state, version, cost_credits, upload_id, params, priority, retry_of, created_at, wait_until, coalesce(deadline_at, app.latest_end(generations)) as deadline_at, finished_at, cancel_requested_at, result, ending, charged_credits, case when finished_at is null then app.cancel_share(generations) else 0 end as cancel_credits from app.generations where id = $1;
+select id, operation, operation_version, lane, state, version, cost_credits, upload_id, params, priority, retry_of, created_at, wait_until, coalesce(deadline_at, app.latest_end(generations)) as deadline_at, finished_at, cancel_requested_at, result, ending, charged_credits, case when finished_at is null then app.cancel_share(generations) else 0 end as cancel_credits, case when finished_at is null then app.generation_outlook(id) end as outlook from app.generations where id = $1;
 
 -- from core.generations.service
 select payload ->> 'state' as state, version, created_at as at from app.events where subject_id = $1 and type like 'generation.%' order by version;

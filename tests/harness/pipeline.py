@@ -279,6 +279,10 @@ class PipelineHarness:
         await self.ctx.wait_for_background(timeout_seconds=20)
         return changed
 
+    async def refresh_outlook(self) -> None:
+        """Now, however short ago it was done last."""
+        await self.ctx.db.run(lambda conn: queries.refresh_outlook(conn, every_seconds=0))
+
     async def open_calls(self, limit: int = 1) -> list[CallIntent]:
         """Calls are opened and nothing is sent: a worker that dies right then."""
         return await self.ctx.db.run(

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from core.generations.pipeline import dispatch, poll, sweep
+from core.generations.pipeline import dispatch, lines, poll, sweep
 from worker.context import WorkerContext
 from worker.loops.figures import flush_figures
 from worker.loops.heartbeat import Heartbeat
@@ -75,6 +75,7 @@ def start(
         ("schedules", lambda: issue_schedules(ctx), _SCHEDULE_SECONDS, None),
         ("heartbeat", heartbeat.tick, _HEARTBEAT_SECONDS, None),
         ("figures", lambda: flush_figures(ctx), _FIGURES_SECONDS, None),
+        ("outlook", lambda: lines.refresh(ctx), lines.REFRESH_SECONDS, None),
         (
             "dispatch",
             lambda: dispatch.dispatch_waiting(ctx),

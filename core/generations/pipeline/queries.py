@@ -113,6 +113,16 @@ async def record_ambiguous(
     )
 
 
+async def refresh_outlook(conn: Connection, *, every_seconds: float) -> bool:
+    row = await fetch_one(conn, "select app.refresh_outlook(%s) as done", (every_seconds,))
+    return bool(row and row["done"])
+
+
+async def mend_lines(conn: Connection) -> int:
+    row = await fetch_one(conn, "select app.mend_lines() as mended")
+    return int(row["mended"]) if row else 0
+
+
 # --- collect -------------------------------------------------------------------------------------
 
 

@@ -42,6 +42,7 @@ async def test_a_snapshot_then_each_change_then_the_end(
     pipeline: PipelineHarness, ada: PhotoOwner
 ) -> None:
     generation_id = await ada.start("packshot")
+    await pipeline.refresh_outlook()
     async with follow(pipeline, ada, generation_id) as stream:
         assert (stream.status, stream.headers["content-type"]) == (
             200,
@@ -53,6 +54,7 @@ async def test_a_snapshot_then_each_change_then_the_end(
         assert (snapshot.id, snapshot.event) == (1, "generation")
         assert snapshot.data is not None
         assert (snapshot.data["id"], snapshot.data["state"]) == (generation_id, "queued")
+        assert (snapshot.data["place_in_line"], snapshot.data["expected_at"] is None) == (1, False)
 
         (intent,) = await pipeline.open_calls()
         ticketed = await ada.get(f"/v1/generations/{generation_id}")
