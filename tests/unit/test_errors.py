@@ -206,38 +206,68 @@ def raised_in_sql() -> list[Raised]:
         code = re.search(r"'(JS\d{3})'", statement)
         if code is None:
             continue
-        names, reasons = _written(statement)
-        if "v_reason" in reasons:  # what the last `v_reason := case … end` before it may say
-            start = text.rindex("v_reason := case", 0, match.start())
-            case = _CASE.search(text, start)
-            assert case is not None
-            reasons = set(re.findall(r"then '(\w+)'", case.group()))
-        found.append(Raised(code.group(1), statement, frozenset(names), frozenset(reasons)))
+        body = text[text.rindex("create ", 0, match.start()) : match.start()]
+        for names, reasons in _written(statement, body):
+            found.append(Raised(code.group(1), statement, frozenset(names), frozenset(reasons)))
     return found
 
 
-def _written(statement: str) -> tuple[set[str], set[str]]:
-    """The names in the detail of one statement, and the words (or the variable) of its reason."""
+def _written(statement: str, body: str) -> list[tuple[set[str], set[str]]]:
+    """The names in the detail of one statement, and its reasons: once for each shape that it has.
+
+    `body`: what the function says before it, where a variable of the detail gets its value.
+    """
     literal = re.search(r"detail\s*=\s*'(\{.*?\})'", statement, re.DOTALL)
     if literal is not None:
         detail = msgspec.json.decode(literal.group(1), type=dict[str, Any])
-        return set(detail), {detail["reason"]} & set(
-            detail.values()
-        ) if "reason" in detail else set()
-    built = re.search(r"detail\s*=\s*jsonb_build_object\((.*)\)::text", statement, re.DOTALL)
-    if built is None:
-        assert "detail" not in statement, statement
-        return set(), set()
-    # A `case` becomes the words that it may yield; what stands in deeper brackets says nothing.
-    flat = _CASE.sub(
-        lambda case: "|".join(re.findall(r"(?:then|else) ('\w+')", case.group())), built.group(1)
-    )
-    while (inner := re.sub(r"\([^()]*\)", "", flat)) != flat:
-        flat = inner
-    parts = [part.strip() for part in flat.split(",")]
-    pairs = dict(zip((name.strip("'") for name in parts[::2]), parts[1::2], strict=True))
-    reason = pairs.get("reason", "")
-    return set(pairs), {word.strip("'") for word in reason.split("|") if word}
+        return [(set(detail), {detail["reason"]} if "reason" in detail else set())]
+    if "detail" not in statement:
+        return [(set(), set())]
+    joined = re.search(r"detail = \((v_\w+) \|\| (v_\w+)\)::text", statement)
+    if joined is not None:
+        ((always, _),) = _built(_assigned(joined.group(1), body))
+        return [(always | names, why) for names, why in _built(_assigned(joined.group(2), body))]
+    (shape,) = _built(statement)
+    names, reasons = shape
+    if "v_reason" in reasons:
+        case = _CASE.search(body, body.rindex("v_reason := case"))
+        assert case is not None
+        reasons = set(re.findall(r"then '(\w+)'", case.group()))
+    return [(names, reasons)]
+
+
+def _assigned(variable: str, body: str) -> str:
+    return "".join(re.findall(rf"\b{variable}(?: jsonb)? := [^;]*;", body))
+
+
+def _reasons(written: str) -> set[str]:
+    begun = re.fullmatch(r"'(\w+)' \|\| v_[\w.]+", written)
+    if begun is not None:  # what the variable may be, the words with this beginning say
+        words = {word.value for noun in Reason.__subclasses__() for word in noun}
+        return {word for word in words if word.startswith(begun.group(1))}
+    return {word.strip("'") for word in written.split("|") if word}
+
+
+def _built(text: str) -> list[tuple[set[str], set[str]]]:
+    """Names and reasons of each object that `text` builds."""
+    found = []
+    for start in re.finditer(r"jsonb_build_object\(", text):
+        depth, end = 1, start.end()
+        while depth:
+            depth += {"(": 1, ")": -1}.get(text[end], 0)
+            end += 1
+        # A `case` becomes the words it may yield; what stands in deeper brackets says nothing.
+        flat = _CASE.sub(
+            lambda case: "|".join(re.findall(r"(?:then|else) ('\w+')", case.group())),
+            text[start.end() : end - 1],
+        )
+        while (inner := re.sub(r"\([^()]*\)", "", flat)) != flat:
+            flat = inner
+        parts = [part.strip() for part in flat.split(",")]
+        pairs = dict(zip((name.strip("'") for name in parts[::2]), parts[1::2], strict=True))
+        found.append((set(pairs), _reasons(pairs.get("reason", ""))))
+    assert found, text
+    return found
 
 
 def test_sql_writes_declared_fields_and_reasons_alone() -> None:

@@ -146,6 +146,36 @@ def test_a_file_may_bring_its_outage_along(fal: Fal, kind: str, status: int) -> 
     assert httpx.get(url).headers["content-type"].startswith("image/")
 
 
+def test_a_file_may_come_spoilt_by_its_request(fal: Fal) -> None:
+    fal.fault("file_truncated", times=1)
+    cut = file_of(fal)
+    assert len(httpx.get(cut).content) < len(httpx.get(cut).content)
+    fal.fault("file_broken", times=1)
+    broken = file_of(fal)
+    with pytest.raises(httpx.RemoteProtocolError):
+        httpx.get(broken)
+    fal.fault("file_drip", args={"bytes_per_second": 1}, times=1)
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.get(file_of(fal), timeout=0.3)
+
+
+def test_a_result_that_is_not_there_at_first(fal: Fal) -> None:
+    fal.fault("result_404", times=1)
+    ticket = fal.submit()
+    fal.wait_completed(ticket)
+    looks = [fal.http.get(ticket["response_url"]).status_code for _ in range(2)]
+    assert looks == [404, 200]
+
+
+def test_looks_that_are_never_answered(fal: Fal) -> None:
+    fal.fault("looks_silent", args={"seconds": 60}, times=1)
+    ticket = fal.submit()
+    with pytest.raises(httpx.ReadTimeout):
+        fal.http.get(ticket["status_url"], timeout=0.2)
+    fal.heal()
+    assert fal.http.get(fal.submit()["status_url"]).status_code in {200, 202}
+
+
 def test_a_failure_without_labels(fal: Fal) -> None:
     fal.fault("model_5xx", args={"type": "generation_timeout"})
     ticket = fal.submit()
