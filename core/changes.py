@@ -42,15 +42,17 @@ class ChangePublisher:
         self._connection = connection
 
     async def publish(self, *changes: Change | None) -> None:
-        """None: nothing changed."""
-        for change in changes:
-            if change is None:
-                continue
-            try:
-                await self._connection.publish(self._channel, msgspec.json.encode(change))
-            except (RedisError, OSError) as error:
-                log.debug("changes.publish_failed", error=type(error).__name__)
-                return
+        """None: nothing changed. Many go in one message."""
+        made = [msgspec.json.encode(change) for change in changes if change is not None]
+        if not made:
+            return
+        try:
+            async with self._connection.pipeline(transaction=False) as pipeline:
+                for message in made:
+                    pipeline.publish(self._channel, message)
+                await pipeline.execute()
+        except (RedisError, OSError) as error:
+            log.debug("changes.publish_failed", error=type(error).__name__)
 
 
 class ChangeHub:

@@ -987,11 +987,16 @@ create function app.sweep_deadlines(p_limit integer)
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_row record;
+  v_ids uuid[];
+  v_id uuid;
   v_generation app.generations;
 begin
-  for v_row in
-    select due.id, due.user_id
+  -- All of them before the first ends: an account that this transaction has changed meanwhile
+  -- would be passed over like one that another has locked.
+  select array_agg(locked.id)
+  into v_ids
+  from (
+    select due.id
     from (
       (
         select id, user_id
@@ -1013,13 +1018,18 @@ begin
       )
     ) as due
     join app.credit_accounts as account on account.user_id = due.user_id
+    join app.generations as generation
+      on generation.id = due.id and generation.finished_at is null
+    -- Few people a round, so that there are others left for another process.
+    order by due.user_id
     limit p_limit
-    for no key update of account skip locked
-  loop
+    for no key update of account, generation skip locked
+  ) as locked;
+  foreach v_id in array coalesce(v_ids, '{}') loop
     select *
     into v_generation
     from app.generations
-    where id = v_row.id
+    where id = v_id
       and finished_at is null
     for no key update skip locked;
     if not found then
@@ -1066,7 +1076,7 @@ cancelled there and uncertain, listening; at the deadline refunded, listening on
 cancelled generation that fell back into the line ends here too.
 Processes share them: whose account is locked, by another sweep or by a purchase, is passed over,
 and as many again are looked through. The caller asks again until nothing changes.
-Locks: account by skip locked, reservation, lots, generation. Returns the changes.$$;
+Locks: accounts and generations by skip locked, then reservation, lots. Returns the changes.$$;
 
 create function app.refresh_outlook(p_every_seconds double precision)
   returns boolean

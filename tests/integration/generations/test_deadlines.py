@@ -12,7 +12,9 @@ from tests.harness.pipeline import PipelineHarness
 from tests.integration.generations.conftest import OpenPipeline
 
 
-async def _queue(pipeline: PipelineHarness, people: int, each: int) -> list[uuid.UUID]:
+async def _queue(
+    pipeline: PipelineHarness, people: int, each: int, *, priority: int = 0
+) -> list[uuid.UUID]:
     """Generations of many, all accepted at the same moment; their owners."""
     owners = []
     with connect(pipeline.database.superuser_url) as conn:
@@ -22,9 +24,9 @@ async def _queue(pipeline: PipelineHarness, people: int, each: int) -> list[uuid
             owners.append(owner)
             with scoped(conn, "jewelshot_user", user_claims(owner)):
                 conn.execute(
-                    "select app.start_generation(gen_random_uuid(), 'cutout', %s, '{}')"
-                    " from generate_series(1, %s)",
-                    (upload, each),
+                    "select app.start_generation(gen_random_uuid(), 'cutout', %s, '{}',"
+                    " %s::smallint) from generate_series(1, %s)",
+                    (upload, priority, each),
                 )
     pipeline.database.rows("delete from app.outbox")
     return owners
@@ -77,3 +79,20 @@ async def test_processes_share_what_is_due(open_pipeline: OpenPipeline, processe
         assert sum(ended) == 400
         assert sum(count > 0 for count in ended) >= 2, "none does it alone"
         assert {pipeline.ledger.balance(owner)[:2] for owner in owners} == {(10, 0)}
+
+
+async def test_a_round_costs_what_is_due_and_not_what_waits(pipeline: PipelineHarness) -> None:
+    await _queue(pipeline, 10, 200, priority=1)
+    await _queue(pipeline, 10, 5)
+    pipeline.clock.advance(minutes=31)  # interactive ones wait for half an hour, batches for days
+    pipeline.database.rows("analyze app.generations")
+    read = (
+        "select seq_tup_read + coalesce(idx_tup_fetch, 0) as read from pg_stat_xact_user_tables"
+        " where relname = 'generations'"
+    )
+    with connect(pipeline.database.superuser_url) as conn, conn.transaction():
+        ended = conn.execute("select app.sweep_deadlines(50)").fetchall()
+        found = conn.execute(read).fetchone()
+    assert len(ended) == 50, "several of one person's, too"
+    assert found is not None
+    assert found["read"] < 1_000, "some rows for each that ended; 2,000 wait"
