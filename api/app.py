@@ -21,7 +21,6 @@ from api.exception_handlers import HANDLERS
 from api.http import once, pages, wait
 from api.http.requests import ApiRequest
 from api.middleware.bodies import Bodies
-from api.middleware.clients import ClientAddress
 from api.middleware.cors import Cors
 from api.middleware.edge import Edge
 from api.middleware.gate import Gate
@@ -110,7 +109,7 @@ def install(app: Litestar) -> Resources:
     app.state.resources = built
     app.asgi_handler = Edge(
         Cors(Head(Bodies(app.state.routing)), origins=settings.cors_allowed_origins),
-        clients=ClientAddress(settings.trusted_proxies),
+        clients=built.clients,
         metrics=built.metrics,
         https=settings.public_base_url.startswith("https://"),
     )

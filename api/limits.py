@@ -83,6 +83,9 @@ class RateLimits:
         self._user = parse_limit("user", settings.rate_limit_user)
         self._ip = parse_limit("ip", settings.rate_limit_ip)
         self._mails = parse_limit("mails", settings.rate_limit_mails)
+        self._mails_of_site = Limit(
+            "mails-of-site", 2 * self._mails.amount, self._mails.window_seconds
+        )
         # Keyed, so that who reads Redis cannot look up whose addresses these are.
         self._key = settings.supabase_secret_key.get_secret_value().encode()
         auth = Rule(parse_limit("auth", settings.rate_limit_auth), Per.BOTH, by_route=True)
@@ -166,21 +169,25 @@ class RateLimits:
         """Around what makes the sign-in service send a mail. False: this address has had enough of
         them, so send none, and do not tell the caller. What is refused for its form sent none.
 
-        The mails of one network count by /24 and /64, because the project's are few.
+        The mails of one network count by /24 and /64, because the project's are few; and, twice as
+        many, by the /48 that one household of IPv6 may own.
 
         Raises: RateLimitedError, for the network only.
         """
         if not self._is_enabled:
             yield True
             return
-        by_network = (self._mails, network_of(client_ip, ipv4_prefix=24))
-        refuse_unless_allowed(await self._limiter.hit([by_network]))
+        by_network = [
+            (self._mails, network_of(client_ip, ipv4_prefix=24)),
+            (self._mails_of_site, network_of(client_ip, ipv4_prefix=24, ipv6_prefix=48)),
+        ]
+        refuse_unless_allowed(await self._limiter.hit(by_network))
         to_one = (_MAILS_TO_ONE, f"{self._digest(email)}:{kind}")
         may_send = (await self._limiter.hit([to_one])).allowed
         try:
             yield may_send
         except InvalidInputError:
-            await self._limiter.give_back([by_network, to_one] if may_send else [by_network])
+            await self._limiter.give_back([*by_network, to_one] if may_send else by_network)
             raise
 
     async def count_forged_webhook(self, client_ip: str) -> None:

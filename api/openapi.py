@@ -38,7 +38,7 @@ it is carried out once, and a repetition answers as the first did, with
 **Waiting.** `Prefer: wait=n` holds the answer back until what was asked for is settled, or for n
 seconds.
 
-**Rate limits** are sliding windows per person or address; see the `RateLimit` and
+**Rate limits** are sliding windows per person or network; see the `RateLimit` and
 `RateLimit-Policy` headers. While the shared counter is away they hold per server process.
 """
 _TAGS = [

@@ -18,6 +18,7 @@ from redis.backoff import NoBackoff
 from api.http.even import EvenAnswers
 from api.limits import RateLimits
 from api.metrics import HttpMetrics
+from api.middleware.clients import ClientAddress
 from core import keepalive
 from core.changes import ChangeHub, ChangePublisher
 from core.db import Database
@@ -83,6 +84,7 @@ class Resources:
     """None: nothing is for sale, because there is no STRIPE_SECRET_KEY."""
     metrics: HttpMetrics
     upload_places: UploadPlaces
+    clients: ClientAddress
     even: EvenAnswers
     account_holders: AccountHolders = dataclasses.field(default_factory=AccountHolders)
     streams: Counter[uuid.UUID] = dataclasses.field(default_factory=Counter)
@@ -150,6 +152,7 @@ def build_resources(
         hub=ChangeHub(settings, redis),
         fal_webhooks=WebhookVerifier(settings, http),
         metrics=HttpMetrics(),
+        clients=ClientAddress(settings.trusted_proxies),
         upload_places=UploadPlaces(
             together=settings.uploads_in_hand_max, each=settings.uploads_in_hand_max_person
         ),

@@ -17,7 +17,9 @@ MIGRATIONS = Path(__file__).resolve().parents[1] / "migrations"
 class Unsafe(StrEnum):
     """What readiness warns of: it works, and is not set up as safely as it could be."""
 
+    MAILER_AUTOCONFIRM = "mailer_autoconfirm"
     TEMPORARY_OBJECTS = "temporary_objects"
+    UNNAMED_PROXY = "unnamed_proxy"
 
 
 class Sample(msgspec.Struct, frozen=True):

@@ -11,6 +11,14 @@ from core.networks import canonical
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 UNKNOWN = "unknown"
+# Nobody calls from there but a neighbour: who comes with X-Forwarded-For is a proxy.
+_NEIGHBOURS: list[Network] = [
+    ipaddress.ip_network(text)
+    for text in (
+        *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "127.0.0.0/8"),
+        *("169.254.0.0/16", "fc00::/7", "fe80::/10", "::1/128"),
+    )
+]
 
 
 class ClientAddress:
@@ -22,41 +30,38 @@ class ClientAddress:
             ipaddress.ip_network(entry, strict=False) for entry in trusted
         ]
         self._resolve = lru_cache(4096)(self._resolve_uncached)
+        self.unnamed_proxy: str | None = None
+        """One that passes on the requests of others and is not in `trusted`: all are one caller."""
 
     def of(self, scope: Scope) -> str:
         client = scope.get("client")
         peer = client[0] if client else ""
-        if not self._trusted:
-            return self._resolve(peer, "")
         forwarded = b",".join(
             value for name, value in scope["headers"] if name == b"x-forwarded-for"
         )
         return self._resolve(peer, forwarded.decode("latin-1")[-1024:])
 
     def _resolve_uncached(self, peer: str, forwarded: str) -> str:
-        return canonical(self._find_client(peer, forwarded)) or UNKNOWN
-
-    def _find_client(self, peer: str, forwarded: str) -> str:
-        if not self._is_trusted(peer):
-            return peer
         address = peer
-        for hop in reversed(forwarded.split(",")):
-            parsed = _parse_hop(hop)
+        hops = [hop for hop in forwarded.split(",") if hop.strip()]
+        while hops and _is_in(address, self._trusted):
+            parsed = _parse_hop(hops.pop())
             if parsed is None:
                 break
             address = parsed
-            if not self._is_trusted(parsed):
-                break
-        return address
+        if hops and _is_in(address, _NEIGHBOURS):
+            self.unnamed_proxy = address
+        return canonical(address) or UNKNOWN
 
-    def _is_trusted(self, text: str) -> bool:
-        try:
-            address = ipaddress.ip_address(text)
-        except ValueError:
-            return False
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-            address = address.ipv4_mapped
-        return any(address in network for network in self._trusted)
+
+def _is_in(text: str, networks: Sequence[Network]) -> bool:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    return any(address in network for network in networks)
 
 
 def _parse_hop(hop: str) -> str | None:

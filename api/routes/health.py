@@ -67,8 +67,9 @@ async def get_readiness(resources: AppResources) -> Response[Readiness]:
         resources.auth_settings.find_autoconfirm(),
     )
     if autoconfirms:
-        told = say("readiness.mailer_autoconfirm")
-        warnings = [*warnings, Warned("mailer_autoconfirm", told)]
+        warnings.append(_warned(health.Unsafe.MAILER_AUTOCONFIRM))
+    if resources.clients.unnamed_proxy is not None:
+        warnings.append(_warned(health.Unsafe.UNNAMED_PROXY))
     checks = {**database, "redis": shared}
     states = {check.status for check in checks.values()}
     status = next(state for state in (State.DOWN, State.DEGRADED, State.OK) if state in states)
@@ -105,7 +106,11 @@ async def _check_database(resources: Resources) -> tuple[dict[str, Check], list[
             for check in found
         },
     }
-    return checks, [Warned(name, say(f"readiness.{name}")) for name in warnings]
+    return checks, [_warned(name) for name in warnings]
+
+
+def _warned(name: health.Unsafe) -> Warned:
+    return Warned(name, say(f"readiness.{name}"))
 
 
 def _is_behind(version: str | None) -> bool:

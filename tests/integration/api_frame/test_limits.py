@@ -85,6 +85,25 @@ async def test_one_network_does_not_use_up_the_mails_of_the_project(open_auth: O
         assert auth.mailbox.latest(to=ADA)
 
 
+async def test_a_household_of_ipv6_has_no_budget_for_each_of_its_networks(
+    open_auth: OpenAuth,
+) -> None:
+    async with open_auth(settings=SHIPPED, **PLATFORM_LIMITS) as auth:
+        codes = [
+            (
+                await post(
+                    auth,
+                    "sign-up",
+                    f"2001:db8:1:{number:x}::1",
+                    email=f"b{number}@example.com",
+                    password=PASSWORD,
+                )
+            ).status_code
+            for number in range(20)
+        ]
+    assert codes == [200] * 12 + [429] * 8
+
+
 async def test_a_refused_form_costs_no_mail(open_auth: OpenAuth) -> None:
     async with open_auth(settings=SHIPPED) as auth:
         for _ in range(8):

@@ -141,3 +141,26 @@ def test_the_client_behind_proxies(
 def test_a_proxy_list_with_a_mistake_does_not_start() -> None:
     with pytest.raises(ValueError, match="does not appear to be"):
         ClientAddress(["10.0.0.0/99"])
+
+
+@pytest.mark.parametrize(
+    ("trusted", "peer", "forwarded", "unnamed"),
+    [
+        ((), "10.0.0.5", "198.51.100.7", "10.0.0.5"),
+        ((), "100.64.0.3", "198.51.100.7", "100.64.0.3"),
+        ((), "::ffff:10.0.0.5", "198.51.100.7", "::ffff:10.0.0.5"),
+        ((), "10.0.0.5", None, None),
+        ((), "198.51.100.7", "1.2.3.4", None),
+        (("10.0.0.0/8",), "10.0.0.5", "198.51.100.7", None),
+        (("10.0.0.5/32",), "10.0.0.5", "198.51.100.7, 192.168.1.1", "192.168.1.1"),
+        (("10.0.0.5/32",), "10.0.0.5", "1.2.3.4, 198.51.100.7", None),
+    ],
+)
+def test_a_proxy_that_nobody_named_is_noticed(
+    trusted: tuple[str, ...], peer: str, forwarded: str | None, unnamed: str | None
+) -> None:
+    clients = ClientAddress(trusted)
+    headers = [] if forwarded is None else [(b"x-forwarded-for", forwarded.encode())]
+    scope: Any = {"client": (peer, 1), "headers": headers}
+    clients.of(scope)
+    assert clients.unnamed_proxy == unnamed
