@@ -509,8 +509,10 @@ begin
     return false;
   end if;
   if v_reservation.state <> 'pending' then
-    raise exception 'reservation has ended otherwise' using errcode = 'JS409', detail =
-      jsonb_build_object('reason', 'reservation_' || v_reservation.state)::text;
+    raise exception 'reservation has ended otherwise'
+      using errcode = 'JS409', detail = jsonb_build_object(
+        'reason', case v_reservation.state
+          when 'confirmed' then 'reservation_confirmed' else 'reservation_refunded' end)::text;
   end if;
   if p_charged not between 0 and v_reservation.amount - 1 then
     raise exception 'a share is less than the whole' using errcode = 'JS500', detail =

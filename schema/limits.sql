@@ -21,6 +21,33 @@ $$;
 comment on function app.step_factor is
 $$How many times a step enlarges: as ordered, or its default. Null: it does not enlarge by order.$$;
 
+create function app.require_input(p_limits jsonb, p_width numeric, p_height numeric)
+  returns void
+  language plpgsql
+  immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if least(p_width, p_height) < (p_limits ->> 'input_side_min')::numeric then
+    raise exception 'too small' using errcode = 'JS422', detail = jsonb_build_object(
+      'field', 'upload_id', 'reason', 'photo_too_small_for_step',
+      'width', trunc(p_width), 'height', trunc(p_height),
+      'side_min', p_limits -> 'input_side_min')::text;
+  elsif greatest(p_width, p_height) > (p_limits ->> 'input_side_max')::numeric then
+    raise exception 'too long' using errcode = 'JS422', detail = jsonb_build_object(
+      'field', 'upload_id', 'reason', 'photo_too_long_for_step',
+      'width', trunc(p_width), 'height', trunc(p_height),
+      'side_max', p_limits -> 'input_side_max')::text;
+  elsif p_width * p_height > (p_limits ->> 'input_pixels_max')::numeric then
+    raise exception 'too large' using errcode = 'JS422', detail = jsonb_build_object(
+      'field', 'upload_id', 'reason', 'photo_too_large_for_step',
+      'width', trunc(p_width), 'height', trunc(p_height),
+      'limit_pixels', p_limits -> 'input_pixels_max')::text;
+  end if;
+end $$;
+comment on function app.require_input is
+$$Refuses a picture that a step does not take. Errors: JS422 {field, reason, width, height, the limit}.$$;
+
 create function app.require_possible(
   p_operation app.operations, p_width integer, p_height integer, p_params jsonb
 )
@@ -36,46 +63,31 @@ declare
   v_limit numeric;
   v_factor numeric;
   v_factor_min numeric;
-  v_photo jsonb := jsonb_build_object('width', p_width, 'height', p_height);
-  v_fault jsonb;
 begin
   for v_step in select value from jsonb_array_elements(p_operation.steps) loop
-    if least(v_width, v_height) < (v_step -> 'limits' ->> 'input_side_min')::numeric then
-      v_fault := jsonb_build_object('field', 'upload_id', 'reason', 'photo_too_small_for_step',
-        'side_min', v_step -> 'limits' -> 'input_side_min');
-    elsif greatest(v_width, v_height) > (v_step -> 'limits' ->> 'input_side_max')::numeric then
-      v_fault := jsonb_build_object('field', 'upload_id', 'reason', 'photo_too_long_for_step',
-        'side_max', v_step -> 'limits' -> 'input_side_max');
-    elsif v_width * v_height > (v_step -> 'limits' ->> 'input_pixels_max')::numeric then
-      v_fault := jsonb_build_object('field', 'upload_id', 'reason', 'photo_too_large_for_step',
-        'limit_pixels', v_step -> 'limits' -> 'input_pixels_max');
-    end if;
-    exit when v_fault is not null;
+    perform app.require_input(v_step -> 'limits', v_width, v_height);
+    exit when not v_step -> 'limits' ? 'enlarged_by';
     v_factor := app.step_factor(p_operation, v_step, p_params);
-    exit when v_factor is null;
     v_limit := (v_step -> 'limits' ->> 'output_pixels_max')::numeric;
     if v_width * v_height * v_factor * v_factor > v_limit then
       v_factor_min := coalesce((p_operation.params_schema -> 'properties'
         -> (v_step -> 'limits' ->> 'enlarged_by') ->> 'minimum')::numeric, 1);
-      v_fault := case
-        when v_width * v_height * v_factor_min * v_factor_min > v_limit then jsonb_build_object(
+      if v_width * v_height * v_factor_min * v_factor_min > v_limit then
+        raise exception 'large already' using errcode = 'JS422', detail = jsonb_build_object(
           'field', 'upload_id', 'reason', 'photo_too_large_to_enlarge',
-          'factor', v_factor_min,
+          'width', trunc(v_width), 'height', trunc(v_height), 'factor', v_factor_min,
           'output_pixels', v_limit,
-          'limit_pixels', trunc(v_limit / (v_factor_min * v_factor_min)))
-        else jsonb_build_object(
-          'field', 'params', 'reason', 'factor_too_large', 'factor', v_factor,
-          'factor_max', trunc(sqrt(v_limit / (v_width * v_height)), 2),
-          'output_pixels', v_limit) end;
+          'limit_pixels', trunc(v_limit / (v_factor_min * v_factor_min)))::text;
+      end if;
+      raise exception 'too many times' using errcode = 'JS422', detail = jsonb_build_object(
+        'field', 'params', 'reason', 'factor_too_large',
+        'width', trunc(v_width), 'height', trunc(v_height), 'factor', v_factor,
+        'factor_max', trunc(sqrt(v_limit / (v_width * v_height)), 2),
+        'output_pixels', v_limit)::text;
     end if;
-    exit when v_fault is not null;
     v_width := v_width * v_factor;
     v_height := v_height * v_factor;
   end loop;
-  if v_fault is not null then
-    raise exception 'this cannot succeed'
-      using errcode = 'JS422', detail = (v_photo || v_fault)::text;
-  end if;
 end $$;
 comment on function app.require_possible is
 $$Refuses what the steps of an operation cannot do with a photo of this size and these parameters.
@@ -116,6 +128,7 @@ Errors: JS404, JS409 {reason: upload_not_ready, state}, JS422 as require_possibl
 
 grant execute on function
   app.step_factor(app.operations, jsonb, jsonb),
+  app.require_input(jsonb, numeric, numeric),
   app.require_possible(app.operations, integer, integer, jsonb)
   to jewelshot_user, jewelshot_ledger;
 grant execute on function app.check_possible(text, uuid, jsonb) to jewelshot_user;

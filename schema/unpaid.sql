@@ -84,6 +84,16 @@ declare
   v_paid bigint;
   v_free_at timestamptz;
 begin
+  -- Of most people nothing failed today: one look into an index, and no call.
+  if not exists (
+    select
+    from app.generations
+    where user_id = p_user_id
+      and finished_at > app.now() - interval '1 day'
+      and state in ('failed', 'cancelled')
+  ) then
+    return;
+  end if;
   select coalesce(sum(credits), 0) into v_used from app.unpaid_work(p_user_id);
   if v_used = 0 then
     return;

@@ -33,7 +33,7 @@ from core.sql_errors import decode
 from core.tasks.errors import LeaseLostError
 from core.words.say import figures_of
 from tests.harness.errors import example, required_of, subclasses
-from tests.unit.test_structure import migrations_text, sources, tree_of
+from tests.unit.test_structure import migrations_text, schema_text, sources, tree_of
 
 
 @pytest.mark.parametrize("cls", subclasses(), ids=lambda cls: cls.__name__)
@@ -200,7 +200,7 @@ _CASE = re.compile(r"\bcase\b.*?\bend\b", re.DOTALL)
 
 def raised_in_sql() -> list[Raised]:
     found = []
-    text = migrations_text()
+    text = schema_text()
     for match in _STATEMENT.finditer(text):
         statement = match.group()
         code = re.search(r"'(JS\d{3})'", statement)

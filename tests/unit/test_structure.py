@@ -300,6 +300,13 @@ def migrations_text() -> str:
     return "\n".join(path.read_text() for path in paths)
 
 
+def schema_text() -> str:
+    """What SQL says now; migrations also say what it said."""
+    paths = sorted((ROOT / "schema").glob("*.sql"))
+    assert paths
+    return "\n".join(path.read_text() for path in paths)
+
+
 def test_each_migration_has_a_way_back_and_each_way_back_a_migration() -> None:
     there = {path.name for path in (ROOT / "migrations").glob("*.sql")}
     back = {path.name for path in (ROOT / "migrations" / "down").glob("*.sql")}
