@@ -307,3 +307,91 @@ async def test_webhook_endpoint(contract: Contract) -> None:
     shown = await contract.v1.webhook_endpoints.retrieve_async(made.id)
     assert "secret" not in shown.to_dict()
     assert (await contract.v1.webhook_endpoints.delete_async(made.id)).deleted
+
+
+async def test_a_page_asks_for_what_an_invoice_needs(contract: Contract) -> None:
+    customer = await contract.v1.customers.create_async({"metadata": {"run": contract.run}})
+    opened = await session(
+        contract,
+        customer=customer.id,
+        billing_address_collection="required",
+        customer_update={"address": "auto", "name": "auto"},
+        tax_id_collection={"enabled": True},
+        invoice_creation={"enabled": True},
+    )
+    assert (opened.status, opened.billing_address_collection) == ("open", "required")
+    assert opened.tax_id_collection.enabled
+
+
+async def test_an_archived_price_is_refused_by_its_name(contract: Contract) -> None:
+    made = await price(contract)
+    await contract.v1.prices.update_async(made.id, {"active": False})
+    error = await refused(
+        contract.v1.checkout.sessions.create_async(
+            {
+                "mode": "payment",
+                "line_items": [{"price": made.id, "quantity": 1}],
+                "success_url": SUCCESS,
+            }
+        )
+    )
+    assert "price" in str(error.param)
+    assert error.code != "resource_missing"
+
+
+async def test_a_page_with_too_little_time_is_refused_by_its_name(contract: Contract) -> None:
+    error = await refused(session(contract, expires_at=int(time.time()) + 600))
+    assert error.param == "expires_at"
+
+
+async def test_sessions_of_one_customer(contract: Contract) -> None:
+    customer = await contract.v1.customers.create_async({"metadata": {"run": contract.run}})
+    opened = await session(contract, customer=customer.id)
+    await session(contract)
+    listed = await contract.v1.checkout.sessions.list_async({"customer": customer.id})
+    assert [each.id for each in listed.data] == [opened.id]
+
+
+async def test_a_card_has_a_fingerprint(contract: Contract) -> None:
+    prints = []
+    for method in ("pm_card_visa", "pm_card_visa", "pm_card_mastercard"):
+        paid = await intent(contract, method)
+        charge = await contract.v1.charges.retrieve_async(str(paid.latest_charge))
+        prints.append(charge.payment_method_details.card.fingerprint)
+    assert prints[0] == prints[1] != prints[2]
+    assert all(prints)
+
+
+async def test_a_portal_configuration(contract: Contract) -> None:
+    made = await contract.v1.billing_portal.configurations.create_async(
+        {
+            "features": {
+                "customer_update": {
+                    "enabled": True,
+                    "allowed_updates": ["email", "name", "address", "tax_id"],
+                },
+                "invoice_history": {"enabled": True},
+                "payment_method_update": {"enabled": True},
+            },
+            "default_return_url": "https://example.com/billing",
+            "metadata": {"run": contract.run},
+        }
+    )
+    listed = await contract.v1.billing_portal.configurations.list_async({"active": True})
+    assert made.id in {each.id for each in listed.data}
+    customer = await contract.v1.customers.create_async({"metadata": {"run": contract.run}})
+    visit = await contract.v1.billing_portal.sessions.create_async(
+        {"customer": customer.id, "configuration": made.id}
+    )
+    assert visit.url
+    await contract.v1.billing_portal.configurations.update_async(made.id, {"active": False})
+
+
+async def test_warnings_and_reversals_are_listed_by_time(contract: Contract) -> None:
+    since = {"created": {"gte": int(time.time()) - 60, "lt": int(time.time()) + 60}}
+    for service in (
+        contract.v1.radar.early_fraud_warnings,
+        contract.v1.refunds,
+        contract.v1.disputes,
+    ):
+        assert (await service.list_async(since)).object == "list"

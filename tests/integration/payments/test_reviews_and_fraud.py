@@ -1,5 +1,6 @@
 """The ways out of review, second payments, disputes with their deadline, warnings, known cards."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -384,3 +385,63 @@ async def test_a_checkout_says_that_the_key_is_taken_again(
     payments.database.rows("select app.note_provider_key(true)")
     await ada.order()
     assert payments.health()["key_refused"] is False
+
+
+# --- at once ---------------------------------------------------------------------------------
+
+
+async def test_two_admins_refund_the_second_payment_once(
+    payments: PaymentsHarness, ada: DirectBuyer
+) -> None:
+    order, second = await paid_twice(payments, ada)
+    both = await asyncio.gather(
+        *(admin_return(payments, order, payment_id=second) for _ in range(6)),
+        return_exceptions=True,
+    )
+    assert sum(isinstance(each, Return) for each in both) == 1
+    await payments.run_tasks()
+    assert [each.amount for each in await payments.provider.list_returns(second)] == [1990]
+    assert ada.balance() == (50, 0, 0)
+
+
+@pytest.mark.parametrize("looks", [0, 4])
+async def test_admins_who_decide_otherwise_at_once_give_credits_or_money(
+    looks: int, payments: PaymentsHarness, ada: DirectBuyer
+) -> None:
+    """Whoever is last decides; both are never given."""
+    order = await in_review(payments, ada)
+    decisions = [
+        decide(payments, order, decision, key=f"k{number}")
+        for number, decision in enumerate([*ReviewDecision] * 2)
+    ]
+    await asyncio.gather(
+        *decisions, *(payments.sync(order) for _ in range(looks)), return_exceptions=True
+    )
+    for _ in range(3):
+        payments.database.rows("update app.outbox set due_at = now()")
+        await payments.run_tasks()
+    returned = sum(
+        each.amount
+        for each in await payments.provider.list_returns(order.provider_payment_id or "")
+    )
+    found = payments.find(order)
+    assert (returned, ada.balance()) in [(0, (50, 0, 0)), (1990, (0, 0, 0))]
+    assert found.state in {OrderState.PAID, OrderState.FAILED, OrderState.REFUNDED}
+
+
+async def test_a_second_payment_that_arrives_while_it_is_looked_at(
+    payments: PaymentsHarness, ada: DirectBuyer
+) -> None:
+    order = await ada.order()
+    await payments.control(f"sessions/{order.session_id}/expire")
+    await payments.sync(order)
+    again = await ada.retry(order)
+    await asyncio.gather(
+        payments.pay(again),
+        payments.pay(order, late=True),
+        *(payments.sync(order) for _ in range(6)),
+    )
+    await payments.sync(order)
+    found = payments.find(order)
+    assert (found.state, found.review_reason) == (OrderState.PAID, "paid_twice")
+    assert (payments.lots(), ada.balance()) == ([50], (50, 0, 0))
