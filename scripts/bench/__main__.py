@@ -17,7 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.stack.errors import StackError
-from scripts.bench import beside, delays, growth, in_flight, pipeline, stage, submission, webhook
+from scripts.bench import (
+    beside,
+    delays,
+    growth,
+    in_flight,
+    pipeline,
+    stage,
+    submission,
+    tickets,
+    webhook,
+)
 
 Measure = Callable[[Path], dict[str, Any]]
 
@@ -28,6 +38,7 @@ MEASURES: dict[str, Measure] = {
     "in_flight": in_flight.measure,
     "pipeline": pipeline.measure,
     "growth": growth.measure,
+    "tickets": tickets.measure,
     "beside": beside.measure,
 }
 

@@ -21,8 +21,8 @@ from scripts.people import Person
 
 SAMPLES = 30
 MODEL_SECONDS = 1
-SUBMIT_MS_BAR, DELIVER_MS_BAR = 100, 400
-SUBMIT_MS_GOAL, DELIVER_MS_GOAL = 50, 250
+SUBMIT_MS_BAR, DELIVER_MS_BAR = 25, 80
+SUBMIT_MS_GOAL, DELIVER_MS_GOAL = 10, 30
 _WARM_UP = 3  # pools, plans and the pixel process
 
 

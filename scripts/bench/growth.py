@@ -32,7 +32,7 @@ from scripts.bench.history import write_history
 SIZES = (10_000, 1_000_000)
 PEOPLE = 400
 ROUNDS = 400
-BAR = 1.3
+BAR = 1.1
 _WARM_UP = 60  # rounds; they leave as many generations waiting in the queue
 _KEY = {"name": "FAL_AI_KEY_1", "fingerprint": "bench", "account": "default"}
 _SLOTS = 100_000

@@ -45,6 +45,7 @@ def test_a_job_is_declared_wholly(name: str) -> None:
 _WAITS_FOR = {"payments": Queue.STRIPE, "providers": Queue.PROVIDER}
 _WAIT_FOR_NONE = {
     "generation.dispatch",
+    "generations.mend_lines",
     "late_images.expire",
     "provider_calls.end_polls",
     "stripe_events.prune",
