@@ -136,6 +136,7 @@ create function app.take_key(p_account_id uuid, p_fingerprints text[], p_for_pro
 as $$
   update app.provider_keys
   set last_used_at = app.clock_now(),
+    held_at = app.now(),
     probe_at = case when refused_at is not null then app.now() + interval '10 minutes' end
   where fingerprint = (
     select fingerprint
@@ -300,6 +301,10 @@ as $$
     when app.has_passed(
       call.account_id, greatest(own.person_at, others.refused_at), call.generation_id)
       and own.person_at is not null and own.generation_at is null then 'person'
+    when app.has_passed(
+      call.account_id, greatest(elsewhere.refused_at - interval '1 minute', others.refused_at),
+      call.generation_id)
+      and elsewhere.refused_at is not null and own.generation_at is null then 'person'
     else 'account' end
   from app.provider_calls as call
   cross join lateral (
@@ -322,13 +327,24 @@ as $$
       and ended_at > app.now() - interval '1 hour'
       and user_id <> call.user_id
   ) as others
+  cross join lateral (
+    select max(ended_at) as refused_at
+    from app.provider_calls
+    where generation_id = call.generation_id
+      and account_id <> call.account_id
+      and state = 'refused'
+      and http_status = 403
+      and ended_at > app.now() - interval '1 hour'
+  ) as elsewhere
   where call.id = p_call_id
 $$;
 comment on function app.whose_refusal is
 $$Whom a 403 speaks of. The `account`, unless since an earlier one of the same generation or person
 it has taken another generation's call, and refused nobody else after that: then of the `generation`,
-at its second, or of the `person`, at the first of another one of theirs. Nobody passed since: the
-account, so that a lock that comes back when only one person orders is seen.
+at its second, or of the `person`, at the first of another one of theirs. Also of the person, where
+another account has refused the generation just before, and this one took others until then: else one
+order would shut one account after the other. Nobody passed since: the account, so that a lock that
+comes back when only one person orders is seen.
 Source: one note says that the words for a locked account also come for refused content.$$;
 
 reset role;

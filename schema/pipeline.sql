@@ -1321,18 +1321,11 @@ create function app.generations_health()
   set search_path = pg_catalog, pg_temp
 as $$
   select jsonb_build_object(
-    'known', (select count(*) from app.provider_accounts),
-    'healthy', (
-      select count(*)
-      from app.provider_accounts as account
-      where breaker_state = 'closed'
-        and exists (
-          select
-          from app.provider_keys
-          where account_id = account.id
-            and refused_at is null)),
-    'refused_keys', (select count(*) from app.provider_keys where refused_at is not null),
+    'known', count(*),
+    'healthy', count(*) filter (where breaker_state = 'closed' and keys_refused < keys),
+    'refused_keys', coalesce(sum(keys_refused), 0),
     'queue_age_seconds', app.queue_age_seconds())
+  from app.accounts_in_use()
 $$;
 comment on function app.generations_health is
 $$Facts about generations for /readyz. Cheap: partial indexes only.$$;
@@ -1371,23 +1364,16 @@ as $$
     on call.account_id = account.id and call.state in ('submitting', 'accepted', 'ambiguous')
   group by account.name
   union all
-  select 'jewelshot_provider_breaker_open', jsonb_build_object('account', account.name),
-    (account.breaker_state <> 'closed' or not exists (
-      select
-      from app.provider_keys
-      where account_id = account.id
-        and refused_at is null))::integer
-  from app.provider_accounts as account
+  select 'jewelshot_provider_breaker_open', jsonb_build_object('account', name),
+    (breaker_state <> 'closed' or keys_refused = keys)::integer
+  from app.accounts_in_use()
   union all
-  select 'jewelshot_provider_breaker_failures', jsonb_build_object('account', account.name),
-    account.breaker_failures
-  from app.provider_accounts as account
+  select 'jewelshot_provider_breaker_failures', jsonb_build_object('account', name),
+    breaker_failures
+  from app.accounts_in_use()
   union all
-  select 'jewelshot_provider_keys_refused', jsonb_build_object('account', account.name),
-    count(key.refused_at)
-  from app.provider_accounts as account
-  left join app.provider_keys as key on key.account_id = account.id
-  group by account.name
+  select 'jewelshot_provider_keys_refused', jsonb_build_object('account', name), keys_refused
+  from app.accounts_in_use()
 $$;
 comment on function app.generations_figures is
 $$Gauges and counters of generations for /metrics as (name, labels, value).$$;

@@ -30,6 +30,7 @@ create table app.provider_keys (
   created_at timestamptz not null default app.now(),
   refused_at timestamptz,  -- since when the provider does not know it
   probe_at timestamptz,  -- when it is tried again
+  held_at timestamptz not null default app.now(),  -- when a process had it last in its environment
   constraint provider_keys_refused check ((refused_at is null) = (probe_at is null))
 );
 create index provider_keys_account_id on app.provider_keys (account_id);
@@ -82,11 +83,48 @@ begin
     and account.name = entry ->> 'account'
   order by 1
   on conflict (fingerprint) do update
-  set account_id = excluded.account_id, name = excluded.name;
+  set account_id = excluded.account_id, name = excluded.name, held_at = app.now();
 end $$;
 comment on function app.sync_provider_keys is
 $$The keys of a process's environment: [{name, fingerprint, account, provider}], provider
 fal where it is missing. Replay: the same rows.$$;
+
+create function app.hold_keys(p_fingerprints text[])
+  returns void
+  language sql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+  update app.provider_keys
+  set held_at = app.now()
+  where fingerprint in (
+    select fingerprint
+    from app.provider_keys
+    where fingerprint = any (p_fingerprints)
+    for no key update skip locked)
+$$;
+comment on function app.hold_keys is
+$$A process still has these keys. One that is being taken for a call is held by that.
+Locks: the keys by skip locked, so it waits for nobody.$$;
+
+create function app.accounts_in_use()
+  returns table (id uuid, name text, slots integer, breaker_state text, breaker_failures integer,
+    keys bigint, keys_refused bigint)
+  language sql
+  stable
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+  select account.id, account.name, account.slots, account.breaker_state, account.breaker_failures,
+    count(*), count(key.refused_at)
+  from app.provider_accounts as account
+  join app.provider_keys as key on key.account_id = account.id
+  where key.held_at > app.now() - interval '5 minutes'
+  group by account.id
+$$;
+comment on function app.accounts_in_use is
+$$Accounts a key of which a process has now, and how many of those keys the provider refuses. One
+that was renamed, or whose keys were taken away, is neither well nor ill.$$;
 
 create function app.cool_down(p_account_id uuid, p_pause_seconds double precision)
   returns void
@@ -123,6 +161,7 @@ revoke create on schema app from jewelshot_ledger;
 
 grant execute on function
   app.sync_provider_keys(jsonb, integer),
+  app.hold_keys(text[]),
   app.cool_down(uuid, double precision),
   app.pause_looks(uuid, double precision)
   to jewelshot_worker;

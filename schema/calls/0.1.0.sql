@@ -361,6 +361,9 @@ select app.drop_probe($1, $2);
 select app.end_probe($1);
 
 -- from core.generations.providers.accounts
+select app.hold_keys($1);
+
+-- from core.generations.providers.accounts
 select app.pause_looks($1, $2);
 
 -- from core.generations.providers.accounts
@@ -385,7 +388,7 @@ select account.id, account.provider, account.name, account.slots, account.breake
   (
     select coalesce(jsonb_agg(jsonb_build_object(
       'name', key.name, 'fingerprint', key.fingerprint, 'last_used_at', key.last_used_at,
-      'refused_at', key.refused_at, 'probe_at', key.probe_at)
+      'held_at', key.held_at, 'refused_at', key.refused_at, 'probe_at', key.probe_at)
       order by key.name), '[]')
     from app.provider_keys as key
     where key.account_id = account.id

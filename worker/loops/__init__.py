@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from core.generations.pipeline import dispatch, lines, poll, sweep
+from core.generations.providers import accounts
 from worker.context import WorkerContext
 from worker.loops.figures import flush_figures
 from worker.loops.heartbeat import Heartbeat
@@ -23,6 +24,7 @@ _ERROR_PAUSE_SECONDS = 1.0
 _HEARTBEAT_SECONDS = 5.0
 _SCHEDULE_SECONDS = 10.0
 _FIGURES_SECONDS = 5.0
+_KEYS_SECONDS = 60.0
 _THREADS_SECONDS = 2.0
 # A round that takes longer hangs. The longest, a sweep, stops by itself long before.
 _ROUND_SECONDS_MAX = 120.0
@@ -58,6 +60,10 @@ async def repeat(
         wake.clear()
 
 
+async def _hold_keys(ctx: WorkerContext) -> None:
+    await ctx.db.run(lambda conn: accounts.hold_keys(conn, ctx.providers))
+
+
 def start(
     ctx: WorkerContext, *, relay: Relay, heartbeat: Heartbeat, ensure_threads: Callable[[], int]
 ) -> list["asyncio.Task[None]"]:
@@ -76,6 +82,7 @@ def start(
         ("heartbeat", heartbeat.tick, _HEARTBEAT_SECONDS, None),
         ("figures", lambda: flush_figures(ctx), _FIGURES_SECONDS, None),
         ("outlook", lambda: lines.refresh(ctx), lines.REFRESH_SECONDS, None),
+        ("keys", lambda: _hold_keys(ctx), _KEYS_SECONDS, None),
         (
             "dispatch",
             lambda: dispatch.dispatch_waiting(ctx),

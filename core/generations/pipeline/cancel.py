@@ -8,8 +8,12 @@ from core.generations.pipeline import queries
 from core.generations.pipeline.tools import PipelineTools
 from core.generations.pipeline.types import OPEN_CALLS
 from core.generations.providers.types import Unreachable
+from core.generations.types import CallState
 from core.tasks.jobs import DONE, Outcome
 from core.tasks.outbox import Task
+
+# Nobody waits for it: it only saves what the rest of the run would cost.
+_ABANDONED_TRIES_MAX = 6
 
 
 async def cancel_call(tools: PipelineTools, task: Task) -> Outcome:
@@ -22,8 +26,13 @@ async def cancel_call(tools: PipelineTools, task: Task) -> Outcome:
     is_requested = call.address.is_known and call.state in OPEN_CALLS
     if is_requested:
         outcome = await tools.providers[call.provider].cancel(call.address)
-        if isinstance(outcome, Unreachable):
-            raise RetryableError(f"cancel unreachable: {outcome.detail}", kind=FailureKind.ABSENT)
+        is_worth_while = call.state is CallState.ACCEPTED or task.tries < _ABANDONED_TRIES_MAX
+        if isinstance(outcome, Unreachable) and is_worth_while:
+            raise RetryableError(
+                f"cancel unreachable: {outcome.detail}",
+                kind=FailureKind.ABSENT,
+                retry_after_seconds=outcome.retry_after_seconds,
+            )
 
     async def work(conn: Connection) -> None:
         await queries.poll_now(conn, call_id)

@@ -45,6 +45,11 @@ async def register_keys(
     )
 
 
+async def hold_keys(conn: Connection, providers: Mapping[str, ImageProvider]) -> None:
+    """This process still has them: figures and readiness speak of accounts in use."""
+    await conn.execute("select app.hold_keys(%s)", (fingerprints_of(providers),))
+
+
 async def record_effect(
     conn: Connection, sent: SentCall, effect: AccountEffect, *, settings: Settings, reason: str
 ) -> None:

@@ -23,7 +23,7 @@ select account.id, account.provider, account.name, account.slots, account.breake
   (
     select coalesce(jsonb_agg(jsonb_build_object(
       'name', key.name, 'fingerprint', key.fingerprint, 'last_used_at', key.last_used_at,
-      'refused_at', key.refused_at, 'probe_at', key.probe_at)
+      'held_at', key.held_at, 'refused_at', key.refused_at, 'probe_at', key.probe_at)
       order by key.name), '[]')
     from app.provider_keys as key
     where key.account_id = account.id
@@ -40,6 +40,9 @@ class ProviderKey(msgspec.Struct, frozen=True):
     name: str
     fingerprint: str
     last_used_at: datetime | None
+    held_at: Annotated[
+        datetime, Meta(description="When a worker had it last; those that run say so every minute.")
+    ]
     refused_at: Annotated[
         datetime | None, Meta(description="Since when the provider does not know it (401).")
     ]

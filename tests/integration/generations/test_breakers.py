@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from core.generations.pipeline.types import CallIntent
+from core.generations.providers import accounts
 from core.generations.providers.registry import open_providers
 from tests.harness.pipeline import SCENE_ENDPOINT, PhotoOwner, PipelineHarness
 from tests.harness.pipeline_setup import fal_key
@@ -310,6 +311,47 @@ async def test_a_403_for_one_persons_requests_stops_nobody_else(
         assert {pipeline.generation(each)["ending"] for each in others} == {"request_refused"}
         assert breaker(pipeline) == ("closed", 0)
         assert (await pipeline.finish(good))["state"] == "succeeded"
+
+
+async def test_one_order_does_not_shut_one_account_after_the_other(
+    open_pipeline: OpenPipeline,
+) -> None:
+    async with open_pipeline(fal_keys=TWO_ACCOUNTS) as pipeline:
+        ada, bob = await pipeline.person(), await pipeline.person()
+        for _ in range(2):
+            await ada.start()
+        await pipeline.dispatch()
+        await pipeline.fault("locked_account", contains=str(bob.id))
+        refused = await bob.start()
+        for _ in range(3):
+            await pipeline.dispatch()
+        states = sorted(breaker(pipeline, name) for name in ("one", "two"))
+        assert states == [("closed", 0), ("open", 1)]
+        good = await ada.start()
+        await pipeline.dispatch()
+        assert pipeline.state(good) == "running"
+        pipeline.pass_backoff()
+        await pipeline.dispatch()
+        assert pipeline.generation(refused)["ending"] == "request_refused"
+
+
+async def test_accounts_whose_keys_are_gone_are_neither_well_nor_ill(
+    pipeline: PipelineHarness, ada: PhotoOwner
+) -> None:
+    await pipeline.outage("locked", account="main", routes=["submit"])
+    await ada.start()
+    await pipeline.dispatch()
+    shut = 'jewelshot_provider_breaker_open{account="main"} 1'
+    assert shut in (await pipeline.client.get("/metrics")).text
+    pipeline.clock.advance(minutes=4)
+    ctx = pipeline.ctx
+    await ctx.db.run(lambda conn: accounts.hold_keys(conn, ctx.providers))
+    pipeline.clock.advance(minutes=4)
+    assert shut in (await pipeline.client.get("/metrics")).text
+    pipeline.clock.advance(minutes=2)
+    assert "jewelshot_provider_breaker_open" not in (await pipeline.client.get("/metrics")).text
+    ready = (await pipeline.client.get("/readyz")).json()["checks"]["provider_accounts"]
+    assert (ready["status"], ready["facts"]["known"]) == ("degraded", 0)
 
 
 async def test_another_generation_is_the_probe_after_one_was_refused(

@@ -268,6 +268,25 @@ async def test_looks_at_abandoned_calls_have_an_end(
         assert (pipeline.now() - began).total_seconds() > 5 * 3600
 
 
+async def test_a_cancel_that_nobody_answers_has_an_end(
+    pipeline: PipelineHarness, ada: PhotoOwner
+) -> None:
+    await pipeline.fault("never_finishes")
+    generation_id = await ada.start()
+    await pipeline.dispatch()
+    await pipeline.outage("server_error", routes=["cancel"], args={"html": True})
+    pipeline.pass_give_up(generation_id)
+    await pipeline.sweep()
+    for _ in range(8):
+        await pipeline.run_tasks("provider_call.cancel")
+        pipeline.pass_backoff()
+    assert "provider_call.cancel" in pipeline.jobs(), "it runs there and would be billed"
+    pipeline.pass_deadline(generation_id)
+    await pipeline.sweep()
+    await pipeline.run_tasks()
+    assert "provider_call.cancel" not in pipeline.jobs()
+
+
 # --- cancelling ----------------------------------------------------------------------------------
 
 
