@@ -7,7 +7,7 @@ from granian import Granian
 from granian.constants import Interfaces, Loops
 from granian.http import HTTP1Settings
 
-from core.settings import SettingsError, load_settings
+from core.settings import Service, SettingsError, load_settings
 
 KILL_SECONDS = 20
 # What a connection may hold of a body that nobody reads yet. The server's own default, 400 KiB, is
@@ -29,9 +29,8 @@ def _arguments() -> argparse.Namespace:
 def main() -> int:
     arguments = _arguments()
     try:
-        load_settings(
-            is_service=True
-        )  # in the parent, so that a mistake is one line and not a crash loop
+        # In the parent, so that a mistake is said once and is no crash loop.
+        load_settings(service=Service.API)
     except SettingsError as error:
         print(error, file=sys.stderr)  # noqa: T201  there is no log yet
         return 2

@@ -29,7 +29,7 @@ from api.openapi import StrictStructs, docs_router, openapi_config
 from api.resources import Resources, build_resources
 from api.routes import ROUTERS
 from core import log
-from core.settings import Settings, load_settings
+from core.settings import Service, Settings, load_settings
 
 _WHO_ASKS = {"user", "admin"}
 JSON_BODY_BYTES_MAX = 256 * 1024
@@ -129,7 +129,7 @@ async def _running(app: Litestar) -> AsyncIterator[None]:
 
 def create_app_from_environment() -> Litestar:
     """What the server's processes call."""
-    settings = load_settings(is_service=True)
+    settings = load_settings(service=Service.API)
     log.configure(
         level=settings.log_level, json=settings.is_production, process=f"api-{os.getpid()}"
     )

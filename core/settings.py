@@ -27,8 +27,10 @@ _STRIPE_KEY = re.compile(r"^(sk|rk)_(live|test)_\S+$")
 CommaList = Annotated[tuple[str, ...], NoDecode]
 Value = TypeVar("Value")
 
-# The role postgres signs in with it; what serves has no use for it.
-MIGRATION_VARIABLE = "MIGRATION_DATABASE_URL"
+_NOT_FOR_SERVICES = {
+    "MIGRATION_DATABASE_URL": "the role postgres has no place in a service; migrate from the"
+    " pipeline (WORKER_DEPLOYMENT.md) and remove it here"
+}
 
 
 class SettingsError(Exception):
@@ -46,6 +48,21 @@ class TaxBehavior(StrEnum):
 
     EXCLUSIVE = "exclusive"
     INCLUSIVE = "inclusive"
+
+
+class Service(StrEnum):
+    API = "api"
+    WORKER = "worker"
+
+
+# What a service cannot do without in production, though the other one can.
+_NEEDED = {
+    Service.API: {
+        "PERSON_KEY_PEPPER": "is missing: without it, who got free credits could be read from the"
+        " database by anybody with a list of addresses; set 32 random characters, and keep them"
+    },
+    Service.WORKER: {"WORKER_DATABASE_URL": "is missing: a worker signs in with it"},
+}
 
 
 class FalKey(msgspec.Struct, frozen=True):
@@ -412,11 +429,11 @@ class Settings(BaseSettings):
 
 
 def load_settings(
-    environ: Mapping[str, str] | None = None, *, is_service: bool = False
+    environ: Mapping[str, str] | None = None, *, service: Service | None = None
 ) -> Settings:
     """Settings from `environ` (default: the process environment).
 
-    `is_service`: what serves in production does not hold the migrating role's credentials.
+    `service`: what serves; in production it does not hold the migrating role's credentials.
 
     Raises: SettingsError, which names each wrong variable and never shows a secret's value.
     """
@@ -428,13 +445,10 @@ def load_settings(
     }
     values["fal_keys"] = read_fal_keys(source)
     lines = []
-    is_production = source.get("APP_ENV") in {None, "", Environment.PRODUCTION}
-    named = {name.upper() for name, value in source.items() if value}
-    if is_service and is_production and MIGRATION_VARIABLE in named:
-        lines.append(
-            f"{MIGRATION_VARIABLE}: the role postgres has no place in a service; migrate from the"
-            " pipeline (WORKER_DEPLOYMENT.md) and remove it here"
-        )
+    if service is not None and source.get("APP_ENV") in {None, "", Environment.PRODUCTION}:
+        named = {name.upper() for name, value in source.items() if value}
+        lines += [f"{name}: {told}" for name, told in _NEEDED[service].items() if name not in named]
+        lines += [f"{name}: {told}" for name, told in _NOT_FOR_SERVICES.items() if name in named]
     try:
         settings = Settings.model_validate(values)
     except ValueError as error:

@@ -12,7 +12,7 @@ import structlog
 import uvloop
 
 from core import log as logs
-from core.settings import Settings, SettingsError, load_settings
+from core.settings import Service, Settings, SettingsError, load_settings
 from worker.process import run_process
 
 log = structlog.get_logger()
@@ -58,7 +58,7 @@ def _spawn() -> subprocess.Popen[bytes]:
 
 def main() -> int:
     try:
-        settings: Settings = load_settings(is_service=True)
+        settings: Settings = load_settings(service=Service.WORKER)
     except SettingsError as error:
         print(error, file=sys.stderr)  # noqa: T201  before logging is configured
         return 2

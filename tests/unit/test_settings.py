@@ -261,6 +261,8 @@ def test_what_serves_does_not_hold_the_migrating_role(module: str) -> None:
     )
     assert done.returncode == 2
     assert "MIGRATION_DATABASE_URL" in done.stderr
+    needed = {"api": "PERSON_KEY_PEPPER", "worker": "WORKER_DATABASE_URL"}
+    assert f"{needed[module]}: is missing" in done.stderr, "said in the same message"
     assert "owner" not in done.stderr
 
 
