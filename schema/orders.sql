@@ -815,7 +815,8 @@ begin
   end if;
   return jsonb_build_object('state', v_order.state, 'was', v_before.state,
     'granted', v_before.paid_at is null and v_order.paid_at is not null,
-    'credits_reversed', v_order.credits_reversed - v_before.credits_reversed);
+    'credits_reversed', v_order.credits_reversed - v_before.credits_reversed,
+    'review_reason', v_order.review_reason);
 end $$;
 comment on function app.sync_order is
 $$Writes the state of an order at the provider: the state, the grant once, and what is clawed back
@@ -823,7 +824,7 @@ since. The fetch started at p_fetch_started_at with the snapshot of p_version; i
 changed since, the answer is null and the caller fetches again, unless a state was written whose fetch began later: then
 that one counts.
 p_state is a FetchedState of core/payments/fetch.py.
-Returns {state, was, granted, credits_reversed}, the last one as a difference.
+Returns {state, was, granted, credits_reversed, review_reason}, credits as a difference.
 Locks: account, order, lots. Errors: JS404. Replay: the same state posts nothing.$$;
 
 create function app.has_bought(p_user_id uuid)

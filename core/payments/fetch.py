@@ -179,10 +179,14 @@ def _ended_in_review(order: Order, session: CheckoutSession, state: FetchedState
 async def _mismatch(
     provider: PaymentProvider, snapshot: OrderSnapshot, session: CheckoutSession
 ) -> ReviewReason | None:
-    """What is paid stays paid, and what an admin has accepted is right."""
+    """What is paid stays paid, what an admin has accepted is right, and what was rejected is not,
+    whatever it is by now."""
     order = snapshot.order
-    if order.paid_at or order.decision_on(session.id) is ReviewDecision.ACCEPTED:
+    decision = order.decision_on(session.id)
+    if order.paid_at or decision is ReviewDecision.ACCEPTED:
         return None
+    if decision is ReviewDecision.REJECTED and order.review_reason is not None:
+        return order.review_reason
     return find_mismatch(order, session, await _price_id(provider, snapshot, session))
 
 

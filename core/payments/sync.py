@@ -16,7 +16,7 @@ from core.db import Connection, Database
 from core.errors import NotFoundError, RetryableError
 from core.payments import queries
 from core.payments.deadline import LOOK_SECONDS, Deadline
-from core.payments.fetch import FetchedState, OrderSnapshot, fetch_state
+from core.payments.fetch import OrderSnapshot, fetch_state
 from core.payments.provider import PaymentProvider
 from core.payments.types import Synced
 
@@ -69,7 +69,7 @@ async def _try_to_sync(
 
     synced = await db.run(write)
     if synced is not None:
-        _report(order_id, fetched, synced)
+        _report(order_id, synced)
     return synced
 
 
@@ -80,9 +80,9 @@ async def _get_snapshot(conn: Connection, order_id: uuid.UUID) -> OrderSnapshot:
     return snapshot
 
 
-def _report(order_id: uuid.UUID, fetched: FetchedState, synced: Synced) -> None:
-    if fetched.review_reason:
-        log.error("payment.review", order_id=str(order_id), reason=fetched.review_reason)
+def _report(order_id: uuid.UUID, synced: Synced) -> None:
+    if synced.review_reason:
+        log.error("payment.review", order_id=str(order_id), reason=synced.review_reason)
     if synced.granted or synced.credits_reversed or synced.state != synced.was:
         log.info(
             "payment.synced",

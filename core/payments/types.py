@@ -225,3 +225,4 @@ class Synced(msgspec.Struct, frozen=True):
     was: OrderState
     granted: bool
     credits_reversed: int
+    review_reason: ReviewReason | None

@@ -6,6 +6,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from structlog.testing import capture_logs
 
 from core.db import Connection, admin_scope
 from core.errors import ConflictError, InvalidInputError, NotAllowedError, NotFoundError
@@ -335,6 +336,33 @@ async def test_a_card_that_many_share_is_not_stopped_by_two(payments: PaymentsHa
     ada = payments.buyer()
     await ada.buy(card="everybody's")
     assert ada.balance() == (50, 0, 0)
+
+
+async def test_a_rejected_payment_is_not_granted_when_the_stop_ends(
+    payments: PaymentsHarness, ada: DirectBuyer
+) -> None:
+    page = await ada.order("credits_500")
+    opened = []
+    for pack in ("credits_10", "credits_50"):
+        order = await ada.buy(pack)
+        opened.append((order, await payments.dispute(order)))
+        await payments.sync(order)
+    await payments.pay(page)
+    with capture_logs() as lines:
+        await payments.sync(page)
+    assert ("payment.review", "buying_stopped") in [
+        (line["event"], line.get("reason")) for line in lines
+    ]
+    await decide(payments, payments.find(page), ReviewDecision.REJECTED)
+    for order, dispute in opened:
+        await payments.close_dispute(dispute, "won")
+        await payments.sync(order)
+    await payments.sync(page)
+    assert payments.find(page).state is OrderState.REVIEW
+    payments.database.rows("update app.outbox set due_at = now()")
+    await payments.run_tasks()
+    assert payments.find(page).state is OrderState.FAILED
+    assert ada.balance() == (60, 0, 0)
 
 
 async def test_what_is_paid_on_a_page_that_was_open_is_reviewed(
