@@ -8,7 +8,7 @@
 create table app.unpaid_terms (
   id boolean primary key default true,
   credits_per_day bigint not null,  -- of who bought nothing: as much as free credits are worth
-  buyer_credits_per_day bigint not null,
+  buyer_credits_per_day bigint not null,  -- also of those to whom an admin gave credits
   constraint unpaid_terms_one_row check (id),
   constraint unpaid_terms_positive check (credits_per_day > 0 and buyer_credits_per_day > 0)
 );
@@ -101,15 +101,17 @@ begin
   select * into v_terms from app.unpaid_terms;
   select case when count(*) > 0 then v_terms.buyer_credits_per_day
       else v_terms.credits_per_day end,
-    coalesce(sum(credits - credits_reversed) filter (
-      where paid_at > app.now() - interval '1 day'), 0)
+    coalesce(sum(orders.credits - orders.credits_reversed) filter (
+      where orders.paid_at > app.now() - interval '1 day'), 0)
   into v_limit, v_paid
-  from app.orders
-  where user_id = p_user_id
-    and paid_at is not null
-    and amount_total > 0
-    and credits_reversed < credits
-    and state not in ('disputed', 'charged_back');
+  from app.credit_lots as lot
+  left join app.orders on lot.idempotency_key = 'order:' || orders.id
+  where lot.user_id = p_user_id
+    and lot.source in ('purchase', 'adjustment')
+    and (orders.id is null or (
+      orders.amount_total > 0
+      and orders.credits_reversed < orders.credits
+      and orders.state not in ('disputed', 'charged_back')));
   select v_paid + coalesce(sum(charged_credits), 0)
   into v_paid
   from app.generations
@@ -133,7 +135,7 @@ begin
 end $$;
 comment on function app.require_paid_work is
 $$Refuses another run while a person's unpaid work within a day is worth as much as the terms allow,
-more for who bought credits. What was charged, and what was bought within the day, adds to it. So it goes
+more for who bought credits or was given some by an admin. What was charged, and what was bought within the day, adds to it. So it goes
 on when the day has passed, when something is paid, or when a run that is on its way succeeds.
 Expects the lock of the account. Errors: JS429 {reason, limit, used, retry_after_seconds}.$$;
 

@@ -22,7 +22,7 @@ select generation.id, generation.user_id, generation.upload_id, generation.opera
   coalesce(generation.deadline_at, generation.wait_until, generation.finished_at) as deadline_at,
   generation.finished_at, generation.retry_of, generation.result,
   generation.ending, generation.cost_credits, generation.resubmissions,
-  generation.cancel_requested_at, reservation.state as money,
+  generation.cancel_requested_at, generation.step, reservation.state as money,
   (select count(*) from app.ledger_transfers as transfer
     where transfer.subject_id = generation.id and transfer.kind = 'confirm') as confirms,
   (select coalesce(sum(amount), 0) from app.ledger_transfers as transfer

@@ -12,6 +12,23 @@ from tests.harness.pipeline import SCENE_ENDPOINT, PhotoOwner, PipelineHarness
 PRICES = {"cutout": 1, "packshot": 1, "scene": 4}
 
 
+@pytest.fixture
+async def ada(pipeline: PipelineHarness) -> PhotoOwner:
+    """Somebody with the credits of a new account."""
+    return await _newcomer(pipeline)
+
+
+@pytest.fixture
+async def bob(pipeline: PipelineHarness) -> PhotoOwner:
+    return await _newcomer(pipeline)
+
+
+async def _newcomer(pipeline: PipelineHarness) -> PhotoOwner:
+    person = await pipeline.person(0)
+    pipeline.ledger.grant(person.id, 10, source="signup", lives="90 days")
+    return person
+
+
 async def _ended(
     pipeline: PipelineHarness,
     ada: PhotoOwner,
@@ -150,6 +167,16 @@ async def test_whoever_buys_goes_on_at_once_and_further(
         await _ended(pipeline, ada, "output_flagged")
     problem = _refused(await ada.create("cutout"))
     assert (problem["used"], problem["limit"]) == (112, 100), "and the ten that were bought today"
+
+
+async def test_whom_an_admin_gave_credits_is_known(
+    pipeline: PipelineHarness, ada: PhotoOwner
+) -> None:
+    for _ in range(3):
+        await _ended(pipeline, ada, "output_flagged")
+    _refused(await ada.create("cutout"))
+    pipeline.ledger.adjust(ada.id, 1, "goodwill")
+    assert (await ada.create("cutout")).status_code == 202
 
 
 async def test_a_payment_that_went_back_does_not_help(

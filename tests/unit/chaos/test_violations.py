@@ -24,6 +24,7 @@ def generation(identifier: uuid.UUID, state: str, **changes: Any) -> dict[str, A
         "id": identifier,
         "user_id": ANN,
         "operation": "cutout",
+        "step": 0,
         "state": state,
         "money": "confirmed" if is_paid else "refunded",
         "confirms": int(is_paid),
@@ -103,6 +104,14 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "late": (
         {"generations": [generation(DONE, "succeeded", deadline_at=NOW - timedelta(seconds=30))]},
         "ended_late",
+    ),
+    "cancelled after a step for nothing": (
+        {
+            "generations": [
+                generation(REFUNDED, "cancelled", operation="scene_hd", step=1, cost_credits=6)
+            ]
+        },
+        "money",
     ),
     "charged twice": ({"generations": [generation(DONE, "succeeded", confirms=2)]}, "money"),
     "charged too much": ({"generations": [generation(DONE, "succeeded", confirmed=8)]}, "money"),
