@@ -21,10 +21,11 @@ from litestar.params import SkipValidation
 from pydantic import SecretStr
 
 from api.resources import resources_of
-from core.db import Scope, admin_scope, user_scope
+from core.db import Database, Scope, admin_scope, user_scope
 from core.errors import DomainError, NotAllowedError
 from core.identity.acting import require_admin
 from core.identity.errors import AccessReason, BadCredentialsError, NoIdentityError
+from core.identity.factors import report_factor
 from core.identity.supabase_auth import SupabaseAuth
 from core.identity.tokens import Claims
 from core.people.service import ensure_account
@@ -145,9 +146,21 @@ async def provide_admin(request: AnyRequest) -> Admin:
     if claims.aal != "aal2":
         raise NotAllowedError(reason=AccessReason.MFA_REQUIRED)
     scope = admin_scope(claims.payload)
-    await resources_of(request).db.run(require_admin, scope=scope)
+    db = resources_of(request).db
+    try:
+        await db.run(require_admin, scope=scope)
+    except NotAllowedError as error:
+        if error.reason is AccessReason.FACTOR_NOT_CONFIRMED:
+            await note_factor(db, claims)
+        raise
     context.actor = f"admin:{claims.user_id}"
     return Admin(scope, context.actor)
+
+
+async def note_factor(db: Database, claims: Claims) -> None:
+    """Audits and alarms, once for each, that an admin uses a factor that nobody has confirmed."""
+    if claims.is_admin and await db.run(report_factor, scope=user_scope(claims.payload)):
+        log.error("admin.factor_not_confirmed", user_id=str(claims.user_id))
 
 
 async def _break_glass(request: AnyRequest, offered: str) -> Admin:

@@ -97,7 +97,7 @@ declare
     when coalesce(jsonb_array_length(p_codes), 0) = 0 then 'count'
   end;
 begin
-  perform app.require_admin();
+  perform app.require_fresh_admin();
   if v_field is not null then
     raise exception 'no terms for a code' using errcode = 'JS422', detail = jsonb_build_object(
       'field', v_field,

@@ -903,7 +903,7 @@ declare
     'amount', p_amount, 'reason', p_reason, 'idempotency_key', p_key);
   v_earlier jsonb;
 begin
-  perform app.require_admin();
+  perform app.require_fresh_admin();
   if coalesce(p_amount, 0) = 0 or coalesce(trim(p_reason), '') = ''
     or coalesce(p_key, '') = ''
   then

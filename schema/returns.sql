@@ -503,7 +503,7 @@ declare
   v_terms jsonb := jsonb_strip_nulls(jsonb_build_object('payment', p_payment_id))
     || jsonb_build_object('amount', p_amount, 'reason', p_reason, 'key', p_key);
 begin
-  perform app.require_admin();
+  perform app.require_fresh_admin();
   select user_id into v_user_id from app.orders where id = p_order_id;
   if not found then
     raise exception 'no such order' using errcode = 'JS404', detail = '{"kind": "order"}';
@@ -573,7 +573,7 @@ declare
   v_order app.orders;
   v_left bigint;
 begin
-  perform app.require_admin();
+  perform app.require_fresh_admin();
   select user_id into v_user_id from app.orders where id = p_order_id;
   if not found then
     raise exception 'no such order' using errcode = 'JS404', detail = '{"kind": "order"}';

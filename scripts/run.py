@@ -9,7 +9,6 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import httpx
 import msgspec
@@ -46,8 +45,8 @@ async def prepare_people(product: Product) -> SignIns:
     environ = product.environ()
     passwords = Passwords(product.state_dir / "people.json")
     user, admin = passwords.get("user"), passwords.get("admin")
-    await _ensure_user(environ, USER, user, {})
-    await _ensure_user(environ, ADMIN, admin, {"role": "admin"})
+    await _ensure_user(environ, USER, user)
+    await _ensure_user(environ, ADMIN, admin)
     async with httpx.AsyncClient(base_url=product.api_url) as http:
         session = (
             await (await _client(environ, "SUPABASE_PUBLISHABLE_KEY")).auth.sign_in_with_password(
@@ -60,14 +59,14 @@ async def prepare_people(product: Product) -> SignIns:
         )
         opened.raise_for_status()
     kept = product.state_dir / "admin-totp.txt"
-    secret = _read(kept) or await _enroll_second_factor(environ, admin)
-    _write_secret(kept, secret)
+    secret = _read(kept)
+    if secret is None:
+        secret = await _enroll_second_factor(environ, admin)
+        _write_secret(kept, secret)
     return SignIns(user, admin, secret)
 
 
-async def _ensure_user(
-    environ: dict[str, str], email: str, password: str, app_metadata: dict[str, Any]
-) -> None:
+async def _ensure_user(environ: dict[str, str], email: str, password: str) -> None:
     client = await _client(environ, "SUPABASE_SECRET_KEY")
     try:
         await client.auth.admin.create_user(
@@ -75,7 +74,6 @@ async def _ensure_user(
                 "email": email,
                 "password": password,
                 "email_confirm": True,
-                "app_metadata": app_metadata,
             }
         )
     except AuthApiError as error:
@@ -84,15 +82,21 @@ async def _ensure_user(
 
 
 async def _enroll_second_factor(environ: dict[str, str], password: str) -> str:
-    """The admin's new TOTP secret; Auth shows it once, so it is kept in the state directory."""
+    """The admin's new TOTP secret; Auth shows it once, so it is kept in the state directory.
+
+    The role comes after it: who gives the role answers for the factors that are there.
+    """
     client = await _client(environ, "SUPABASE_PUBLISHABLE_KEY")
-    await client.auth.sign_in_with_password({"email": ADMIN, "password": password})
+    signed_in = await client.auth.sign_in_with_password({"email": ADMIN, "password": password})
+    assert signed_in.user is not None
     enrolled = await client.auth.mfa.enroll(
         {"factor_type": "totp", "friendly_name": "local", "issuer": "Jewelshot"}
     )
     assert enrolled.totp is not None
     secret = enrolled.totp.secret
     await client.auth.mfa.challenge_and_verify({"factor_id": enrolled.id, "code": totp(secret)})
+    owner = await _client(environ, "SUPABASE_SECRET_KEY")
+    await owner.auth.admin.update_user_by_id(signed_in.user.id, {"app_metadata": {"role": "admin"}})
     return secret
 
 

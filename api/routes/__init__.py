@@ -27,6 +27,7 @@ from api.routes import (
 from api.routes.admin import codes as admin_codes
 from api.routes.admin import credits as admin_credits
 from api.routes.admin import dead_letters as admin_dead_letters
+from api.routes.admin import factors as admin_factors
 from api.routes.admin import payments as admin_payments
 from api.routes.admin import provider_accounts as admin_provider_accounts
 from api.routes.admin import reviews as admin_reviews

@@ -1,17 +1,22 @@
 """/v1/auth: proxies Supabase Auth, with our limits and problems, and opens the account."""
 
+import contextlib
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
-from litestar import Request, Router, delete, post, put
+import msgspec
+import psycopg
+from litestar import Request, Router, delete, get, post, put
 from litestar.params import FromPath, JSONBody, QueryParameter
 
+from api.http.pages import Page
 from api.identity import (
     Auth,
     CurrentUser,
     bearer_token,
     context_of,
+    note_factor,
     remember_network,
     require_claims,
 )
@@ -23,6 +28,7 @@ from api.schemas import auth as schemas
 from core.errors import ConflictError, InvalidInputError, NotAllowedError, NotFoundError
 from core.identity import sessions
 from core.identity.errors import AccessReason, BadCredentialsError
+from core.identity.passwords import change_password
 from core.identity.supabase_auth import SignedIn, SignOutScope
 
 AnyRequest = Request[Any, Any, Any]
@@ -224,7 +230,8 @@ async def resend_confirmation(
     status_code=204,
     operation_id="update_password",
     summary="Set a new password",
-    description="With the session of a recovery link, or with any session. Ends all others.",
+    description="With the present password, or within an hour of a recovery link or a mailed code."
+    " Ends all other sessions.",
     security=BEARER,
     responses=_USER_ERRORS,
     opt=_LIMITED,
@@ -237,8 +244,12 @@ async def update_password(
     limits: Limits,
 ) -> None:
     async with limits.guessing(PASSWORD, str(user.claims.user_id), user.client_ip):
-        await auth.update_password(
-            bearer_token(request), user.claims, data.password, data.current_password
+        await change_password(
+            auth,
+            bearer_token(request),
+            user.claims,
+            password=data.password,
+            current_password=data.current_password,
         )
 
 
@@ -257,6 +268,24 @@ async def enroll_factor(
 ) -> schemas.FactorView:
     factor = await auth.enroll_totp(bearer_token(request), user.claims, data.friendly_name)
     return schemas.FactorView(factor.id, factor.secret, factor.uri, factor.qr_code)
+
+
+@get(
+    "/mfa/factors",
+    operation_id="list_factors",
+    summary="My authenticator apps",
+    description="After signing in again: whose code to ask for.",
+    security=BEARER,
+    responses=_USER_ERRORS,
+    opt=_LIMITED,
+)
+async def list_factors(
+    request: AnyRequest,
+    user: CurrentUser,  # noqa: ARG001  asking for it is what makes the route need a sign-in
+    auth: Auth,
+) -> Page[schemas.OwnFactorView]:
+    found = await auth.list_factors(bearer_token(request))
+    return Page(msgspec.convert(found, list[schemas.OwnFactorView], from_attributes=True))
 
 
 @post(
@@ -299,7 +328,10 @@ async def verify_factor(
             challenge_id=data.challenge_id,
             code=data.code,
         )
-    return await _session_view(request, resources, session)
+    view = await _session_view(request, resources, session)
+    with contextlib.suppress(psycopg.OperationalError):  # the next look of theirs is noted
+        await note_factor(resources.db, require_claims(context_of(request)))
+    return view
 
 
 @delete(
@@ -357,6 +389,7 @@ router = Router(
         resend_confirmation,
         update_password,
         enroll_factor,
+        list_factors,
         challenge_factor,
         verify_factor,
         remove_factor,

@@ -92,6 +92,8 @@ class Resend(_Request, frozen=True):
 
 
 class NewPassword(_Request, frozen=True):
+    """`current_password` may be left out within an hour of a mailed link or code."""
+
     password: Password
     current_password: Password | None = None
 
@@ -168,6 +170,16 @@ class FactorView(msgspec.Struct, frozen=True):
     secret: Annotated[str, Meta(examples=["JBSWY3DPEHPK3PXP"])]
     uri: Annotated[str, Meta(examples=["otpauth://totp/Jewelshot:ada@example.com?secret=…"])]
     qr_code: Annotated[str, Meta(description="A data URL of an SVG picture.")]
+
+
+class OwnFactorView(msgspec.Struct, frozen=True):
+    """One of your second factors."""
+
+    id: uuid.UUID
+    friendly_name: Annotated[str, Meta(examples=["phone"])]
+    factor_type: Annotated[str, Meta(examples=["totp"])]
+    status: Annotated[str, Meta(description="`verified` or `unverified`.", examples=["verified"])]
+    created_at: dt.datetime
 
 
 class ChallengeView(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ class AccessReason(Reason):
     ADMIN_REQUIRED = "admin_required"
     ALGORITHM_NOT_ALLOWED = "algorithm_not_allowed"
     EXPIRED_TOKEN = "expired_token"  # noqa: S105  a word
+    FACTOR_NOT_CONFIRMED = "factor_not_confirmed"
     INTERNAL_TOKEN = "internal_token"  # noqa: S105  a word
     INVALID_TOKEN = "invalid_token"  # noqa: S105  a word
     MALFORMED_TOKEN = "malformed_token"  # noqa: S105  a word
@@ -17,6 +18,7 @@ class AccessReason(Reason):
     NOT_A_USER_TOKEN = "not_a_user_token"  # noqa: S105  a word
     NOT_AN_ADMIN = "not_an_admin"
     REFUSED = "refused"
+    SECOND_FACTOR_TOO_OLD = "second_factor_too_old"
     TOKEN_HASH_OR_EMAIL_AND_CODE_NEEDED = "token_hash_or_email_and_code_needed"  # noqa: S105  a word
     UNKNOWN_KEY = "unknown_key"
 

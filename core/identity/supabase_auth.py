@@ -130,6 +130,16 @@ class EnrolledFactor(msgspec.Struct, frozen=True):
     qr_code: str
 
 
+class Factor(msgspec.Struct, frozen=True):
+    """`status` is `verified` once a first code was shown."""
+
+    id: uuid.UUID
+    friendly_name: str
+    factor_type: str
+    status: str
+    created_at: dt.datetime
+
+
 class Challenge(msgspec.Struct, frozen=True):
     id: uuid.UUID
     expires_at: dt.datetime
@@ -237,6 +247,21 @@ class SupabaseAuth:
         return EnrolledFactor(
             uuid.UUID(answer.id), answer.totp.secret, answer.totp.uri, answer.totp.qr_code
         )
+
+    async def list_factors(self, access_token: str) -> list[Factor]:
+        async with self._client() as client:
+            answer = await client.get_user(access_token)
+        found = [] if answer is None else answer.user.factors or []
+        return [
+            Factor(
+                uuid.UUID(factor.id),
+                factor.friendly_name or "",
+                factor.factor_type,
+                factor.status,
+                factor.created_at,
+            )
+            for factor in found
+        ]
 
     async def challenge(self, access_token: str, claims: Claims, factor_id: uuid.UUID) -> Challenge:
         async with self._client_of(access_token, claims) as client:

@@ -78,7 +78,9 @@ select 'trigger', t.tgname || ' on ' || c.oid::regclass,
     || case t.tgenabled when 'O' then '' else ' ' || t.tgenabled::text end
 from pg_trigger as t
 join pg_class as c on c.oid = t.tgrelid
-where c.relnamespace = 'app'::regnamespace and not t.tgisinternal and t.tgparentid = 0;
+where not t.tgisinternal and t.tgparentid = 0 and (
+  c.relnamespace = 'app'::regnamespace
+  or t.tgfoid in (select oid from pg_proc where pronamespace = 'app'::regnamespace));
 
 select 'function', p.oid::regprocedure::text, pg_get_functiondef(p.oid)
 from pg_proc as p

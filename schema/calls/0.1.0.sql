@@ -492,6 +492,15 @@ select app.require_admin();
 -- from core.identity.acting
 select app.require_person();
 
+-- from core.identity.factors
+select app.confirm_admin_factor($1, $2);
+
+-- from core.identity.factors
+select app.report_factor() as is_new;
+
+-- from core.identity.factors
+select factor_id, admin_id, email, friendly_name, factor_type, enrolled_at, confirmed_at, confirmed_by from app.list_admin_factors();
+
 -- from core.metrics
 delete from app.metric_counters where seen_at < app.now() - interval '90 days';
 

@@ -90,13 +90,14 @@ class TestDatabase:
     def sign_in(self, user_id: uuid.UUID, *, aal: str = "aal1", role: str | None = None) -> None:
         """As Supabase Auth records it: the person, and a session that has the person's id, as the
         tokens and claims of the harness say. At aal2 the session was lifted by a factor, which
-        has that id too and was there before the role was given.
+        has that id too; an admin's is confirmed.
         """
         values = {"id": user_id, "email": f"{user_id}@people.example", "aal": aal, "role": role}
         self.rows(
             "insert into auth.users (id, aud, role, email, email_confirmed_at, raw_app_meta_data,"
-            " created_at) values (%(id)s, 'authenticated', 'authenticated', %(email)s, now(), '{}',"
-            " now()) on conflict (id) do nothing",
+            " created_at) values (%(id)s, 'authenticated', 'authenticated', %(email)s, now(),"
+            " jsonb_strip_nulls(jsonb_build_object('role', %(role)s::text)), now())"
+            " on conflict (id) do nothing",
             values,
         )
         if aal == "aal2":
@@ -106,11 +107,10 @@ class TestDatabase:
                 " now()) on conflict (id) do nothing",
                 values,
             )
-        if role is not None:
+        if aal == "aal2" and role == "admin":
             self.rows(
-                "update auth.users set raw_app_meta_data = coalesce(raw_app_meta_data, '{}')"
-                " || jsonb_build_object('role', %(role)s::text) where id = %(id)s"
-                " and raw_app_meta_data ->> 'role' is distinct from %(role)s",
+                "insert into app.admin_factors (factor_id, admin_id, confirmed_at, confirmed_by)"
+                " values (%(id)s, %(id)s, app.now(), 'the test') on conflict do nothing",
                 values,
             )
         self.rows(
@@ -120,6 +120,11 @@ class TestDatabase:
             " on conflict (id) do update set aal = excluded.aal, factor_id = excluded.factor_id",
             values,
         )
+
+    def proof_of_factor(self) -> list[dict[str, Any]]:
+        """The claim `amr` of somebody who has just shown a second factor."""
+        row = self.row("select extract(epoch from app.now())::bigint as at")
+        return [{"method": "totp", "timestamp": row["at"]}]
 
     def tables_with(self, text: str) -> list[str]:
         """The tables in which some row holds `text`: for what must not be kept anywhere."""

@@ -86,7 +86,12 @@ def admin_claims(
     """Of an admin, who signs in."""
     user_id = admin_id or uuid.uuid4()
     database.sign_in(user_id, aal=aal, role="admin")
-    return {**user_claims(user_id), "aal": aal, "app_metadata": {"role": "admin"}}
+    return {
+        **user_claims(user_id),
+        "aal": aal,
+        "amr": database.proof_of_factor(),
+        "app_metadata": {"role": "admin"},
+    }
 
 
 def race(url: str, works: Sequence[Callable[[Conn], Any]]) -> list[Any]:

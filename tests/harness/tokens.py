@@ -67,6 +67,8 @@ class TokenIssuer:
         if self._database is not None:
             role = payload["app_metadata"].get("role")
             self._database.sign_in(subject, aal=payload["aal"], role=role)
+            if payload["aal"] == "aal2":
+                payload = {"amr": self._database.proof_of_factor(), **payload}
         return {name: value for name, value in payload.items() if value is not None}
 
     def token(

@@ -17,7 +17,12 @@ from tests.migrations import catalogue
 
 pytestmark = pytest.mark.drift  # nothing here makes money
 
-ASKS = {"jewelshot_user": "app.require_person()", "jewelshot_admin": "app.require_admin()"}
+ASKS = {
+    "jewelshot_user": ("app.require_person()",),
+    "jewelshot_admin": ("app.require_admin()", "app.require_fresh_admin()"),
+}
+# What moves money, or lets somebody in, asks an admin for a second factor of today.
+FRESH = {"adjust_credits", "admin_return", "confirm_admin_factor", "create_codes", "review_order"}
 
 # Of themselves they change nothing: what they keep is the answer of another door.
 _NO_DOORS = {"idempotency_begin", "idempotency_store"}
@@ -51,7 +56,28 @@ def knock(conn: psycopg.Connection[Any], door: dict[str, Any]) -> None:
 def test_every_door_asks_who_comes(database: TestDatabase, role: str) -> None:
     found = doors(database, role)
     assert len(found) >= 5
-    assert [door["name"] for door in found if ASKS[role] not in door["text"]] == []
+    careless = [
+        door["name"] for door in found if not any(asked in door["text"] for asked in ASKS[role])
+    ]
+    assert careless == []
+
+
+def test_money_asks_for_a_second_factor_of_today(database: TestDatabase) -> None:
+    claims = admin_claims(database)
+    found = {door["name"]: door for door in doors(database, "jewelshot_admin")}
+    fresh = {name for name, door in found.items() if "require_fresh_admin()" in door["text"]}
+    assert fresh == FRESH
+    conn = database.connection(API_ROLE)
+    old = [{"method": "totp", "timestamp": claims["amr"][0]["timestamp"] - 12 * 3600 - 1}]
+    proofs: list[Any] = [
+        None, [], old, "totp", [{"method": "password", "timestamp": claims["amr"][0]["timestamp"]}]
+    ]  # fmt: skip
+    for proof in proofs:
+        for name in FRESH:
+            stale = claims | {"amr": proof}
+            with refused("JS403") as refusal, scoped(conn, "jewelshot_admin", stale):
+                knock(conn, found[name])
+            assert refusal.detail == {"reason": "second_factor_too_old"}
 
 
 def test_a_new_door_is_seen(database: TestDatabase) -> None:
@@ -90,6 +116,16 @@ DEMOTED = {
         "not_an_admin",
     ),
     "factor deleted": ("delete from auth.mfa_factors", "JS403", "mfa_required"),
+    "factor of whoever": (
+        "update app.admin_factors set confirmed_at = null, confirmed_by = null",
+        "JS403",
+        "factor_not_confirmed",
+    ),
+    "factor confirmed for another": (
+        "update app.admin_factors set admin_id = gen_random_uuid()",
+        "JS403",
+        "factor_not_confirmed",
+    ),
     "lowered": (
         "update auth.sessions set aal = 'aal1', factor_id = null",
         "JS403",

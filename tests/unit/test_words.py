@@ -89,7 +89,7 @@ TABLES: dict[str, tuple[Iterable[str], set[str]]] = {
         {"required", "unknown", "unknown_all", "control_characters", "type", "enum", "other"},
     ),
     "problem": (KINDS, set()),
-    "readiness": (Unsafe, set()),
+    "readiness": (Unsafe, {"mailer_autoconfirm"}),
     "reason": ([word for noun in Reason.__subclasses__() for word in noun], {"other"}),
     "run.call": (
         (),

@@ -48,7 +48,14 @@ WITHOUT_KEY = {
 # An admin's change of money: the ledger keeps these keys for ever.
 KEY_IS_REQUIRED = {"admin_adjust_credits", "admin_create_refund", "admin_review_order"}
 # Short, and never cut.
-WHOLE_LISTS = {"/problems", "/v1/operations", "/v1/packs", "/v1/admin/provider-accounts"}
+WHOLE_LISTS = {
+    "/problems",
+    "/v1/operations",
+    "/v1/packs",
+    "/v1/admin/provider-accounts",
+    "/v1/admin/factors",
+    "/v1/auth/mfa/factors",
+}
 NOT_PROBLEMS = {("/readyz", "503")}  # answers its checks in any state
 
 
