@@ -225,19 +225,20 @@ $$What cancelling costs after the steps that were delivered, by the terms it was
 
 create function app.latest_end(p_generation app.generations)
   returns timestamptz
-  language sql
+  language plpgsql
   stable
   set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(
+begin
+  return coalesce(
     p_generation.deadline_at,
     p_generation.wait_until + (
       select make_interval(secs => deadline_seconds)
       from app.operations
       where slug = p_generation.operation
         and version = p_generation.operation_version),
-    p_generation.finished_at)
-$$;
+    p_generation.finished_at);
+end $$;
 comment on function app.latest_end is
 $$When a generation has ended at the latest: its deadline, or, while it waits, the deadline that it
 would have if it began at the last moment. It only ever comes earlier. Null while it is held.$$;
@@ -266,6 +267,8 @@ create function app.choose_line()
   returns trigger
   language plpgsql
   set search_path = pg_catalog, pg_temp
+  set enable_seqscan = off
+  set enable_bitmapscan = off
 as $$
 begin
   if new.state <> 'queued' or new.held_at is not null or new.cancel_requested_at is not null then
@@ -358,23 +361,30 @@ create function app.outlook_of(p_generation app.generations)
   stable
   security definer
   set search_path = pg_catalog, pg_temp
+  set enable_seqscan = off
+  set enable_bitmapscan = off
 as $$
 declare
   v_run_seconds double precision;
-  v_own bigint;
-  v_keys bigint;
+  v_turns bigint;
   v_turn_seconds double precision;
 begin
   if p_generation.finished_at is not null or p_generation.held_at is not null then
     return null;
   end if;
-  select coalesce(figures.run_seconds, (
-    select sum((step ->> 'typical_seconds')::double precision)
-    from jsonb_array_elements(operation.steps) as step))
-  into v_run_seconds
+  select
+    coalesce(run.run_seconds, (
+      select sum((step ->> 'typical_seconds')::double precision)
+      from jsonb_array_elements(operation.steps) as step)),
+    greatest(1, p_generation.line_no - place.first_no + 1) * greatest(1, figures.keys),
+    figures.seconds_per_turn
+  into v_run_seconds, v_turns, v_turn_seconds
   from app.operations as operation
-  left join app.run_figures as figures
-    on figures.operation = operation.slug and figures.version = operation.version
+  left join app.run_figures as run
+    on run.operation = operation.slug and run.version = operation.version
+  left join app.lines as place
+    on place.line = p_generation.line and place.key = p_generation.user_id
+  left join app.line_figures as figures on figures.line = p_generation.line
   where operation.slug = p_generation.operation
     and operation.version = p_generation.operation_version;
   if p_generation.line is null then
@@ -383,20 +393,10 @@ begin
         app.now(),
         coalesce(p_generation.started_at, app.now()) + make_interval(secs => v_run_seconds)));
   end if;
-  select greatest(1, coalesce(p_generation.line_no - place.first_no + 1, 1))
-  into v_own
-  from app.lines as place
-  where place.line = p_generation.line
-    and place.key = p_generation.user_id;
-  select keys, seconds_per_turn
-  into v_keys, v_turn_seconds
-  from app.line_figures
-  where line = p_generation.line;
-  v_own := coalesce(v_own, 1) * greatest(coalesce(v_keys, 1), 1);
   return jsonb_build_object(
-    'place_in_line', v_own,
+    'place_in_line', v_turns,
     'expected_at',
-      app.now() + make_interval(secs => v_own * v_turn_seconds + v_run_seconds));
+      app.now() + make_interval(secs => v_turns * v_turn_seconds + v_run_seconds));
 end $$;
 comment on function app.outlook_of is
 $$What can be said of a generation that has not ended: {place_in_line, expected_at}, both about. The

@@ -56,10 +56,11 @@ create function app.join_line(
   p_first_no bigint default null, p_last_no bigint default null
 )
   returns void
-  language sql
+  language plpgsql
   security definer
   set search_path = pg_catalog, pg_temp
 as $$
+begin
   insert into app.lines (line, key, serve_at, first_no, last_no)
   values (p_line, p_key, p_serve_at, p_first_no, p_last_no)
   on conflict (line, key) do update
@@ -68,8 +69,8 @@ as $$
     last_no = greatest(lines.last_no, excluded.last_no)
   where excluded.serve_at < lines.serve_at
     or excluded.first_no < coalesce(lines.first_no, excluded.first_no + 1)
-    or excluded.last_no > coalesce(lines.last_no, excluded.last_no - 1)
-$$;
+    or excluded.last_no > coalesce(lines.last_no, excluded.last_no - 1);
+end $$;
 comment on function app.join_line is
 $$Items of the key wait in the line from now on, to be served at p_serve_at at the earliest; the
 numbers are theirs, where a line numbers its items. A key that is there already keeps its place, or

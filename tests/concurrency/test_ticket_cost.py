@@ -9,7 +9,7 @@ import pytest
 
 from tests.concurrency.test_generation_races import Desk, take
 from tests.harness.database import TestDatabase
-from tests.harness.ledger import Conn, connect
+from tests.harness.ledger import Conn, connect, scoped, user_claims
 
 # The crowd is made without its money.
 pytestmark = [pytest.mark.drift, pytest.mark.timeout(180)]
@@ -52,6 +52,27 @@ def pause_all(database: TestDatabase) -> None:
 
 def run_out(database: TestDatabase) -> None:
     database.clock.advance(minutes=31)
+
+
+def test_an_order_and_its_place_read_one_row_of_the_line(database: TestDatabase) -> None:
+    """With statistics of an hour in which nobody waited, too."""
+    desk = Desk(database)
+    database.rows("analyze app.generations, app.lines")
+    wait_in_line(database, 300, 2)
+    user_id = desk.ledger.user(10)
+    photo = desk.ledger.upload(user_id)
+    with connect(database.superuser_url) as conn, conn.transaction():
+        for _ in range(8):
+            with scoped(conn, "jewelshot_user", user_claims(user_id)):
+                made = conn.execute(
+                    "select app.start_generation(gen_random_uuid(), 'packshot', %s,"
+                    " '{\"size\": 2000}')",
+                    (photo,),
+                ).fetchone()
+            assert made is not None
+            conn.execute("reset role")
+        read = {row["relname"]: row["rows"] for row in conn.execute(_READ).fetchall()}
+    assert read["lines"] <= 8 * 6, read
 
 
 def rows_read(database: TestDatabase, tickets: int) -> dict[str, float]:
