@@ -6,8 +6,10 @@ parts without a file name as text.
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from litestar import Request
 from litestar.exceptions import ClientException, InternalServerException, ValidationException
@@ -31,6 +33,9 @@ FIELD = "file"
 # most clients do not read an answer while they are still sending.
 BODY_BYTES_MAX = 64_000_000
 _PARTS_MAX = 16
+# Room for a file name of thousands of characters, which is shortened and no reason to refuse.
+_HEADER_BYTES_MAX = 32_768
+_EXTENDED_NAME = re.compile(r";\s*filename\*\s*=\s*\"?([\w-]*)'[^']*'([^;\"]*)", re.IGNORECASE)
 
 
 @dataclasses.dataclass
@@ -105,13 +110,33 @@ async def _read(request: Request[Any, Any, Any], boundary: str, collector: _Coll
         raise _invalid(f"The form has no part named `{FIELD}`")
     sniff.check_size(collector.size_bytes)
     await collector.sent.end()
-    return SentFile(
-        collector.segment.filename or None, collector.segment.content_type, collector.sent
-    )
+    return SentFile(_name_of(collector.segment), collector.segment.content_type, collector.sent)
+
+
+def _name_of(segment: MultipartSegment) -> str | None:
+    """What the sender calls the file. No name is refused: it is only shown.
+
+    Headers were read as Latin-1, whose bytes are those that were sent: UTF-8 by all but old
+    programs (RFC 7578, 5.1). Some send `filename*`, which forms should not (4.2).
+    """
+    extended = _EXTENDED_NAME.search(segment.header("Content-Disposition", ""))
+    if extended is not None:
+        charset, value = extended.groups()
+        with contextlib.suppress(LookupError, UnicodeDecodeError):
+            return unquote_to_bytes(value).decode(charset or "utf-8") or None
+    name: str = segment.filename or ""
+    with contextlib.suppress(UnicodeDecodeError):
+        name = name.encode("latin-1").decode("utf-8")
+    return name or None
 
 
 async def _parse(request: Request[Any, Any, Any], boundary: str, collector: _Collector) -> None:
-    with PushMultipartParser(boundary, max_segment_count=_PARTS_MAX) as parser:
+    with PushMultipartParser(
+        boundary,
+        max_segment_count=_PARTS_MAX,
+        max_header_size=_HEADER_BYTES_MAX,
+        header_charset="latin-1",
+    ) as parser:
         async for chunk in request.stream():
             if chunk and not parser.closed:
                 for event in parser.parse(chunk):

@@ -13,7 +13,6 @@ class PhotoReason(Reason):
     CORRUPT = "corrupt"
     DECOMPRESSION_BOMB = "decompression_bomb"
     EMPTY_FILE = "empty_file"
-    EXTENSION_MISMATCH = "extension_mismatch"
     FLOATING_POINT = "floating_point"
     HDR = "hdr"
     LAB = "lab"
@@ -26,7 +25,6 @@ class PhotoReason(Reason):
     TOO_MANY_PIXELS = "too_many_pixels"
     TOO_SMALL = "too_small"
     TRUNCATED = "truncated"
-    TYPE_MISMATCH = "type_mismatch"
     TYPE_NOT_TAKEN = "type_not_taken"
     UNKNOWN_TYPE = "unknown_type"
 
@@ -56,10 +54,8 @@ class Carried(StrEnum):
 
     FILE = "file"
     PAGE = "page"
-    PAGE_IN_DESCRIPTION = "page_in_description"
     PDF = "pdf"
     SCRIPT = "script"
-    UNKNOWN = "unknown"
     ZIP = "zip"
 
 
@@ -75,11 +71,6 @@ class UnsupportedMediaError(DomainError):
     found: Found | None = None
     carried: Carried | None = None
     part: str | None = None
-    format: str | None = None
-    extension: str | None = None
-    right_extension: str | None = None
-    media_type: str | None = None
-    right_media_type: str | None = None
     media_types: tuple[str, ...] = ()
     form_field: str | None = None
     width: int | None = None

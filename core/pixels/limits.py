@@ -5,8 +5,9 @@ from typing import Final
 # The product's limit for users (25 MB); a 50 MP phone JPEG is 12 to 20 MB.
 BYTES_MAX: Final = 25_000_000
 
-# 50 MP: what the largest common phone cameras deliver. Decoded that is 200 MB in Pillow.
-PIXELS_MAX: Final = 50_000_000
+# What phone cameras deliver: "50 MP" is 8,192 x 6,144 (50.3), "64 MP" 9,248 x 6,936 (64.1). Decoded
+# that is 260 MB in Pillow.
+PIXELS_MAX: Final = 65_000_000
 
 # Below this nothing of a piece can be recognised, and several providers refuse smaller inputs.
 SIDE_MIN: Final = 64

@@ -6,8 +6,8 @@ compressed pixels; everything else is encoded once, lossless where the source wa
 
 from PIL import Image
 
-from core.pixels import colour, headers, raster, sniff
-from core.pixels.formats import jpeg
+from core.pixels import colour, emptiness, headers, raster, sniff
+from core.pixels.formats import jpeg, png
 from core.pixels.formats.base import Colour, ImageFormat, Layout, corrupt, truncated
 from core.pixels.limits import BYTES_MAX
 from core.pixels.types import NormalisedImage, Note
@@ -22,7 +22,7 @@ def normalise(data: bytes) -> NormalisedImage:
     sniff.check_size(len(data))
     layout = headers.read(data, sniff.detect(data))
     trailer = sniff.check_layout(data, layout)
-    image = raster.decode(data[: layout.end], layout.format)
+    image = raster.decode(_picture(data, layout), layout.format)
     if image.size not in {(layout.width, layout.height), (layout.height, layout.width)}:
         raise corrupt("size")
     notes = _privacy_notes(layout, trailer)
@@ -31,6 +31,16 @@ def normalise(data: bytes) -> NormalisedImage:
         if stripped is not None and _is_upright_srgb(image, layout):
             return _result(stripped, image, layout.format, notes, ImageFormat.JPEG)
     return _encode_anew(image, layout, notes)
+
+
+def _picture(data: bytes, layout: Layout) -> bytes:
+    """What is decoded: without text and records, which decoders read to the end and may refuse."""
+    emptiness.check(data, layout)
+    if isinstance(layout, jpeg.JpegLayout):
+        return jpeg.with_end(data, layout)
+    if isinstance(layout, png.PngLayout):
+        return png.strip(data, layout, with_colour=True)
+    return data[: layout.end]
 
 
 def _privacy_notes(layout: Layout, trailer: Note | None) -> list[Remark]:
@@ -59,7 +69,7 @@ def _stripped_if_whole(data: bytes, layout: jpeg.JpegLayout, image: Image.Image)
     The same decoding shows whether the picture is complete. Raises: UnsupportedMediaError.
     """
     stripped = jpeg.strip(data, layout)
-    again = jpeg.overfill(stripped or data[: layout.end])
+    again = jpeg.overfill(stripped or jpeg.with_end(data, layout))
     if raster.pixel_sha256(raster.decode(again, ImageFormat.JPEG)) != raster.pixel_sha256(image):
         raise truncated()
     return stripped

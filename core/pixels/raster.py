@@ -8,7 +8,7 @@ import zlib
 from typing import Final
 
 import pillow_heif
-from PIL import ExifTags, Image, JpegImagePlugin
+from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin
 
 from core.pixels.colour import Space, icc_of
 from core.pixels.formats.base import ImageFormat, codec_errors, corrupt
@@ -35,6 +35,9 @@ _TRANSPOSE: Final = {
 
 # One thread: the pool runs as many processes as there are cores to use.
 pillow_heif.options.DECODE_THREADS = 1
+# Text is cut off before; what is left to unpack is the colour profile, which may hold large tables.
+# Pillow's own bound is 1 MiB.
+PngImagePlugin.MAX_TEXT_CHUNK = 16 * 1024 * 1024
 
 
 def decode(data: bytes, kind: ImageFormat) -> Image.Image:

@@ -5,7 +5,6 @@ whatever a user sends. HEIC and TIFF are checked where they are decoded.
 """
 
 from collections.abc import Callable
-from pathlib import PurePath
 from typing import Final
 
 from core.pixels import polyglot
@@ -28,41 +27,6 @@ from core.pixels.limits import (
 )
 from core.pixels.types import Note
 
-_EXTENSIONS: Final = {
-    ImageFormat.JPEG: ("jpg", "jpeg", "jpe", "jfif"),
-    ImageFormat.PNG: ("png",),
-    ImageFormat.WEBP: ("webp",),
-    ImageFormat.HEIC: ("heic", "heif", "hif"),
-    ImageFormat.TIFF: ("tif", "tiff"),
-}
-# Endings that promise another kind of file. An unknown ending ("ring.v2") promises nothing.
-_OTHER_EXTENSIONS: Final = frozenset(
-    {"gif", "bmp", "ico", "avif", "jxl", "jp2", "svg", "psd", "dng", "cr2", "cr3", "nef", "arw",
-     "raf", "orf", "rw2", "eps", "ai", "pdf", "html", "htm", "xhtml", "xml", "js", "mjs", "css",
-     "php", "phtml", "asp", "aspx", "jsp", "py", "sh", "bat", "cmd", "exe", "dll", "com", "scr",
-     "jar", "apk", "zip", "rar", "7z", "gz", "tar", "txt", "csv", "json", "doc", "docx", "xls",
-     "xlsx", "ppt", "pptx", "mp3", "mp4", "m4v", "mov", "avi", "mkv", "webm", "wav"}
-)  # fmt: skip
-_TYPE_ALIASES: Final = {
-    ImageFormat.JPEG: frozenset({"image/jpeg", "image/jpg", "image/pjpeg"}),
-    ImageFormat.PNG: frozenset({"image/png", "image/x-png", "image/apng"}),
-    ImageFormat.WEBP: frozenset({"image/webp"}),
-    ImageFormat.HEIC: frozenset(
-        {"image/heic", "image/heif", "image/heic-sequence", "image/heif-sequence"}
-    ),
-    ImageFormat.TIFF: frozenset({"image/tiff", "image/x-tiff", "image/tif"}),
-}
-# What phones and scripts send when they do not know; it states nothing about the bytes.
-_UNDECLARED: Final = frozenset(
-    {
-        "",
-        "application/octet-stream",
-        "binary/octet-stream",
-        "application/x-binary",
-        "image/*",
-        "*/*",
-    }
-)
 _FOREIGN_MAGIC: Final = (
     (b"GIF8", Found.GIF),
     (b"BM", Found.BMP),
@@ -86,32 +50,24 @@ _READERS: Final[dict[ImageFormat, Callable[[bytes], Layout]]] = {
 _HDR_TRANSFERS: Final = frozenset({16, 18})  # PQ and HLG, ITU-T H.273 table 3
 
 
-def inspect(
-    data: bytes, *, filename: str | None = None, declared_content_type: str | None = None
-) -> ImageFormat:
+def inspect(data: bytes) -> ImageFormat:
     """As `inspect_layout`, the format alone."""
-    return inspect_layout(data, filename=filename, declared_content_type=declared_content_type)[0]
+    return inspect_layout(data)[0]
 
 
-def inspect_layout(
-    data: bytes, *, filename: str | None = None, declared_content_type: str | None = None
-) -> tuple[ImageFormat, Layout | None]:
+def inspect_layout(data: bytes) -> tuple[ImageFormat, Layout | None]:
     """Accept a file as a picture, or say what is wrong with it, as far as can be told here.
 
     The headers of JPEG, PNG and WebP are read and checked. HEIC and TIFF pass by their first
-    bytes: their headers are read where they are decoded, see `headers`.
+    bytes: their headers are read where they are decoded, see `headers`. Its name and declared
+    type are no part of it: phones, browsers and shop systems give photos wrong ones daily, and
+    who picks a photo cannot rename it.
 
-    A name or declared type that promises another kind of file is refused
-    (`extension_mismatch`, `type_mismatch`): a user who renames a file should learn it here, not
-    from a shop that rejects the result. No name, no extension, or application/octet-stream
-    promises nothing.
-
-    Raises: UnsupportedMediaError (reason: empty_file, unknown_type, extension_mismatch,
-    type_mismatch), PayloadTooLargeError (reason: too_many_bytes), and what `check_layout` raises.
+    Raises: UnsupportedMediaError (reason: empty_file, unknown_type), PayloadTooLargeError
+    (reason: too_many_bytes), and what `check_layout` raises.
     """
     check_size(len(data))
     kind = detect(data)
-    _check_promise(kind, filename, declared_content_type)
     if kind not in _READERS:
         return kind, None
     layout = parse(data, kind)
@@ -176,26 +132,6 @@ def _detect_heif(data: bytes) -> ImageFormat:
     if brands & {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}:
         return ImageFormat.HEIC
     raise _unknown(Found.FILM)
-
-
-def _check_promise(kind: ImageFormat, filename: str | None, declared: str | None) -> None:
-    extension = PurePath(filename or "").suffix.lower().removeprefix(".")
-    claimed = next((known for known, names in _EXTENSIONS.items() if extension in names), None)
-    if extension in _OTHER_EXTENSIONS or claimed not in {None, kind}:
-        raise UnsupportedMediaError(
-            reason=PhotoReason.EXTENSION_MISMATCH,
-            format=kind,
-            extension=extension,
-            right_extension=kind.extension,
-        )
-    media_type = (declared or "").partition(";")[0].strip().lower()
-    if media_type not in _UNDECLARED and media_type not in _TYPE_ALIASES[kind]:
-        raise UnsupportedMediaError(
-            reason=PhotoReason.TYPE_MISMATCH,
-            format=kind,
-            media_type=media_type[:80],
-            right_media_type=kind.content_type,
-        )
 
 
 def _check_dimensions(layout: Layout, size_bytes: int) -> None:

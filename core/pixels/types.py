@@ -34,6 +34,7 @@ class Note(StrEnum):
     ROTATED_270 = "rotated_270"
     ROTATED_90 = "rotated_90"
     SECOND_PICTURE_REMOVED = "second_picture_removed"
+    TRAILER_REMOVED = "trailer_removed"
 
 
 class NormalisedImage(msgspec.Struct, frozen=True, kw_only=True):

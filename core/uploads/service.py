@@ -29,6 +29,7 @@ from core.uploads.errors import UploadReason
 from core.uploads.places import UploadPlaces
 from core.uploads.sent import SentBytes
 from core.uploads.types import (
+    DECLARABLE,
     DirectUpload,
     SentFile,
     Upload,
@@ -36,7 +37,7 @@ from core.uploads.types import (
     UploadLimits,
     UploadState,
     clean_file_name,
-    declared_extension,
+    declared_type,
     every_key,
     original_key,
 )
@@ -93,9 +94,7 @@ async def check_file(places: UploadPlaces, file: SentFile) -> Checked:
 
 def _check(file: SentFile) -> Checked:
     data = file.sent.read()
-    found, layout = sniff.inspect_layout(
-        data, filename=file.name, declared_content_type=file.content_type
-    )
+    found, layout = sniff.inspect_layout(data)
     digest = hashlib.sha256(data)
     digest.update(b"\0" + (file.name or "").encode("utf-8", "surrogatepass"))
     return Checked(file, found, digest.digest(), cost.of_file(data, found, layout))
@@ -170,7 +169,8 @@ async def start_direct(
     Replay: an idempotency key goes on with its first upload. Its URL is not stored but signed
     again, as long as no bytes are there.
     """
-    extension = declared_extension(content_type)
+    content_type = declared_type(content_type)
+    extension = DECLARABLE[content_type]
     sniff.check_size(size_bytes)
     minted = UploadId(new_id())
 

@@ -20,6 +20,24 @@ DECLARABLE: Final = {
     **{kind.content_type: kind.extension for kind in ImageFormat},
     "image/heif": ImageFormat.HEIC.extension,
 }
+# What programs call them, or say when they do not know: the bytes decide.
+_ALIASES: Final = {
+    "image/jpg": "image/jpeg",
+    "image/pjpeg": "image/jpeg",
+    "image/x-jpeg": "image/jpeg",
+    "image/jfif": "image/jpeg",
+    "application/x-jpg": "image/jpeg",
+    "image/x-png": "image/png",
+    "image/apng": "image/png",
+    "image/heic-sequence": "image/heic",
+    "image/heif-sequence": "image/heic",
+    "image/tif": "image/tiff",
+    "image/x-tiff": "image/tiff",
+    **dict.fromkeys(
+        ("", "null", "image", "image/*", "*/*", "application/octet-stream", "binary/octet-stream"),
+        "image/jpeg",
+    ),
+}
 _SENT: Final = tuple(kind.extension for kind in ImageFormat)
 _RENDERED: Final = tuple(
     kind.extension for kind in (ImageFormat.JPEG, ImageFormat.PNG, ImageFormat.WEBP)
@@ -147,15 +165,16 @@ def every_key(user_id: uuid.UUID, upload_id: uuid.UUID) -> list[str]:
     ]
 
 
-def declared_extension(content_type: str) -> str:
-    """Raises: UnsupportedMediaError."""
-    extension = DECLARABLE.get(content_type.partition(";")[0].strip().lower())
-    if extension is None:
+def declared_type(content_type: str) -> str:
+    """What a direct upload is announced and signed as. Raises: UnsupportedMediaError."""
+    given = content_type.partition(";")[0].strip().lower()
+    known = _ALIASES.get(given, given)
+    if known not in DECLARABLE:
         raise UnsupportedMediaError(
             reason=PhotoReason.TYPE_NOT_TAKEN,
             media_types=tuple(DECLARABLE),
         )
-    return extension
+    return known
 
 
 def clean_file_name(name: str | None) -> str | None:

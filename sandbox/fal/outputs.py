@@ -22,7 +22,7 @@ from sandbox.fal.cutout import Coverage, Pixels, clean_edges, find_piece
 from sandbox.fal.scenes import compose
 
 INPUT_SIDE_MIN = 8
-INPUT_PIXELS_MAX = 60_000_000
+INPUT_PIXELS_MAX = 66_000_000
 OUTPUT_SIDE_MAX = 2048  # scenes: 4K would cost CPU without testing anything more
 UPSCALE_FACTOR_MAX = 4.0
 UPSCALE_PIXELS_MAX = 16_000_000

@@ -20,7 +20,6 @@ from core.health import Unsafe
 from core.payments.types import OrderState
 from core.people.events import AccountEventType
 from core.pixels.errors import Carried, Found
-from core.pixels.formats.base import ImageFormat
 from core.pixels.types import Note
 from core.words.say import SENTENCES, figures_of, say
 from tests.unit.test_structure import sources, tree_of
@@ -53,7 +52,6 @@ TABLES: dict[str, tuple[Iterable[str], set[str]]] = {
     ),
     "carried": (Carried, set()),
     "found": (Found, set()),
-    "image_format": (ImageFormat, set()),
     "json_type": (
         ("string", "integer", "number", "boolean", "array", "object", "null"),
         set(),

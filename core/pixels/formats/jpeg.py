@@ -31,10 +31,12 @@ _DNL, _DRI, _APP0, _APP1, _APP14 = 0xDC, 0xDD, 0xE0, 0xE1, 0xEE
 _SOF = frozenset(range(0xC0, 0xD0)) - {_DHT, _JPG, _DAC}
 _DECODABLE_SOF = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 _PLAIN_SOF = frozenset({0xC0, 0xC1, 0xC2})
+_PROGRESSIVE_SOF = frozenset({0xC2, 0xCA})
 _TABLES = frozenset({_DHT, _DQT, _DRI, _DNL, *_PLAIN_SOF})
 
 
-_SPARE = bytes(range(1, 0xF0)) * 4
+# It begins with 00: behind an FF, with which a cut may end, anything else would be a marker.
+_SPARE = b"\x00" + bytes(range(1, 0xF0)) * 4
 
 
 class Segment(msgspec.Struct):
@@ -49,11 +51,14 @@ class JpegLayout(Layout, kw_only=True):
     segments: list[Segment] = msgspec.field(default_factory=list)
     sof: int = 0
     scans: int = 1
+    has_end: bool = True
+    """Some cameras, phones and microscopes leave the end-of-image marker out."""
 
 
 def parse(data: bytes, start: int = 0) -> JpegLayout:
-    """The first picture of the file; `end` is behind its end-of-image marker."""
-    segments = _walk(data, start)
+    """The first picture of the file; `end` is behind its end-of-image marker, if it has one: the
+    picture's rows decide whether it is complete, not the marker."""
+    segments, has_end = _walk(data, start)
     frames = [segment for segment in segments if segment.marker in _SOF]
     if len(frames) != 1:
         raise corrupt("frames")
@@ -78,9 +83,36 @@ def parse(data: bytes, start: int = 0) -> JpegLayout:
         segments=segments,
         sof=frame.marker,
         scans=scans,
+        has_end=has_end,
     )
+    if not has_end and not _is_refined(data, layout):
+        raise truncated()
     _read_metadata(data, layout)
     return layout
+
+
+def with_end(data: bytes, layout: JpegLayout) -> bytes:
+    """The picture alone, with the marker at its end."""
+    return data[: layout.end] if layout.has_end else data[: layout.end] + EOI
+
+
+def _is_refined(data: bytes, layout: JpegLayout) -> bool:
+    """Whether every coefficient has come with all its bits: a progressive picture without its last
+    scans has all rows, and is not the photo (T.81, G.1.1.1)."""
+    if layout.sof not in _PROGRESSIVE_SOF:
+        return True
+    frame = next(segment for segment in layout.segments if segment.marker == layout.sof)
+    components = [u8(data, frame.start + 10 + 3 * at) for at in range(u8(data, frame.start + 9))]
+    missing = {(component, index) for component in components for index in range(64)}
+    for segment in layout.segments:
+        if segment.marker != _SOS:
+            continue
+        count = u8(data, segment.start + 4)
+        named = [u8(data, segment.start + 5 + 2 * at) for at in range(count)]
+        first, last, bits = take(data, segment.start + 5 + 2 * count, 3)
+        if bits & 0x0F == 0:
+            missing -= {(each, index) for each in named for index in range(first, last + 1)}
+    return not missing
 
 
 def strip(data: bytes, layout: JpegLayout) -> bytes | None:
@@ -122,7 +154,8 @@ def insert_xmp(data: bytes, packet: bytes) -> bytes:
     return data[:at] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + data[at:]
 
 
-def _walk(data: bytes, start: int) -> list[Segment]:
+def _walk(data: bytes, start: int) -> tuple[list[Segment], bool]:
+    """The segments, and whether the last of them is the end marker."""
     segments: list[Segment] = []
     at = start + 2
     while True:
@@ -130,13 +163,13 @@ def _walk(data: bytes, start: int) -> list[Segment]:
             raise corrupt("too_many_segments")
         found = _MARKER.search(data, at)
         if found is None:
-            raise truncated()
+            return _without_end(data, segments), False
         marker, begin = data[found.start() + 1], found.start()
         if segments and segments[-1].marker == _SOS:
             segments[-1].end = begin
         if marker == _EOI:
             segments.append(Segment(marker, begin, begin + 2))
-            return segments
+            return segments, True
         if marker == _SOI:
             raise corrupt("nested_picture")
         at = begin + 2
@@ -148,6 +181,13 @@ def _walk(data: bytes, start: int) -> list[Segment]:
             if at > len(data):
                 raise truncated()
         segments.append(Segment(marker, begin, at))
+
+
+def _without_end(data: bytes, segments: list[Segment]) -> list[Segment]:
+    if not segments or segments[-1].marker != _SOS:
+        raise truncated()
+    segments[-1].end = len(data)
+    return segments
 
 
 def _read_metadata(data: bytes, layout: JpegLayout) -> None:

@@ -12,6 +12,8 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _COLOURS = {0: Colour.GRAY, 2: Colour.RGB, 3: Colour.PALETTE, 4: Colour.GRAY, 6: Colour.RGB}
+# What tells how the colours are meant, and which way up the picture is (PNG 11.3.2 and 11.3.4).
+_COLOUR = frozenset({b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"eXIf"})
 _PICTURE = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 
 
@@ -67,9 +69,10 @@ def _note(data: bytes, layout: PngLayout, name: bytes, body: int, length: int) -
         layout.metadata.append((body - 8, body + length + 4))
 
 
-def strip(data: bytes, layout: PngLayout) -> bytes:
-    """The same compressed picture with its critical chunks only."""
-    kept = (data[start:end] for name, start, end in layout.chunks if name in _PICTURE)
+def strip(data: bytes, layout: PngLayout, *, with_colour: bool = False) -> bytes:
+    """The same compressed picture with its critical chunks only, or with those of its colour."""
+    wanted = _PICTURE | _COLOUR if with_colour else _PICTURE
+    kept = (data[start:end] for name, start, end in layout.chunks if name in wanted)
     return SIGNATURE + b"".join(kept)
 
 

@@ -12,9 +12,9 @@ from core.words.say import say
 from tests.unit.pixels import images
 
 
-def reason_of(data: bytes, filename: str | None = None, declared: str | None = None) -> str:
+def reason_of(data: bytes) -> str:
     with pytest.raises((UnsupportedMediaError, PayloadTooLargeError)) as caught:
-        sniff.inspect(data, filename=filename, declared_content_type=declared)
+        sniff.inspect(data)
     error = caught.value
     assert isinstance(error, UnsupportedMediaError | PayloadTooLargeError)
     assert say(f"reason.{error.reason}", **error.fields).endswith(".")
@@ -24,7 +24,7 @@ def reason_of(data: bytes, filename: str | None = None, declared: str | None = N
 @pytest.mark.parametrize("kind", images.FORMATS)
 def test_each_format_is_told_by_its_bytes(kind: str) -> None:
     data = images.encode(images.photo(), kind)
-    seen = sniff.inspect(data, filename=f"ring.{kind}", declared_content_type=f"image/{kind}")
+    seen = sniff.inspect(data)
     assert seen == kind
     assert seen.content_type == f"image/{kind}"
 
@@ -58,32 +58,6 @@ def test_other_types_are_named(data: bytes, said: str) -> None:
     assert said in say("reason.unknown_type", **caught.value.fields)
 
 
-def test_name_and_type_must_not_lie() -> None:
-    jpeg = images.encode(images.photo(), "jpeg")
-    assert reason_of(jpeg, "ring.png") == "extension_mismatch"
-    assert reason_of(jpeg, "ring.HEIC") == "extension_mismatch"
-    assert reason_of(jpeg, "ring.pdf") == "extension_mismatch"
-    assert reason_of(jpeg, "ring.jpg.exe") == "extension_mismatch"
-    assert reason_of(jpeg, "ring.jpg", "image/png") == "type_mismatch"
-    assert reason_of(jpeg, None, "text/html") == "type_mismatch"
-
-
-@pytest.mark.parametrize(
-    ("filename", "declared"),
-    [
-        (None, None),
-        ("ring.JPG", "image/jpg"),
-        ("ring.jpeg", "application/octet-stream"),
-        ("blob", ""),
-        ("ring.v2", "binary/octet-stream"),
-        ("my ring. final", "image/jpeg; charset=binary"),
-    ],
-)
-def test_what_promises_nothing_passes(filename: str | None, declared: str | None) -> None:
-    jpeg = images.encode(images.photo(), "jpeg")
-    assert sniff.inspect(jpeg, filename=filename, declared_content_type=declared) == "jpeg"
-
-
 def test_too_many_bytes() -> None:
     jpeg = images.encode(images.photo(), "jpeg")
     padded = jpeg + b"\x00" * (BYTES_MAX - len(jpeg))
@@ -104,7 +78,7 @@ def test_one_piece_on_white_is_no_bomb(kind: str) -> None:
 
 def test_too_many_pixels_and_bombs() -> None:
     assert reason_of(images.png_header(100_000, 100_000)) == "too_many_pixels"
-    assert reason_of(images.png_header(7_072, 7_072)) == "too_many_pixels"
+    assert reason_of(images.png_header(8_063, 8_063)) == "too_many_pixels"
     assert reason_of(images.png_header(200, 40_000)) == "too_many_pixels"
     assert reason_of(images.encode(Image.new("L", (7_000, 7_000)), "png")) == "decompression_bomb"
     solid = Image.new("RGB", (4_000, 3_000))
@@ -115,9 +89,10 @@ def test_too_many_pixels_and_bombs() -> None:
     assert reason_of(swollen) == "decompression_bomb"
 
 
-@pytest.mark.parametrize("kind", ["jpeg", "png", "webp"])
+@pytest.mark.parametrize("kind", ["png", "webp"])
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.7, 0.98])
 def test_cut_off_files(kind: str, share: float) -> None:
+    """Of a JPEG decoding tells, because its end marker decides nothing."""
     data = images.encode(images.photo(), kind)
     assert reason_of(data[: int(len(data) * share)]) in {"truncated", "corrupt"}
 
@@ -167,12 +142,41 @@ def test_appended_files(kind: str, tail: bytes) -> None:
 def test_files_that_are_two_things_inside() -> None:
     jpeg = images.encode(images.photo(), "jpeg")
     assert reason_of(images.insert_segment(jpeg, 0xFE, b"%PDF-1.4")) == "polyglot"
-    assert reason_of(images.insert_segment(jpeg, 0xFE, b"<?php system($_GET[0]);")) == "polyglot"
     script = b"/=1;alert(1);/*".ljust(0x2F2A - 4, b"*") + b"*/"
     assert reason_of(images.insert_segment(jpeg, 0xFE, script)) == "polyglot"
+
+
+def test_what_a_description_says_is_dropped_and_no_reason_to_refuse() -> None:
+    """Photoshop on a Mac describes its printer in XML, and content credentials may quote a page."""
+    jpeg = images.encode(images.photo(), "jpeg")
+    sniff.inspect(images.insert_segment(jpeg, 0xED, b"<!DOCTYPE plist PUBLIC>"))
+    sniff.inspect(images.insert_segment(jpeg, 0xEB, b"JP c2pa <html> <script src=x>"))
     png = images.encode(images.photo(), "png")
-    page = images.insert_chunk(png, b"tEXt", b"Comment\x00<script>alert(1)</script>")
-    assert reason_of(page) == "polyglot"
+    sniff.inspect(images.insert_chunk(png, b"tEXt", b"Comment\x00<script>alert(1)</script>"))
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        b'{"maker": "x", "scene": 4}',
+        b"\x01\x02\x03\x04\x05\x06\x07\x08",
+        b"<focus><distance>0.4</distance></focus>",
+        b"x<html>in the middle",
+        bytes(range(256)) * 90,
+    ],
+)
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp"])
+def test_records_behind_the_picture_are_cut(kind: str, tail: bytes) -> None:
+    """One camera's photo in eight was refused for them."""
+    assert trailer_of(images.encode(images.photo(), kind) + tail) == Note.TRAILER_REMOVED
+
+
+def test_four_bytes_make_no_archive() -> None:
+    jpeg = images.encode(images.photo(), "jpeg")
+    sniff.inspect(images.insert_segment(jpeg, 0xE1, b"Maker" + b"PK\x05\x06" + bytes(30)))
+    sniff.inspect(jpeg + b"\x01PK\x05\x06" + bytes(16) + b"\x00\x00")
+    hidden = jpeg + b"\x01\x02\x03" + images.FOREIGN_TAILS[0]
+    assert reason_of(hidden) == "polyglot", "a real one is found from the end"
 
 
 def trailer_of(data: bytes) -> str | None:

@@ -9,7 +9,7 @@ from core.pixels.formats.base import ImageFormat
 from core.uploads.types import (
     DECLARABLE,
     clean_file_name,
-    declared_extension,
+    declared_type,
     every_key,
     normal_key,
     original_key,
@@ -33,9 +33,15 @@ def test_every_key_that_is_ever_written_is_erased() -> None:
 
 def test_every_format_can_be_declared() -> None:
     for kind in ImageFormat:
-        assert declared_extension(f"{kind.content_type.upper()}; q=1") == kind.extension
+        assert declared_type(f"{kind.content_type.upper()}; q=1") == kind.content_type
     with pytest.raises(UnsupportedMediaError):
-        declared_extension("image/gif")
+        declared_type("image/gif")
+
+
+def test_who_does_not_know_the_type_may_announce_a_photo() -> None:
+    """A browser on Windows tells no type of a HEIC."""
+    for given in ("", "image/jpg", "application/octet-stream", "image/*"):
+        assert declared_type(given) == "image/jpeg"
 
 
 @pytest.mark.parametrize(
