@@ -65,13 +65,6 @@ create function app.end_probe(p_call_id uuid)
   security definer
   set search_path = pg_catalog, pg_temp
 as $$
-  update app.provider_keys as key
-  set refused_at = null, probe_at = null
-  from app.provider_calls as call
-  where call.id = p_call_id
-    and key.fingerprint = call.key_fingerprint
-    and key.refused_at is not null
-    and call.created_at > key.refused_at;
   update app.provider_accounts as account
   set breaker_state = 'closed',
     breaker_until = null,
@@ -83,11 +76,18 @@ as $$
   where call.id = p_call_id
     and account.id = call.account_id
     and account.breaker_state = 'half_open'
-    and account.probe_call_id = p_call_id
+    and account.probe_call_id = p_call_id;
+  update app.provider_keys as key
+  set refused_at = null, probe_at = null
+  from app.provider_calls as call
+  where call.id = p_call_id
+    and key.fingerprint = call.key_fingerprint
+    and key.refused_at is not null
+    and call.created_at > key.refused_at
 $$;
 comment on function app.end_probe is
 $$The provider took this call: if it is the probe, the breaker closes; if its key was refused
-before, it is used again. Locks: the key, the account.$$;
+before, it is used again. Locks: the account, the key.$$;
 
 create function app.drop_probe(p_call_id uuid, p_pause_seconds double precision)
   returns void

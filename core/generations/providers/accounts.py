@@ -53,24 +53,22 @@ async def hold_keys(conn: Connection, providers: Mapping[str, ImageProvider]) ->
 async def record_effect(
     conn: Connection, sent: SentCall, effect: AccountEffect, *, settings: Settings, reason: str
 ) -> None:
-    """Records what the answer to a submit, if there was one, says of its account and key."""
-    match effect:
-        case "locked":
-            await _open_breaker(conn, sent, settings=settings, reason=reason)
-        case "key_refused":
-            row = await fetch_one(conn, "select app.refuse_key(%s) as name", (sent.call_id,))
-            log.error("provider.key_refused", key=row and row["name"], reason=reason)
-        case "cooldown":
-            seconds = sent.retry_after_seconds or settings.provider_cooldown_seconds
-            await conn.execute(
-                "select app.cool_down(%s, %s)", (sent.account_id, _with_jitter(seconds))
-            )
-        case "none":
-            pass
+    """Records what the answer to a submit, if there was one, says of its account and key.
+
+    Locks: the account, then the key, as whoever opens calls.
+    """
+    if effect == "locked":
+        await _open_breaker(conn, sent, settings=settings, reason=reason)
     # Where it was a probe and told nothing of the account, another one follows soon.
     await conn.execute(
         "select app.drop_probe(%s, %s)", (sent.call_id, settings.provider_cooldown_seconds)
     )
+    if effect == "key_refused":
+        row = await fetch_one(conn, "select app.refuse_key(%s) as name", (sent.call_id,))
+        log.error("provider.key_refused", key=row and row["name"], reason=reason)
+    elif effect == "cooldown":
+        seconds = sent.retry_after_seconds or settings.provider_cooldown_seconds
+        await conn.execute("select app.cool_down(%s, %s)", (sent.account_id, _with_jitter(seconds)))
 
 
 async def record_taken(conn: Connection, call_id: uuid.UUID) -> None:

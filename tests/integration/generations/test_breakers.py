@@ -3,6 +3,7 @@
 With the shipped times, and many calls at once.
 """
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -65,8 +66,7 @@ async def test_one_lock_is_one_pause_however_many_calls_it_meets(
             await ada.start()
         await pipeline.outage("locked", account="main", routes=["submit"])
         calls = await open_many(pipeline, 40)
-        for call in calls:
-            await pipeline.send(call)
+        await asyncio.gather(*(pipeline.send(call) for call in calls))
         assert statuses(pipeline) == [403] * 40
         assert breaker(pipeline) == ("open", 1)
         assert pause_seconds(pipeline) <= 60
@@ -227,8 +227,7 @@ async def test_many_calls_with_a_revoked_key(open_pipeline: OpenPipeline) -> Non
         await pipeline.outage("unauthorized", key="key-1")
         ids = [await ada.start() for _ in range(8)]
         calls = await open_many(pipeline, 8)
-        for call in calls:
-            await pipeline.send(call)
+        await asyncio.gather(*(pipeline.send(call) for call in calls))
         assert statuses(pipeline) == [401] * 4, "those that were on their way"
         assert breaker(pipeline) == ("closed", 0)
         for generation_id in ids:
