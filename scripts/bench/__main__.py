@@ -19,6 +19,7 @@ from typing import Any
 from sandbox.stack.errors import StackError
 from scripts.bench import (
     beside,
+    deadlines,
     delays,
     growth,
     in_flight,
@@ -39,6 +40,7 @@ MEASURES: dict[str, Measure] = {
     "pipeline": pipeline.measure,
     "growth": growth.measure,
     "tickets": tickets.measure,
+    "deadlines": deadlines.measure,
     "beside": beside.measure,
 }
 
