@@ -1,10 +1,19 @@
 """Places in one process: how much of one kind it does at once, and how much of that for one."""
 
+import asyncio
 import contextlib
 import uuid
 from collections import Counter
 from collections.abc import Coroutine, Iterator
-from typing import Any
+from typing import Any, TypeVar
+
+from core.errors import FailureKind, RetryableError
+
+Answer = TypeVar("Answer")
+
+# Most answers of a vendor are there by then. Those that are not hold one of the places for such.
+QUICK_SECONDS = 1.0
+_TURN_PAUSE_SECONDS = 5.0
 
 
 class Places:
@@ -54,3 +63,36 @@ class Shares:
             self._held[key] -= 1
             if not self._held[key]:
                 del self._held[key]
+
+
+class OverShareError(RetryableError):
+    """Others of the same key are slow, and hold its share. It says nothing about this one."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "others of its owner are slow",
+            kind=FailureKind.ABSENT,
+            retry_after_seconds=_TURN_PAUSE_SECONDS,
+        )
+
+
+async def within_share(
+    shares: Shares, key: uuid.UUID, asking: Coroutine[Any, Any, Answer]
+) -> Answer:
+    """The answer of a vendor; one that takes long needs a place in its key's share.
+
+    Raises: OverShareError, and what `asking` raises.
+    """
+    answer = asyncio.ensure_future(asking)
+    try:
+        await asyncio.wait({answer}, timeout=QUICK_SECONDS)
+        if answer.done():
+            return answer.result()
+        if not shares.is_free(key):
+            raise OverShareError
+        with shares.hold(key):
+            return await answer
+    finally:
+        if not answer.done():
+            answer.cancel()
+            await asyncio.wait({answer})

@@ -54,9 +54,12 @@ class WorkerContext:
         self.dispatch_wanted = asyncio.Event()
         self.poll_places = Places(_POLLS_AT_ONCE)
         self.abandoned_poll_places = Places(_ABANDONED_POLLS_AT_ONCE)
-        # Of the provider's slots: a quarter for one person's slow files, three for everybody's.
+        # Of the provider's slots: a quarter for one person's slow results and files, half for
+        # everybody's; an eighth for cancels that hang, which nobody waits for.
         slots = settings.worker_slots_provider
-        self.slow_downloads = Shares(each=max(1, slots // 4), together=max(1, slots * 3 // 4))
+        self.slow_answers = Shares(each=max(1, slots // 4), together=max(1, slots // 2))
+        cancels = max(1, slots // 8)
+        self.slow_cancels = Shares(each=cancels, together=cancels)
         self._background: set[asyncio.Task[None]] = set()
 
     @property

@@ -9,6 +9,7 @@ from core.generations.pipeline.tools import PipelineTools
 from core.generations.pipeline.types import OPEN_CALLS
 from core.generations.providers.types import Unreachable
 from core.generations.types import CallState
+from core.places import within_share
 from core.tasks.jobs import DONE, Outcome
 from core.tasks.outbox import Task
 
@@ -25,7 +26,8 @@ async def cancel_call(tools: PipelineTools, task: Task) -> Outcome:
     # Without a request id there is nothing to cancel yet; record_accepted adds this task again.
     is_requested = call.address.is_known and call.state in OPEN_CALLS
     if is_requested:
-        outcome = await tools.providers[call.provider].cancel(call.address)
+        asking = tools.providers[call.provider].cancel(call.address)
+        outcome = await within_share(tools.slow_cancels, call.account_id, asking)
         is_worth_while = call.state is CallState.ACCEPTED or task.tries < _ABANDONED_TRIES_MAX
         if isinstance(outcome, Unreachable) and is_worth_while:
             raise RetryableError(

@@ -25,6 +25,7 @@ from core.generations.providers.types import (
     Unknown,
     Unreachable,
 )
+from core.places import within_share
 from core.tasks.jobs import DONE, Again, Outcome
 from core.tasks.outbox import Task
 
@@ -105,7 +106,8 @@ async def _deliver_later(
 async def _fetch(tools: PipelineTools, call: CallResult) -> ResultOutcome:
     if not call.address.is_known:
         raise RetryableError("neither a result URL nor a request id is known yet")
-    outcome = await tools.providers[call.provider].fetch_result(call.address)
+    asking = tools.providers[call.provider].fetch_result(call.address)
+    outcome = await within_share(tools.slow_answers, call.user_id, asking)
     tools.counters.add(
         "jewelshot_provider_results_total",
         account=call.account,

@@ -11,7 +11,6 @@ from core.errors import RetryableError
 from core.generations.endings import Ending, ending_of_output
 from core.generations.pipeline import queries
 from core.generations.pipeline.dispatch import lease_seconds, submit_in_background
-from core.generations.pipeline.download import OverShareError, download
 from core.generations.pipeline.fail import announce, units_of
 from core.generations.pipeline.tools import PipelineTools
 from core.generations.pipeline.types import CallEnd, CallResult, Role
@@ -19,7 +18,9 @@ from core.generations.providers.types import Output, OutputMissingError, OutputR
 from core.generations.types import CallState, GenerationState, ResultImage
 from core.pixels import remote
 from core.pixels.faults import OutputFault
+from core.pixels.limits import OUTPUT_BYTES_MAX
 from core.pixels.types import RULES_OF_OWN_PIXELS, OutputRuleError
+from core.places import OverShareError, within_share
 from core.tasks.outbox import Task
 
 # A file that is missing or broken this often in a row stays so; the pauses between double from two
@@ -133,7 +134,10 @@ async def _download(tools: PipelineTools, call: CallResult, output: Output) -> b
     if output.image is None:
         raise _UndeliverableError("no_image", Ending.NO_IMAGE)
     try:
-        return await download(tools, call, output.image.url)
+        fetching = tools.providers[call.provider].download(
+            output.image.url, max_bytes=OUTPUT_BYTES_MAX
+        )
+        return await within_share(tools.slow_answers, call.user_id, fetching)
     except OverShareError:
         raise
     except OutputRefusedError as error:

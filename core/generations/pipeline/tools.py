@@ -25,7 +25,10 @@ class PipelineTools(Protocol):
     dispatch_wanted: asyncio.Event
     poll_places: Places
     abandoned_poll_places: Places
-    slow_downloads: Shares
+    slow_answers: Shares
+    """Of results and files, by their owner."""
+    slow_cancels: Shares
+    """By the provider's account."""
 
     def start_background(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
         """Starts `work` and returns; its errors are logged, and the shutdown waits for it."""

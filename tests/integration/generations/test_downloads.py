@@ -29,11 +29,11 @@ async def test_slow_files_of_one_person_hold_few_places(open_pipeline: OpenPipel
         async with asyncio.timeout(10):
             while sum(task.done() for task in running) < 3:  # noqa: ASYNC110  they end by themselves
                 await asyncio.sleep(0.01)
-        assert not pipeline.ctx.slow_downloads.is_free(ada.id)
-        assert pipeline.ctx.slow_downloads.is_free(bob.id)
+        assert not pipeline.ctx.slow_answers.is_free(ada.id)
+        assert pipeline.ctx.slow_answers.is_free(bob.id)
         await pipeline.router.let_through()
         assert sorted(await asyncio.gather(*running)) == ["done"] * 2 + ["retry"] * 3
-        assert pipeline.ctx.slow_downloads.is_free(ada.id)
+        assert pipeline.ctx.slow_answers.is_free(ada.id)
         rest = [task for task in pipeline.tasks() if task["job"] == "provider_call.collect"]
         assert [task["failures"] for task in rest] == [{"absent": 1}] * 3, "no attempt is used up"
         pipeline.pass_backoff()
@@ -56,7 +56,7 @@ async def test_files_that_wait_their_turn_are_never_given_up_for_it(
         held = asyncio.create_task(pipeline.run_one(first))
         await _fetching(pipeline, 1)
         async with asyncio.timeout(10):
-            while pipeline.ctx.slow_downloads.is_free(ada.id):  # noqa: ASYNC110  after a second
+            while pipeline.ctx.slow_answers.is_free(ada.id):  # noqa: ASYNC110  after a second
                 await asyncio.sleep(0.01)
         for _ in range(6):
             assert await pipeline.run_one(second) == "retry"
@@ -65,3 +65,28 @@ async def test_files_that_wait_their_turn_are_never_given_up_for_it(
         assert await held == "done"
         assert await pipeline.run_one(second) == "done"
         assert pipeline.balance(ada) == (8, 0)
+
+
+async def test_cancels_that_hang_hold_few_places(open_pipeline: OpenPipeline) -> None:
+    """A whole batch may be cancelled at once, at a provider that says nothing."""
+    async with open_pipeline(worker_slots_provider=8, provider_account_slots=20) as pipeline:
+        await pipeline.fault("never_finishes")
+        ada = await pipeline.person()
+        made = [await ada.start() for _ in range(4)]
+        await pipeline.dispatch()
+        for generation_id in made:
+            await ada.post(f"/v1/generations/{generation_id}/cancel")
+        ids = [task["id"] for task in pipeline.tasks() if task["job"] == "provider_call.cancel"]
+        assert len(ids) == 4
+        pipeline.router.hold("/fal-ai/")
+        running = [asyncio.create_task(pipeline.run_one(each)) for each in ids]
+        async with asyncio.timeout(10):
+            while sum(task.done() for task in running) < 3:  # noqa: ASYNC110  they end by themselves
+                await asyncio.sleep(0.01)
+        await pipeline.router.let_through()
+        assert sorted(await asyncio.gather(*running)) == ["done"] + ["retry"] * 3
+        pipeline.pass_backoff()
+        await pipeline.run_tasks("provider_call.cancel")
+        for generation_id in made:
+            await pipeline.finish(generation_id)
+        assert pipeline.balance(ada) == (10, 0)
