@@ -16,7 +16,8 @@ PASSWORD_CHARACTERS_MAX = 72
 Email = Annotated[
     str,
     Meta(
-        pattern=r"^[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+$(?!\n)",
+        # Keyboards of phones put a blank behind a word that they complete.
+        pattern=r"^ *[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+ *$(?!\n)",
         max_length=254,
         examples=["ada@example.com"],
     ),
@@ -54,7 +55,10 @@ CaptchaToken = Annotated[
 
 
 class _Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    pass
+    def __post_init__(self) -> None:
+        email = getattr(self, "email", None)
+        if email is not None:
+            msgspec.structs.force_setattr(self, "email", email.strip(" "))
 
 
 class SignUp(_Request, frozen=True):

@@ -30,6 +30,7 @@ class AuthHarness(msgspec.Struct):
     sandbox: Any
     database: TestDatabase
     owner: httpx.AsyncClient
+    outside: HttpRouter
 
     async def arm_fault(self, **fault: Any) -> None:
         """Fields of sandbox.supabase.faults.Fault."""
@@ -106,7 +107,7 @@ def open_auth(
                 headers={"apikey": config.secret_key},
             )
             async with api_client(ours, transport=transport) as client, owner:
-                yield AuthHarness(client, app.state.mailbox, app, database, owner)
+                yield AuthHarness(client, app.state.mailbox, app, database, owner, transport)
 
     return start
 

@@ -175,6 +175,15 @@ async def test_the_service_away_is_a_503(open_auth: OpenAuth) -> None:
         assert answer.headers["retry-after"]
 
 
+async def test_a_blank_of_the_keyboard_is_no_part_of_the_address(auth: AuthHarness) -> None:
+    await auth.join(ADA)
+    for email in (f"{ADA} ", f"  {ADA}", f" {ADA} "):
+        body = {"email": email, "password": PASSWORD}
+        answer = await auth.client.post("/v1/auth/sign-in", json=body)
+        assert answer.status_code == 200, email
+        assert answer.json()["user"]["email"] == ADA
+
+
 async def test_bodies_are_checked_before_anything_is_sent(auth: AuthHarness) -> None:
     bodies: tuple[Any, ...] = (
         {"email": "no-at-sign", "password": "x"},

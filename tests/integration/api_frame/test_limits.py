@@ -127,6 +127,30 @@ async def test_calls_name_the_caller_and_carry_our_own_agent(open_auth: OpenAuth
     assert row == {"ip": HOME, "user_agent": "jewelshot-api"}
 
 
+async def test_a_call_for_a_person_says_so(open_auth: OpenAuth) -> None:
+    """Every call has the project's key; only a person's own token lets it act for them."""
+    async with open_auth(settings=PROXY) as auth:
+        session = await auth.join(ADA)
+        own = {**at(HOME), **bearer(session)}
+        await auth.client.post("/v1/auth/mfa/factors", json={}, headers=own)
+        await auth.client.put("/v1/auth/password", json={"password": "another one 12"}, headers=own)
+        await auth.client.post("/v1/auth/logout", headers=own)
+        calls = [each for each in auth.outside.sent if each.url.path.startswith("/auth/v1/")]
+    asked = {each.url.path.removeprefix("/auth/v1/"): each.headers for each in calls}
+    keys = asked.pop(".well-known/jwks.json", None)
+    assert keys is None or "apikey" not in keys
+    persons = {"factors", "user", "logout"}
+    assert persons | {"signup", "verify"} <= set(asked)
+    for path, headers in asked.items():
+        if path == "settings":
+            continue
+        assert headers["apikey"] == "sb_secret_test", path
+        assert headers["user-agent"] == "jewelshot-api", path
+        assert headers["sb-forwarded-for"] in {HOME, "203.0.113.7"}, path
+        whose = session["access_token"] if path in persons else "sb_secret_test"
+        assert headers["authorization"] == f"Bearer {whose}", path
+
+
 @pytest.mark.parametrize(
     "junk", ["x", "refresh-me", "a.b.c", "thirteen-char", "A" + "A" * 53, "z" * 129]
 )
