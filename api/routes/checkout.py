@@ -114,8 +114,9 @@ async def _start(
     "/v1/checkout/{order_id:uuid}",
     operation_id="get_checkout",
     summary="What became of a checkout",
-    description="For the page that the buyer comes back to; the buyer's own orders only. Each call"
-    " of an unsettled order makes a worker ask Stripe; opening this grants nothing by itself."
+    description="For the page that the buyer comes back to; the buyer's own orders only. Calls"
+    " for an unsettled order make a worker ask Stripe, with pauses that grow to half a minute;"
+    " opening this grants nothing by itself."
     " With `Prefer: wait=n` the answer comes when the state is no longer `created`, `open` or"
     " `processing`, or after n seconds. `processing` means pending: with a slow method, such as a"
     " bank debit, the credits come by themselves within some days, so stop asking after half a"

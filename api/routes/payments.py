@@ -85,7 +85,8 @@ async def get_payment(user: CurrentUser, db: Db, payment_id: FromPath[uuid.UUID]
     operation_id="retry_payment",
     summary="Try a failed or expired payment again",
     description="A new payment page for the same order, at its price, once the old page can no"
-    " longer be paid. Repeated, it answers the page that is open.",
+    " longer be paid. Repeated, it answers the page that is open. `409` with `price_changed` where"
+    " that price is sold no more: start a new checkout.",
     tags=["Payments"],
     security=BEARER,
     status_code=200,
