@@ -115,6 +115,56 @@ def test_one_reversal_twenty_times(ledger: Ledger) -> None:
     assert ledger.balance(user) == (0, 0, 2)
 
 
+def test_one_restore_twenty_times(ledger: Ledger) -> None:
+    user = ledger.user(4, reference="pi_1", source="gift")
+    ledger.reverse(user, 6, "re_1", "pi_1")
+    restore = call("select app.restore_credits(%s, 6, 'back', 'pi_1')", user)
+    assert set(race(ledger.url, [restore] * 20)) == {0}
+    assert ledger.balance(user) == (4, 0, 0)
+
+
+def test_one_reservation_is_charged_its_share_once(ledger: Ledger) -> None:
+    for seed in range(5):
+        user = ledger.user(10)
+        subject = ledger.reserve(user, 6)
+        works = [
+            *[call("select app.refund(%s, 'late_image', %s, 4)", user, subject)] * 8,
+            *[call("select app.refund(%s, 'late_image', %s)", user, subject)] * 8,
+            *[call("select app.confirm(%s, 'late_image', %s)", user, subject)] * 4,
+        ]
+        results = race(ledger.url, shuffled(works, seed))
+        assert [result for result in results if result is True] == [True]
+        assert set(states(results)) == {"ok", "JS409"}
+        assert ledger.balance(user) in {(6, 0, 0), (10, 0, 0), (4, 0, 0)}
+
+
+def test_a_restore_against_what_pays_the_debt(ledger: Ledger) -> None:
+    """Whatever comes first: nothing is owed, nothing is lost, and each lot has its own."""
+    for seed in range(5):
+        paid = f"pi_{seed}"
+        user = ledger.user(10, reference=paid)
+        held = ledger.reserve(user, 3)
+        ledger.confirm(user, ledger.reserve(user, 7))
+        ledger.reverse(user, 10, f"re_{seed}", paid)
+        assert ledger.balance(user) == (0, 3, 10)
+        works = [
+            *[call("select app.restore_credits(%s, 10, %s, %s)", user, f"back_{seed}", paid)] * 3,
+            *[call("select app.refund(%s, 'late_image', %s, 1)", user, held)] * 3,
+            call("select app.grant_credits(%s, 6, 'promo', %s)", user, f"test:{user}:promo"),
+            call("select app.grant_credits(%s, 5, 'gift', %s)", user, f"test:{user}:gift"),
+        ]
+        assert set(states(race(ledger.url, shuffled(works, seed)))) == {"ok"}
+        assert ledger.balance(user) == (13, 0, 0)
+        lots = ledger.database.rows(
+            "select source, remaining from app.credit_lots where user_id = %s order by source",
+            (user,),
+        )
+        assert [(lot["source"], lot["remaining"]) for lot in lots] == [
+            *(("gift", 5), ("promo", 6)),
+            ("purchase", 2),
+        ]
+
+
 def test_one_adjustment_twenty_times(ledger: Ledger, database: TestDatabase) -> None:
     user = ledger.user()
     claims = admin_claims(database)
