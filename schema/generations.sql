@@ -551,7 +551,8 @@ begin
         perform app.emit(
           v_generation.user_id, 'late_image.arrived', p_id, v_generation.version,
           jsonb_build_object('operation', v_generation.operation, 'lane', v_generation.lane,
-            'cost_credits', v_generation.cost_credits));
+            'cost_credits',
+            v_generation.cost_credits - coalesce(v_generation.charged_credits, 0)));
       end if;
     end if;
     return app.generation_change(v_generation) || '{"late": true}';

@@ -1219,6 +1219,7 @@ declare
   v_user_id uuid := app.require_person();
   v_image app.late_images;
   v_old app.generations;
+  v_price bigint;
 begin
   perform app.lock_account(v_user_id);
   select *
@@ -1234,8 +1235,9 @@ begin
   into v_old
   from app.generations
   where id = p_generation_id;
+  v_price := v_old.cost_credits - coalesce(v_old.charged_credits, 0);
   if v_image.bought_as = p_id then
-    return jsonb_build_object('cost_credits', v_old.cost_credits);
+    return jsonb_build_object('cost_credits', v_price);
   end if;
   if v_image.bought_as is not null then
     raise exception 'already bought'
@@ -1245,7 +1247,7 @@ begin
   if v_image.expires_at <= app.now() then
     raise exception 'late image expired' using errcode = 'JS410', detail = '{"kind": "late_image"}';
   end if;
-  perform app.reserve(v_user_id, v_old.cost_credits, 'run', p_id);
+  perform app.reserve(v_user_id, v_price, 'run', p_id);
   perform app.confirm(v_user_id, 'run', p_id);
   insert into app.generations (
     id, user_id, upload_id, operation, operation_version, lane, cost_credits, params, priority,
@@ -1253,15 +1255,16 @@ begin
   )
   values (
     p_id, v_user_id, v_old.upload_id, v_old.operation, v_old.operation_version, v_old.lane,
-    v_old.cost_credits, v_old.params, v_old.priority, v_old.id, 'succeeded', v_old.input_key,
-    v_image.result, app.clock_now(), v_old.cost_credits);
+    v_price, v_old.params, v_old.priority, v_old.id, 'succeeded', v_old.input_key,
+    v_image.result, app.clock_now(), v_price);
   update app.late_images
   set bought_as = p_id
   where generation_id = p_generation_id;
-  return jsonb_build_object('cost_credits', v_old.cost_credits);
+  return jsonb_build_object('cost_credits', v_price);
 end $$;
 comment on function app.buy_late_image is
-$$Buys an image that came after its refund: a generation that is done at once.
+$$Buys an image that came after its refund: a generation that is done at once, at the old price less
+the share that was charged when the old one was cancelled.
 Returns {cost_credits}. Locks: account, lots, late image. Errors: JS401, JS402, JS404, JS410.
 Replay: the same new id finds itself done.$$;
 

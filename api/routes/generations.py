@@ -219,7 +219,8 @@ async def retry_generation(
     operation_id="buy_late_image",
     summary="Buy an image that came late",
     description="The credits of a generation that ran out of time are refunded. If its image comes"
-    " all the same it is kept for seven days and can be bought at the old price.",
+    " all the same it is kept for seven days and can be bought at the old price, less what was"
+    " charged when it was cancelled.",
     tags=["Generations"],
     security=BEARER,
     status_code=201,

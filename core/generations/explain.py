@@ -195,7 +195,7 @@ def _late_lines(run: RunRows) -> Iterator[tuple[int, Line]]:
         return
     text = say(
         "run.late_image.kept" if image.bought_as is None else "run.late_image.bought",
-        price=run.generation.cost_credits,
+        price=run.generation.cost_credits - _sum(run.transfers, EntryKind.CONFIRM),
         until=image.expires_at,
         bought_as=image.bought_as,
     )
