@@ -30,7 +30,10 @@ def normalise(data: bytes) -> NormalisedImage:
         stripped = _stripped_if_whole(data, layout, image)
         if stripped is not None and _is_upright_srgb(image, layout):
             return _result(stripped, image, layout.format, notes, ImageFormat.JPEG)
-    return _encode_anew(image, layout, notes)
+    # Handed over and not shared: of 64 MP each picture takes 260 MB, and here at most two exist.
+    handed = [image]
+    del image
+    return _encode_anew(handed.pop(), layout, notes)
 
 
 def _picture(data: bytes, layout: Layout) -> bytes:
@@ -79,18 +82,19 @@ def _encode_anew(image: Image.Image, layout: Layout, notes: list[Remark]) -> Nor
     turned = raster.orientation(image)
     icc = image.info.get("icc_profile")
     image = _to_rgb(image, icc, notes)
-    upright, note = raster.turn_upright(image, turned)
+    image, note = raster.turn_upright(image, turned)
     notes += [Remark(note)] if note else _rotation_by_codec(layout)
     if layout.bit_depth > 8:
         notes.append(Remark(Note.BITS_REDUCED, {"bits": layout.bit_depth}))
     converted = colour.to_srgb(
-        upright,
+        image,
         icc=None if colour.is_gray_profile(icc) else icc,
         cicp=layout.cicp,
         adobe_rgb=layout.adobe_rgb,
     )
     notes += [converted.note] if converted.note else []
     image, dropped = raster.drop_opaque_alpha(converted.image)
+    del converted
     notes += [Remark(Note.ALPHA_REMOVED)] if dropped else []
     image.info = {}
     if image.mode == "RGBA" or layout.lossless:
@@ -98,6 +102,7 @@ def _encode_anew(image: Image.Image, layout: Layout, notes: list[Remark]) -> Nor
         if image.mode == "RGBA" or len(encoded) <= BYTES_MAX:
             return _result(encoded, image, layout.format, notes, ImageFormat.PNG)
     encoded = raster.encode_jpeg(image)
+    del image
     decoded = raster.decode(encoded, ImageFormat.JPEG)
     return _result(encoded, decoded, layout.format, notes, ImageFormat.JPEG)
 

@@ -1,7 +1,10 @@
 """Files as people's phones, cameras and editors write them, rebuilt by hand: tests/data/cases."""
 
 import io
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from core.pixels.normalise import normalise
 from core.pixels.types import NormalisedImage, Note
 from tests.unit.pixels import images
 
+ROOT = Path(__file__).resolve().parents[3]
 CASES = images.SAMPLES.parent / "cases"
 GOOD = {
     "jpeg-named-heic.HEIC": ((320, 240), None),
@@ -130,3 +134,36 @@ def test_long_texts_and_profiles_of_a_png_are_no_damage() -> None:
     out = io.BytesIO()
     images.photo().save(out, "PNG", icc_profile=profile + bytes(1_500_000))
     assert _taken(out.getvalue()).width == images.photo().width
+
+
+_NORMALISE = """
+import sys
+from core.pixels.normalise import normalise
+def peak():
+    lines = open('/proc/self/status').read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith('VmHWM')) * 1024
+before = peak()
+image = normalise(open(sys.argv[1], 'rb').read())
+print(peak() - before, image.width, image.height)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak of one process")
+def test_a_turned_photo_takes_no_more_memory_than_two_pictures(tmp_path: Path) -> None:
+    """The one that was decoded stayed beside the turned one and the one that was encoded."""
+    size = (4_800, 3_600)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    grain = Image.effect_noise((600, 450), 40).convert("RGB").resize(size)
+    path = tmp_path / "turned.jpg"
+    path.write_bytes(images.encode(grain, "jpeg", quality=60, exif=turned))
+    ran = subprocess.run(
+        [sys.executable, "-c", _NORMALISE, str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    peak, width, height = map(int, ran.stdout.split())
+    assert (width, height) == (3_600, 4_800)
+    assert peak < 2.6 * size[0] * size[1] * 4
