@@ -59,15 +59,15 @@ async def prepare(
     upload_id: UploadId,
     limits: UploadLimits,
     *,
-    storage_key: str,
+    extension: str,
     file_name: str | None,
     cost_pixels: int | None = None,
     signed_seconds: float | None = None,
 ) -> None:
-    """The intent. Raises: QuotaError."""
+    """The intent; the key is `types.original_key`. Raises: QuotaError."""
     await conn.execute(
         "select app.prepare_upload(%s, %s, %s, %s, %s, %s)",
-        (upload_id, storage_key, file_name, _json(limits), cost_pixels, signed_seconds),
+        (upload_id, extension, file_name, _json(limits), cost_pixels, signed_seconds),
     )
 
 

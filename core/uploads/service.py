@@ -118,7 +118,7 @@ async def receive(
                 conn,
                 upload_id,
                 tools.limits,
-                storage_key=key,
+                extension=checked.format.extension,
                 file_name=clean_file_name(checked.file.name),
                 cost_pixels=checked.cost_pixels,
             )
@@ -181,7 +181,7 @@ async def start_direct(
             conn,
             taken.id,
             tools.limits,
-            storage_key=original_key(owner.user_id, taken.id, extension),
+            extension=extension,
             file_name=clean_file_name(file_name),
             signed_seconds=SIGNED_SECONDS_MAX,
         )

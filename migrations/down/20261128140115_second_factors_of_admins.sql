@@ -3,7 +3,6 @@
 set local lock_timeout = '5s';
 set local statement_timeout = '60s';
 
-drop trigger jewelshot_admin_role on auth.users;
 
 drop policy admin_factors_writer on app.admin_factors;
 
@@ -13,7 +12,8 @@ drop function app.find_unconfirmed_factor();
 
 drop function app.list_admin_factors();
 
-drop function app.note_admin_role();
+-- With its trigger on auth.users, which only the owner of that table may drop by name.
+drop function app.note_admin_role() cascade;
 
 drop function app.report_factor();
 

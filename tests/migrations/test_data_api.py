@@ -96,6 +96,23 @@ def test_parameters_and_priority_are_bounded_in_the_database(database: TestDatab
     assert ledger.balance(person) == (48, 2, 0)
 
 
+def test_nobody_names_the_key_of_an_object(database: TestDatabase) -> None:
+    ledger = Ledger(database)
+    ada, bob = ledger.user(), ledger.user()
+    upload = uuid.uuid4()
+    conn = database.connection(API_ROLE)
+    prepare = "select app.prepare_upload(%s, %s, %s, %s)"
+    bounds = {"unfinished": 9, "photos": 9, "bytes": 10**9, "pixels_per_minute": None}
+    wide = Jsonb({"free": bounds, "buyer": bounds})
+    for named in (f"{bob}/{upload}/normal.jpg", "../x", "jpg/..", "", "JPG", "j pg", None):
+        with refused("JS422"), scoped(conn, "jewelshot_user", user_claims(ada)):
+            conn.execute(prepare, (upload, named, "x.jpg", wide))
+    with scoped(conn, "jewelshot_user", user_claims(ada)):
+        conn.execute(prepare, (upload, "jpg", f"{bob}/{upload}/normal.jpg", wide))
+    row = database.row("select user_id, storage_key from app.uploads where id = %s", (upload,))
+    assert row == {"user_id": ada, "storage_key": f"{ada}/{upload}/original.jpg"}
+
+
 def test_others_things_stay_theirs(database: TestDatabase) -> None:
     """With A's claims and B's ids, each door of a person finds nothing."""
     ledger = Ledger(database)

@@ -66,6 +66,10 @@ def test_nothing_of_the_platform_is_changed(
         empty_database.superuser_url,
         dict.fromkeys(("postgres", *LOGIN_ROLES), empty_database.server.password),
     )
-    assert database.rows(_PLATFORM) == empty_database.rows(_PLATFORM)
+    # One trigger may be: the platform gives the right, and none to drop it but with its function.
+    ours = [row for row in database.rows(_PLATFORM) if "app.note_admin_role()" in row.values()]
+    assert len(ours) == 1
+    others = [row for row in database.rows(_PLATFORM) if row not in ours]
+    assert others == empty_database.rows(_PLATFORM)
     database.rows("alter table storage.objects add column mine text")
     assert database.rows(_PLATFORM) != empty_database.rows(_PLATFORM)
