@@ -732,7 +732,7 @@ begin
     'source_height', v_upload.height,
     'call_state', v_call.state,
     'call_id', v_call.id,
-    'call_created_at', v_call.created_at,
+    'call_seconds', extract(epoch from app.clock_now() - v_call.created_at)::double precision,
     'abandoned_seconds', case when v_call.state = 'abandoned' then
       extract(epoch from app.clock_now() - v_call.ended_at)::double precision end,
     'step', v_call.step,

@@ -484,6 +484,20 @@ def test_a_patch_would_be_seen() -> None:
     ]
 
 
+_WALL_CLOCK = re.compile(r"\b(?:datetime|date|dt\.datetime)\.(?:now|utcnow|today)\(|\btime\.time\(")
+
+
+def test_the_pipeline_reads_no_clock_of_its_own() -> None:
+    """Every time that decides is the database's: a worker whose clock is wrong does no harm."""
+    assert _WALL_CLOCK.search("since = datetime.now(UTC)")
+    found = [
+        name
+        for name, path in sources("core/generations/pipeline", "core/tasks", "worker")
+        if _WALL_CLOCK.search(path.read_text())
+    ]
+    assert found == []
+
+
 def test_time_passes_by_the_clock_alone() -> None:
     """No test moves the times of rows, and only the harness replaces the database's clock."""
     rewriting = [

@@ -6,7 +6,6 @@ money and the task's end are one statement, `finish_generation`, under the task'
 
 import time
 import uuid
-from datetime import UTC, datetime
 
 import structlog
 
@@ -141,7 +140,7 @@ def _observe(tools: PipelineTools, call: CallResult, *, seconds: float) -> None:
     tools.counters.observe("jewelshot_collect_seconds", seconds)
     tools.counters.observe(
         "jewelshot_provider_call_seconds",
-        (datetime.now(UTC) - call.call_created_at).total_seconds(),
+        call.call_seconds + seconds,
         account=call.account,
         endpoint=call.endpoint,
     )

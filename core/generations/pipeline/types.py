@@ -1,7 +1,6 @@
 """What the pipeline reads and writes of calls and their generations: the rows as structs."""
 
 import uuid
-from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -94,7 +93,8 @@ class CallResult(msgspec.Struct, frozen=True, kw_only=True):
     source_height: int
     call_state: CallState
     call_id: uuid.UUID
-    call_created_at: datetime
+    call_seconds: float
+    """Since the call was opened, by the database's clock when its result was fetched."""
     abandoned_seconds: float | None
     """Since nobody waits for it any more; None: somebody does."""
     step: int

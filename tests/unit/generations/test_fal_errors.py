@@ -105,6 +105,11 @@ def test_retry_after_as_a_date() -> None:
     seconds = answers.retry_after_seconds(reply(429, b"", retry_after=soon))
     assert seconds is not None
     assert 50 < seconds <= 60
+    # A day behind or ahead of the one who sent it: its own clock says how long.
+    for sent in (time.time() - 86_400, time.time() + 86_400):
+        date, until = (email.utils.formatdate(at, usegmt=True) for at in (sent, sent + 60))
+        answer = reply(429, b"", retry_after=until, date=date)
+        assert answers.retry_after_seconds(answer) == 60
 
 
 @given(

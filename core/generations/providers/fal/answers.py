@@ -170,20 +170,27 @@ def billable_units(reply: Reply) -> Decimal | None:
 
 
 def retry_after_seconds(reply: Reply) -> float | None:
-    """`Retry-After` as seconds from now, at most an hour."""
+    """`Retry-After` as seconds from now, at most an hour; a date counts by the sender's clock."""
     raw = reply.headers.get("retry-after", "").strip()
     if not raw:
         return None
     try:
         seconds = float(raw)
     except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(raw).timestamp() - time.time()
-        except ValueError:
+        until = _timestamp(raw)
+        if until is None:
             return None
+        seconds = until - (_timestamp(reply.headers.get("date", "")) or time.time())
     if not 0 <= seconds < float("inf"):
         return None
     return min(seconds, _RETRY_AFTER_SECONDS_MAX)
+
+
+def _timestamp(http_date: str) -> float | None:
+    try:
+        return email.utils.parsedate_to_datetime(http_date).timestamp()
+    except ValueError:
+        return None
 
 
 def is_ingress_page(reply: Reply) -> bool:
