@@ -54,10 +54,24 @@ _LOTS = """
 insert into app.credit_lots (
   id, user_id, source, granted, remaining, idempotency_key, created_at
 )
-select person.lot_id, person.id, 'gift', %(granted)s::bigint, account.available,
-  'bench:' || person.id, person.since
+select person.lot_id, person.id, 'adjustment', %(granted)s::bigint, account.available,
+  'admin:' || person.id || ':bench', person.since
 from bench.person
 join app.credit_accounts as account on account.user_id = person.id
+"""
+
+# Why they have so many credits.
+_AUDIT = """
+with line as (
+  insert into app.audit_log (actor, action, target, created_at)
+  select 'system', 'credits.adjust', id::text, since
+  from bench.person
+  returning id
+)
+insert into app.audit_details (audit_id, detail)
+select id, jsonb_build_object(
+  'amount', %(granted)s::bigint, 'reason', 'measurement', 'idempotency_key', 'bench')
+from line
 """
 
 _UPLOADS = """
@@ -74,12 +88,12 @@ _GENERATIONS = """
 insert into app.generations (
   id, user_id, upload_id, operation, operation_version, lane, cost_credits, params, state, version,
   current_call_id, input_key, started_at, give_up_at, deadline_at, available_at, created_at,
-  finished_at, result
+  finished_at, charged_credits, result
 )
 select id, user_id, upload_id, 'packshot', 1, 'locked', 1,
   '{"margin_percent": 8, "aspect_ratio": "1:1", "size": 2000, "shadow": "none"}',
   'succeeded', 5, call_id, user_id || '/normal.jpg', at, at + interval '13 minutes',
-  at + interval '15 minutes', at, at, at + interval '20 seconds',
+  at + interval '15 minutes', at, at, at + interval '20 seconds', 1,
   jsonb_build_object(
     'storage_key', user_id || '/' || id || '/' || call_id || '/image.jpg',
     'thumbnail_key', user_id || '/' || id || '/' || call_id || '/thumb.jpg',
@@ -146,8 +160,8 @@ insert into app.ledger_transfers (
 )
 select key, kind, debit, credit, amount, user_id, lot_id, reservation_id, subject_id, actor, at
 from (
-  select since as at, 'grant:bench:' || id || ':available' as key, 'grant' as kind,
-    'gift' as debit, 'available' as credit, %(granted)s::bigint as amount, id as user_id,
+  select since as at, 'grant:admin:' || id || ':bench:available' as key, 'grant' as kind,
+    'adjustments' as debit, 'available' as credit, %(granted)s::bigint as amount, id as user_id,
     lot_id, null::uuid as reservation_id, null::uuid as subject_id, 'system' as actor
   from bench.person
   union all
@@ -165,7 +179,7 @@ _UNSEAL = "alter table app.ledger_transfers enable trigger ledger_transfers_seal
 
 # Two connections share the work, one a core; with foreign keys off the order does not matter.
 _LANES = (
-    (_USERS, _ACCOUNTS, _LOTS, _UPLOADS, _GENERATIONS, _EVENTS, _CALLS),
+    (_USERS, _ACCOUNTS, _LOTS, _AUDIT, _UPLOADS, _GENERATIONS, _EVENTS, _CALLS),
     (_SEAL, _TRANSFERS, _UNSEAL, _RESERVATIONS, _RESERVATION_LOTS),
 )
 
