@@ -135,7 +135,8 @@ def _calls(bench: BenchDatabase, number: int, *, take: bool) -> dict[str, Call]:
     """One round's calls, as one of the people."""
     # A stride through all people, in another order than that of the history.
     user_id, upload_id = bench.people[number * 7 % len(bench.people)]
-    scope = user_scope({"sub": str(user_id), "role": "authenticated", "aal": "aal1"})
+    claims = {"sub": str(user_id), "session_id": str(user_id), "aal": "aal1"}
+    scope = user_scope({**claims, "role": "authenticated"})
     new = NewGeneration(operation="packshot", upload_id=upload_id, params={})
 
     async def nothing(conn: Connection) -> None:

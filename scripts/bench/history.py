@@ -42,6 +42,18 @@ join bench.person on person.number = moment.number %% %(people)s
 
 _USERS = "insert into app.users (id, created_at) select id, since from bench.person"
 
+# Everybody is signed in, in a session that has their own id.
+_SIGN_INS = """
+with known as (
+  insert into auth.users (id, email, email_confirmed_at)
+  select id, id || '@people.example', since
+  from bench.person
+)
+insert into auth.sessions (id, user_id, aal)
+select id, id, 'aal1'
+from bench.person
+"""
+
 _ACCOUNTS = """
 insert into app.credit_accounts (user_id, available)
 select person.id, %(granted)s::bigint - count(past.id)
@@ -179,7 +191,7 @@ _UNSEAL = "alter table app.ledger_transfers enable trigger ledger_transfers_seal
 
 # Two connections share the work, one a core; with foreign keys off the order does not matter.
 _LANES = (
-    (_USERS, _ACCOUNTS, _LOTS, _AUDIT, _UPLOADS, _GENERATIONS, _EVENTS, _CALLS),
+    (_USERS, _SIGN_INS, _ACCOUNTS, _LOTS, _AUDIT, _UPLOADS, _GENERATIONS, _EVENTS, _CALLS),
     (_SEAL, _TRANSFERS, _UNSEAL, _RESERVATIONS, _RESERVATION_LOTS),
 )
 
