@@ -240,9 +240,12 @@ declare
   v_id uuid;
   v_is_over boolean;
   v_next_at timestamptz;
+  v_in_vain integer := 0;
 begin
-  -- Few turns come to nothing; where many do, each ticket clears some of them away.
-  for v_turn in 1..8 loop
+  -- Whoever has nothing that waits any more leaves the line at their turn: after an outage
+  -- thousands. Who stays though nothing could be served (others have it locked) comes again at once.
+  for v_turn in 1..500 loop
+    exit when v_in_vain = 8;
     v_user_id := app.take_turn(p_line);
     exit when v_user_id is null;
     v_now := app.clock_now();
@@ -304,6 +307,9 @@ begin
     if v_id is not null and not v_is_over then
       return v_id;
     end if;
+    if v_next_at <= v_now then
+      v_in_vain := v_in_vain + 1;
+    end if;
   end loop;
   return null;
 end $$;
@@ -311,7 +317,8 @@ comment on function app.take_from_line is
 $$The generation that is served next in a line, locked, and its owner at the end of the line: of the
 person whose turn it is what has had a turn before and may be tried again, otherwise the lowest
 number. Null when nobody may be served. What is out of time leaves the line and waits for the
-sweep. The cost depends neither on how many people wait nor on what each has waiting.
+sweep; people of whom nothing waits leave it, up to 500 at once, so that after an outage nobody waits
+behind them. Otherwise the cost depends neither on how many people wait nor on what each has waiting.
 Locks: the line's row, then the generation, both by skip locked.$$;
 
 create function app.somebody_waits(p_fingerprints text[])

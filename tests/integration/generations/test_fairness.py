@@ -161,3 +161,16 @@ async def test_two_dispatchers_never_open_two_calls(open_pipeline: OpenPipeline)
         assert len(ids) == len(set(ids)) == 6
         open_calls = pipeline.database.rows("select generation_id from app.provider_calls")
         assert sorted(row["generation_id"] for row in open_calls) == sorted(ids)
+
+
+async def test_nobody_waits_behind_those_whose_work_ended_in_the_line(
+    open_pipeline: OpenPipeline,
+) -> None:
+    """After an outage whatever waited has ended; who comes then is served by the next ticket."""
+    async with open_pipeline(provider_account_slots=100) as pipeline:
+        gone = [await (await pipeline.person()).start() for _ in range(20)]
+        pipeline.pass_wait(gone[-1])
+        await pipeline.sweep()
+        assert {pipeline.state(each) for each in gone} == {"failed"}
+        new = await (await pipeline.person()).start()
+        assert [str(call.generation_id) for call in await pipeline.open_calls()] == [new]
