@@ -40,7 +40,11 @@ async def test_exactly_what_was_paid_for_arrives(product: ProductHarness) -> Non
                 done = await buyer.wait(f"/v1/checkout/{order['id']}", {"open"})
                 assert done["state"] == "paid"
             await product.settle()
-    lots = product.rows("select user_id, granted from app.credit_lots where source = 'purchase'")
+    lots = product.rows(
+        "select user_id, granted from app.credit_lots"
+        " where source = 'purchase' and idempotency_key = any (%s)",
+        [f"order:{order['id']}" for _, order in bought],
+    )
     assert sorted((row["user_id"], row["granted"]) for row in lots) == sorted(
         [(product.person.user_id, credits_) for credits_ in (10, 50, 100, 500)]
         + [(bob.user_id, 10)]
