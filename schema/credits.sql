@@ -395,6 +395,26 @@ comment on function app.expire_due_lots is
 $$Expires a locked account's lots that are past their time; reserved credits do not expire.
 Locks: lots, under the account's. Replay: the key carries the lot and its expiry.$$;
 
+create function app.expiry_of_returned(p_lot app.credit_lots)
+  returns timestamptz
+  language sql
+  stable
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when p_lot.expires_at <= app.now() or exists (
+      select
+      from app.ledger_transfers
+      where idempotency_key
+        = 'expire:' || p_lot.id || ':' || extract(epoch from p_lot.expires_at)
+    ) then app.now() + interval '7 days'
+    else p_lot.expires_at end
+$$;
+comment on function app.expiry_of_returned is
+$$Until when a lot is good that credits come back to: one that has expired lives on seven days. Whether
+it has says the ledger too, because whoever waited for the account may have begun before it expired.$$;
+
 create function app.reserve(p_user_id uuid, p_amount bigint, p_purpose text, p_subject_id uuid)
   returns uuid
   language plpgsql
@@ -553,8 +573,7 @@ begin
   ), returned as (
     update app.credit_lots as lot
     set remaining = lot.remaining + parts.to_lot,
-      expires_at = case
-        when lot.expires_at <= app.now() then app.now() + interval '7 days' else lot.expires_at end
+      expires_at = app.expiry_of_returned(lot)
     from parts
     where lot.id = parts.lot_id
       and parts.to_lot > 0
@@ -726,10 +745,9 @@ begin
     return;
   end if;
   if p_credit = 'available' then
-    update app.credit_lots
+    update app.credit_lots as lot
     set remaining = remaining + p_amount,
-      expires_at = case
-        when expires_at <= app.now() then app.now() + interval '7 days' else expires_at end
+      expires_at = app.expiry_of_returned(lot)
     where id = p_lot_id
     returning expires_at into v_expires_at;
   end if;

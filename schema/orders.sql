@@ -523,16 +523,16 @@ begin
   then
     return;
   end if;
-  perform app.add_task(
-    'payment.sync', jsonb_build_object('order_id', p_order_id), p_order_id::text);
   update app.orders
   set looks = least(v_order.looks + 1, 10), looked_at = app.clock_now()
   where id = p_order_id;
+  perform app.add_task(
+    'payment.sync', jsonb_build_object('order_id', p_order_id), p_order_id::text);
 end $$;
 comment on function app.request_order_sync is
 $$Has an order that has not ended synced. A request of a reader is no news: the pause between two
 looks doubles, from 1 to 30 seconds, and a sync that has failed and backs off does not run sooner.
-Locks: order. Errors: JS401, JS404.$$;
+Locks: order, task. Errors: JS401, JS404.$$;
 
 create function app.take_unsettled_orders(
   p_older_than_seconds double precision, p_tried_before timestamptz, p_limit integer

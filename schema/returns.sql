@@ -338,7 +338,8 @@ begin
   v_reason := case
     when v_order.paid_at is null and v_order.state <> 'review' then 'not_paid'
     when v_order.state in ('disputed', 'charged_back') then 'disputed'
-    when v_order.amount_total = 0 then 'nothing_paid'
+    -- Also where what paid its page is another order's payment, from which it can be returned.
+    when v_order.amount_total = 0 or v_order.provider_payment_id is null then 'nothing_paid'
     when v_order.amount_returned >= v_order.amount_total then 'all_returned' end;
   if v_reason is not null then
     raise exception 'not returnable' using errcode = 'JS409', detail = jsonb_build_object(

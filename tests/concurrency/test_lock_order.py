@@ -14,7 +14,7 @@ from core.pixels.pool import PixelPool
 from core.settings import Settings
 from tests.concurrency.test_generation_races import Call, Desk, cancel, deliver, one
 from tests.harness.database import TestDatabase
-from tests.harness.ledger import Conn, admin_claims, scoped, states
+from tests.harness.ledger import Conn, admin_claims, scoped, states, user_claims
 from tests.harness.locks import LockOrder, Work, lock_order
 from tests.harness.payments import PaymentsHarness, payments_settings, set_up_payments
 
@@ -224,6 +224,33 @@ async def test_two_orders_of_one_buyer_settle_one_after_the_other(
         await order.until_waiting(2)
     assert [(await each).state for each in (one_, other)] == [OrderState.PAID] * 2
     assert ada.balance() == (60, 0, 0)
+
+
+async def test_whoever_looks_at_an_order_holds_its_task_last(
+    order: LockOrder, payments: PaymentsHarness, database: TestDatabase
+) -> None:
+    """An admin's review takes the order and then its sync, so no look may take them otherwise."""
+    ada = payments.buyer()
+    looked_at = await ada.order()
+
+    def look(conn: Conn) -> Any:
+        with scoped(conn, "jewelshot_user", user_claims(ada.id)):
+            return one(conn, "select app.request_order_sync(%s)", looked_at.id)
+
+    def review(conn: Conn) -> Any:
+        return one(
+            conn,
+            "select app.add_task('payment.sync', '{}', %s)",
+            str(looked_at.id),
+        )
+
+    database.rows("update app.orders set fetch_started_at = null, looked_at = null")
+    with order.held(_row("orders", "id"), (looked_at.id,)):
+        looking = order.start(look)
+        reviewing = order.start(review)
+        assert looking.was_waiting
+        assert not reviewing.was_waiting
+    assert states([looking.result(), reviewing.result()]) == ["ok", "ok"]
 
 
 @pytest.mark.parametrize("held", ["stripe_events", "outbox"])

@@ -473,3 +473,24 @@ async def test_a_second_payment_that_arrives_while_it_is_looked_at(
     found = payments.find(order)
     assert (found.state, found.review_reason) == (OrderState.PAID, "paid_twice")
     assert (payments.lots(), ada.balance()) == ([50], (50, 0, 0))
+
+
+async def test_what_paid_another_order_is_not_returned_from_this_one(
+    payments: PaymentsHarness, ada: DirectBuyer
+) -> None:
+    """A return without a payment would wait for the provider for ever."""
+    order = await ada.order()
+    await payments.pay(order)
+    other = await payments.buyer().buy()
+    await payments.change(
+        "checkout.session", order.session_id, {"payment_intent": other.provider_payment_id}
+    )
+    await payments.sync(order)
+    assert payments.find(order).review_reason == "other_payment"
+    with pytest.raises(ConflictError) as refused:
+        await admin_return(payments, order)
+    assert refused.value.reason == "nothing_paid"
+    assert payments.returns_of(order) == []
+    made = await admin_return(payments, other)
+    await payments.run_tasks()
+    assert payments.returns_of(other) == [("admin", "succeeded", made.amount)]
