@@ -1048,16 +1048,21 @@ begin
         v_generation.cancel_requested_at is not null
         or coalesce(v_generation.give_up_at, v_generation.wait_until) <= app.now()))
     then
-      return next app.finish_generation(
-        v_generation.id, null,
-        case when v_generation.cancel_requested_at is null then 'failed' else 'cancelled' end,
-        jsonb_build_object(
-          'call_id', case when v_generation.state <> 'queued' then v_generation.current_call_id end,
-          'call', jsonb_build_object('state', 'abandoned', 'error_type', 'deadline'),
-          'ending', case
-            when v_generation.cancel_requested_at is not null then 'cancelled'
-            when v_generation.wait_until is not null then 'waited_too_long'
-            else 'deadline_exceeded' end));
+      begin
+        return next app.finish_generation(
+          v_generation.id, null,
+          case when v_generation.cancel_requested_at is null then 'failed' else 'cancelled' end,
+          jsonb_build_object(
+            'call_id',
+            case when v_generation.state <> 'queued' then v_generation.current_call_id end,
+            'call', jsonb_build_object('state', 'abandoned', 'error_type', 'deadline'),
+            'ending', case
+              when v_generation.cancel_requested_at is not null then 'cancelled'
+              when v_generation.wait_until is not null then 'waited_too_long'
+              else 'deadline_exceeded' end));
+      exception when others then
+        raise warning 'generation % cannot be ended: %', v_generation.id, sqlerrm;
+      end;
       continue;
     end if;
     if v_generation.gave_up_at is not null
@@ -1081,6 +1086,7 @@ $$Generations out of time, by the clock that runs. Waiting: it was never started
 Working, and not at the provider: failed and refunded. Working, and possibly at the provider:
 cancelled there and uncertain, listening; at the deadline refunded, listening on for a late image. A
 cancelled generation that fell back into the line ends here too.
+One that cannot be ended, because its money does not fit, holds up no other: the proofs name it.
 Processes share them: whose account is locked, by another sweep or by a purchase, is passed over,
 and as many again are looked through. The caller asks again until nothing changes.
 Locks: accounts and generations by skip locked, then reservation, lots. Returns the changes.$$;

@@ -5,6 +5,8 @@ import functools
 import time
 from collections.abc import Awaitable, Callable
 
+import psycopg
+
 from core.changes import Change
 from core.db import Connection, fetch_one
 from core.generations.pipeline import queries
@@ -25,15 +27,24 @@ async def sweep(tools: PipelineTools) -> int:
     """Rounds until nothing is left; returns how many generations changed.
 
     Each round is a transaction of its own. What falls together, ends together: ten thousand
-    deadlines of one minute within seconds, shared by the processes.
+    deadlines of one minute within seconds, shared by the processes. A call that cannot be swept
+    stops no clock.
+
+    Raises: what stopped one of the parts, after the other's turn.
     """
     changed = 0
     until = time.monotonic() + _SECONDS_MAX
+    stopped: psycopg.Error | None = None
     for part in (functools.partial(_sweep_calls, tools), _sweep_deadlines):
-        while (found := await _round(tools, part)) and time.monotonic() < until:
-            changed += found
+        try:
+            while (found := await _round(tools, part)) and time.monotonic() < until:
+                changed += found
+        except psycopg.Error as error:
+            stopped = error
     if changed:
         tools.dispatch_wanted.set()
+    if stopped is not None:
+        raise stopped
     return changed
 
 

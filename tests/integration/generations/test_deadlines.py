@@ -48,7 +48,8 @@ async def test_one_tick_ends_all_that_is_due(pipeline: PipelineHarness) -> None:
     assert await pipeline.sweep() == 600
     assert _ended(pipeline) == 600
     rounds = pipeline.database.rows(
-        "select count(*) as ended from app.generations group by xmin::text order by 1"
+        "select count(*) as ended from app.events where type = 'generation.failed'"
+        " group by created_at order by 1"
     )
     assert len(rounds) >= 600 / 50
     assert max(row["ended"] for row in rounds) <= 50
@@ -96,3 +97,23 @@ async def test_a_round_costs_what_is_due_and_not_what_waits(pipeline: PipelineHa
     assert len(ended) == 50, "several of one person's, too"
     assert found is not None
     assert found["read"] < 1_000, "some rows for each that ended; 2,000 wait"
+
+
+async def test_one_that_cannot_be_ended_holds_up_no_other(pipeline: PipelineHarness) -> None:
+    """Its money was changed by hand: the proofs name it, and everybody else's clock goes on."""
+    owners = await _queue(pipeline, 3, 2)
+    (broken, *others) = sorted(owners)
+    pipeline.database.rows(
+        "update app.reservations set state = 'confirmed', confirmed_amount = amount,"
+        " resolved_at = app.now() where user_id = %s",
+        (broken,),
+    )
+    _pass_all(pipeline)
+    assert await pipeline.sweep() == 4
+    assert {pipeline.ledger.balance(owner)[1] for owner in others} == {0}
+    pipeline.database.rows(
+        "update app.reservations set state = 'pending', confirmed_amount = null,"
+        " resolved_at = null where user_id = %s",
+        (broken,),
+    )
+    assert await pipeline.sweep() == 2, "its own, as soon as its money fits"
