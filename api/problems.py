@@ -88,7 +88,7 @@ TOO_SLOW = ProblemKind(
     status=408,
     slug="too-slow",
     title="The body came too slowly",
-    meaning="A body has 20 seconds, a photo 60 and as much longer as it takes at 1 Mbit/s, and no"
+    meaning="A body has 20 seconds, a photo 60 and as much longer as it takes at 0.5 Mbit/s, and no"
     " body may pause for more than about 10.",
     what_to_do="Send it again over a better connection, or send a smaller photo.",
 )

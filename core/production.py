@@ -87,8 +87,14 @@ def plain_redis(url: str) -> str | None:
             "is not encrypted: who reads or writes what is on the way starts jobs; use a"
             " rediss:// address (REDIS_SETUP.md)"
         )
-    if parse_qs(parts.query).get("ssl_cert_reqs", ["required"])[-1] != "required":
-        return "does not check the server's certificate; remove ssl_cert_reqs"
+    # Of several the client takes the first, and it says nothing of the others.
+    query = parse_qs(parts.query)
+    checks = {*query.get("ssl_cert_reqs", []), *query.get("ssl_check_hostname", [])}
+    if not checks <= {"required", "true", "True"}:
+        return (
+            "does not check the server's certificate and name; remove ssl_cert_reqs and"
+            " ssl_check_hostname"
+        )
     return None
 
 

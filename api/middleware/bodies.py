@@ -31,8 +31,8 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     pause_bytes: int
 
 
-# A line of 1 Mbit/s sends 25 MB in 200 s, and one of half as much a photo of 7 MB in 120.
-PHOTO = Pace(seconds=60, bytes_per_second=128_000, pause_seconds=10, pause_bytes=40_000)
+# A line of 0.5 Mbit/s sends the largest photo, of 25 MB, in 400 s.
+PHOTO = Pace(seconds=60, bytes_per_second=64_000, pause_seconds=10, pause_bytes=40_000)
 # At most 256 KiB.
 DOCUMENT = Pace(seconds=20, pause_seconds=10, pause_bytes=40_000)
 # Nobody wants it: who sends at full speed is read to the end, and who drips gets the answer.

@@ -56,7 +56,7 @@ _WAIT = (
     description="Its bytes, size and dimensions are checked at once; a worker then turns it"
     " upright, converts it to sRGB and strips its metadata. Send a few at once: of each person two"
     " are taken at a time, others wait a moment and are then refused. A photo has 60 seconds to"
-    " arrive, and as much longer as it takes at 1 Mbit/s." + _WAIT,
+    " arrive, and as much longer as it takes at 0.5 Mbit/s." + _WAIT,
     tags=["Uploads"],
     security=BEARER,
     status_code=202,

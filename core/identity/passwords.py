@@ -48,7 +48,8 @@ def _came_by_mail(claims: Claims) -> bool:
     entries = shown if isinstance(shown, list) else []
     since = time.time() - _BY_MAIL_SECONDS
     return any(
-        entry.get("method") in _BY_MAIL
+        isinstance(entry.get("method"), str)
+        and entry["method"] in _BY_MAIL
         and isinstance(entry.get("timestamp"), int | float)
         and entry["timestamp"] > since
         for entry in entries

@@ -31,6 +31,7 @@ REFETCH_BURST = 5
 LEEWAY_SECONDS = 30  # clocks of machines that nobody looks after
 TOKENS_MAX = 4096
 TOKEN_BYTES_MAX = 16_384
+_EXPIRES_MAX = 253_402_300_799  # the last second of the year 9999: what a date can say
 # What a payload of the right signature and the wrong types makes of its checks.
 _MALFORMED = (ValueError, TypeError, OverflowError, RecursionError)
 _REQUIRED = ["exp", "sub", "aud", "iss", "role", "session_id"]
@@ -186,6 +187,8 @@ def _read_claims(payload: dict[str, Any]) -> Claims:
         session_id = str(uuid.UUID(payload["session_id"]))
     except (ValueError, TypeError, AttributeError) as error:
         raise BadCredentialsError(reason=AccessReason.INVALID_TOKEN) from error
+    if int(payload["exp"]) > _EXPIRES_MAX:
+        raise BadCredentialsError(reason=AccessReason.INVALID_TOKEN)
     if payload["role"] != "authenticated":
         raise BadCredentialsError(reason=AccessReason.NOT_A_USER_TOKEN)
     return Claims(
@@ -196,7 +199,9 @@ def _read_claims(payload: dict[str, Any]) -> Claims:
         email=email if isinstance(email, str) and email else None,
         app_role=app_role if isinstance(app_role, str) else None,
         expires_at=int(payload["exp"]),
-        payload={name: value for name, value in payload.items() if name not in _DROPPED},
+        # In the spelling that the database reads, too.
+        payload={name: value for name, value in payload.items() if name not in _DROPPED}
+        | {"sub": str(user_id), "session_id": session_id},
     )
 
 

@@ -16,6 +16,10 @@ import msgspec
 DATA = Path(__file__).with_name("data")
 
 
+# What IDNA takes for a dot (RFC 3490, 3.1). NFKC leaves the first and makes it of the last.
+_DOTS = str.maketrans("\u3002\uff0e\uff61", "...")
+
+
 class MailHost(StrEnum):
     LARGE = "large"
     SHARED = "shared"
@@ -50,7 +54,7 @@ class Mailbox(msgspec.Struct, frozen=True):
 def read_mailbox(address: str) -> Mailbox:
     typed = unicodedata.normalize("NFKC", address).lower().strip()
     name, _, domain = typed.rpartition("@")
-    domain = _ascii(domain.rstrip("."))
+    domain = _ascii(domain.translate(_DOTS).rstrip("."))
     rules = _hosts().get(domain)
     if rules is None:
         left, _, parent = domain.partition(".")

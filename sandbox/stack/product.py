@@ -169,6 +169,8 @@ class Product:
             "STRIPE_API_URL": self.stripe_url,
             "STRIPE_SECRET_KEY": "sk_test_" + self._passwords.get("stripe"),
             "STRIPE_WEBHOOK_SECRETS": "whsec_" + self._passwords.get("stripe_webhook"),
+            # All people of a laptop call from one address. Still less than a project's 30.
+            "RATE_LIMIT_MAILS": "24/hour",
             **self._settings,
         }
 

@@ -173,6 +173,8 @@ def test_redis_is_reached_with_encryption() -> None:
         "redis://10.0.0.5:6379",
         "redis://127.0.0.1@redis.example.com",
         "rediss://redis.example.com:6379?ssl_cert_reqs=none",
+        "rediss://redis.example.com:6379?ssl_cert_reqs=none&ssl_cert_reqs=required",
+        "rediss://redis.example.com:6379?ssl_check_hostname=false",
     ):
         said = refusal(PRODUCTION, REDIS_URL=url)
         assert "REDIS_URL" in said

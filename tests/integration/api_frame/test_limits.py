@@ -180,6 +180,22 @@ async def test_who_guesses_is_locked_out_and_the_owner_is_not(open_auth: OpenAut
         assert auth.mailbox.latest(to=ADA).kind == "recovery"
 
 
+async def test_a_name_in_other_letters_is_no_other_name(open_auth: OpenAuth) -> None:
+    """The sign-in service makes one small letter of a capital i with a dot, where we made two."""
+    async with open_auth(settings=PROXY) as auth:
+        spelled = [
+            "mimi@example.com",
+            "MIMI@example.com",
+            "m\u0130mi@example.com",
+            "m\u0130m\u0130@example.com",
+        ]
+        codes = [
+            (await post(auth, "confirm", STRANGER, email=email, code="12345678")).status_code
+            for email in spelled * 2
+        ]
+        assert codes == [401] * 5 + [429] * 3
+
+
 async def test_many_networks_stop_at_a_higher_figure_and_known_ones_pass(
     open_auth: OpenAuth,
 ) -> None:

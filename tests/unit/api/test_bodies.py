@@ -96,6 +96,16 @@ async def test_a_large_body_at_a_fair_pace_may_take_longer() -> None:
     assert await _read(15, bytes_each=100, pause_seconds=0.05, pace=pace) == 1500
 
 
+@pytest.mark.parametrize(
+    ("bytes_per_second", "megabytes"), [(60_000, 20), (62_500, 25), (30_000, 3)]
+)
+def test_a_phone_on_a_slow_line_sends_its_photo(bytes_per_second: int, megabytes: int) -> None:
+    """Was given up after 113 s with 7 of 20 MB."""
+    size_bytes = megabytes * 1_000_000
+    allowed = bodies.PHOTO.seconds + size_bytes / bodies.PHOTO.bytes_per_second
+    assert size_bytes / bytes_per_second < allowed
+
+
 async def test_only_waiting_for_the_client_counts() -> None:
     """A server that is busy between two chunks gives up nobody."""
     chunks = [b"a" * 100, b"b"]

@@ -15,6 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from core.errors import TemporarilyUnavailableError
+from core.identity import passwords
 from core.identity.errors import BadCredentialsError
 from core.identity.tokens import Claims, TokenVerifier
 from core.settings import Settings
@@ -262,6 +263,24 @@ async def test_claims_of_other_types_raise_nobody(
     assert (found.aal, found.is_admin) == ("aal1", False)
 
 
+async def test_ids_have_one_spelling_for_us_and_for_the_database(
+    verifier: TokenVerifier, issuer: TokenIssuer
+) -> None:
+    user_id = uuid.uuid4()
+    spelled = f"urn:uuid:{user_id}".upper().replace("URN:UUID", "urn:uuid")
+    found = await verifier.verify(issuer.token(user_id, sub=spelled, session_id=spelled))
+    assert {found.payload["sub"], found.payload["session_id"]} == {str(user_id)}
+    assert (found.user_id, found.session_id) == (user_id, str(user_id))
+
+
+@pytest.mark.parametrize("amr", [[{"method": ["otp"]}], [{"method": {}}], ["otp"], "otp", None])
+async def test_how_a_session_began_may_be_of_any_type(
+    verifier: TokenVerifier, issuer: TokenIssuer, amr: Any
+) -> None:
+    found = await verifier.verify(issuer.token(amr=amr))
+    assert not passwords._came_by_mail(found)
+
+
 @pytest.mark.parametrize(
     "claims",
     [
@@ -269,6 +288,7 @@ async def test_claims_of_other_types_raise_nobody(
         {"sub": ["x"]},
         {"session_id": {"a": 1}},
         {"exp": "soon"},
+        {"exp": 10**30},
         {"iat": "1e999"},
         {"aud": {"authenticated": 1}},
     ],

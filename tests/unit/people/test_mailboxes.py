@@ -42,7 +42,12 @@ ONE_MAILBOX = {
     "ligatures": ["office@shop.example", "o\ufb03ce@shop.example"],
     "composed": ["jos\u00e9@shop.example", "jose\u0301@shop.example"],
     "quoted": ["ada@shop.example", '"ada"@shop.example', '"a\\da"@shop.example'],
-    "dots of other letters": ["ada@shop.example", "ada@shop\u3002example"],
+    "dots of other letters": [
+        "ada@shop.example",
+        "ada@shop\u3002example",
+        "ada@shop.example\u3002",
+        "ada@shop\uff61example\uff61.",
+    ],
 }
 
 
@@ -77,7 +82,14 @@ def test_two_mailboxes_stay_two(one: str, other: str) -> None:
     ["mailinator.com", "guerrillamail.com", "yopmail.com", "sharklasers.com", "temp-mail.io"],
 )
 def test_throw_away_domains_are_known_with_all_below(domain: str) -> None:
-    for spelled in (domain, domain.upper(), f"foo.{domain}", f"a.b.{domain}", f"{domain}."):
+    for spelled in (
+        domain,
+        domain.upper(),
+        f"foo.{domain}",
+        f"a.b.{domain}",
+        f"{domain}.",
+        f"{domain}\u3002",
+    ):
         assert read_mailbox(f"ada@{spelled}").is_disposable, spelled
     assert not read_mailbox(f"ada@our-own-{domain}").is_disposable
     assert not read_mailbox(f"ada@{domain}.shop.example").is_disposable
