@@ -332,8 +332,9 @@ async def _end_without_call(
     tools: PipelineTools, intent: CallIntent, ending: Ending, detail: str
 ) -> None:
     """Ends a generation of which nothing can be sent, now or later."""
-    change = await tools.db.run(
-        lambda conn: queries.end_without_image(
+
+    async def work(conn: Connection) -> Change | None:
+        change = await queries.end_without_image(
             conn,
             intent.generation_id,
             None,
@@ -341,5 +342,10 @@ async def _end_without_call(
             call_id=intent.call_id,
             end=CallEnd(state=CallState.REFUSED, error_type=ending, error_detail=detail),
         )
-    )
+        sent = accounts.SentCall(call_id=intent.call_id, account_id=intent.account_id)
+        await accounts.record_effect(conn, sent, "none", settings=tools.settings, reason=ending)
+        return change
+
+    change = await tools.db.run(work)
+    tools.dispatch_wanted.set()  # the slot is free
     await announce(tools, change, operation=intent.operation)

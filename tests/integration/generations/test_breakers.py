@@ -6,6 +6,7 @@ With the shipped times, and many calls at once.
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
 from core.generations.pipeline.types import CallIntent
@@ -192,6 +193,23 @@ async def test_a_probe_that_is_refused_for_its_input_was_let_in(
     (probe,) = await pipeline.open_calls(limit=5)
     await pipeline.send(probe)
     assert breaker(pipeline) == ("closed", 0)
+
+
+async def test_a_probe_that_cannot_be_sent_is_followed_by_another(
+    pipeline: PipelineHarness, ada: PhotoOwner
+) -> None:
+    """Its order was changed by hand, or has no photo: the others do not wait for its lease."""
+    await pipeline.fault("locked_account", nth=1)
+    for _ in range(3):
+        await ada.start()
+    (first,) = await pipeline.open_calls()
+    await pipeline.send(first)
+    pipeline.pass_breaker()
+    (probe,) = await pipeline.open_calls(limit=5)
+    await pipeline.send(msgspec.structs.replace(probe, params={"no_such": 1}))
+    assert pipeline.state(str(probe.generation_id)) == "failed"
+    assert breaker(pipeline) == ("open", 1)
+    assert pause_seconds(pipeline) <= 5
 
 
 # --- the key -------------------------------------------------------------------------------------
