@@ -194,7 +194,7 @@ select app.generations_health() as health;
 delete from app.late_images where generation_id = any ($1) and bought_as is null;
 
 -- from core.generations.pipeline.late
-select generation_id, result from app.late_images where expires_at <= app.now() and bought_as is null order by expires_at limit $1;
+select generation_id, result from app.late_images where expires_at <= app.now() - make_interval(secs => $1) and bought_as is null order by expires_at limit $2;
 
 -- from core.generations.pipeline.queries
 select app.advance_generation($1, $2, $3, $4, $5) as intent;

@@ -8,6 +8,8 @@ from core.tasks.jobs import DONE, Outcome
 from core.tasks.outbox import Task
 
 _IMAGES_AT_ONCE = 100
+# Whoever began to buy one at its last moment has paid by then: a statement ends within seconds.
+_AFTER_SECONDS = 60
 
 
 async def expire(tools: PipelineTools, _: Task) -> Outcome:
@@ -31,6 +33,7 @@ async def _find_expired(conn: Connection) -> list[DictRow]:
     return await fetch_all(
         conn,
         "select generation_id, result from app.late_images"
-        " where expires_at <= app.now() and bought_as is null order by expires_at limit %s",
-        (_IMAGES_AT_ONCE,),
+        " where expires_at <= app.now() - make_interval(secs => %s) and bought_as is null"
+        " order by expires_at limit %s",
+        (_AFTER_SECONDS, _IMAGES_AT_ONCE),
     )
