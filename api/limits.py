@@ -138,7 +138,7 @@ class RateLimits:
             yield
             return
         person = self._digest(whom)
-        pair = f"{person}:{network_of(client_ip)}"
+        pair = self._pair(whom, client_ip)
         await self._check_guess(guess, person, pair)
         try:
             yield
@@ -150,7 +150,7 @@ class RateLimits:
     async def remember_network(self, email: str, client_ip: str) -> None:
         """This person signed in from this network without a guess, by a mailed link."""
         if self._is_enabled:
-            await self._settle(PASSWORD, f"{self._digest(email)}:{network_of(client_ip)}")
+            await self._settle(PASSWORD, self._pair(email, client_ip))
 
     async def _settle(self, guess: Guess, pair: str) -> None:
         await self._limiter.settle(guess.pair, pair, remember=pair, seconds=KNOWN_NETWORK_SECONDS)
@@ -199,6 +199,10 @@ class RateLimits:
         """Also while the limits are off.  Raises: RateLimitedError."""
         subject = f"ip:{network_of(client_ip)}"
         refuse_unless_allowed(await self._limiter.hit([(limit, subject)]))
+
+    def _pair(self, whom: str, client_ip: str) -> str:
+        """Whoever guesses at one person has all networks of the /48 that a household may own."""
+        return f"{self._digest(whom)}:{network_of(client_ip, ipv6_prefix=48)}"
 
     def _digest(self, whom: str) -> str:
         # The one letter that we and the sign-in service would make small in two ways.

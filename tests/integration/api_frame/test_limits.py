@@ -180,6 +180,18 @@ async def test_who_guesses_is_locked_out_and_the_owner_is_not(open_auth: OpenAut
         assert auth.mailbox.latest(to=ADA).kind == "recovery"
 
 
+async def test_a_household_of_ipv6_locks_out_itself(open_auth: OpenAuth) -> None:
+    """From its many networks it had 500 guesses, and then the owner got in from none of theirs."""
+    async with open_auth(settings=PROXY) as auth:
+        await auth.join(ADA)
+        guesses = [
+            await sign_in(auth, f"2001:db8:1:{number:x}::1", "wrong") for number in range(60)
+        ]
+        assert guesses == [401] * 30 + [429] * 30
+        assert await sign_in(auth, HOME) == 200
+        assert await sign_in(auth, "2001:db8:2::1") == 200
+
+
 async def test_a_name_in_other_letters_is_no_other_name(open_auth: OpenAuth) -> None:
     """The sign-in service makes one small letter of a capital i with a dot, where we made two."""
     async with open_auth(settings=PROXY) as auth:
