@@ -115,18 +115,21 @@ create function app.refuse_key(p_call_id uuid)
   security definer
   set search_path = pg_catalog, pg_temp
 as $$
-  -- An operator changes a key within minutes; each try costs somebody one round trip.
+  -- A stray refusal passes within seconds, an operator changes a key within minutes, and each try
+  -- costs somebody one round trip: so the pause is as long as the key has been refused already.
   update app.provider_keys as key
   set refused_at = coalesce(key.refused_at, app.clock_now()),
-    probe_at = app.now() + interval '10 minutes'
+    probe_at = app.now() + greatest(
+      interval '15 seconds', least(interval '10 minutes',
+        app.now() - coalesce(key.refused_at, app.now())))
   from app.provider_calls as call
   where call.id = p_call_id
     and key.fingerprint = call.key_fingerprint
   returning key.name
 $$;
 comment on function app.refuse_key is
-$$The provider does not know the key of this submit: it is not used but for one try every ten
-minutes. The account goes on with its other keys. Returns the key's name. Locks: the key.$$;
+$$The provider does not know the key of this submit: it is not used but for one try after 15 seconds,
+and then after as long as it has been refused, ten minutes at most. The account goes on with its other keys. Returns the key's name. Locks: the key.$$;
 
 create function app.take_key(p_account_id uuid, p_fingerprints text[], p_for_probe boolean)
   returns text
@@ -137,7 +140,8 @@ as $$
   update app.provider_keys
   set last_used_at = app.clock_now(),
     held_at = app.now(),
-    probe_at = case when refused_at is not null then app.now() + interval '10 minutes' end
+    probe_at = case when refused_at is not null then app.now() + greatest(
+      interval '15 seconds', least(interval '10 minutes', app.now() - refused_at)) end
   where fingerprint = (
     select fingerprint
     from app.provider_keys
