@@ -55,12 +55,14 @@ class Service(StrEnum):
     WORKER = "worker"
 
 
+PEPPER_MISSING = (
+    "is missing: without it, who got free credits could be read from the database by anybody with a"
+    " list of addresses; set 32 random characters or more, and keep them: they recognise people who"
+    " come back"
+)
 # What a service cannot do without in production, though the other one can.
 _NEEDED = {
-    Service.API: {
-        "PERSON_KEY_PEPPER": "is missing: without it, who got free credits could be read from the"
-        " database by anybody with a list of addresses; set 32 random characters, and keep them"
-    },
+    Service.API: {"PERSON_KEY_PEPPER": PEPPER_MISSING},
     Service.WORKER: {"WORKER_DATABASE_URL": "is missing: a worker signs in with it"},
 }
 

@@ -14,13 +14,11 @@ create or replace function app.refuse_key(p_call_id uuid)
   security definer
   set search_path = pg_catalog, pg_temp
 as $$
-  -- A stray refusal passes within seconds, an operator changes a key within minutes, and each try
-  -- costs somebody one round trip: so the pause is as long as the key has been refused already.
+  -- A stray refusal passes within seconds. After the first try take_key says when the next one is;
+  -- what was on its way when the key was refused moves nothing.
   update app.provider_keys as key
   set refused_at = coalesce(key.refused_at, app.clock_now()),
-    probe_at = app.now() + greatest(
-      interval '15 seconds', least(interval '10 minutes',
-        app.now() - coalesce(key.refused_at, app.now())))
+    probe_at = coalesce(key.probe_at, app.now() + interval '15 seconds')
   from app.provider_calls as call
   where call.id = p_call_id
     and key.fingerprint = call.key_fingerprint
@@ -36,6 +34,8 @@ as $$
   update app.provider_keys
   set last_used_at = app.clock_now(),
     held_at = app.now(),
+    -- An operator changes a key within minutes, and each try costs somebody one round trip: so the
+    -- pause is as long as the key has been refused already.
     probe_at = case when refused_at is not null then app.now() + greatest(
       interval '15 seconds', least(interval '10 minutes', app.now() - refused_at)) end
   where fingerprint = (

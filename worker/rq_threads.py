@@ -54,11 +54,11 @@ class NoDeathPenalty(BaseDeathPenalty):
 
 
 class ThreadWorker(SimpleWorker):
+    """Serves one queue, and takes a slot before it dequeues."""
+
     death_penalty_class = NoDeathPenalty
     # RQ doubles its pause up to a minute, and would stay away as long again as Redis was.
     max_connection_wait_time = 2.0
-
-    """Serves one queue, and takes a slot before it dequeues."""
 
     def __init__(
         self,

@@ -11,7 +11,6 @@ from msgspec import Meta
 
 from core.payments.types import Return, ReturnOrigin, ReturnState
 
-REASON_LENGTH_MAX = 500
 # Larger than any pack or payment, and within a bigint.
 AMOUNT_MAX = 10**12
 
@@ -25,7 +24,7 @@ UnusedCredits = Annotated[
         examples=[20],
     ),
 ]
-Reason = Annotated[str, Meta(max_length=REASON_LENGTH_MAX, examples=["Bought too many."])]
+Reason = Annotated[str, Meta(max_length=500, examples=["Bought too many."])]
 
 
 class CreateRefund(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

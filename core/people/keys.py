@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from core.db import Connection, fetch_one
 from core.networks import network_of
 from core.people.mailboxes import MailHost, read_mailbox
-from core.settings import Settings, SettingsError
+from core.settings import PEPPER_MISSING, Settings, SettingsError
 
 # Without people there is nobody to be told apart from: development and tests need no secret.
 _NO_PEPPER = SecretStr("jewelshot without people")
@@ -35,11 +35,7 @@ class Caller(msgspec.Struct, frozen=True):
 def open_person_keys(settings: Settings) -> "PersonKeys":
     """Raises: SettingsError in production without a pepper."""
     if settings.person_key_pepper is None and settings.is_production:
-        raise SettingsError(
-            "settings: PERSON_KEY_PEPPER is missing: without it, who got free credits could be read"
-            " from the database by anybody with a list of addresses; set 32 random characters or"
-            " more, and keep them: they recognise people who come back"
-        )
+        raise SettingsError(f"settings: PERSON_KEY_PEPPER {PEPPER_MISSING}")
     current = settings.person_key_pepper or _NO_PEPPER
     return PersonKeys(current, *settings.person_key_peppers_previous)
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from api.schemas.admin.audit import AuditReason
 from api.schemas.credits import CreditsView, EntryView
 from api.schemas.me import BalanceView
 
@@ -47,13 +48,7 @@ class CreateAdjustment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ]
     reason: Annotated[
-        str,
-        Meta(
-            description="Why, for the audit log.",
-            min_length=3,
-            max_length=500,
-            examples=["The packshot of order 1042 came out with a cut prong."],
-        ),
+        AuditReason, Meta(examples=["The packshot of order 1042 came out with a cut prong."])
     ]
 
 

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from api.schemas.admin.audit import AuditReason
 from api.schemas.payments import PaymentView, payment_view
-from api.schemas.refunds import AMOUNT_MAX, REASON_LENGTH_MAX, RefundView, refund_view
+from api.schemas.refunds import AMOUNT_MAX, RefundView, refund_view
 from core.payments.stripe.types import StripeEvent
 from core.payments.types import (
     DisputeState,
@@ -30,14 +31,8 @@ TypeNames = Annotated[
     list[Annotated[str, Meta(max_length=255)]],
     Meta(min_length=1, max_length=50, examples=[["checkout.session.completed"]]),
 ]
-AuditReason = Annotated[
-    str,
-    Meta(
-        description="Why, for the audit log.",
-        min_length=3,
-        max_length=REASON_LENGTH_MAX,
-        examples=["The buyer was charged for a pack that was not wanted."],
-    ),
+ActReason = Annotated[
+    AuditReason, Meta(examples=["The buyer was charged for a pack that was not wanted."])
 ]
 PaymentIntentId = Annotated[
     str,
@@ -178,7 +173,7 @@ class FraudWarningView(msgspec.Struct, frozen=True, kw_only=True):
 class Acknowledge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Why nothing more has to be done."""
 
-    reason: AuditReason
+    reason: ActReason
 
 
 class DecideReview(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -186,7 +181,7 @@ class DecideReview(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     goes back; where nothing was paid the order ends."""
 
     decision: ReviewDecision
-    reason: AuditReason
+    reason: ActReason
 
 
 class CreateAdminRefund(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -195,7 +190,7 @@ class CreateAdminRefund(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     order_id: uuid.UUID
     amount: RefundAmount | None = None
     payment_intent: PaymentIntentId | None = None
-    reason: AuditReason
+    reason: ActReason
 
 
 def event_view(event: StripeEvent) -> EventView:

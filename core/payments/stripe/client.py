@@ -3,9 +3,10 @@
 Uses no database, and is never called inside a transaction.
 """
 
+import contextlib
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -127,10 +128,7 @@ class StripeClient:
         is_complete: bool = False,
         customer_id: str | None = None,
     ) -> AsyncIterator[CheckoutSession]:
-        created = {"gte": int(since.timestamp())}
-        if until is not None:
-            created["lt"] = int(until.timestamp())
-        params: dict[str, Any] = {"created": created}
+        params: dict[str, Any] = {"created": _between(since, until)}
         if is_complete:
             params["status"] = "complete"
         if customer_id is not None:
@@ -177,7 +175,7 @@ class StripeClient:
     async def list_returns_between(
         self, since: datetime, until: datetime
     ) -> AsyncIterator[ProviderReturn]:
-        params = {"created": {"gte": int(since.timestamp()), "lt": int(until.timestamp())}}
+        params = {"created": _between(since, until)}
         async for found in self._pages(self.v1.refunds.list_async, params):
             if (payment_id := payment_of(found)) is not None:
                 yield return_of(found, payment_id)
@@ -185,20 +183,17 @@ class StripeClient:
     async def list_disputes_between(
         self, since: datetime, until: datetime
     ) -> AsyncIterator[Dispute]:
-        params = {"created": {"gte": int(since.timestamp()), "lt": int(until.timestamp())}}
+        params = {"created": _between(since, until)}
         async for found in self._pages(self.v1.disputes.list_async, params):
             if (payment_id := payment_of(found)) is not None:
                 yield dispute_of(found, payment_id)
 
     async def find_fraud_warning(self, warning_id: str) -> FraudWarning | None:
         """None where there is none, or the key may not read warnings."""
-        try:
+        found = None
+        with _where_there_and_allowed():
             found = await self._call(self.v1.radar.early_fraud_warnings.retrieve_async, warning_id)
-        except (ProviderRefusedError, ProviderAnswerError):
-            return None
-        except ProviderCredentialsError as error:
-            if error.reason != MAY_NOT:
-                raise
+        if found is None:
             return None
         warning = fraud_warning_of(found)
         if warning.payment_id is None:
@@ -256,22 +251,17 @@ class StripeClient:
 
     async def _read_portal_configuration(self) -> str | None:
         list_ = self.v1.billing_portal.configurations.list_async
-        try:
+        with _where_there_and_allowed():
             async for found in self._pages(list_, {"active": True}):
                 if SET_UP_BY.items() <= (found.get("metadata") or {}).items():
                     return str(found["id"])
-        except (ProviderRefusedError, ProviderAnswerError):
-            return None
-        except ProviderCredentialsError as error:
-            if error.reason != MAY_NOT:
-                raise
         return None
 
     async def list_events(
         self, types: Sequence[str], *, since: datetime
     ) -> AsyncIterator[dict[str, Any]]:
         """Stripe's own log, which reaches back 30 days; newest first."""
-        params = {"types": list(types), "created": {"gte": int(since.timestamp())}}
+        params = {"types": list(types), "created": _between(since, None)}
         async for event in self._pages(self.v1.events.list_async, params):
             yield event
 
@@ -290,6 +280,24 @@ class StripeClient:
         self, function: Callable[..., Awaitable[Any]], params: Mapping[str, Any]
     ) -> AsyncIterator[dict[str, Any]]:
         return pages(function, params, patience=self._patience)
+
+
+@contextlib.contextmanager
+def _where_there_and_allowed() -> Iterator[None]:
+    """What Stripe does not have, or a key without this permission may not read."""
+    try:
+        yield
+    except (ProviderRefusedError, ProviderAnswerError):
+        pass
+    except ProviderCredentialsError as error:
+        if error.reason != MAY_NOT:
+            raise
+
+
+def _between(since: datetime, until: datetime | None) -> dict[str, int]:
+    """Of `created`: from `since` on, and before `until` where there is one."""
+    end = {} if until is None else {"lt": int(until.timestamp())}
+    return {"gte": int(since.timestamp())} | end
 
 
 def _refund_of(link: Mapping[str, Any]) -> str | None:
